@@ -129,8 +129,10 @@ def test_scopes_are_listed_by_owner_and_kind_and_are_apart(tmp_path: Path) -> No
     assert texts == ["x y", "x", "x y z", "x"] and file.remove("bo", "a", "same") and file.size(1).items == 1
     file.put("al", "z", item("t", "x", time=4), "k", MANY)
     file.put("al", "z", item("u", "x", time=2), "k", MANY)
-    assert sorted(kept.item.id for kept in file.with_key(3, "k", 9)) == ["t", "u"] and file.with_key(1, "k", 9) == []
-    assert [kept.item.id for kept in file.with_key(3, "k", 5)] == ["t"] and file.latest_s(3, 0) is None
+    assert (
+        sorted(kept.item.id for kept in file.with_keys(3, ["k"], 9)) == ["t", "u"] and file.with_keys(1, ["k"], 9) == []
+    )
+    assert [kept.item.id for kept in file.with_keys(3, ["k"], 5)] == ["t"] and file.latest_s(3, 0) is None
     newest = file.latest_s(3, 9)
     assert newest is not None and newest > 4 and file.latest_s(2, 9) is None
     assert [kept.item.id for kept in file.newest_first(3, 9, (4.0, "t"), 1)] == ["u"]

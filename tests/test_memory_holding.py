@@ -86,6 +86,8 @@ def test_a_search_by_meaning_passes_over_hidden_texts_and_those_outside_of_a_fil
     write(memory, [fact("Ann", "home", "Oslo", kind="mine")])
     assert found(memory, "the home of Ann?", where={"kind": "mine"}) == ["The home of Ann is Oslo."]
     assert found(memory, "abode", where={"kind": "mine"}) == ["The home of Ann is Oslo."], "by its meaning alone"
+    shown = found(memory, "abode", 9 * CANDIDATES)
+    assert len(shown) == CANDIDATES and all(text.endswith((" then", " Oslo.")) for text in shown), "no hidden one"
     assert len(found(memory, "the home of Ann?", 2 * CANDIDATES)) > CANDIDATES
 
 
@@ -225,3 +227,34 @@ def test_a_fact_that_an_older_version_kept_under_its_own_encoding_is_replaced_an
     write(older, [fact(apart, "tel", "1", time=5)])
     write(memory, [fact(composed, "tel", "2", time=5)])
     assert [[each.provenance["value"] for each in group] for group in memory.contradictions()] == [["1", "2"]]
+
+
+def test_a_search_looks_up_what_holds_for_many_items_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = meaning(str(tmp_path / "m.db"))
+    write(memory, [fact(f"order {n}", "status", "paid") for n in range(CANDIDATES + 9)])
+    asked = []
+    monkeypatch.setattr(
+        memory.file, "with_keys", lambda scope, keys, last: asked.append(keys) or [*many(scope, keys, last)]
+    )
+    many = type(memory.file).with_keys.__get__(memory.file)
+    assert len(found(memory, "status of an order")) == 5
+    assert len(asked) < 16 and max(map(len, asked)) == 32 and min(map(len, asked)) > 0
+    assert len({key for keys in asked for key in keys}) == sum(map(len, asked)), "each once"
+    memory.vectors = None
+    asked.clear()
+    assert len(found(memory, "status of an order")) == 5 and [*map(len, asked)] == [5], "no more than are wanted"
+    assert len(found(memory, "status of an order", 99)) == 99 and max(map(len, asked)) == 32, "nor more than a page"
+    asked.clear()
+    assert len(found(memory, "status of an order", history=True)) == 5 and asked == []
+
+
+def test_any_number_of_keys_is_looked_up(place) -> None:
+    memory = semantic(place)
+    kept = [fact(f"order {n}", "status", "paid") for n in range(3)]
+    write(memory, kept)
+    keys = [*map(fact_key, kept)]
+    others = [f"{n:016}" for n in range(1_200)]
+    by_key = memory.with_keys([*others[:700], *keys[:2], *others[700:]])
+    assert {key: [each.item for each in items] for key, items in by_key.items()} == {
+        key: [each] for key, each in zip(keys[:2], kept, strict=False)
+    }

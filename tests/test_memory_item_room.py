@@ -1,19 +1,24 @@
 """What a memory writes by itself has room in an item: texts of control characters, and any number of origins."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from firsthand import Agent, Benchmark, Task, catalog
 from firsthand.loop.read_origins import MAX_ORIGINS_BYTES, OTHERS, bounded_origins
+from firsthand.memories.episodic import episode_of
 from firsthand.memories.hierarchical import hierarchical
 from firsthand.memories.keeping.conversation_window import PART_BYTES, PART_CHARS, entries_of, text_pieces
 from firsthand.memories.keeping.fenced_items import joined_origins
 from firsthand.memories.keeping.kept_item import body_of
+from firsthand.memories.procedural import skill_of
+from firsthand.memories.semantic import semantic
 from firsthand.memory import MemoryItem
 from firsthand.message import Message, ToolCall, ToolResult, canonical, user
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollouts
+from firsthand.trace import Score
 
 WINDOWS = (
     "working:window=400:summary=20",
@@ -49,6 +54,7 @@ def test_pieces_are_cut_at_the_bounds_and_no_earlier() -> None:
     room = (PART_BYTES - 2) // 6
     assert len(text_pieces("\0" * room)) == 1 and [*map(len, text_pieces("\0" * (room + 1)))] == [4096] * 2
     assert text_pieces("") == [""] and text_pieces("abc", 2) == ["ab", "c"] and len(text_pieces("x" * PART_CHARS)) == 1
+    assert [*map(len, text_pieces("x" * (PART_CHARS + 1), 2 * PART_CHARS))] == [PART_CHARS, 1]
     assert "part" not in entries_of([user("short")])[0][1]
 
 
@@ -67,6 +73,25 @@ def test_a_turn_of_control_characters_and_many_long_origins_end_no_attempt(memor
         return str(kept.provenance["origin"][0])
 
     assert attempt(chats, catalog.memory(memory)).answer.startswith("https://example.org/")
+
+
+def test_what_an_attempt_remembers_has_room_beside_any_number_of_origins() -> None:
+    async def reads(task, ctx):
+        ctx = ctx.say("what do they say?")
+        for n in range(60):
+            url = f"https://example.org/{n}?q={'x' * 1_500}"
+            ctx = ctx.say(Message("assistant", (ToolCall(f"c{n}", "fetch", {"n": n}),)))
+            ctx = ctx.say(Message("tool", (ToolResult(f"c{n}", "fetch", "a page", False, url),)))
+        ctx = await ctx.generate()
+        (kept,) = await ctx.recall("", k=1, ids=[await ctx.remember("what was read")])
+        return str(len(kept.provenance["origin"]))
+
+    trace = attempt(reads, semantic())
+    learnt = [episode_of(trace), skill_of(replace(trace, scores=(Score("exact", 1.0),)))]
+    assert trace.answer == "60" and [len(each.provenance["origin"]) for each in learnt if body_of(each)] == [60, 60]
+    results = [ToolResult(f"c{n}", "fetch", "a page", False, f"{'x' * 1_500}{n}") for n in range(60)]
+    ((text, provenance),) = entries_of([Message("tool", tuple(results))])
+    assert body_of(MemoryItem.of(text, provenance)) and len(provenance["origin"]) == 60
 
 
 def test_a_document_of_control_characters_is_built() -> None:

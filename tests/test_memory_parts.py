@@ -292,7 +292,7 @@ def test_a_file_reads_and_salvages_by_number_time_and_key(tmp_path):
     assert [kept.item.id for kept in file.newest_first(scope, 7, None, 4)] == ["f2", "f5", "f1", "f4"]
     assert [kept.item.id for kept in file.newest_first(scope, 5, (2.0, "f2"), 9)] == ["f1", "f4", "f0", "f3"]
     assert file.latest_s(scope, 2) == 1.0 and file.latest_s(9, 9) is None
-    assert sorted(kept.number for kept in file.with_key(scope, fact_key(facts[0]), 4)) == [1, 2, 3, 4]
+    assert sorted(kept.number for kept in file.with_keys(scope, [fact_key(facts[0])], 4)) == [1, 2, 3, 4]
     assert file.with_id(other, "f0").item.text == "of bo" and file.with_id(other, "f1") is None
     assert file.ids([1, 7, 99]) == {1: "f0", 7: "f0"} and set(file.numbered([2, 50, *range(1_000, 1_600)])) == {2}
     word = file.words(scope, ["home"])["home"]

@@ -485,7 +485,7 @@ def test_a_full_memory_drops_first_what_was_replaced_and_never_what_holds(clock:
         gone = [number for number, _ in first_to_go(connection, 1, 99)]
         assert first_to_go(connection, 1, 2) == first_to_go(connection, 1, 99)[:2]
     assert [rows[number - 1][0] for number in gone] == ["e3", "e1", "b3", "d1", "h1", "a1", "b1"]
-    held = {oldest_first(file.with_key(1, key, 99))[-1].item.id for key in "abcdef"}
+    held = {oldest_first(file.with_keys(1, [key], 99))[-1].item.id for key in "abcdef"}
     assert held == {"a2", "b2", "c2", "d2", "e2", "f"}
 
 

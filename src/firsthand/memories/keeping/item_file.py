@@ -329,9 +329,14 @@ class ItemFile:
                 found[kept.number] = kept
         return found
 
-    def with_key(self, scope: int, key: str, last: int) -> list[KeptItem]:
-        """The items of a key, up to number `last`."""
-        return list(self._kept("scope = ? AND key = ? AND number <= ?", (scope, key, last)))
+    def with_keys(self, scope: int, keys: Sequence[str], last: int) -> list[KeptItem]:
+        """The items that have one of the keys, up to number `last`."""
+        found: list[KeptItem] = []
+        for first in range(0, len(keys), _AT_ONCE):
+            some = keys[first : first + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            found += self._kept(f"scope = ? AND key IN ({marks}) AND number <= ?", (scope, *some, last))
+        return found
 
     def with_id(self, scope: int, id: str) -> KeptItem | None:
         """The item of an id."""

@@ -13,7 +13,7 @@ import builtins
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from heapq import merge
@@ -43,6 +43,8 @@ DAY_S = 86_400.0
 _PAGE = 32
 _EVERYTHING = FIRST_UNSTORED - 1
 _NOBODY = ScopeSize(0, 0, 0)
+_Holding = dict[tuple[str, ...], str | None]
+"""By keys, the id of the item that holds, as far as it was looked up: many items of one key may be looked at."""
 
 
 def no_key(item: MemoryItem) -> str | None:
@@ -217,52 +219,67 @@ class StoredMemory:
 
     def with_key(self, key: str) -> builtins.list[KeptItem]:
         """The items of a key, the newest last."""
-        found = [kept for kept in self._changes.values() if kept.key == key]
-        if self.file is not None:
-            stored = self.file.with_key(self.file.scope(self.owner, self.name), key, self._last)
-            found += [kept for kept in stored if kept.item.id not in self._hidden]
-        return oldest_first(found)
+        return oldest_first(self.with_keys([key]).get(key, ()))
+
+    def with_keys(self, keys: Collection[str]) -> dict[str, builtins.list[KeptItem]]:
+        """The items that have one of the keys, by key."""
+        found = defaultdict[str, builtins.list[KeptItem]](builtins.list)
+        for kept in self._changes.values():
+            if kept.key is not None and kept.key in keys:
+                found[kept.key].append(kept)
+        if self.file is not None and keys:
+            for kept in self.file.with_keys(self.file.scope(self.owner, self.name), sorted(keys), self._last):
+                if kept.key is not None and kept.item.id not in self._hidden:
+                    found[kept.key].append(kept)
+        return found
 
     def found(self, asked: RecallRequest, meaning: Sequence[int] = ()) -> builtins.list[KeptItem]:
         """The items of a request, best first; `meaning` are numbers of items near to it, the nearest first."""
         if asked.ids:
             named = (self.get(id) for id in asked.ids[: asked.k])
             return [kept for kept in named if kept is not None and asked.fits(kept)]
-        holding: dict[tuple[str, ...], str | None] = {}  # by key, as many items of one key may be looked at
-
-        def is_found(kept: KeptItem) -> bool:
-            if not asked.fits(kept) or asked.history:
-                return asked.fits(kept)
-            if kept.item.provenance.get("hidden") or kept.key is None:
-                return not kept.item.provenance.get("hidden")
-            keys = tuple(
-                sorted({kept.key, self.policy.key_of(kept.item) or kept.key, *self.policy.older_keys(kept.item)})
-            )
-            if keys not in holding:
-                holding[keys] = self._holding(keys, asked)
-            return holding[keys] == kept.item.id
-
+        holding: _Holding = {}
         has_words = meaning or words_of(asked.query)
-        candidates = self._ranked(asked, meaning, is_found) if has_words else self._by_time(asked)
-        return [*islice(filter(is_found, candidates), asked.k)]
+        candidates = self._ranked(asked, meaning, holding) if has_words else self._by_time(asked)
+        return [*islice(self._findable(candidates, asked, holding, min(asked.k, _PAGE)), asked.k)]
 
-    def _holding(self, keys: Sequence[str], asked: RecallRequest) -> str | None:
-        """The id of the item that holds for the request, of those with one of the keys, if one does. What is to come counts
-        where nothing of them has begun yet: the first of it that will hold."""
-        known = oldest_first(each for key in keys for each in self.with_key(key) if asked.is_past(each))
-        begun = [each for each in known if not asked.is_coming(each)]
-        plans = (standing([*of_one_time]) for _, of_one_time in groupby(known, key=lambda each: each.valid_s))
-        counted = standing(begun) if begun else next(filter(None, plans), None)
-        return None if counted is None else counted.item.id
+    def _findable(
+        self, candidates: Iterator[KeptItem], asked: RecallRequest, holding: _Holding, at_once: int
+    ) -> Iterator[KeptItem]:
+        """Those candidates that the request finds; what holds of their keys is looked up for so many of them at once."""
+        while page := [*islice(candidates, at_once)]:
+            found = [kept for kept in page if asked.fits(kept)]
+            if not asked.history:
+                found = [kept for kept in found if not kept.item.provenance.get("hidden")]
+                keys = {kept.number: self._keys(kept) for kept in found}
+                self._look_up({*keys.values()} - {*holding}, asked, holding)
+                found = [kept for kept in found if kept.key is None or holding[keys[kept.number]] == kept.item.id]
+            yield from found
+
+    def _keys(self, kept: KeptItem) -> tuple[str, ...]:
+        """The keys under which items of its key may be; none if nothing replaces it."""
+        if kept.key is None:
+            return ()
+        named = {kept.key, self.policy.key_of(kept.item) or kept.key, *self.policy.older_keys(kept.item)}
+        return tuple(sorted(named))
+
+    def _look_up(self, wanted: Collection[tuple[str, ...]], asked: RecallRequest, holding: _Holding) -> None:
+        """Note the id of the item that holds for the request, of those with keys that are wanted, or None. What is to come
+        counts where nothing of them has begun yet: the first of it that will hold."""
+        items = self.with_keys({key for keys in wanted for key in keys})
+        for keys in wanted:
+            known = oldest_first(each for key in keys for each in items.get(key, ()) if asked.is_past(each))
+            begun = [each for each in known if not asked.is_coming(each)]
+            plans = (standing([*of_one_time]) for _, of_one_time in groupby(known, key=lambda each: each.valid_s))
+            counted = standing(begun) if begun else next(filter(None, plans), None)
+            holding[keys] = None if counted is None else counted.item.id
 
     def _by_time(self, asked: RecallRequest) -> Iterator[KeptItem]:
         return (kept for kept in self.all() if kept.valid_s >= asked.since_s)
 
     # -- ranking --
 
-    def _ranked(
-        self, asked: RecallRequest, meaning: Sequence[int], is_found: Callable[[KeptItem], bool]
-    ) -> Iterator[KeptItem]:
+    def _ranked(self, asked: RecallRequest, meaning: Sequence[int], holding: _Holding) -> Iterator[KeptItem]:
         """The items that share a word with the query, or are near to it, by score, ties by id.
 
         Two rankings are fused as far as CANDIDATES of the items that the request may find: any number of others, such as
@@ -270,8 +287,9 @@ class StoredMemory:
         """
         scores = self._scores(asked.query)
         if meaning:
-            rankings = (filter(is_found, self._read(numbers)) for numbers in (self._ordered(scores), iter(meaning)))
-            scores = fused(*([kept.number for kept in islice(ranking, CANDIDATES)] for ranking in rankings))
+            rankings = (self._read(numbers) for numbers in (self._ordered(scores), iter(meaning)))
+            findable = (self._findable(ranking, asked, holding, _PAGE) for ranking in rankings)
+            scores = fused(*([kept.number for kept in islice(ranking, CANDIDATES)] for ranking in findable))
         if self.policy.half_life_days is not None:
             kept = self._numbered([*scores])
             newest = max((each.known_s for each in kept.values() if math.isfinite(each.known_s)), default=0.0)
