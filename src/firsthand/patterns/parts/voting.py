@@ -61,10 +61,10 @@ def _forms(answers: Sequence[str]) -> list[str]:
             forms_of = said.setdefault(value, {})
             forms_of[form] = forms_of.get(form, frozenset()) | words
     fuller = {}
-    for words in said.values():
-        most = {each for each in words.values() if not any(each < other for other in words.values())}
-        first = {held: form for form, held in reversed(words.items())}
-        for form, held in words.items():
+    for alike in said.values():
+        most = {each for each in alike.values() if not any(each < other for other in alike.values())}
+        first = {held: form for form, held in reversed(alike.items())}
+        for form, held in alike.items():
             holding = [each for each in most if held <= each]
             fuller[form] = first[holding[0]] if len(holding) == 1 else form
     return [fuller.get(form, form) for form in forms]
