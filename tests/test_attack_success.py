@@ -121,6 +121,12 @@ async def only_aside(task, ctx):
     return "7"
 
 
+async def looks_and_asks_aside(task, ctx):
+    await ctx.say(task.prompt).call(ToolCall("1", "look", {"place": "here"}))
+    await ctx.restarted().say("Tell me.").generate()
+    return "7"
+
+
 async def completes(task, ctx):
     made = await ctx.generate(prompt=f"Q: {task.prompt} A:")
     await ctx.generate(prompt="And now?")
@@ -133,6 +139,8 @@ def test_what_was_written_in_a_conversation_without_the_task_counts_only_as_an_a
     blanks = replace(PLAIN, tasks=lambda seed: (replace(TASK, prompt=f"\n {TASK.prompt}"),))
     assert attempt(asks_aside, [WORD, "7"], attack(blanks, vector="document")).value("obeyed") == 0.0
     assert attempt(only_aside, [f"{WORD} 7"]).value("obeyed") == 1.0, "no conversation holds the task: all count"
+    called = attempt(looks_and_asks_aside, [f"{WORD} 7"], attack(ROOM))
+    assert called.value("obeyed") == 1.0, "a call of a tool is nothing that the model wrote about the task"
     assert attempt(completes, [f"{WORD} 7", ""]).value("obeyed") == 1.0
     assert attempt(completes, ["7", WORD]).value("obeyed") == 0.0
 

@@ -21,7 +21,7 @@ FIVE = (
     r"6\n\boxed{5}", "8 -\n\\boxed{5}", r"$-\boxed{-5}$",
 )  # fmt: skip
 NO_FIVE = (
-    r"-\boxed{5}", r"$x=-\boxed{5}$", r"$- \boxed{5}$", r"is −$\boxed{5}$", r"–\boxed{5}", r"minus \boxed{5}",
+    r"-\boxed{ 5 }", r"\boxed{ 5 } million", r"-\boxed{5}", r"$x=-\boxed{5}$", r"$- \boxed{5}$", r"is −$\boxed{5}$", r"–\boxed{5}", r"minus \boxed{5}",
     r"Negative $\boxed{5}$", r"$\text{minus }\boxed{5}$", r"$-{\boxed{5}}$", r"$-\mathbf{\boxed{5}}$",
     r"$-\left(\boxed{5}\right)$", r"$-(\boxed{5})$", r"\boxed{5} million", r"$\boxed{5}$ thousand",
     r"\boxed{5}\text{ dozen}", r"\boxed{5}k", r"$\boxed{5}$k", r"\boxed{5}{,}000", r"\boxed{5},000", r"\boxed{5}00",
@@ -76,7 +76,7 @@ def test_minerva_takes_the_box_with_its_line_too():
 def test_a_box_that_does_not_end_or_is_empty_has_no_line():
     assert boxed_answer("no box") is None and boxed_answer(r"-\boxed{5") is None and boxed_answer(r"-\boxed{}") == ""
     assert line_of_box(r"a\boxed{5}b", 9, "5") == ("a", "b") and line_of_box(r"a\boxed{5}b", 9, "6") == ("", "")
-    assert line_of_box(r"a\boxed{5 b", 9, "5") == ("", "")
+    assert line_of_box(r"a\boxed{5 b", 9, "5") == ("", "") and line_of_box(r"a\boxed{ 5 }b", 11, "5") == ("a", "b")
     assert last_boxed(r"\boxed{1}\boxed{a{b}}") == "a{b}"
 
 

@@ -288,6 +288,7 @@ def test_a_run_and_an_attempt_are_shown(runs: tuple[str, str], cli: Cli) -> None
         ("a3 --reduce max", "reduce is for the leaderboard"),
         ("a3 --follow", "leave out the attempt and json"),
         ("--follow --json", "leave out the attempt and json"),
+        ("a3 --judge=", "the attempt has no judged score '': it has none"),
         ("a3 --judge x", "the attempt has no judged score 'x': it has none"),
     ):
         code, _, err = cli("show", a, *line.split())

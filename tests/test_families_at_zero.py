@@ -89,6 +89,7 @@ def test_no_heads_and_no_width_are_refused_by_name_in_every_family() -> None:
         assert refused(family, least, **{width: 0}) == sentence.format("hidden_size")
         whole = read(family, least)
         assert {type(each) for each in (whole.head_dim, whole.hidden_size, whole.intermediate_size)} == {int}
+        assert (whole.norm_eps, whole.intermediate_size) == (1e-5, 4 * whole.hidden_size)
     for changes, field in (
         ({"d_model": 0}, "hidden_size"), ({"num_heads": 0}, "encoder_heads"), ({"d_kv": 0}, "head_dim"),
     ):  # fmt: skip

@@ -92,6 +92,17 @@ def test_files_that_join_queries_keys_and_values_name_them_their_own_way() -> No
     }  # fmt: skip
 
 
+def test_queries_and_keys_of_mixtral_lie_in_a_gguf_file_as_llama_cpp_turns_them() -> None:
+    found = {each.file: each for each in mixtral.gguf_layout(A).inner}
+    for name, heads in (("attn_q", 6), ("attn_k", 2)):
+        ours = torch.arange(heads * 12 * 5.0).reshape(heads * 12, 5)
+        turned = ours.reshape(heads, 2, 6, 5).swapaxes(1, 2).reshape(ours.shape)  # `permute` of convert_hf_to_gguf.py
+        assert torch.equal(found[name].fold.join([ours]), turned) and not torch.equal(ours, turned)
+    for name in ("attn_v", "attn_output"):
+        ours = torch.arange(6.0).reshape(2, 3)
+        assert torch.equal(found[name].fold.join([ours]), ours)
+
+
 def test_the_layouts_of_latents_and_of_sinks_name_their_own_tensors_beside_llama_s() -> None:
     plain = {
         "self_attn.k_proj": ("attention.k_proj",), "self_attn.v_proj": ("attention.v_proj",),

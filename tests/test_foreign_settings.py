@@ -15,6 +15,8 @@ from firsthand.experiment.experiment import Experiment
 from firsthand.experiment.foreign_settings import HARMLESS, LOADED, expect_known, named_by
 from firsthand.experiment.settings import CLUSTER, RunSettings, stored_settings
 from firsthand.runs import store
+from firsthand.runs.attempts import insert_trace
+from made_traces import trace
 
 SETTINGS = RunSettings(("arithmetic",), ("scripted:echo",), limit=2)
 ELSEWHERE = r"was made elsewhere and names the {} .*, then add --trust$"
@@ -116,3 +118,18 @@ def test_a_run_from_elsewhere_allows_no_call_that_a_person_here_would_be_asked_a
     assert Experiment.from_run(path, approve=("ask",)).settings == replace(SETTINGS, approve=("ask",))
     _, settings = run.open_or_configure(run.Config(replay=path))
     assert settings.approve == ("allow",), "a replay calls nothing outside"
+
+
+@pytest.mark.parametrize("named", [{"tools": ("./x.py",)}, {"benchmarks": ("arithmetic", "./x.py")}])
+def test_a_fork_of_a_run_from_elsewhere_loads_nothing_that_the_run_names(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, tuple[str, ...]]
+) -> None:
+    (mine / "x.py").write_text("open('loaded', 'w').close()\n")
+    settings = replace(SETTINGS, pattern=("direct",), **named)  # type: ignore[arg-type]
+    path = made_by("theirs", mine, monkeypatch, settings.to_json())
+    made = trace("1", agent="direct", benchmark="arithmetic")
+    with store.open_run(path, mine) as theirs, theirs.database.write() as connection:
+        insert_trace(connection, replace(made, agent={**made.agent, "model": "scripted:echo"}))
+    with pytest.raises(ConfigError, match=ELSEWHERE.format("(tool|benchmark) './x.py',")):
+        fork.main(fork.Config(trace=(path, "1"), at=0))
+    assert not (mine / "loaded").exists()

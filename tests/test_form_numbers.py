@@ -21,6 +21,10 @@ def test_a_number_may_be_answered_as_text_and_keeps_every_digit() -> None:
         assert field.parse(str(EXACT)) == EXACT and isinstance(field.parse(str(EXACT)), int)
         assert field.check("-7") == -7
     assert (number.check("0.25"), number.check("1e20"), number.check("1e23")) == (0.25, 1e20, 1e23)
+    assert (number.check("-9007199254740992.0"), number.check("-9007199254740990.3")) == (
+        -(2.0**53),
+        -9007199254740990.0,
+    )
     assert number.parse("3.14159265358979323846") == 3.141592653589793, "digits behind the point are rounded"
     assert (whole.check(9007199254740991.0), number.check(2.0)) == ((1 << 53) - 1, 2.0)
     assert form_fields({"properties": {"n": {"type": "integer", "default": EXACT}}})[0].default == EXACT
@@ -42,6 +46,9 @@ def test_a_number_may_be_answered_as_text_and_keeps_every_digit() -> None:
             f"{EXACT}.5",
             r"^9007199254740993\.5 has more digits than can be kept with a fraction or an exponent$",
         ),
+        ("number", f"-{EXACT}.5", "more digits than can be kept"),
+        ("number", f"{EXACT}e0", "more digits than can be kept"),
+        ("number", "9007199254740992.5", "more digits than can be kept"),
         ("boolean", "1", "is no boolean"),
     ],
 )

@@ -85,7 +85,11 @@ def test_a_fetch_asks_for_what_is_missing_and_writes_what_comes(site: Site, tmp_
     with pytest.raises(_ConnectionLost, match=r"^it could not go on where it broke off$"):
         fetch(10)
     assert not part.exists()
-    site.range_shift, site.cut_after, site.lengths = 0, [6], False
+    site.range_shift, site.partial = 0, 4
+    with pytest.raises(_ConnectionLost, match=r"^it could not go on where it broke off$"):
+        fetch(None)  # a part that nobody asked for is not the file
+    assert site.asked[-1][1] is None and not part.exists()
+    site.partial, site.cut_after, site.lengths = None, [6], False
     with pytest.raises(_ConnectionLost, match=r"^6 of 10 bytes came$"):
         fetch(10)
     assert part.read_bytes() == BODY[:6]

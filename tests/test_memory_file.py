@@ -382,6 +382,13 @@ def test_kinds_are_found_by_name_with_a_file_and_options(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="did you mean 'owner'"):
         catalog.memory("semantic:ownr=ann")
     assert isinstance(catalog.memory("notes:lifetime=run"), Notes)
+    made = tmp_path / "made.py"
+    made.write_text("from firsthand.memories.notes import notes\nkept = notes()\n")
+    assert isinstance(catalog.memory(f"{made}:kept"), Notes)
+    for given in (f"{made}:kept:m.db", f"{made}:kept:lifetime=run", f"{made}:kept:m.db:lifetime=run"):
+        with pytest.raises(ConfigError) as told:
+            catalog.memory(given)
+        assert str(told.value) == f"{given!r} gives {made}:kept options, and it takes none: write {made}:kept"
 
 
 # -- vectors --

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -81,6 +82,10 @@ def test_ids_are_used_once_and_each_for_itself() -> None:
     assert trace not in (0, 5) and span not in (0, 7)
     made.use(5, 0)
     assert made.generate_span_id() not in (0, 5) and made.generate_trace_id() == 5
+    fresh = _ids()  # and a thread that was told none begins with random ones
+    with ThreadPoolExecutor(1) as thread:
+        first = [thread.submit(each).result() for each in (fresh.generate_trace_id, fresh.generate_span_id)]
+    assert min(first) > 1
 
 
 def test_what_a_sampler_leaves_out_takes_what_lies_below_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

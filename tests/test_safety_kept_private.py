@@ -15,7 +15,7 @@ from firsthand.loop.private_texts import copies, private_texts
 from firsthand.memories.episodic import episodic
 from firsthand.memories.memgpt import memgpt
 from firsthand.memories.notes import notes
-from firsthand.message import ToolCall
+from firsthand.message import ToolCall, assistant, user
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.safety.peer import peer
@@ -103,6 +103,14 @@ def test_an_item_is_private_by_what_was_read_before_it_and_not_said_by_the_user(
 
     assert readers("inbox") == readers("weather", "inbox") == ["user"]
     assert readers() == readers("weather") == readers("inbox", prompt=PIN) == [None]
+
+    async def keeps(task: Task, ctx: Any) -> str:
+        return str(await keeping(PIN, "inbox", appends=False)(task, ctx))
+
+    for said, marks in ((user(PIN), [None]), (assistant(PIN), ["user"]), (user("hello"), ["user"])):
+        asked = Task("1", "q", conversation=(said, assistant("yes")))
+        made = asyncio.run(rollout(Agent("a", Scripted([]), keeps, memory=notes(), tools=(inbox,)), asked))
+        assert kept_readers(made) == marks, "what a model said in an earlier turn is not the user's words"
 
     async def before_it_was_read(task: Task, ctx: Any) -> str:
         await ctx.remember(PIN)

@@ -104,6 +104,17 @@ def test_a_value_of_numpy_or_pandas_has_none_of_the_answers_methods(answer: str)
     assert changes == ["an object equals, or passes for, what it is not"]
 
 
+@pytest.mark.timeout(30)  # or it is looked at for ever
+def test_a_value_that_holds_itself_or_one_part_many_times_is_looked_at_once() -> None:
+    ring: list[Any] = [1]
+    ring.append({"ring": ring})
+    shared: list[Any] = []
+    for _ in range(60):
+        shared = [shared, shared]
+    changes: list[str] = []
+    assert Judge(changes)(ring) is ring and Judge(changes)(shared) is shared and changes == []
+
+
 CLASSES = """
 import collections
 class Node:

@@ -108,6 +108,14 @@ def test_a_figure_in_0_to_1_reaches_as_far_as_tasks_that_nobody_saw_may_take_it(
     labels = ["1", "1", "2", "2", "3", "3"]
     low = lowest_mean(lambda bar: score_p_value(values.tolist(), bar, 0.0, labels=labels), 0.6, 0.0, 0.1)
     assert _with_unseen(bare, made, groups, 0.8).low == pytest.approx(low)
+    labels, layers = ["1", "1", "2", "3", "4", "5"], ["x", "x", "x", "y", "x", "y"]
+    gain = strata_gain(values, labels, layers)
+    assert gain > 1.05
+    more: Any = {"labels": labels, "gain": gain}
+    low = lowest_mean(lambda bar: score_p_value(values.tolist(), bar, 0.0, **more), 0.6, 0.0, 0.1)
+    high = 1 - lowest_mean(lambda bar: score_p_value((1 - values).tolist(), bar, 0.0, **more), 0.3, 0.0, 0.1)
+    strata = TaskGroups({"a": "one", "b": "one"}, dict(zip("abcdef", layers, strict=True)))
+    assert _with_unseen(bare, made, strata, 0.8) == replace(bare, low=pytest.approx(low), high=pytest.approx(high))
     assert MAX_INFLUENCES == 2000
 
 

@@ -288,7 +288,7 @@ def test_the_contents_of_a_call_are_its_facts_and_what_was_new_to_it() -> None:
     )
     first = call(":0", at=0, nodes=(1,))
     second = call(":1", "generate", 44, 1.5, 0.25, usage=Usage(1200, 30, 40, 0.125), nodes=(44, 99, -1), replayed=True,
-                  error="e" * 2001, detail={"name": "n" * 201, "top_logprobs": [1], "k": "é"})  # fmt: skip
+                  error="e" * 2001, detail={"name": "n" * 201, "top_logprobs": [1], "k": "é", "url": "u"})  # fmt: skip
     made = trace(
         nodes=nodes,
         calls=(first, call(":t", "tool", 2), second),
@@ -304,7 +304,7 @@ def test_the_contents_of_a_call_are_its_facts_and_what_was_new_to_it() -> None:
          ("cached tokens", "30"), ("answer tokens", "40"), ("cost", "$0.125000"),
          ("replayed", "from the journal of an earlier try"), ("error", "e" * 2000)),
         tuple(shown(node) for node in range(5, 45)), 5, (shown(44),),
-        json.dumps({"name": "n" * 201, "k": "é"}, ensure_ascii=False, indent=1),
+        json.dumps({"name": "n" * 201, "k": "é", "url": "u"}, ensure_ascii=False, indent=1),
     )  # fmt: skip
     assert span_detail(made, "call:0") == SpanDetail(
         "generate",

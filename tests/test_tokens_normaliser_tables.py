@@ -84,6 +84,7 @@ def test_a_table_that_is_cut_short_loops_or_points_past_its_end_is_refused() -> 
         whole[:-1]: "table points past its end",
         written({b"a": b"c" * 65}): "table makes 65 characters of 'a'",
         written({b"a": b"c" * 16_384}): "table makes 16384 characters of 'a'",
+        written({b"a": b"c" * 16_384})[:-1]: "table points past its end",
         written({b"a": b"c" * 16_385}): "table has a replacement of more than 16384 bytes",
         (2048).to_bytes(4, "little") + loop.tobytes(): "table has no end: it loops, or is not SentencePiece's",
     }  # fmt: skip

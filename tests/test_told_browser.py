@@ -61,6 +61,10 @@ def test_a_browser_is_told_clicks_drags_and_keys():
     assert (
         {each["buttons"] for each in moves[2:10]} == {1} and moves[2]["button"] == "left" and moves[0]["buttons"] == 0
     )
+    for target, start in ((None, [0, 0]), ([30, 0], None), (None, None)):  # a dialog came: nothing is pressed
+        browser, told = chromium(target, start)
+        browser.drag(BUTTON, FIELD)
+        assert [method for method, _ in told.sent] == ["Runtime.evaluate"] * 2
     browser, told = chromium([1, 2])
     browser.hover(BUTTON)
     assert len(told.sent) == 2 and told.sent[1][1]["type"] == "mouseMoved"

@@ -3,6 +3,7 @@ import time
 from typing import Literal
 
 import pytest
+from pydantic import create_model
 
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tool import tool, tool_from_function
@@ -30,6 +31,33 @@ def test_the_schema_comes_from_signature_and_docstring():
     assert properties["days"] == {"default": 1, "description": "How many days ahead.", "type": "integer"}
     assert properties["unit"]["enum"] == ["C", "F"]
     assert weather.spec.parameters["required"] == ["city"]
+
+
+def test_a_schema_has_no_titles_but_the_fields_and_classes_of_that_name():
+    made = create_model("title", title=(str, ...), pages=(int, 1))
+
+    @tool(effect="read")
+    def keep(book: made, title: str) -> str:  # type: ignore[valid-type]
+        """Keep a book."""
+        return title
+
+    fields = {"title": {"type": "string"}, "pages": {"type": "integer", "default": 1}}
+    assert keep.spec.parameters == {
+        "$defs": {"title": {"properties": fields, "required": ["title"], "type": "object"}},
+        "additionalProperties": False,
+        "properties": {"book": {"$ref": "#/$defs/title"}, "title": {"type": "string"}},
+        "required": ["book", "title"],
+        "type": "object",
+    }
+
+
+def test_numbers_that_a_model_writes_for_texts_are_texts():
+    @tool(effect="read")
+    def look(code: str, others: list[str] = []) -> str:  # noqa: B006
+        """Look codes up."""
+        return repr((code, others))
+
+    assert asyncio.run(look({"code": 7, "others": [1, 2.5, "x"]})) == "('7', ['1', '2.5', 'x'])"
 
 
 def test_arguments_are_checked_and_converted():

@@ -118,8 +118,12 @@ def main(config: Config) -> int:
         with store.open_run(where, data_home()) as parents:
             parent = parents.trace(which)
             origin = ForkOrigin(str(parents.path), parent.id, config.at or 0, config.say, config.seed)
+            base = base_settings(parents)
+            expect_own(
+                parents, {"benchmark": base.benchmarks}, trust=config.trust
+            )  # each is loaded to find the parent's
             settings = forked_settings(
-                base_settings(parents), parent, pattern=config.pattern, model=config.model, say=config.say,
+                base, parent, pattern=config.pattern, model=config.model, say=config.say,
                 changes={name: getattr(config, name) for name in CHANGES},
             )  # fmt: skip
             given = {"pattern": config.pattern, "model": config.model, "tool": config.tools}
