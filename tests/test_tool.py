@@ -50,6 +50,13 @@ def test_a_schema_has_no_titles_but_the_fields_and_classes_of_that_name():
         "type": "object",
     }
 
+    @tool(effect="read")
+    def save(options: dict[str, str] = {"title": "A", "x": "b"}) -> str:  # noqa: B006
+        """Save it."""
+        return options["x"]
+
+    assert save.spec.parameters["properties"]["options"]["default"] == {"title": "A", "x": "b"}
+
 
 def test_numbers_that_a_model_writes_for_texts_are_texts():
     @tool(effect="read")

@@ -354,6 +354,10 @@ def _kind(schema: Any) -> str:
     return "/".join(kinds_of(schema)) or "value"
 
 
+_VALUES = ("default", "const", "enum", "examples")
+"""Keys of a schema whose values are data."""
+
+
 def _without_titles(schema: Any) -> Any:
     """The schema without pydantic's generated titles, which cost prompt tokens."""
     if isinstance(schema, list):
@@ -363,4 +367,4 @@ def _without_titles(schema: Any) -> Any:
     kept = {key: value for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
     if "properties" in kept:
         kept["properties"] = {name: _without_titles(value) for name, value in schema["properties"].items()}
-    return {key: value if key == "properties" else _without_titles(value) for key, value in kept.items()}
+    return {key: value if key in ("properties", *_VALUES) else _without_titles(value) for key, value in kept.items()}
