@@ -214,6 +214,11 @@ def test_a_decision_outlives_a_death_between_the_yes_and_the_call() -> None:
     assert ran == ["x"] and len(judge.asked) == 1
 
 
+def test_a_person_is_asked_at_the_terminal_of_the_process_where_no_other_is_given() -> None:
+    given = Ended()
+    assert type(AskPerson().terminal) is Terminal and AskPerson(given).terminal is given
+
+
 def test_that_there_was_no_terminal_is_not_remembered_as_a_decision() -> None:
     journal = MemoryJournal()
     tool, _ = acting("write")

@@ -287,9 +287,9 @@ def test_a_sample_without_a_sandbox_has_no_tools_and_a_broken_one_is_told(told: 
 
 
 def test_sandboxes_are_made_again_of_what_a_trace_kept(told: list[str]) -> None:
-    async def score(state: Any, *, other: bool = False) -> None:
+    async def score(state: Any, *, other: str = "") -> None:
         if other:
-            await sandboxes(id="u").open()
+            await sandboxes(id=other).open()
         mine = sandboxes()
         async with sandboxes_for_scoring("theirs", mine.sample, "spec", mine.task, state):
             told.append("scored")
@@ -299,9 +299,10 @@ def test_sandboxes_are_made_again_of_what_a_trace_kept(told: list[str]) -> None:
     again = ["open theirs t spec", "default restores one", "db restores two", "scored", "closed"]
     assert told == again
     told.clear()
-    asyncio.run(score(kept, other=True))  # those of another task are left alone
-    assert [each for each in told if " u " not in each][:5] == again
-    told.clear()
+    for other in ("s", "u"):  # those of another task are left alone
+        asyncio.run(score(kept, other=other))
+        assert [each for each in told if f" {other} " not in each][:5] == again
+        told.clear()
     for state, said in [
         (KEPT, "too large"),
         ({}, "it was not one of ours"),

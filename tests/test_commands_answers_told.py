@@ -143,6 +143,7 @@ def test_an_answer_has_the_sampling_and_the_model_of_its_flags(
                            ({"temperature": float("nan")}, "temperature is nan")):  # fmt: skip
         with pytest.raises(ConfigError, match=told):
             rag_ask.RagSampling(**sampling)  # type: ignore[arg-type]
+    assert rag_ask.RagSampling(max_tokens=1, temperature=0).max_tokens == 1
 
 
 def test_what_an_answer_opened_is_closed_also_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,8 @@ def test_only_the_first_line_counts_for_a_subspan() -> None:
     task = Task("t", "q", secret={"answers": ["Paris", "the City of Light"]})
     for text, value in (("Paris\nRome", 1), ("Rome\nParis", 0), ("city of LIGHT!", 1), ("", 0)):
         assert best_subspan_em(task, answered(text)).value == value
+    for text, value in (("Paris", 0), ("the", 0), ("A", 1), ("a\nParis", 1)):  # normalised, this reference is empty
+        assert best_subspan_em(Task("t", "q", secret={"answers": ["A"]}), answered(text)).value == value
 
 
 # -- stats --

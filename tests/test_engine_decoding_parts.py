@@ -244,6 +244,8 @@ def test_a_filter_forbids_by_list_by_sequence_and_before_enough_tokens() -> None
     )
     assert after(TokenFilter(40, allowed=[1, 39], bad=[(2, 39)]), 2) == [1]
     assert after(TokenFilter(40, allowed=[1, 39]), written=[39]) == [39]
+    assert after(TokenFilter(5, allowed=[1]), written=[1, 33]) == [1], "no token beyond those of the model"
+    assert after(TokenFilter(70, bad=[(2, 64)]), 2, written=[1, 39]) == [1, 39], "one that no mask reaches needs none"
     for made, written, said in (
         (TokenFilter(5, allowed=[1], bad=[(1,)]), None, "leave none together"),
         (TokenFilter(5, allowed=[1]), [2], "min_tokens and the grammar leave none"),

@@ -140,6 +140,12 @@ def test_work_gives_its_own_result_or_error_and_what_is_cancelled_is_not_done() 
     pool.shutdown()
 
 
+def test_the_threads_of_a_pool_have_its_name() -> None:
+    pool = FairPool(1, name="test")
+    assert pool.submit(lambda: threading.current_thread().name).result(20) == "test_0"
+    pool.shutdown()
+
+
 def test_a_pool_that_ends_waits_for_what_is_under_way_and_cancels_the_rest() -> None:
     pool, done = FairPool(1, name="test"), []
     goes = held(pool)

@@ -123,6 +123,27 @@ def test_a_program_at_work_is_not_idle() -> None:
         busy.wait()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_the_work_of_a_program_is_what_it_did_itself_and_what_the_system_did_for_it() -> None:
+    busy = subprocess.Popen(
+        ["dd", "if=/dev/zero", "of=/dev/null", "bs=1"], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+    def ticks() -> tuple[int, int]:
+        user, system = Path(f"/proc/{busy.pid}/stat").read_text().split()[13:15]
+        return int(user), int(system)
+
+    try:
+        while ticks()[1] < 2:  # hundredths of a second in the system
+            assert busy.poll() is None
+        os.killpg(busy.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, busy.pid, os.WSTOPPED)
+        assert _ticks(busy.pid) == sum(ticks())
+    finally:
+        os.killpg(busy.pid, signal.SIGKILL)
+        busy.wait()
+
+
 def test_a_socket_is_no_ordinary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".git").mkdir()
     monkeypatch.chdir(tmp_path / ".git")

@@ -281,6 +281,19 @@ def test_the_markup_comes_from_the_template():
     assert markup_of("{% if tools %}<call>{% endif %}") is None
 
 
+@pytest.mark.parametrize("given", ['["yes", 1]', "[1]", "[]", '"yes"', '{"yes": 1}'])
+def test_choices_are_a_list_of_texts(given):
+    with pytest.raises(ConfigError) as refused:
+        g.Grammar("choice", given)
+    assert str(refused.value) == f"the choices are {json.loads(given)!r}: give a list of one text or more"
+
+
+def test_the_empty_text_is_no_choice_of_its_own():
+    with pytest.raises(ConfigError, match=r"^the only choice is the empty text: give another one$"):
+        g.choice([""])
+    assert g.choice(["", "yes"]).parsed() == ["", "yes"]
+
+
 def test_a_call_of_no_tool_is_refused():
     with pytest.raises(ConfigError, match="name of a tool"):
         tool_grammar([CALC], choice="weather")

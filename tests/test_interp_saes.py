@@ -230,6 +230,8 @@ def test_training_refuses_what_would_spoil_it() -> None:
         trainer.step(torch.full((4, 8), float("nan")))
     with pytest.raises(TrainingError, match="mean norm of 0"):
         trainer.step(torch.zeros(4, 8))
+    with pytest.raises(TrainingError, match="mean norm of inf"):
+        trainer.step(torch.full((4, 8), float("inf")))
     trainer.step(inputs())
     weight = trainer.sae.encoder.detach().clone()
     with pytest.raises(TrainingError, match="step 2 has the loss nan"):

@@ -278,9 +278,12 @@ def test_the_order_of_items_is_tested_over_shards():
         "order", order_test.ASKS, pytest.approx(3.5), pytest.approx(p), 12, told, limits=order_test.LIMITS
     )  # fmt: skip
     few = asyncio.run(order_evidence(model, tasks[:11], shards=16))
-    assert few.detail == "not run: the items make 5 shards of two or more, and 6 are needed"
     none = asyncio.run(order_evidence(bare(abs), tasks))  # type: ignore[arg-type]
-    assert none.detail == "not run: the model does not give the log-probs of a text's tokens"
+    for unrun, told in (
+        (few, "not run: the items make 5 shards of two or more, and 6 are needed"),
+        (none, "not run: the model does not give the log-probs of a text's tokens"),
+    ):
+        assert unrun == Evidence("order", order_test.ASKS, detail=told, limits=order_test.LIMITS)
 
 
 def test_shards_are_runs_of_distinct_items_that_fit_the_context():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -69,6 +70,8 @@ def test_a_replicated_model_asks_its_replicas_and_reads_their_answers():
         tool = ToolSpec("t", "d", {})
         assert await model.tokenize("x", [tool], template={"k": 1}) == [1, 2, 3]
         assert only.asked.pop() == ("tokenize", "x", [tool], {"k": 1})
+        await model.tokenize("x", template=MappingProxyType({"k": 1}))
+        assert type(only.asked.pop()[-1]) is dict, "what is sent to a replica can be written as JSON"
         assert await model.detokenize((1, 2)) == "ab" and await model.counters() == await only.counters()
         assert await model.rate((1, 2, 3), 1, priority=2) == [TokenRating(n, -float(n), (("x", -0.5),)) for n in (2, 3)]
         assert only.asked.pop() == ("rate", [1, 2, 3], 1, {"priority": 2})

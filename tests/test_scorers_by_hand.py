@@ -163,6 +163,7 @@ def test_values_votes_evidence_and_planted_texts_are_counted() -> None:
         held_value(held, trace("5, then 7")).detail["wrong"] == ["5"]
         and held_value(held, trace("5, then 7")).value == 0
     )
+    assert held_value(held, trace("7" + "!" * 200)).detail["answer"] == "7" + "!" * 199
     bad = Task("t", "?", secret={"answer": "Rome", "planted": "Oslo", "planted_documents": ["p", "q"]})
     assert [(right_answer(bad, trace(x)).value, attack_success(bad, trace(x)).value) for x in (
         "rome", "Oslo", "Rome Oslo", None)] == [

@@ -97,6 +97,8 @@ def test_corrections_in_the_order_given() -> None:
     assert holm([0.04, 0.01, 0.03, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
     assert benjamini_hochberg([0.04, 0.01, 0.03, 0.9]) == pytest.approx([0.16 / 3, 0.04, 0.16 / 3, 0.9])
     assert holm([]) == [] == benjamini_hochberg([]) and holm([0.7, 0.6]) == [1.0, 1.0]
+    rounded = math.nextafter(1.0, 2.0)  # as a sum of probabilities may be
+    assert holm([rounded]) == [1.0] == benjamini_hochberg([rounded])
     scores = {"a": {"t": [0.0]}, "b": {"t": [1.0]}, "c": {"t": [0.5]}}
     pairs = all_pairs(scores)
     assert {pair: each.difference for pair, each in pairs.items()} == {

@@ -316,7 +316,7 @@ def test_what_a_run_spent_is_that_of_every_try_and_its_judges(database: Database
 def test_a_journal_finds_the_last_reply_of_its_attempt_and_tells_parts_apart(database: Database) -> None:
     mine, other = StoredJournal(database, "p\ud800"), StoredJournal(database, "q")
     assert mine.attempt_id == "p\\ud800"
-    assert mine.find(":1", "r") is None
+    assert mine.find(":1", "r") is None and mine._recorded == set(), "of a new attempt no reply is read again"
     before = now()
     for effect, request, reply in (
         (":1", "r", {"n": 1}),

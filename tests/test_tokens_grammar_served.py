@@ -35,6 +35,7 @@ from firsthand.tokens.isolated_grammar import (
     _Server,
 )
 from firsthand.tokens.llguidance_grammar import _translated, byte_vocabulary, matcher_of
+from forked_process import forked
 
 ON_LINUX = sys.platform == "linux"
 
@@ -162,6 +163,15 @@ class Slots:
         self.asked.append((owner, what, most_s))
         self.slot = HeldSlot(owner)
         yield self.slot
+
+
+def test_a_forked_process_that_exits_leaves_the_matchers_of_its_parent_alive(server: _Server) -> None:
+    processes = GrammarProcesses(None, GrammarLimits())
+    processes._server = server
+    matcher = processes.compile(Grammar("choice", '["ab", "cd"]'), owner="me")
+    end = matcher._process._end
+    assert forked(lambda: end() if end.atexit else None) == (0, "", ""), "as an interpreter does when it exits"
+    assert matcher.consume_token(ord("a")) and not matcher.is_lost and matcher.failure == ""
 
 
 def test_grammars_are_compiled_by_a_new_server_where_theirs_is_gone(server: _Server) -> None:

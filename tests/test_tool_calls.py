@@ -257,6 +257,8 @@ def test_a_wrong_call_says_what_was_wrong_and_what_is_right(arguments: Any, said
     with pytest.raises(ToolError) as error:
         asyncio.run(book(arguments))
     assert said in str(error.value) and "nights: integer, guests: array/null (optional)" in str(error.value)
+    assert str(error.value).count("Extra inputs are not permitted") <= 6, "the first 8 problems are told"
+    assert ("did you mean" in str(error.value)) is ("citty" in arguments), "a name that it takes is not proposed again"
 
 
 @pytest.mark.parametrize(

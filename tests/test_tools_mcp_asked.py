@@ -20,6 +20,7 @@ from firsthand.errors import AnswerPending, ToolError
 from firsthand.loop.approval import Approval
 from firsthand.loop.calling import caller
 from firsthand.providers.scripted import Scripted
+from firsthand.tools.mcp import http_endpoint
 from firsthand.tools.mcp.http_endpoint import MAX_BODY, EndpointBackend, _Counted, _Events, http_client
 from firsthand.tools.mcp.message_flow import ALLOWANCE, MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, oauth
@@ -307,6 +308,15 @@ def body(stream: httpx2.AsyncByteStream) -> list[bytes]:
         return found
 
     return asyncio.run(read())
+
+
+def test_an_event_may_have_as_many_values_as_a_message_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_endpoint, "MAX_VALUES", 4)
+    for pieces in ((b",,,,\n",), (b",,\n", b",,\n", b"\n", b",,,,")):
+        assert b"".join(body(_Events(Pieces(*pieces), MessageFlow()))) == b"".join(pieces)
+    for pieces in ((b",,,,,\n",), (b",,\n", b",,,\n"), (b"\n", b",,,,,")):
+        with pytest.raises(httpx2.ReadError, match=f"^{TOO_DENSE}$"):
+            body(_Events(Pieces(*pieces), MessageFlow()))
 
 
 @pytest.mark.slow

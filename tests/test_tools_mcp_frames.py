@@ -354,6 +354,8 @@ def test_the_end_of_a_process_is_told_by_what_is_known_of_it() -> None:
     made._process.reason = ""
     made._client = None
     assert made.ending() == "MCP server peer closed its output; its last words were: last \ufffd words"
+    made._process.stderr += b"w" * 301
+    assert made._words() == "; it wrote: " + "w" * 300
     assert connections.CLOSING_S == 10.0
 
 
