@@ -139,7 +139,7 @@ def test_choices_are_ranked_by_log_prob_by_length_and_against_no_question() -> N
     )
     assert mc2(task, bare).failure == "the choices were not scored by log-prob"
     twice = Task("t", "?", ("x", "X ", "y"), secret={"gold": 2})
-    assert [chosen_letter(each, twice) for each in ("x", " Y", "c:", "D", "")] == [None, 2, 2, None, None]
+    assert [chosen_letter(each, twice) for each in ("x", " Y", "c:", "D", "")] == [0, 2, 2, None, None]
 
 
 def test_code_is_the_block_that_defines_the_function_after_the_prompts_imports() -> None:
