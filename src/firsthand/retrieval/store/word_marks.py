@@ -25,7 +25,8 @@ _COMPOSED = ((0x900, 0xFFF), (0xFB1D, 0xFB4F))
 """Blocks with letters that NFC takes apart into a letter and a mark, such as the Hindi ड़ and the Hebrew שׁ."""
 _RUN = re.compile(r"\S+")
 _NEAR = re.compile(
-    "[\u00ad\u0332-\u036f\u0483-\u0489\u0590-\u0fff\u1700-\u177f\u1900-\u1cff\ua800-\uabff\ufb1d-\ufb4f\U00011000-\U00011fff]"
+    r"[\u00ad\u0332-\u036f\u0483-\u0489\u0590-\u0fff\u1700-\u177f"
+    r"\u1900-\u1cff\ua800-\uabff\ufb1d-\ufb4f\U00011000-\U00011fff]"
 )
 """Some characters with all of the marks and letters among them: few ranges, which are soon looked for in other texts."""
 
