@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from firsthand.retrieval.answers.citations import HitPlace, find_quote
@@ -53,6 +55,11 @@ def test_numbers_are_whole_and_alike_if_their_value_is() -> None:
         ("able to pay 500 USD", "He is unable to pay 500 USD."),
         ("to pay the aspirin tablet", "to pay the aspirin tablets"),
         ("The patient can", "The patient can't pay."),
+        ("The patient can", "The patient can’t pay."),
+        ("500 USD a day", "It pays $-500 USD a day."),
+        ("case of tea", "The snake_case of tea."),
+        ("snake of tea", "The big_snake of tea."),
+        ("٥٠٠ من الشاي", "باع ١٬٥٠٠ من الشاي"),
         ("यह एक अच्छा कल", "यह एक अच्छा कला"),
     ],
 )
@@ -70,6 +77,39 @@ def test_a_quotation_of_whole_words_is_found_wherever_it_ends() -> None:
         ("Take *two tablets* (daily), or 1.", "two tablets* (daily), or 1"),
         ("The l'eau est froide.", "eau est froide"),
         ("Ann's home is Oslo", "home is Oslo"),
+        ("It is _two tablets daily_ then", "two tablets daily"),
+        ("**3**-5 mg of aspirin", "5 mg of aspirin"),
+        ("5€-10 packs of tea", "10 packs of tea"),
     ):
         assert (found := find_quote(passage, quote)) and passage[found.start : found.end] == quote
     assert is_whole("ab", 0, 2) and not is_whole("ab", 1, 2) and not is_whole("ab", 0, 1) and is_whole("a b", 2, 3)
+
+
+def test_numbers_of_other_countries_and_notations_are_whole() -> None:
+    assert whole_words("0,125 0.125 1,50,000 12,34,567 12,34,56 0,5,1") == [
+        "0.125", "0.125", "150000", "1234567", "12", "34", "56", "0", "5", "1"
+    ]  # fmt: skip
+    assert whole_words("$-5 -₹500 **-5** *-5* 10^-5 (-5)") == ["-5", "-500", "-5", "-5", "10", "-5", "-5"]
+    assert whole_words("5€-10€ **3**-5 *3*-5 5\"-10\" 5'-10' 3-.5") == [
+        "5", "10", "3", "5", "3", "5", "5", "10", "5", "10", "3", "0.5"
+    ]  # fmt: skip
+    assert whole_words("١٬٥٠٠ ٢٫٥") == ["١٥٠٠", "٢.٥"]
+
+
+def test_a_quotation_holds_with_other_quotation_marks_and_where_a_line_ends_in_a_word() -> None:
+    for passage, quote, found_text in (
+        ("He “can’t pay” now.", 'He "can\'t pay" now', "He “can’t pay” now"),
+        ("‘the „plan‟ ‛works‚ now", "'the \"plan\" 'works' now", "‘the „plan‟ ‛works‚ now"),
+        ("A well-\n  known fact.", "a well-known fact", "A well-\n  known fact"),
+        ("A well-known fact.", "well- known fact", "well-known fact"),
+        ("pre- and postwar", "Pre-  and postwar", "pre- and postwar"),
+    ):
+        assert (found := find_quote(passage, quote)) and passage[found.start : found.end] == found_text
+    assert find_quote("It was 5- 10 degrees", "IT was 5-10 degrees") is None, "a letter is before it"
+    assert find_quote("The plan - works", "The PLAN -works") is None
+
+
+def test_a_short_quotation_at_thousands_of_places_takes_linear_time() -> None:
+    start = time.process_time()
+    assert find_quote("a" * 12_000, "a" * 8) is None and find_quote("ab " * 4_000 + "x", "b ab ab a") is None
+    assert time.process_time() - start < 3

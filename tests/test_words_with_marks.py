@@ -20,7 +20,7 @@ from firsthand.retrieval.store.analyzer import Analyzer, has_older_forms
 from firsthand.retrieval.store.record_index import RecordIndex
 from firsthand.retrieval.store.records import Record
 from firsthand.retrieval.store.sqlite_index import open_index
-from firsthand.retrieval.store.word_marks import marked, words_with_marks
+from firsthand.retrieval.store.word_marks import _COMPOSED, _NEAR, marked, marks, words_with_marks
 from firsthand.retrieval.tools.search import SearchIndex
 from listed_records import ListedRecords
 from test_unspaced_words import HEADER, found, indexed
@@ -239,3 +239,9 @@ def test_the_search_tools_take_words_with_their_marks(tmp_path: Path) -> None:
     made = SearchIndex(tmp_path)
     assert [hit.id for hit in made.find("किला")] == ["fort.txt"]
     assert "fort.txt" in made.lookup("किला_x") and "result 1 of 1" in made.lookup("किला")
+
+
+def test_the_ranges_that_are_looked_for_first_hold_all_marks() -> None:
+    composed = [chr(place) for first, last in _COMPOSED for place in range(first, last + 1)]
+    assert all(_NEAR.search(each) for each in [*marks(), *composed])
+    assert not _NEAR.search("café “quoted” — it’s Привет 東京 Ελλάς 한국어 5 €")

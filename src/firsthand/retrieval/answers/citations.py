@@ -122,7 +122,8 @@ def label_of(hit: Hit, place: HitPlace, start: int) -> str:
 
 
 def find_quote(text: str, quote: str) -> QuoteSpan | None:
-    """The span of a quotation in a text: letter for letter, else but for case and white space; never by likeness.
+    """The span of a quotation in a text: letter for letter, else but for case, white space and the form of quotation
+    marks; never by likeness.
 
     None if it is not there, has fewer than 8 characters, or begins or ends within a word or number of the text.
     """
@@ -150,14 +151,19 @@ def _places(text: str, part: str) -> Iterator[int]:
         start = text.find(part, start + 1)
 
 
+_STRAIGHT = str.maketrans("‘’‚‛“”„‟", "''''" + 4 * '"')
+
+
 def _folded(text: str) -> tuple[str, list[int]]:
-    """The text in lower case with single spaces, and for each of its characters the one it comes from."""
+    """The text in lower case with single spaces, none behind a word's hyphen, and straight quotation marks; and for each of
+    its characters the one it comes from."""
     letters: list[str] = []
     places: list[int] = []
     for place, letter in enumerate(text):
-        forms = " " if letter.isspace() else letter.casefold()
-        if forms == " " and letters and letters[-1] == " ":
-            continue
+        forms = " " if letter.isspace() else letter.translate(_STRAIGHT).casefold()
+        before = letters[-2:]
+        if forms == " " and before and (before[-1] == " " or (before[-1] == "-" and before[0].isalpha())):
+            continue  # a line may end behind the hyphen of a word
         letters += forms
         places += [place] * len(forms)
     return "".join(letters), places

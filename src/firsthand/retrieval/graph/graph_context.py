@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ from firsthand.retrieval.graph.graph_model import count_tokens
 from firsthand.retrieval.graph.graph_state import GraphState
 from firsthand.retrieval.graph.knowledge_graph import Entity, KnowledgeGraph, Relation
 from firsthand.retrieval.graph.leiden import Community, at_level
-
-_WORD = re.compile(r"\w+")
+from firsthand.retrieval.store.word_marks import words_with_marks
 
 
 @dataclass(frozen=True)
@@ -202,4 +200,4 @@ def roots(state: GraphState) -> list[Community]:
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in _WORD.findall(text.casefold()) if len(word) > 2]
+    return [word for word in words_with_marks(text.casefold()) if len(word) > 2]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from firsthand.context import Context
@@ -21,11 +22,11 @@ from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Query
 from firsthand.retrieval.retrievers.searches import SEARCHES
 from firsthand.retrieval.retrievers.selection import per_source as capped
+from firsthand.retrieval.store.word_marks import marks
 from firsthand.task import Task
 
 SHARE, LEAST = 0.3, 3
 """A keyword is kept from so many answers on: this share of those that say anything, and no more than this number."""
-_WORD = re.compile(r"[^\W_]+(?:[.,'’-][^\W_]+)*")
 _STOP = frozenset(
     re.findall(
         r"\w+",
@@ -88,17 +89,27 @@ async def isolated_rag(
     return (await ctx.say(asked).generate(max_tokens=max_tokens)).text.strip()
 
 
+def _words(text: str) -> list[str]:
+    return _word().findall(text)
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    letters = rf"(?:[^\W_]|[{marks()}])+"
+    return re.compile(rf"{letters}(?:[.,'’-]{letters})*")
+
+
 def shared_keywords(answers: Sequence[str], question: str) -> tuple[list[str], int]:
     """The content words that enough answers share, most shared first, and how many answers are enough.
 
     Each answer counts a word once; words of the question are no evidence. Answers that say no do not count.
     """
     told = [each for each in answers if each and not each.startswith(NOT_IN_DOCUMENTS.rstrip("."))]
-    asked = {word.casefold() for word in _WORD.findall(question)}
+    asked = {word.casefold() for word in _words(question)}
     counts: Counter[str] = Counter()
     shown: dict[str, str] = {}
     for answer in told:
-        words = {word.casefold(): word for word in _WORD.findall(answer)}
+        words = {word.casefold(): word for word in _words(answer)}
         for folded, word in words.items():
             if folded not in _STOP and folded not in asked:
                 counts[folded] += 1

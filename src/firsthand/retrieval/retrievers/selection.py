@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from firsthand.message import Json
 from firsthand.retrieval.chunk_index import ChunkIndex, Vectors
 from firsthand.retrieval.corpus import Corpus, arguments_of
 from firsthand.retrieval.retriever import Filter, Hit, Query, Retriever, TrailStep
+from firsthand.retrieval.store.word_marks import words_with_marks
 
 SHINGLE_WORDS = 5
 _OF_DOCUMENT = ("source", "title")
@@ -169,7 +169,7 @@ def _kept(hits: Sequence[Hit], name: str) -> list[Hit]:
 
 
 def _shingles(text: str) -> frozenset[str]:
-    words = re.findall(r"\w+", text.casefold())
+    words = words_with_marks(text.casefold())
     return frozenset(" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1)))
 
 

@@ -24,11 +24,16 @@ _DROPPED = "\u00ad\u0640"
 _COMPOSED = ((0x900, 0xFFF), (0xFB1D, 0xFB4F))
 """Blocks with letters that NFC takes apart into a letter and a mark, such as the Hindi ड़ and the Hebrew שׁ."""
 _RUN = re.compile(r"\S+")
+_NEAR = re.compile(
+    r"[\u00ad\u0332-\u036f\u0483-\u0489\u0590-\u0fff\u1700-\u177f"
+    r"\u1900-\u1cff\ua800-\uabff\ufb1d-\ufb4f\U00011000-\U00011fff]"
+)
+"""Some characters with all of the marks and letters among them: few ranges, which are soon looked for in other texts."""
 
 
 def marked(text: str) -> str:
     """The text with the marks of its words as the tokenizer keeps them together; without any it is the same text."""
-    if text.isascii() or not _expressions()[0].search(text):
+    if text.isascii() or not _NEAR.search(text) or not _expressions()[0].search(text):
         return text
     return _RUN.sub(lambda run: _marked_run(run[0]), text)  # each by itself, so that a word is alike in every text
 
@@ -41,7 +46,9 @@ def _marked_run(run: str) -> str:
 
 def words_with_marks(text: str) -> list[str]:
     """The words of a text as they are written, each whole with its marks, but for joiners beside these."""
-    return _expressions()[2].findall(text if text.isascii() else _expressions()[1].sub("", text))
+    if text.isascii() or not _NEAR.search(text):
+        return re.findall(r"\w+", text)
+    return _expressions()[2].findall(_expressions()[1].sub("", text))
 
 
 @cache
