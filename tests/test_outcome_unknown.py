@@ -119,6 +119,19 @@ def test_no_later_plan_makes_a_call_again_that_may_have_taken_effect(ends, effec
     )
 
 
+@pytest.mark.parametrize(("effect", "paid"), [("external", [10]), ("irreversible", [10]), ("write", [10, 10])])
+def test_a_lasting_call_that_gave_a_result_is_not_made_again_however_a_later_plan_writes_it(effect, paid):
+    again = plan('answer(pay(amount=10.0, note=""))')
+    trace = attempt(payer("well", effect), plan_mode, [plan("pay(amount=10)\nx = 1 / 0"), again])
+    assert paid == PAID and trace.answer == "paid"
+
+
+def test_equal_lasting_calls_of_one_plan_are_each_made_once():
+    twice_paid = plan("pay(amount=10)\npay(amount=10.0)\nx = 1 / 0")
+    trace = attempt(payer("well"), plan_mode, [twice_paid, plan('pay(amount=10.0)\npay(amount=10)\nanswer("done")')])
+    assert PAID == [10, 10] and trace.answer == "done"
+
+
 def test_a_plan_without_the_call_gives_its_own_answer_and_another_call_is_made():
     trace = attempt(payer(), plan_mode, [plan(PAY), plan('answer("The payment is open.")')])
     assert PAID == [10] and trace.answer == "The payment is open."
