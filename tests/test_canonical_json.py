@@ -231,3 +231,22 @@ def test_an_answer_that_fits_a_later_branch_as_it_is_written_fits():
 )  # fmt: skip
 def test_escapes_are_written_as_the_characters_they_mean(text: str, expected: str):
     assert plain_json(text) == expected
+
+
+def test_an_escape_between_strings_is_no_json():
+    text = r'{"amount"\u003a1, "b"\u003a"c"}'
+    assert plain_json(text) == text
+    assert not accepts(json_schema({"type": "object"}), r'{"b"\u003a"c"}')
+
+
+def test_a_long_beginning_with_quotes_is_read_in_linear_time():
+    text = '{"a": "' + r"\"b\" " * 100_000
+    for end in ("", "\\", r"\u00"):
+        assert plain_json(text + end) == text + end
+
+
+def test_a_key_that_comes_twice_behind_a_long_number_is_found():
+    text = f'{{"amount": 1, "b": {"1" * 5000}, "c": 1, "c": 2}}'
+    assert not accepts(json_schema(AMOUNT), text)
+    with pytest.raises(ValueError, match="a key comes twice"):
+        plain_json(text)

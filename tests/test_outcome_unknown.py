@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,14 +13,17 @@ from firsthand.errors import OutcomeUnknown, ToolError
 from firsthand.guard import GuardVerdict
 from firsthand.loop.approval import Approval
 from firsthand.loop.journal import MemoryJournal
-from firsthand.message import ToolCall
-from firsthand.patterns.plan_mode import plan_mode
+from firsthand.message import ToolCall, ToolResult
+from firsthand.patterns.plan_mode import _Caller, plan_mode
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.forking import Kept
+from firsthand.safety.plans.plan_program import PlanError
 from firsthand.safety.policy import CallPolicy
+from firsthand.safety.rules.case import same_call
 from firsthand.tool import tool_from_function
 from firsthand.tool_calls import has_run
+from firsthand.trace import Call
 
 ALL = Approval({"irreversible": "allow"})
 PAID: list[float] = []
@@ -119,6 +124,39 @@ def test_no_later_plan_makes_a_call_again_that_may_have_taken_effect(ends, effec
     )
 
 
+@pytest.mark.parametrize(("effect", "paid"), [("external", [10]), ("irreversible", [10]), ("write", [10, 10])])
+def test_a_lasting_call_that_gave_a_result_is_not_made_again_however_a_later_plan_writes_it(effect, paid):
+    again = plan('answer(pay(amount=10.0, note=""))')
+    trace = attempt(payer("well", effect), plan_mode, [plan("pay(amount=10)\nx = 1 / 0"), again])
+    assert paid == PAID and trace.answer == "paid"
+
+
+def test_a_default_that_the_tool_fills_in_by_itself_makes_no_other_call():
+    remote = replace(payer("well"), validate=dict, defaults={"note": "none"})
+    assert same_call(remote, {"amount": 10}) == same_call(remote, {"amount": 10.0, "note": "none"})
+    assert same_call(remote, {"amount": 10}) != same_call(remote, {"amount": 10, "note": "rent"})
+
+
+def test_a_call_that_is_refused_is_not_taken_for_an_equal_one_that_was_made():
+    async def pay(amount: float) -> str:
+        if PAID:
+            raise ToolError("the account is closed")
+        PAID.append(amount)
+        return "paid"
+
+    PAID.clear()
+    paying = tool_from_function(pay, effect="external")
+    both = plan("pay(amount=10)\npay(amount=10)")
+    trace = attempt(paying, plan_mode, [both] * 3)
+    assert PAID == [10] and errors(trace) == ["the call of pay was refused or failed"] * 3 and trace.answer == ""
+
+
+def test_equal_lasting_calls_of_one_plan_are_each_made_once():
+    twice_paid = plan("pay(amount=10)\npay(amount=10.0)\nx = 1 / 0")
+    trace = attempt(payer("well"), plan_mode, [twice_paid, plan('pay(amount=10.0)\npay(amount=10)\nanswer("done")')])
+    assert PAID == [10, 10] and trace.answer == "done"
+
+
 def test_a_plan_without_the_call_gives_its_own_answer_and_another_call_is_made():
     trace = attempt(payer(), plan_mode, [plan(PAY), plan('answer("The payment is open.")')])
     assert PAID == [10] and trace.answer == "The payment is open."
@@ -137,6 +175,22 @@ def test_a_call_that_its_tool_refused_may_be_made_again_and_one_with_wrong_argum
     assert errors(trace) == ["the call of pay was refused or failed"] * 3 and trace.answer == ""
     trace = attempt(payer("said"), plan_mode, [plan('pay(amount="much")'), plan("pay(amount=5)\nanswer(1)")])
     assert PAID == [5] and trace.answer == "1"
+
+
+def test_a_call_that_is_refused_is_not_taken_for_one_that_was_made_during_it():
+    inner = Call("0:1", "tool", None, 0.0, 0.0, "another request", detail={"name": "note", "ran": True})
+
+    class Refusing:
+        attempt = SimpleNamespace(calls=[])
+
+        async def call(self, call):
+            self.attempt.calls.append(inner)
+            return ToolResult("c", call.name, "Error: no", is_error=True)
+
+    caller = _Caller(Refusing(), {"pay": payer()})
+    with pytest.raises(PlanError, match="the call of pay was refused or failed"):
+        asyncio.run(caller.call("pay", {"amount": 10}, {}))
+    assert not caller.unsure
 
 
 def test_a_call_whose_result_was_withheld_is_not_made_again():

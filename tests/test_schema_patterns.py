@@ -33,12 +33,12 @@ def allows(schema: dict, text: str) -> bool:
     "pattern",
     [r'^[^"]*$', r"^[^\\]*$", r"""^[^'"]{1,20}$""", r'^[^"\\]*$', r'^(?:[^"]|"")*$', r'^[^"\n]+$', r'^[^<>"&]*$',
      r'^[\x00-!]*$', r"^[]^a-]*$", r'^[^]"]*$', r'^(?P<q[>[^"])*$', r'^\[[^"]\]$', r'^[^"]\\[^\\]$', r'^[^"\]]\]?$',
-     r"^[^a]$", r"^.*$", r"^[\s\S]$"],
+     r'^][^"]]$', r"^[^a]$", r"^.*$", r"^[\s\S]$"],
 )  # fmt: skip
 def test_a_pattern_allows_the_characters_that_it_matches(pattern: str) -> None:
     schema = {"type": "string", "pattern": pattern}
     matches = re.compile(pattern.replace("q[", "q").removesuffix("$") + r"\Z", re.ASCII)
-    for value in [*CHARACTERS, "a", 'x" onload="y', '""', "[a]", '["]', "a\\b", "a\\\\", "a]", ""]:
+    for value in [*CHARACTERS, "a", 'x" onload="y', '""', "[a]", '["]', "]a]", ']"]', "a\\b", "a\\\\", "a]", ""]:
         text = json.dumps(value, ensure_ascii=False)
         assert allows(schema, text) == bool(matches.search(value)), (value, pattern)
 
@@ -84,17 +84,22 @@ def test_names_of_properties_tools_and_checks_follow_patterns_too() -> None:
 
 
 def test_only_patterns_are_written_anew() -> None:
-    values = {"const": {"pattern": "[a]"}, "enum": [{"pattern": "[a]"}], "default": {"pattern": "[a]"}}
+    one = {"pattern": "[a]"}
+    values = {"const": one, "enum": [one], "default": one, "examples": [one], "example": one}
     schema = values | {
         "properties": {"pattern": {"allOf": [{"pattern": "[a]"}]}, "const": {"pattern": "[a]"}},
         "$defs": {"[a]": {}},
+        "definitions": {"const": one},
+        "dependentSchemas": {"enum": one},
     }
     made = json.loads(followed_schema(json.dumps(schema)))
     assert {key: made[key] for key in values} == values and made["$defs"] == {"[a]": {}}
-    assert made["properties"]["const"] == {"pattern": r"[[a]--\x00]"}
+    for keyword, name in (("properties", "const"), ("definitions", "const"), ("dependentSchemas", "enum")):
+        assert made[keyword][name] == {"pattern": r"[[a]--\x00]"}
     assert made["properties"]["pattern"] == {"allOf": [{"pattern": r"[[a]--\x00]"}]}
     assert followed_schema('{"type":  "string"}') == '{"type":  "string"}'
-    assert followed_schema('{"items": false, "pattern": 3}') == '{"items": false, "pattern": 3}'
+    for odd in ('{"items": false, "pattern": 3}', '{"properties": 3, "patternProperties": ["[a]"]}'):
+        assert followed_schema(odd) == odd
 
 
 def test_a_class_within_a_class_is_part_of_it() -> None:

@@ -517,7 +517,7 @@ def test_dropout_of_training_is_left_out_so_a_text_has_the_same_ids_each_time(tm
 def test_ends_are_those_of_config_json_where_there_is_no_generation_config(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m", trained_description())
     alone = load(folder)
-    (folder / "config.json").write_text(json.dumps({"eos_token_id": [5, 6, 10**6, "x"]}))
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": [5, 6, 10**6, "x", True, [4]]}))
     assert load(folder).eos_ids == alone.eos_ids | {5, 6} and load(folder).eos_id == alone.eos_id
     (folder / "config.json").write_text(json.dumps({"eos_token_id": 7}))
     assert load(folder).eos_ids == alone.eos_ids | {7}

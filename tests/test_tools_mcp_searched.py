@@ -210,7 +210,17 @@ def test_tools_are_found_by_words_of_any_language() -> None:
         return SimpleNamespace(spec=SimpleNamespace(description=description))
 
     tools = {"a": told("查询天气预报"), "b": told("Отправить письмо клиенту"), "c": told("Größe einer Tür ändern"),
-             "d": told("किताब खोजें"), "e": told("send an email"), "f": told("網")}  # fmt: skip
-    asked = {"天气": "a", "письмо": "b", "Größe": "c", "ändern": "c", "किताब": "d", "emails": "e", "網": "f"}
+             "d": told("किताब खोजें"), "e": told("send a mail"), "f": told("網"), "g": told("ISO 8601")}  # fmt: skip
+    asked = {
+        "天气": "a",
+        "письмо": "b",
+        "Größe": "c",
+        "ändern": "c",
+        "किताब": "d",
+        "mails": "e",
+        "ＭＡＩＬ": "e",
+        "網": "f",
+        "8601": "g",
+    }
     assert {query: ranked(query, tools, 5) for query in asked} == {query: [name] for query, name in asked.items()}
-    assert ranked("气天 की x", tools, 5) == []
+    assert ranked("气天 की a", tools, 5) == []

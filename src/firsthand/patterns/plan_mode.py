@@ -10,7 +10,7 @@ from firsthand.errors import ToolError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.loop.private_texts import unmarked
 from firsthand.loop.tool_call import tool_request
-from firsthand.message import Json, ToolCall
+from firsthand.message import Json, ToolCall, canonical
 from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.safety.plans.labelled import Labelled, carrying, flat
 from firsthand.safety.plans.plan_interpreter import PlanRun
@@ -50,7 +50,8 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
     of by witnesses. A quarantined reader without tools turns text into a typed value. After an error the model plans anew,
     up to `retries` times, from the kind of the error and its line: neither results nor readers' answers reach it. `strict`
     counts what loops and conditions looked at as an origin of all they do. An external or irreversible call that was late or
-    broken off may have taken effect: no later plan makes it again, and the answer names it if no plan gives one.
+    broken off may have taken effect: no later plan makes it again, and the answer names it if no plan gives one. One that
+    gave a result is not made again either, however a later plan writes its arguments.
     """
     tools = {tool.name: tool for tool in ctx.tools}
     described = "\n".join(map(_described, tools.values())) or "(none)"
@@ -60,7 +61,7 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
     caller = _Caller(ctx, tools)
     for tries in range(retries + 1):
         planner = await planner.generate()
-        run = PlanRun(caller.call, _QuarantinedReader(ctx).read, made, strict=strict)
+        run = PlanRun(caller.call, _QuarantinedReader(ctx).read, made, strict=strict, same=caller.same)
         try:
             found = await run.run(parse_plan(_program(planner.text), tools))
         except PlanError as error:
@@ -121,6 +122,11 @@ class _Caller:
             value = text
         declares = self.tools[name].declares
         return Labelled(value, label_of_result(name, declares), declares.trusts if declares is not None else (), name)
+
+    def same(self, name: str, arguments: Json) -> str:
+        """A text that is the same for one call in all plans: for a lasting one, however its arguments are written."""
+        key = self._key(name, arguments)
+        return canonical(arguments) if key is None else key[1]
 
     def _key(self, name: str, arguments: Json) -> tuple[str, str] | None:
         """The same for all ways to write one lasting call; None if it has no effect that lasts, or cannot be made."""

@@ -18,8 +18,8 @@ MAX_EXPONENT = 400
 """A larger or smaller number stays as it is written; floats reach from 1e-324 to 1e308."""
 
 
-_ESCAPED = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)++"', re.DOTALL)
-"""A string of JSON in which a character is written as an escape."""
+_LITERAL = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')
+"""A string of JSON, or the beginning of one at the end of a text."""
 
 
 class _Number(NamedTuple):
@@ -52,12 +52,12 @@ def plain_json(text: str) -> str:
         raise
     except ValueError:  # a beginning, or no JSON, as the grammar will tell
         pass
-    return _ESCAPED.sub(_plain, text) if "\\" in text else text
+    return _LITERAL.sub(_plain, text) if "\\" in text else text
 
 
 def _plain(literal: re.Match[str]) -> str:
     try:
-        return _string(json.loads(literal[0]))
+        return _string(json.loads(literal[0])) if "\\" in literal[0] else literal[0]
     except ValueError:
         return literal[0]
 

@@ -13,9 +13,7 @@ from typing import Any
 _VALUES = frozenset({"const", "enum", "default", "examples", "example"})
 """Keywords whose value is no schema."""
 _SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-_PART = re.compile(
-    r"\\[pP](?:\{[^}]*+\}|.)|\\(?:x00|u0000|U0{8}|[xuU]\{0++\})|\0|\\.|\(\?P?<[^>]*+>|\[\^?\]?|\]", re.DOTALL
-)
+_PART = re.compile(r"\\[pP](?:\{[^}]*+\}|.)|\\(?:x00|u0000|U0{8}|[xuU]\{0++\})|\0|\\.|\(\?P?<[^>]*+>|\[\^?\]?|\]")
 """A class, an escape, the name of a group, or the beginning or the end of a class in brackets."""
 
 

@@ -46,14 +46,17 @@ class _Answered(Exception):
 
 
 class PlanRun:
-    """One run of a plan's statements; `made` holds the results of earlier runs.
+    """One run of a plan's statements; `made` holds the results of earlier runs, by the text that `same` gives for a call.
 
     With `strict`, what a loop or a condition lets happen depends on what it looked at, so that everything in a loop over
     untrusted items is untrusted. Without, only data flow counts: the planner foresaw the loop (CaMeL's two modes).
     """
 
-    def __init__(self, call: CallTool, read: Read, made: dict[str, Labelled] | None = None, *, strict: bool = False):
-        self._call, self._read, self._strict = call, read, strict
+    def __init__(
+        self, call: CallTool, read: Read, made: dict[str, Labelled] | None = None, *, strict: bool = False,
+        same: Callable[[str, Json], str] = lambda _, arguments: canonical(arguments),
+    ):  # fmt: skip
+        self._call, self._read, self._strict, self._same = call, read, strict, same
         self.made: dict[str, Labelled] = {} if made is None else made
         self._seen: Counter[str] = Counter()
         self._names: dict[str, Labelled] = {}
@@ -248,7 +251,7 @@ class PlanRun:
         pairs = {key: await self._plain(value) for key, value in named.items()}
         arguments = {key: each.plain for key, each in pairs.items()}
         labels = {key: each.label.join(under) for key, each in pairs.items()} | {"": under}
-        found = await self._once(f"{name} {canonical(arguments)}", lambda: self._call(name, arguments, labels))
+        found = await self._once(f"{name} {self._same(name, arguments)}", lambda: self._call(name, arguments, labels))
         return found.under(join_all(labels.values()))
 
     async def _applied(self, name: str, whole: Labelled) -> Labelled:
