@@ -21,7 +21,8 @@ FIVE = (
     r"6\n\boxed{5}", "8 -\n\\boxed{5}", r"$-\boxed{-5}$",
 )  # fmt: skip
 NO_FIVE = (
-    r"-\boxed{ 5 }", r"\boxed{ 5 } million", r"-\boxed{5}", r"$x=-\boxed{5}$", r"$- \boxed{5}$", r"is −$\boxed{5}$", r"–\boxed{5}", r"minus \boxed{5}",
+    r"-\boxed{ 5 }", r"\boxed{ 5 } million",
+    r"-\boxed{5}", r"$x=-\boxed{5}$", r"$- \boxed{5}$", r"is −$\boxed{5}$", r"–\boxed{5}", r"minus \boxed{5}",
     r"Negative $\boxed{5}$", r"$\text{minus }\boxed{5}$", r"$-{\boxed{5}}$", r"$-\mathbf{\boxed{5}}$",
     r"$-\left(\boxed{5}\right)$", r"$-(\boxed{5})$", r"\boxed{5} million", r"$\boxed{5}$ thousand",
     r"\boxed{5}\text{ dozen}", r"\boxed{5}k", r"$\boxed{5}$k", r"\boxed{5}{,}000", r"\boxed{5},000", r"\boxed{5}00",
