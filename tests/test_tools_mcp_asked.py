@@ -319,6 +319,14 @@ def test_an_event_may_have_as_many_values_as_a_message_and_no_more(monkeypatch: 
             body(_Events(Pieces(*pieces), MessageFlow()))
 
 
+def test_a_body_in_pieces_may_be_as_large_as_one_in_a_piece_and_no_larger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_endpoint, "MAX_BODY", 4)
+    assert body(_Counted(Pieces(b"abc", b"d"))) == [b"abcd"]
+    for pieces in ((b"abc", b"de"), (b"abcde",)):
+        with pytest.raises(httpx2.ReadError):
+            body(_Counted(Pieces(*pieces)))
+
+
 @pytest.mark.slow
 def test_bodies_and_events_are_counted_and_end_beyond_their_limit() -> None:
     half = b" " * (MAX_BODY // 2)
