@@ -28,6 +28,7 @@ from firsthand.claims.benchmarks import (
     gpqa_items,
     hle_questions,
     math_problems,
+    mmlu_pro_choices,
     mmlu_subjects,
     mteb_datasets,
 )
@@ -385,3 +386,14 @@ def test_tasks_that_are_at_hand_are_counted_with_what_is_hidden_and_what_they_ne
     monkeypatch.setattr(bigcodebench, "read_rows", lambda data: SimpleNamespace(rows=rows))
     counted = (("hard, counted here", 5.0), ("libraries of the hard set", 2.0))
     assert bigcodebench_tasks.measure(Lab(3)).rows == papers + counted
+
+
+def test_guessing_is_measured_among_ten_choices_within_the_interval_of_ten() -> None:
+    rng = Random(3)
+    four, ten = (sum(rng.randrange(choices) == 0 for _ in range(4000)) / 4000 for choices in (4, 10))
+    found = mmlu_pro_choices.measure(Lab(3))
+    assert found.rows == (("4 choices", four), ("10 choices", ten)) and (found.value, found.n) == (ten, 4000)
+    assert found.low < ten < found.high
+    # Wilson's ends are the shares that lie 1.96 of their own errors away from the measured one
+    for end in (found.low, found.high):
+        assert (ten - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / 4000, rel=1e-5)

@@ -151,6 +151,18 @@ def test_one_needle_among_others_is_asked_for_in_the_singular_with_its_depth() -
     assert found.text == found.input + found.prefix and 0 < depth < 100
 
 
+def test_several_needles_stand_in_an_essay_whose_every_sentence_comes_once_in_order() -> None:
+    parts = [f"s{number}" for number in range(50)]
+    hidden = ["ONE", "TWO", "THREE", "FOUR"]
+    drawn = Random(0).sample(ruler_needles.DEPTHS, 4)
+    assert drawn != sorted(drawn)
+    expected = list(parts)
+    for needle, depth in reversed([*zip(hidden, sorted(drawn), strict=True)]):
+        expected.insert(50 * depth // 100, needle)
+    assert ruler_needles._among(parts, hidden, Random(0)) == " ".join(expected)
+    assert [each for each in expected if each in parts] == parts
+
+
 def test_needles_stand_between_the_sentences_of_essays_at_their_depths() -> None:
     parts = [f"s{number}" for number in range(50)]
     depths = sorted(Random(1).sample(ruler_needles.DEPTHS, 2))

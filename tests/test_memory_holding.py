@@ -118,7 +118,9 @@ def test_a_withdrawal_ends_the_fact_of_its_value_alone(place, values, holds) -> 
 
 
 def test_a_withdrawal_without_a_value_says_so_in_words_and_values_are_compared_in_one_encoding() -> None:
-    assert fact("Ann", "home", "", True).text == "The home of Ann is no longer known."
+    assert [fact("Ann", "home", value, True).text for value in ("", " ", "Oslo")] == [
+        "The home of Ann is no longer known.", "The home of Ann is no longer known.", "The home of Ann is no longer Oslo.",
+    ]  # fmt: skip
     (town, gone) = (unicodedata.normalize(form, "Malmö") for form in ("NFC", "NFD"))
     memory = semantic()
     write(memory, homes(town, f"-{gone}"))

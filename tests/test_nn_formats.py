@@ -184,6 +184,7 @@ def test_folds_lay_parts_out_and_take_them_apart_again():
         (PLUS_ONE, [a], a + 1), (AS_ROW, [a[:1]], a[0]),
         (interleaved(0, 1), [a], a[[0, 2, 1, 3]]),
         (interleaved(1, 1), [torch.cat([c[:1], a])], torch.cat([c[:1], a[[0, 2, 1, 3]]])),
+        (interleaved(2, 1), [torch.cat([c[:2], a, b[:2]])], torch.cat([c[:2], torch.cat([a, b])[[0, 3, 1, 4, 2, 5]]])),
     ):  # fmt: skip
         found = fold.join(parts)
         assert found.tolist() == joined.tolist()

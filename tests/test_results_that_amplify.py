@@ -194,6 +194,19 @@ def test_models_with_items_of_their_own_are_refused_before_a_table(tmp_path: Pat
     assert found.items[0].scores.shape == (10, 10) and found.models == [f"m{i}" for i in range(10)]
 
 
+@pytest.mark.parametrize("models, items", [(2, 50), (50, 2)])
+def test_a_table_is_refused_for_its_cells_whether_it_is_long_or_wide(
+    models: int, items: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    verdicts = {f"m{i}": {f"i{j}": {"resolved": True, "cost": 1} for j in range(items)} for i in range(models)}
+    path = written(tmp_path / "info_for_leaderboard.json", verdicts)
+    monkeypatch.setattr(board_results, "MAX_CELLS", 100)
+    assert read(path).items[0].scores.shape == (models, items)
+    monkeypatch.setattr(board_results, "MAX_CELLS", 99)
+    with pytest.raises(DataError, match=f"{models} models and {items} items in all its files, 100 cells, and 99 are"):
+        read(path)
+
+
 def test_grades_of_models_with_items_of_their_own_are_refused_before_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -215,6 +215,10 @@ def test_tables_read_what_is_kept_of_a_score_and_nothing_else() -> None:
     assert unpack_numbers(pack_numbers(summary)) == ((12, 2, 4), 2.0, summary.scores)
     hidden = AttemptSummary.of(trace(value=None, events=(Event("protected", 0.0, {"why": "w"}),)))
     assert hidden.error == "E" and AttemptSummary.of(trace(value=None)).error == "E: gone"
+    for given in ({}, {"why": ""}):  # protected for no reason that is told
+        unreasoned = trace(value=None, scores=(score,), events=(Event("protected", 0.0, given),))
+        summary = AttemptSummary.of(unreasoned)
+        assert (summary.error, summary.scores[0].failure) == ("E", "E")
 
 
 def test_a_row_and_its_trace_name_one_attempt(tmp_path: Path) -> None:

@@ -308,6 +308,29 @@ def test_spans_are_joined_where_they_touch_and_split_at_a_point() -> None:
     assert _without(span(1, True, 4, True), 5) == [span(1, True, 4, True)] and _without(span(1, True, 1, True), 1) == []
 
 
+def test_inequalities_of_one_variable_have_a_set_in_common_and_of_two_have_none() -> None:
+    def both(*parts: tuple[Tree, str, Any]) -> Tree:
+        return ["and", *(["relation", [sign], name, n(end)] for name, sign, end in parts)]
+
+    def ends(kinds: str, low: Any, high: Any) -> Tree:
+        return ["interval", kinds, n(low), n(high)]
+
+    for tree, other in (
+        (both((X, ">", 1), (X, "<", 2)), ends("()", 1, 2)),
+        (both((X, "<=", 2), (X, ">=", 1), (X, "<", 5)), ends("[]", 1, 2)),
+        (both((X, ">=", 1), (X, ">", 1), (X, "<=", 2), (X, "<", 2)), ends("()", 1, 2)),
+        (both((X, ">=", 1), (X, "<=", 1)), ["set", n(1)]),
+        (both((X, "!=", 1), (X, ">", 0), (X, "<", 2)), ["union", ends("()", 0, 1), ends("()", 1, 2)]),
+    ):
+        assert same_real_set(tree, other), tree
+    nothing = both((X, ">=", 1), (X, "<", 1))
+    assert same_real_set(nothing, both((X, ">", 2), (X, "<", 0))) and not same_real_set(nothing, ["set", n(1)])
+    unlike = both((X, ">", 1), (Y, "<", 2))
+    for tree in (unlike, both((X, ">", 1), (X, "<", 5), (Y, "<", 2)), ["and", ["relation", [">"], X, n(1)], X]):
+        assert not same_real_set(tree, tree) and not same_real_set(["and", *reversed(tree[1:])], ends("()", 1, 2))
+    assert not same_real_set(unlike, ends("()", 1, 2)), "it is a part of the plane"
+
+
 def test_sets_of_reals_are_the_same_if_names_ends_and_their_kinds_are() -> None:
     def below(name: Tree, sign: str, end: Tree) -> Tree:
         return ["relation", [sign], name, end]

@@ -161,6 +161,10 @@ def test_calibration_of_confidences_by_hand() -> None:
     for wrong in (([], []), ([0.5], []), ([1.1], [1.0]), ([-0.1], [1.0])):
         with pytest.raises(ConfigError):
             brier_score(*wrong)
+    for figure in (expected_calibration_error, brier_score, selective_accuracy):
+        with pytest.raises(ConfigError, match="a confidence is not from 0 to 1: give probabilities"):
+            figure([0.5, math.nan], [1.0, 0.0])
+        assert figure([0.0, 1.0], [0.0, 1.0]) == (figure is selective_accuracy), "both ends are probabilities"
     # bins of two: .2 .4 | .6 .8 .9, whose gaps add up to -.4 and .3
     assert rms_calibration_error(sure, right, bin_size=2) == pytest.approx(math.sqrt((0.4**2 / 2 + 0.3**2 / 3) / 5))
     assert rms_calibration_error(sure, right, bin_size=2, published=True) == pytest.approx(math.sqrt(0.4**2 / 2 / 5))

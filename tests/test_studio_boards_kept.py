@@ -119,6 +119,9 @@ def test_a_note_that_is_refused_is_shown_as_it_was_typed(tmp_path: Path) -> None
         for odd in ("٢", "", "1" * 9):
             refused = said(post(client, f"/runs/{id}/note", text="x", version=odd))
             assert f"version is {odd!r}: a whole number was expected" in refused
+        terms = ("has:note", "note:xxxx", "xxxx", "-note:xxxx", "note:y")
+        found = [outline(client.get(f"/?filter={term}")) for term in terms]
+        assert [id in each for each in found] == [True, True, True, False, False], "by what people wrote on it"
         long = post(client, f"/runs/{id}/note", text="x" * 10_001, version="2")
         assert long.status_code == 400 and "the note has 10,001 characters: at most 10,000 are kept" in said(long)
         assert post(client, f"/runs/{id}/note", text=" \n ", version="2").status_code == 303

@@ -326,6 +326,9 @@ def test_a_call_carries_the_dropped_matchers_in_order_and_keeps_the_state_of_its
     send(theirs, {"value": [True, [5]], "state": ["", False, False]})
     assert matcher.consume_token(3) is True and matcher._forced == [5]
     assert receive(theirs)[0] == {"handle": 6, "method": "consume_token", "argument": 3, "drop": []}
+    send(theirs, {"value": [False, []], "state": ["no", True, False]})
+    assert matcher.consume_token(4) is False and matcher._forced == [] and matcher.get_error() == "no"
+    assert receive(theirs)[0]["argument"] == 4
     send(theirs, {"value": 1, "state": ["", False, True]})
     assert matcher.try_consume_tokens([1, 2]) == 1 and matcher._forced is None, "known of another place"
     assert receive(theirs)[0]["argument"] == [1, 2] and matcher.is_accepting()
