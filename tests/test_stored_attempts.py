@@ -154,7 +154,14 @@ def test_a_later_score_has_its_value_its_body_and_its_numbers(database: Database
 def test_a_summary_tells_an_error_in_one_line_and_no_words_of_a_protected_task() -> None:
     failed = trace("1", "t", None, error=Failure("Gone", "no \nanswer"))
     hidden = replace(failed, events=(Event("protected", 0.0, {"why": "x"}),))
-    assert [error_line(each) for each in (failed, hidden, trace("2"))] == ["Gone: no \nanswer", "Gone", None]
+    unexplained = [replace(failed, events=(Event("protected", 0.0, data),)) for data in ({}, {"why": ""})]
+    assert [error_line(each) for each in (failed, hidden, *unexplained, trace("2"))] == [
+        "Gone: no \nanswer",
+        "Gone",
+        "Gone",
+        "Gone",
+        None,
+    ]
     score = Score("s", 0.5, {"why": "words", "tokens": 3}, 2, failure="E: words")
     assert without_words(score) == replace(score, detail={"tokens": 3})
     assert without_words(score, True) == replace(score, detail={"tokens": 3}, failure="E")
