@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from firsthand.boards.board_results import ColumnKey, ItemScores
+from firsthand.boards import board_results
+from firsthand.boards.board_results import ColumnKey, ItemScores, empty_scores
+from firsthand.errors import DataError
 
 NAN = math.nan
 KEY = ColumnKey("b", "p", "acc")
@@ -74,3 +76,21 @@ def test_a_model_without_items_has_no_result() -> None:
     assert np.isnan(made.means()).tolist() == [True, False]
     assert made.covariance()[1, 1] == pytest.approx(0.25)
     assert scored([NAN]).results() == []
+
+
+def test_a_table_of_scores_is_as_large_as_its_models_times_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board_results, "MAX_CELLS", 6)
+    for models, tasks in ((3, 2), (2, 3), (6, 1), (1, 6)):
+        made = empty_scores(models, tasks, "b")
+        assert (made.shape, made.dtype) == ((models, tasks), np.float32) and np.isnan(made).all()
+    for models, tasks in ((1, 7), (7, 1), (2, 4)):
+        with pytest.raises(DataError) as told:
+            empty_scores(models, tasks, "b" * 201)
+        assert str(told.value) == (
+            f"{'b' * 200} has {models} models and {tasks} items in all its files, {models * tasks} cells, "
+            "and 6 are compared: give files with the same items, or fewer of them"
+        )
+    by_model = {name: {str(at): at / 2 for at in range(3)} for name in "ab"}
+    assert ItemScores.of(KEY, by_model).scores.tolist() == [[0.0, 0.5, 1.0]] * 2
+    with pytest.raises(DataError, match="b has 1 models and 7 items"):
+        ItemScores.of(KEY, {"a": {str(at): 1.0 for at in range(7)}})

@@ -52,6 +52,17 @@ def test_quick_masks_are_computed_in_batches_and_nothing_is_watched() -> None:
     assert {tuple(ids_of(guide.allowed)) for guide in guides} == {tuple(ids_of(guides[0].allowed))}
 
 
+def test_masks_that_could_not_be_computed_together_are_computed_by_each_answer() -> None:
+    grammars, masks = Grammars(made()), Masks(clock=lambda: 1 / 0)
+    guides = guides_of(grammars, "[ab]{9}", 3)
+    filled(masks, guides)
+    assert all(guide.needs_mask for guide in guides)
+    together = guides_of(grammars, "[ab]{9}", 3)
+    filled(Masks(), together)
+    assert [ids_of(guide.allowed).tolist() for guide in guides] == [ids_of(each.allowed).tolist() for each in together]
+    assert not any(guide.needs_mask or guide.growth.is_watched for guide in guides)
+
+
 def test_the_grammar_whose_masks_hold_up_a_step_ends_and_others_of_the_step_go_on() -> None:
     grammars = Grammars(made())
     slow, other = guides_of(grammars, "[ab]{9}", 12), guides_of(grammars, "[bc]{9}", 3)

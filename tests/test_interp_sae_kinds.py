@@ -179,10 +179,11 @@ def test_a_scale_is_folded_so_that_latents_and_reconstructions_stay() -> None:
             torch.testing.assert_close(sae(x), rebuilt)
 
 
-def test_products_at_more_picks_than_a_part_are_those_of_the_dense_matrix() -> None:
+@pytest.mark.parametrize("count", [1, _CHUNK, _CHUNK + 1, 2 * _CHUNK, 2 * _CHUNK + 9])
+def test_products_at_picks_of_one_part_or_several_are_those_of_the_dense_matrix(count: int) -> None:
     generator = torch.Generator().manual_seed(0)
     rows, columns = torch.randn(40, 6, generator=generator), torch.randn(60, 6, generator=generator)
-    flat = torch.randperm(2400, generator=generator)[: 2 * _CHUNK + 9]
+    flat = torch.randperm(2400, generator=generator)[:count]
     picks = picks_at(flat, 40, 60)
     ordered = sorted(flat.tolist())
     assert picks.token.tolist() == [place // 60 for place in ordered]

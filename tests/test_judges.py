@@ -87,6 +87,11 @@ def test_a_judge_that_prefers_the_first_answer_is_seen_to():
     found = judgement_of(trace)
     assert found["orders"] == ["A", "B"] and found["first"] == pytest.approx(0.85) and found["value"] == 0.5
     assert trace.answer == "tie"
+    second = judged(Scripted(score=lambda prompt, label: math.log({"[[A]]": 0.1, "[[B]]": 0.8, "[[C]]": 0.1}[label])))
+    found = judgement_of(second)
+    assert found["orders"] == ["B", "A"] and found["first"] == pytest.approx(0.15), (
+        "in the order that they were asked in"
+    )
     leaning = Scripted(score=lambda p, label: math.log({"[[A]]": 0.8, "[[B]]": 0.1, "[[C]]": 0.1}[label]))
     assert judged(leaning, orders="first").answer == "A" and judged(leaning, orders="second").answer == "B"
 

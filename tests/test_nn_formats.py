@@ -175,6 +175,7 @@ def test_calibrated_rounding_moves_errors_on_and_scales_what_matters():
 
 def test_folds_lay_parts_out_and_take_them_apart_again():
     a, b, c = (torch.arange(8).reshape(4, 2) + 10 * n for n in range(3))
+    six, rows = torch.arange(12).reshape(6, 2), torch.arange(32).reshape(16, 2)
     shapes = [(4, 2)] * 3
     for fold, parts, joined in (
         (ROWS, [a, b], torch.cat([a, b])), (COLUMNS, [a, b], torch.cat([a, b]).T), (STACK, [a, b], torch.stack([a, b])),
@@ -184,7 +185,8 @@ def test_folds_lay_parts_out_and_take_them_apart_again():
         (PLUS_ONE, [a], a + 1), (AS_ROW, [a[:1]], a[0]),
         (interleaved(0, 1), [a], a[[0, 2, 1, 3]]),
         (interleaved(1, 1), [torch.cat([c[:1], a])], torch.cat([c[:1], a[[0, 2, 1, 3]]])),
-        (interleaved(2, 1), [torch.cat([c[:2], a, b[:2]])], torch.cat([c[:2], torch.cat([a, b])[[0, 3, 1, 4, 2, 5]]])),
+        (interleaved(0, 1), [six], six[[0, 3, 1, 4, 2, 5]]),  # three pairs: first and second halves take turns
+        (interleaved(2, 2), [rows], rows[[0, 1, 2, 5, 3, 6, 4, 7, 8, 9, 10, 13, 11, 14, 12, 15]]),
     ):  # fmt: skip
         found = fold.join(parts)
         assert found.tolist() == joined.tolist()

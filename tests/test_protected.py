@@ -3,6 +3,7 @@
 import asyncio
 import binascii
 import csv
+import hashlib
 import io
 import json
 import math
@@ -120,6 +121,7 @@ def test_the_authors_zip_is_read_in_memory_and_asked_as_simple_evals_asks(copy, 
     made = catalog.benchmark(f"gpqa:data={copy}")
     tasks = made.tasks(0)
     assert len(tasks) == 6 and made.name == "gpqa" and "6 of 198 items" in made.protocol
+    assert made.options["sha256"] == hashlib.sha256(copy.read_bytes()).hexdigest(), "of the file that the user has"
     rng = random.Random(0)
     for row, task in zip(ROWS, tasks, strict=True):
         listed = [row["Correct Answer"], *(row[f"Incorrect Answer {j}"] for j in (1, 2, 3))]

@@ -125,12 +125,11 @@ def test_a_run_has_a_user_a_network_and_folders_of_its_own() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.slow
-@needs_namespaces
-def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_seconds_to_its_report(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def reported(
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Supervises a run of which init does what it is given."""
+
+    def supervised(
         init: Callable[[int], object], config: dict[str, Any], *, handed_over_s: float | None = None, **limits: float
     ) -> dict[str, Any]:
         """The report; with `handed_over_s` by a clock that stands still but while the request is received."""
@@ -172,6 +171,23 @@ def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_
             report: dict[str, Any] = json.loads(ours.recv(9999))
         return report
 
+    return supervised
+
+
+@needs_namespaces
+def test_a_run_whose_init_ends_without_a_word_is_broken_at_once_and_no_timeout(
+    reported: Callable[..., dict[str, Any]],
+) -> None:
+    gone = reported(lambda tell: os._exit(3), {}, wall_s=2.0)
+    assert (gone["killed"], gone["status"]) == (None, None), "the pipe ends with init, which said nothing"
+    assert gone["broken"] == f"init ended with wait status {3 << 8}" and gone["wall_s"] < 2
+
+
+@pytest.mark.slow
+@needs_namespaces
+def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_seconds_to_its_report(
+    reported: Callable[..., dict[str, Any]],
+) -> None:
     def ends(tell: int) -> None:
         time.sleep(0.03)
         os.write(tell, worker._ENDED.pack(7 << 8, 1 << 25, 0.25))
@@ -189,10 +205,7 @@ def test_the_supervisor_gives_the_limits_and_the_workspace_to_its_watch_and_the_
     assert reported(waits, {"workspace": ["/elsewhere", 60, [], []]}, wall_s=0.1)["killed"] == "timeout"
     given = reported(ends, {}, handed_over_s=100.0)
     assert given == report | {"wall_s": 0.0}, "the run begins once the request is there"
-    for status in (0, 3):
-        gone = reported(lambda tell, status=status: os._exit(status), {}, wall_s=2.0)  # type: ignore[misc]
-        assert (gone["killed"], gone["status"]) == (None, None), "the pipe ends with init, which said nothing"
-        assert gone["broken"] == f"init ended with wait status {status << 8}"
+    assert reported(lambda tell: os._exit(0), {}, wall_s=2.0)["broken"] == "init ended with wait status 0"
     broken = reported(lambda tell: os.write(tell, b"why"), {})
     assert broken["broken"] == "why" and broken["killed"] is None
 

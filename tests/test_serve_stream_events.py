@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -163,11 +164,18 @@ def test_a_stream_of_texts_numbers_its_answers_and_counts_offsets_of_each() -> N
 
 def test_every_token_of_a_text_is_streamed_also_where_it_is_no_letter_yet() -> None:
     end = Delta("", Completion(assistant("é"), "stop", Usage()))
-    model = SpelledModel(Delta("", token_ids=(195,)), Delta("é", token_ids=(169,)), Delta("", token_ids=(0,)), end)
+    pieces = (Delta("", token_ids=(195,)), Delta("é", token_ids=(169,)), Delta("", token_ids=(0,)))
+    model = SpelledModel(*pieces, end)
     whole = answered(completions, state_of(model), {"prompt": "x", "return_token_ids": True})["choices"][0]
     *chunks, _ = streamed(completions, model, {"prompt": "x", "return_token_ids": True})
     told = [(each["choices"][0]["text"], each["choices"][0].get("token_ids")) for each in chunks]
     assert told == [("", [195]), ("é", [169]), ("", [0]), ("", None)] and whole["token_ids"] == [195, 169, 0]
+    spelled = SpelledModel(*(replace(each, logprobs=(-each.token_ids[0] / 8,)) for each in pieces), end)
+    *scored, _ = streamed(completions, spelled, {"prompt": "x", "logprobs": 0})
+    assert [(each["choices"][0]["text"], each["choices"][0]["logprobs"]["token_logprobs"]) for each in scored] == [
+        ("", [-195 / 8]), ("é", [-169 / 8]), ("", [0.0]), ("", []),
+    ]  # fmt: skip
+    assert all("token_ids" not in each["choices"][0] for each in scored)
     *plain, _ = streamed(completions, model, {"prompt": "x", "return_token_ids": False})
     assert [each["choices"][0]["text"] for each in plain] == ["é", ""]
 

@@ -154,7 +154,14 @@ def test_a_later_score_has_its_value_its_body_and_its_numbers(database: Database
 def test_a_summary_tells_an_error_in_one_line_and_no_words_of_a_protected_task() -> None:
     failed = trace("1", "t", None, error=Failure("Gone", "no \nanswer"))
     hidden = replace(failed, events=(Event("protected", 0.0, {"why": "x"}),))
-    assert [error_line(each) for each in (failed, hidden, trace("2"))] == ["Gone: no \nanswer", "Gone", None]
+    unexplained = [replace(failed, events=(Event("protected", 0.0, data),)) for data in ({}, {"why": ""})]
+    assert [error_line(each) for each in (failed, hidden, *unexplained, trace("2"))] == [
+        "Gone: no \nanswer",
+        "Gone",
+        "Gone",
+        "Gone",
+        None,
+    ]
     score = Score("s", 0.5, {"why": "words", "tokens": 3}, 2, failure="E: words")
     assert without_words(score) == replace(score, detail={"tokens": 3})
     assert without_words(score, True) == replace(score, detail={"tokens": 3}, failure="E")
@@ -346,7 +353,7 @@ def test_a_journal_finds_the_last_reply_of_its_attempt_and_tells_parts_apart(dat
 
 def test_tasks_are_kept_once_with_their_groups_and_their_data(database: Database) -> None:
     one = Task(
-        "t1", "one?", metadata={"cluster": 7, "level": 2}, secret={"answer": "x", "columns": {"level": 9, "own": 1}}
+        "t1", "one?", metadata={"cluster": 0, "level": 2}, secret={"answer": "x", "columns": {"level": 9, "own": 1}}
     )
     two = Task("t2\ud800", "two?", secret={"columns": "none"})
     stored_tasks.add_tasks(database, "r", "m", [one, two, one])
@@ -358,14 +365,15 @@ def test_tasks_are_kept_once_with_their_groups_and_their_data(database: Database
     found = [stored_tasks.task(database, *key) for key in (("m", "t1"), ("m", "t2\ud800"), ("m", "t3"), ("b", "t1"))]
     assert found == [one, two, None, None]
     assert stored_tasks.benchmarks(database) == ["m", "a"]
-    assert stored_tasks.clusters(database) == {"m": {"t1": "7"}, "a": {"t1": "7"}}
-    whole = [("t1", {"own": 1, "cluster": 7, "level": 2}), ("t2\\ud800", {})]
+    assert stored_tasks.clusters(database) == {"m": {"t1": "0"}, "a": {"t1": "0"}}, "0 is a group"
+    assert replace(one, metadata={"stratum": 0}).stratum == "0" and one.stratum is None
+    whole = [("t1", {"own": 1, "cluster": 0, "level": 2}), ("t2\\ud800", {})]
     assert list(stored_tasks.metadata(database, "m")) == whole
     assert list(stored_tasks.metadata(database, "m", 1)) == whole[:1]
     assert list(stored_tasks.metadata(database, "m", 0)) == []
     regrouped = replace(one, metadata={"cluster": 8, "level": 2})
     stored_tasks.add_tasks(database, "r", "m", [regrouped])
-    assert stored_tasks.clusters(database)["m"] == {"t1": "7"}, "the first counts"
+    assert stored_tasks.clusters(database)["m"] == {"t1": "0"}, "the first counts"
     with pytest.raises(StoreError) as changed:
         stored_tasks.add_tasks(database, "r9", "m", [Task("t5", "five?"), replace(one, prompt="one!")])
     assert str(changed.value) == (

@@ -24,6 +24,9 @@ class Database:
     def __init__(self) -> None:
         self.rows = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.rows.create_collation("C", lambda a, b: (a.encode() > b.encode()) - (a.encode() < b.encode()))
+        self.rows.create_collation(
+            "locale", lambda a, b: (a.lower() + a > b.lower() + b) - (a.lower() + a < b.lower() + b)
+        )
         self.locks: list[Any] = []
         self.rows.create_function("hashtextextended", 2, lambda text, seed: f"{text}#{seed}")
         self.rows.create_function("pg_advisory_xact_lock", 1, self.locks.append)
@@ -41,7 +44,10 @@ class Database:
         if self.fails is not None:
             raise self.fails
         if not values and ";" in sql:
-            for statement in sql.replace("BIGSERIAL PRIMARY", "INTEGER PRIMARY").split(";"):
+            of_sqlite = sql.replace("BIGSERIAL PRIMARY", "INTEGER PRIMARY").replace(
+                "key TEXT", "key TEXT COLLATE locale"
+            )
+            for statement in of_sqlite.split(";"):
                 self.rows.execute(statement)
             return None
         return self.rows.execute(sql.replace("%s", "?"), values)
@@ -86,9 +92,9 @@ def test_documents_are_kept_by_kind_and_key_with_their_versions(opened: list[Any
         store.put("a", "k", {"n": "é"}, version=1),
         store.put("b", "k", {}, version=0),
     ] == [1, 2, 1]
-    assert [store.put("a", key, {"key": key}) for key in ("B", "é", "c")] == [1, 1, 1]
+    assert [store.put("a", key, {"key": key}) for key in ("D", "é", "c")] == [1, 1, 1]
     assert [(each.key, each.body, each.version) for each in store.items("a")] == [
-        ("B", {"key": "B"}, 1), ("c", {"key": "c"}, 1), ("k", {"n": "é"}, 2), ("é", {"key": "é"}, 1),
+        ("D", {"key": "D"}, 1), ("c", {"key": "c"}, 1), ("k", {"n": "é"}, 2), ("é", {"key": "é"}, 1),
     ]  # fmt: skip
     (item,) = store.items("b")
     assert store.get("b", "k") == item == StoredItem("k", {}, 1, item.at) and item.at[:2] == "20"
@@ -105,7 +111,9 @@ def test_documents_are_kept_by_kind_and_key_with_their_versions(opened: list[Any
     assert (store.remove("a", "k"), store.remove("a", "k"), store.remove("a", "a\nb"), store.get("a", "a\nb")) == (
         True, False, False, None,
     )  # fmt: skip
-    assert store.get("b", "k") == item and [each.key for each in store.items("a")] == ["B", "c", "é"]
+    assert store.get("b", "k") == item and [each.key for each in store.items("a")] == ["D", "c", "é"], (
+        "by code points in every locale, as SQLite has them"
+    )
     ((address, _, database),) = opened
     assert (address, database.depth) == (ADDRESS, 0)
     database.rows.execute("UPDATE firsthand_items SET at = '1999'")

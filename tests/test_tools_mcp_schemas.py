@@ -18,6 +18,7 @@ from firsthand.tools.mcp import bounded_schema
 from firsthand.tools.mcp.bounded_schema import BoundedValidator, ResultValidator, TooManySteps
 from firsthand.tools.mcp.definitions import ArgumentChecker, ToolDefinition, UnusableDefinition, spec_of
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from loopback import serve
 
 LONG = [*range(1_100)]
 """Compared each with each, 60,500 steps."""
@@ -139,6 +140,11 @@ def test_references_stay_in_the_schema() -> None:
         with pytest.raises(Unresolvable):
             said({"properties": {"a": {"$ref": to}}}, {"a": {"type": 5}})
         assert said({"properties": {"a": {"$ref": to}}}, {"b": 1}) == []
+    with serve() as site:
+        site.files["/s.json"] = b'{"type": "integer"}'
+        with pytest.raises(Unresolvable):
+            said({"$ref": f"{site.url}/s.json"}, "x")
+        assert site.asked == [], "nothing is fetched"
     tree = {"$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"}
     assert problems(tree, [[], [[1]]]) == [("1 is not of type 'array'", [1, 0, 0])]
     with pytest.raises(ToolError, match=r"^t has a schema that cannot be applied: RecursionError$"):
