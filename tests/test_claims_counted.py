@@ -79,18 +79,6 @@ def test_the_failures_of_the_bad_player_are_counted_at_the_labs_seed(name, monke
     assert asked == [(name, 5, 8)]
 
 
-def test_guesses_among_ten_choices_have_an_interval_of_their_own():
-    rng = Random(5)
-    four, ten = (sum(rng.randrange(options) == 0 for _ in range(4000)) for options in (4, 10))
-    low, high = proportion_interval(ten, 4000)
-    rows = (("4 choices", four / 4000), ("10 choices", ten / 4000))
-    what, columns = "score of guessing among 10 choices", ("questions", "score of guessing")
-    assert mmlu_pro_choices.measure(Lab(5)) == Measurement(
-        ten / 4000, what, low, high, 4000, columns=columns, rows=rows
-    )
-    assert 0.2 < four / 4000 < 0.3 and low < ten / 4000 < high < 0.15
-
-
 def test_a_text_wastes_the_rest_of_its_last_block():
     rng = Random(5)
     lengths = [rng.choice((60, 150, 300, 900, 2000)) + rng.randrange(20, 400) for _ in range(200)]
