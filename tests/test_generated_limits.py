@@ -44,7 +44,6 @@ def attempt(answer: str | None = "x", task: str = "t", **more: Any) -> Trace:
     return Trace(f"trace-{task}", "b", task, {}, 0, 0, "", 0.0, answer=answer, **more)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "name", "least", "most", "told"),
     [
