@@ -104,6 +104,8 @@ def test_files_in_the_home_folder_are_found(home: Path, monkeypatch: pytest.Monk
     assert [each.text for each in reading_questions.corpus(docs="~/d/docs") if each.id.startswith("docs/")] == [
         "# A\n\nnothing like it"
     ]
+    with pytest.raises(DataError, match=r"docs/.* no longer"):
+        reading_questions.reading_questions(docs="~/d/docs")
 
 
 def test_runs_and_clones_in_the_home_folder_are_found(home: Path) -> None:
