@@ -298,7 +298,9 @@ def test_a_scorer_works_on_own_data_or_is_refused_with_what_it_needs(tmp_path, n
         try:
             made = own(tmp_path, TOML + more, scorer=[name])
         except (ConfigError, DataError) as error:
-            assert any(word in str(error) for word in ("needs", "give", "extra", "judge", "against")), error
+            assert any(word in str(error) for word in ("needs", "give", "extra", "judge", "against", "is no number")), (
+                error
+            )
             continue
         if not hasattr(made.scorers[0], "judged") and not inspect.iscoroutinefunction(made.scorers[0]):
             trace = firsthand.run_sync(rollout(Agent("direct", Scripted({"": "Paris"}), direct), made.tasks(0)[0]))
@@ -308,6 +310,21 @@ def test_a_scorer_works_on_own_data_or_is_refused_with_what_it_needs(tmp_path, n
                 continue
             except DataError as error:  # what only a run can have, or what letters would be found in
                 assert any(word in str(error) for word in ("run the model as MODEL+monitor:FILE", "take choice")), error
+
+
+@pytest.mark.parametrize("name", ["flexible", "numeric", "strict"])
+def test_a_scorer_of_numbers_works_on_numbers_and_refuses_a_word_with_its_line(tmp_path, name):
+    with pytest.raises(DataError, match=f"capitals.csv, line 2: the reference answer 'Paris' is no number that {name}"):
+        own(tmp_path, scorer=["exact", name])
+    with pytest.raises(
+        ConfigError, match=f"^the scorer {name} compares numbers, and a right choice is a letter: give ch"
+    ):
+        own(tmp_path, TOML + 'choices = ["Lima", "Paris"]\n', scorer=[name])
+    made = own(tmp_path, table='country,capital\nFrance,"1,000"\n', scorer=[name])
+    for said, right in (("#### 1000", 1), ("#### 1001", 0)):
+        agent = Agent("direct", Scripted({"": said}), direct)
+        trace = firsthand.run_sync(rollout(agent, made.tasks(0)[0], benchmark=made))
+        assert [(score.name, score.value) for score in trace.scores] == [(name, right)]
 
 
 @pytest.mark.parametrize(

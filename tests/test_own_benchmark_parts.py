@@ -32,13 +32,13 @@ def test_a_benchmark_of_ones_own_says_all_that_its_file_says(tmp_path: Path) -> 
     about = {
         "data": "t.csv", "prompt": " Of {place}? ", "target": "{town} ", "shots": 2, "examples": "shown.csv",
         "id": "of-{place}", "cluster": "{kind}", "stratum": "s-{kind}", "reduce": "max", "hint": "a town",
-        "name": "towns", "description": "Towns.", "licence": "mine", "scorer": ["exact", "flexible"],
+        "name": "towns", "description": "Towns.", "licence": "mine", "scorer": ["exact", "f1"],
     }  # fmt: skip
     path = tmp_path / "mine.toml"
     path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in about.items()))
     made = own.read_benchmark(path)
     assert facts(made) == said(
-        "towns", "exact flexible", "Towns.", "t.csv, 3 rows; 2-shot; ' Of {place}? '", "mine",
+        "towns", "exact f1", "Towns.", "t.csv, 3 rows; 2-shot; ' Of {place}? '", "mine",
         reduce="max", options={"data": "t.csv"},
     )  # fmt: skip
     shown = " Of France?  Paris\n\n Of Spain?  Madrid\n\n"

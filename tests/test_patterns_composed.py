@@ -133,7 +133,7 @@ def test_votes_count_only_what_a_task_can_use():
     replies = iter(["who knows", "B", "I cannot say", "A", "B"])
     trace = run(self_consistency, Scripted(lambda *_: next(replies)), task=choice, pattern=direct, samples=5)
     assert trace.answer == "B"
-    assert trace.events[-1].kind == "vote" and trace.events[-1].data == {"b": 2, "a": 1, "(no answer)": 2}
+    assert trace.events[-1].kind == "vote" and trace.events[-1].data == {"B": 2, "A": 1, "(no answer)": 2}
 
 
 def test_patterns_may_be_led_by_one_another_as_a_name_says():

@@ -353,7 +353,8 @@ def outbox(sent):
     [
         (["a", "b"], 2, ["a", "b"], {"sent": 2, "unsent": [], "reason": ""}),
         (["a", "bad", "c"], 100, ["a"],
-        {"sent": 1, "unsent": ["send", "send"], "reason": "Error: send failed: ValueError: no such place"}),
+        {"sent": 1, "unsent": ["send", "send"], "reason": "Error: send failed: ValueError: no such place; it may have taken "
+         "effect: find out before you call it again"}),
         (["a", "b", "c"], 2, [],
         {"sent": 0, "unsent": ["send"] * 3, "reason": "3 calls were staged, and at most 2 are made"}),
         ([], 1, [], {"sent": 0, "unsent": [], "reason": ""}),

@@ -626,7 +626,9 @@ def test_a_guard_that_redacts_reasoning_drops_its_signed_block() -> None:
     thought = Reasoning("it is hunter2", {"type": "thinking", "thinking": "it is hunter2", "signature": "s"})
     assert guard._part(thought) == Reasoning("it is [redacted]", {})
     same = Reasoning("nothing", {"type": "thinking", "thinking": "nothing", "signature": "s"})
-    assert guard._part(same) is same
+    assert guard._part(same) == same
+    sealed = Reasoning("it is hunter2", {"type": "redacted_thinking", "data": "s"})
+    assert guard._part(sealed) == Reasoning("it is [redacted]", sealed.state), "the block does not hold its text"
 
 
 def test_broken_arguments_are_data(vendor: Vendor, server: Server) -> None:

@@ -25,7 +25,20 @@ from firsthand.retrieval.rag.short_answer import short_answer
 from firsthand.retrieval.rag.team import team
 from firsthand.task import Task
 from opened_context import branch
-from rag_played import ASK, BURNED, SET64, TASK, TEXTS, Played, cited_prompt, four_passages, index_of, play, shown
+from rag_played import (
+    ASK,
+    BURNED,
+    SET64,
+    SOURCES,
+    TASK,
+    TEXTS,
+    Played,
+    cited_prompt,
+    four_passages,
+    index_of,
+    play,
+    shown,
+)
 
 PLAN = (
     "You coordinate a team that answers a question from documents. One member searches, one reasons. Write the search query "
@@ -49,7 +62,7 @@ def citation(id: str, number: int = 1) -> dict[str, Any]:
     text = TEXTS[id]
     return {
         "number": number, "document": id, "sha256": sha256(text.encode()).hexdigest(), "start": 0, "end": len(text),
-        "quote": text, "source": f"/data/{id}", "label": f"{id}:1", "match": "chosen",
+        "quote": text, "source": SOURCES[id].get("source", f"/data/{id}"), "label": f"{id}:1", "match": "chosen",
     }  # fmt: skip
 
 
@@ -180,6 +193,7 @@ def test_every_stage_of_a_modular_pipeline_stands_in_its_place(index: Path) -> N
     assert [each[:2] for each in ordered.reads] == [
         ("lexical", ASK),
         ("lexical", "Oslo"),
+        ("per_source", ASK),
         ("parents", ASK),
         ("locate", ""),
     ]

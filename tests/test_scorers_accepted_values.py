@@ -214,7 +214,9 @@ def test_a_choice_is_the_likeliest_for_its_length_or_over_its_own_probability() 
         None,
     ]
     twice = Task("t", "?", choices=("x", "X", "y"))
-    assert choice.chosen_letter("x", twice) is None and choice.chosen_letter("Y", twice) == 2
+    assert [choice.chosen_letter(each, twice) for each in ("x", "X", "Y")] == [0, 1, 2], "as written, else in any case"
+    alike = Task("t", "?", choices=("xy", "XY", "z", "z"))
+    assert choice.chosen_letter("Xy", alike) is None and choice.chosen_letter("z", alike) is None
     chat = scored(("aa", -3.0), ("bbbb", -1.0), ("é", -2.0), prompt=None)
     assert choice.logprobs(Task("t", "?", choices=("aa", "bbbb", "é")), attempt(calls=(chat,))) == [-3.0, -1.0, -2.0]
 

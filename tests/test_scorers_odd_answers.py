@@ -220,7 +220,9 @@ def test_choices_are_scored_by_all_or_by_the_answer_s_letter() -> None:
         0,
     ]
     assert choice.mc1(four, attempt("b")) == Score("mc1", 1.0, {"chosen": "B", "by": "answer"})
-    assert choice.chosen_letter("x", task(choices=("x", "X", "y"))) is None, "two choices of one text"
+    assert choice.chosen_letter("x", task(choices=("x", "x", "y"))) is None, "two choices of one text"
+    capitals = task(choices=("x", "X", "y", "No", "NO"))
+    assert [choice.chosen_letter(each, capitals) for each in ("x", "X", "Y", "NO", "no")] == [0, 1, 2, 4, None]
     blank = task(choices=(" ", "yes"), gold=0)
     told = [{"text": " ", "logprob": -1.5}, {"text": "yes", "logprob": -3.0}]
     scored_blank = attempt(calls=(Call(":0", "score", 0, 0.0, 0.0, "r", detail={"likelihoods": told}),))

@@ -163,7 +163,10 @@ def test_articles_go_as_words_and_not_inside_words() -> None:
 def test_numbers_are_equal_to_a_millionth_and_whole_ones_exactly() -> None:
     assert same_number("0.3333336", "1/3") and not same_number("0.3333337", "1/3")
     assert not same_number("3000001", "3000000") and same_number("-0.5", "-1/2") and not same_number("0.5", "-1/2")
-    assert value(numeric, "x", answer="x") == 0 and value(exact, " a ", answer="a") == 1
+    assert value(numeric, "x", answers=["x", "5"]) == 0 and value(numeric, "5", answers=["x", "5"]) == 1
+    with pytest.raises(DataError, match=r"^task 1: the reference answer 'x' is no number that numeric reads"):
+        value(numeric, "x", answer="x")
+    assert value(exact, " a ", answer="a") == 1
 
 
 def test_contained_references_are_counted() -> None:

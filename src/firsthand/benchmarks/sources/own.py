@@ -197,6 +197,10 @@ def _check_scorers(about: BenchmarkDescription, rows: Sequence[TableRow]) -> Non
         name = _name_of(text)
         if name in NEED_CHOICES and not about.choices:
             raise ConfigError(f"the scorer {name} needs choices: give choices, or a scorer of texts such as normalised")
+        if name in NEED_NUMBERS and about.choices:
+            raise ConfigError(
+                f"the scorer {name} compares numbers, and a right choice is a letter: give choice, or acc"
+            )
         if name in NEED_JUDGES:
             raise ConfigError(
                 f"the scorer {name} compares judges with votes: it needs a benchmark such as judge_mtbench"
