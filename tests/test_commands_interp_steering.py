@@ -21,7 +21,7 @@ from firsthand.interp.circuits import patching
 from firsthand.interp.circuits.patching import Patch
 from firsthand.interp.saes import toy_superposition
 from firsthand.interp.saes.toy_superposition import Recovery
-from firsthand.interp.steering import SteeringRow
+from firsthand.interp.steering import Answered, Pair, SteeringRow
 from firsthand.show import feature_page
 from firsthand.stats.intervals import Interval
 from printed_tables import widen, words
@@ -183,15 +183,19 @@ def test_a_contrast_is_made_from_pairs_that_its_effect_is_not_measured_on(
     Path("p").write_text("")
     counts = iter((5, 10, 4, 4, 3))
 
-    def read(file: Path, tokenizer: Any, context: int) -> list[str]:
+    def pair(n: int) -> Pair:
+        return Pair(Answered([1, n], 1), Answered([2, n], 1))
+
+    def read(file: Path, tokenizer: Any, context: int) -> list[Pair]:
         steered.append(("read_pairs", file, context))
-        return [f"pair {n}" for n in range(next(counts))]
+        found = [pair(n) for n in range(next(counts))]
+        return [*found, *found[1:]]  # equal pairs are used once
 
     monkeypatch.setattr(answer_pairs, "read_pairs", read)
     config = interp_contrast.Config("m", Path("p"), Path("u"), layer=2, strengths=("2",), seed=6, out=Path("v"))
     assert interp_contrast.run(config) == 0
     site = "blocks.2.resid.post"
-    order = [f"pair {n}" for n in range(5)]
+    order = [pair(n) for n in range(5)]
     Random(6).shuffle(order)
     assert words(capsys.readouterr().out)[0] == (
         f"steering at {site}: log p(chosen) - log p(rejected) of 2 held-out pairs, 95% CI"

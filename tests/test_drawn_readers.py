@@ -52,12 +52,14 @@ def test_an_unknown_field_is_named_with_the_nearest_or_its_place() -> None:
 
 
 def test_calls_without_a_kept_state_begin_at_the_step_and_leave_out_what_was_refused() -> None:
-    def call(id: str, at: int | None, name: str = "send", kind: str = "tool") -> SimpleNamespace:
-        return SimpleNamespace(id=id, at=at, kind=kind, detail={"name": name, "arguments": {"n": id}})
+    def call(
+        id: str, at: int | None, name: str = "send", kind: str = "tool", error: str | None = None
+    ) -> SimpleNamespace:  # fmt: skip
+        return SimpleNamespace(id=id, at=at, kind=kind, error=error, detail={"name": name, "arguments": {"n": id}})
 
     calls = [
         call("0", None),
-        call("1", 1),
+        call("1", 1, error="refused"),
         call("2", 2),
         call("3", 2, "look"),
         call("4", 3, kind="generate"),
@@ -75,6 +77,10 @@ def test_calls_without_a_kept_state_begin_at_the_step_and_leave_out_what_was_ref
     assert found(None) == ["0", "1", "2", "5"] and found(None, given={}) == ["0", "1", "2", "3", "5"]
     assert found(2) == ["2", "5"] and found(0) == ["1", "2", "5"] and found(-1) == ["0", "1", "2", "5"]
     assert found(None, refused, passed, asked) == ["0", "2"]
+    made = SimpleNamespace(kind="approval", data={**asked.data, "arguments": {"n": "2"}})  # as of an equal call
+    assert found(None, made) == ["0", "1", "2", "5"], "a call that returned was not refused"
+    named = SimpleNamespace(kind="approval", data={**made.data, "call": "0"})
+    assert found(None, named) == ["1", "2", "5"], "an approval that names its call is of that one"
 
 
 def test_the_most_tokens_of_a_text_are_stated_or_those_of_the_model(tmp_path: Path) -> None:

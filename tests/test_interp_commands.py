@@ -140,9 +140,16 @@ def test_too_few_texts_are_told_before_the_model_is_fetched(
 
 
 def test_blank_lines_are_no_texts_of_a_probe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "few.txt").write_text("one text\n \n\n" * 19)
-    (tmp_path / "enough.txt").write_text("another text\n" * 20)
-    for positive, negative, told in (("few", "enough", "19 positive and 20"), ("enough", "few", "20 positive and 19")):
+    (tmp_path / "few.txt").write_text("".join(f"text {n}\n \n\n" for n in range(19)))
+    (tmp_path / "enough.txt").write_text("".join(f"another text {n}\n" for n in range(20)))
+    (tmp_path / "equal.txt").write_text((tmp_path / "few.txt").read_text() * 2)
+    for positive, negative, told in (
+        ("few", "enough", "19 positive and 20"), ("enough", "few", "20 positive and 19"),
+        ("equal", "enough", "19 positive and 20"), ("enough", "equal", "20 positive and 19"),
+    ):  # fmt: skip
         line = ["--positive", str(tmp_path / f"{positive}.txt"), "--negative", str(tmp_path / f"{negative}.txt")]
         assert main(["interp", "probe", "no-such-model", *line]) == 1
-        assert f"{told} negative texts came: a probe needs 20 of each or more" in capsys.readouterr().err
+        assert (
+            f"{told} negative texts came: a probe needs 20 of each or more, and equal texts count once"
+            in capsys.readouterr().err
+        )

@@ -23,6 +23,7 @@ from firsthand.sandbox.monty import _is_python
 from firsthand.system.normalised_text import _WIDE, MAX_MARKS, has_long_marks, normalised_text
 from firsthand.task import Task
 from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
+from firsthand.tools.mcp.tool_search import ranked
 from firsthand.tools.web.html import to_text
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -99,6 +100,13 @@ def test_nothing_else_normalises() -> None:
         if re.search(r"unicodedata\.(is_)?normalize|from unicodedata", path.read_text("utf-8"))
     ]
     assert using == ["system/normalised_text.py"]
+
+
+def test_a_search_among_tools_takes_linear_time_for_descriptions_of_marks() -> None:
+    spec = SimpleNamespace(description=f"ﬁnds mail {LONG}")
+    tools: Any = {name: SimpleNamespace(spec=spec) for name in ("read_mail", "send_mail")}
+    with at_most_cpu_s(0.5):
+        assert ranked("read finds", tools, 1) == ["read_mail"]
 
 
 def test_a_path_of_marks_is_judged_in_linear_time() -> None:

@@ -231,4 +231,10 @@ def test_a_voters_wins_for_thousands_of_models_are_summed_in_one_pass():
     found = _of_voter(table, 0, np.zeros(size), 4)
     assert time.process_time() - begun < 1.5  # 0.1 s; a pass for each model takes 6 s
     assert len(found) == size - 2 and {(each.battles, each.won, each.expected) for each in found} == {(4, 2.0, 2.0)}
-    assert found[0].model == "m1" and found[0].p_value == pytest.approx(NormalDist().cdf(0.5))
+    assert found[0].model == "m1" and {each.p_value for each in found} == {1.0}, "none above 1"
+    theta = np.where(np.arange(size) % 2, 1.0, -1.0)  # each model wins less than expected, or more, and by the same
+    chance = 1 / (1 + math.exp(2))
+    p_value = 2 * NormalDist().cdf(-(2 - 4 * chance - 0.5) / math.sqrt(4 * chance * (1 - chance)))
+    found = _of_voter(table, 0, theta[[int(name[1:]) for name in table.models]], 4)
+    assert {each.won - each.expected > 0 for each in found} == {True, False}
+    assert [each.p_value for each in found] == pytest.approx([p_value] * (size - 2))

@@ -280,9 +280,13 @@ def test_folders_are_looked_through_from_the_home_folder_without_the_files_of_th
 
 
 def test_values_of_a_record_are_as_many_as_the_most_and_the_first_of_equal_keys() -> None:
-    body: dict[str, Any] = {"text": "t", **{f"k{n}": n for n in range(45)}}
+    body: dict[str, Any] = {"text": "t", **{f"k{n}": n for n in range(199)}}
     [made] = read_jsonl(json.dumps(body).encode(), "j", PLAIN).documents
-    assert made.meta == {"kind": "record", **{f"k{n}": n for n in range(39)}}, "forty, the text among them"
+    assert made.meta == {"kind": "record", **{f"k{n}": n for n in range(199)}}, "two hundred, the text among them"
+    more = json.dumps(body | {"k199": 199})
+    many = read_jsonl(f"{json.dumps(body)}\n{more}".encode(), "j", PLAIN)
+    told = "it has more than 200 fields: leave out those that no filter names"
+    assert many.documents == (made,) and many.failed == (("j:2", told),)
     twice = {
         "text": "t",
         "a b": 1,

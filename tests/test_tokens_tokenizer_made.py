@@ -254,7 +254,7 @@ def test_a_folders_files_are_read_in_their_order(tmp_path: Path) -> None:
 def test_the_vocabulary_of_a_folder_is_written_with_all_its_ids_and_marks(tmp_path: Path) -> None:
     content = description(merges=[["a", "b"], ["x", "y"]]) | {"pre_tokenizer": BYTE_LEVEL | {"use_regex": True}}
     content["model"]["vocab"] = {letter: id for id, letter in enumerate(BYTES)} | {"ab": 256, "xy": 257}
-    content["added_tokens"] = [each | {"id": each["id"] + 1} for each in ADDED]
+    content["added_tokens"] = [each | {"id": each["id"] + 1, "lstrip": False, "rstrip": False} for each in ADDED]
     config = {"bos_token": BOS, "eos_token": END, "add_bos_token": True, "chat_template": "C"}
     path = folder(tmp_path / "a", content, tokenizer_config=config, generation_config={"eos_token_id": [264, 259, 5]})
     found = vocabulary_metadata(path)
@@ -285,11 +285,13 @@ def test_the_vocabulary_of_a_folder_is_written_with_all_its_ids_and_marks(tmp_pa
         "bos_token_id": 0, "eos_token_id": 0, "eot_token_id": 259, "add_bos_token": False,
     }  # fmt: skip
     gaps = content["model"] | {"vocab": content["model"]["vocab"] | {"xy": 258}}
+    strips = content["added_tokens"][:3] + [each | {"id": each["id"] + 1} for each in ADDED[3:]]
     cannot = "has a tokenizer that GGUF cannot express ({}): save safetensors beside its files"
     for number, (changed, generation, why) in enumerate((
         (content, [264, 5, 6], "it has 4 end tokens, and GGUF has places for 3"),
         (content | {"model": content["model"] | {"byte_fallback": True}}, 5, "its vocabulary is no byte-level BPE"),
         (content | {"added_tokens": [], "model": gaps}, 5, "its ids have gaps"),
+        (content | {"added_tokens": strips}, 5, f"its token {STRIP!r} has lstrip"),
         (content | {"normalizer": {"type": "NFKC"}}, 5, "its normalizer or pre-tokenizer has no name in GGUF"),
         (content | {"normalizer": {"type": "NFC"}}, 5, "its pre-tokenizer has no name in GGUF"),
     )):  # fmt: skip

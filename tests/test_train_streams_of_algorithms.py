@@ -106,10 +106,16 @@ def test_ppo_gives_every_token_its_own_advantage_and_return() -> None:
 def test_dapo_punishes_answers_near_the_limit() -> None:
     from firsthand.train.rollout_settings import RolloutSettings
 
-    graded = Graded((episode(1.0, "a", (2, 3, 5)), episode(1.0, "a", (1,))), {})
-    first, second = streams("dapo", graded, overlong_buffer=2, rollouts=RolloutSettings(max_tokens=4))
+    graded = Graded((episode(1.0, "a", (2, 3, 4)), episode(1.0, "a", (1,))), {})
+    near: dict[str, Any] = {"overlong_buffer": 2, "rollouts": RolloutSettings(max_tokens=4)}
+    first, second = streams("dapo", graded, **near)
     assert first.advantage[2] < 0 < second.advantage[1]
     assert not any(each.advantage.any() for each in streams("dapo", graded))
+    turns = Graded((episode(1.0, "a", (2, 3, 5)), episode(1.0, "a", (1,))), {})  # two answers, of two tokens and of one
+    assert not any(each.advantage.any() for each in streams("dapo", turns, **near))
+    longest = Graded((episode(1.0, "a", (0, 2, 3, 4)), episode(1.0, "a", (0, 1, 3, 5))), {})
+    first, second = streams("dapo", longest, **near)
+    assert first.advantage[2] < 0 < second.advantage[1]
 
 
 def test_rejection_learns_the_first_of_the_best_answers_and_nothing_from_equal_ones() -> None:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+from firsthand.system.normalised_text import normalised_text
 from firsthand.tool import Tool
 
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
@@ -28,7 +29,7 @@ def _words(text: str) -> set[str]:
     """The words of a text in any language, and the pairs of letters of those that have no blanks between words."""
     split = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text)
     letters = "".join(
-        char if unicodedata.category(char)[0] in "LNM" else " " for char in unicodedata.normalize("NFKC", split.lower())
+        char if unicodedata.category(char)[0] in "LNM" else " " for char in normalised_text("NFKC", split.lower())
     )
     words = {word.removesuffix("s") for word in letters.split() if len(word) > 1}
     pairs = {run[at : at + 2] for run in _UNSPACED.findall(letters) for at in range(max(len(run) - 1, 1))}
