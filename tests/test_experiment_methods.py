@@ -386,4 +386,6 @@ def test_a_benchmark_is_in_a_run_once_however_it_is_named(home: Path) -> None:
         refused = refusal(Experiment([echo()], both).run)
         assert " is given 2 times, and a run holds one attempt of each of its tasks" in refused
         assert refused.startswith("own" if both[0] != few else "arithmetic") and made(home) == 0
+        with pytest.raises(ConfigError, match="is given 2 times"):
+            asyncio.run(Experiment([echo()], both).make_ready())  # before a model is loaded
     assert len(list(Experiment([echo()], (few, own())).run().traces())) == 3

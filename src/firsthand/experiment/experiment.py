@@ -281,8 +281,10 @@ class Experiment:
     async def make_ready(self, run: Run | None = None) -> None:
         """As `check_ready`, and load the local models of what is to be attempted, or of what a run is missing.
 
-        FirsthandError if a model cannot be loaded. On a cluster nothing is loaded here.
+        FirsthandError if a model cannot be loaded, ConfigError as in `create`. On a cluster nothing is loaded here.
         """
+        if run is None:
+            self._expect_names_once()
         if self.where is not None:
             return
         self.check_ready()
