@@ -52,7 +52,8 @@ def texts_of(count: int, seed: int, *, least: int = 1, most: int = 7) -> list[li
 def test_a_monitor_is_fitted_to_some_texts_set_by_others_and_judged_by_the_rest() -> None:
     held_out, cuts = 0.12, (4, 6)  # of 21 texts a share of .12 would be 3
     model, seed = tiny_model(), 6
-    positive, negative = texts_of(21, 1), texts_of(50, 2)
+    drawn = (list(dict.fromkeys(map(tuple, texts_of(200, seed)))) for seed in (1, 2))
+    positive, negative = ([list(text) for text in texts][:most] for texts, most in zip(drawn, (21, 50), strict=True))
     found = fit_monitor(
         model, positive, negative, "blocks.1.hook_resid_pre", name="a", false_alarms=0.4, held_out=held_out, seed=seed
     )

@@ -89,7 +89,8 @@ def test_a_very_long_answer_names_its_choice_wherever_it_stands() -> None:
         ("\nE:", 4),
         ("F", None),
         ("(STRASSE)", 2),
-        ("same", None),
+        ("same", 3),
+        ("SAME", None),
         ("[B]", None),
         ("AB", None),
     ):
