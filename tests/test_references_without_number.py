@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from firsthand.benchmarks.sources.own import read_benchmark
-from firsthand.errors import DataError
+from firsthand.errors import ConfigError, DataError
 from firsthand.message import assistant
 from firsthand.scorers import match
 from firsthand.studio.answer_checks import fitting_checks
@@ -84,7 +84,10 @@ def test_an_own_table_with_such_a_target_is_refused_with_its_line(tmp_path: Path
 
 
 def test_targets_of_choices_are_no_numbers(tmp_path: Path) -> None:
-    assert own(tmp_path, ["A", "B"], 'choices = ["x {q}", "y {q}"]\nscorer = ["acc", "numeric"]').scorers
+    choices = 'choices = ["x {q}", "y {q}"]\n'
+    assert own(tmp_path, ["A", "B"], choices + 'scorer = ["acc", "choice"]').scorers
+    with pytest.raises(ConfigError, match="the scorer numeric compares numbers, and a right choice is a letter"):
+        own(tmp_path, ["A", "B"], choices + 'scorer = ["acc", "numeric"]')
 
 
 def test_the_studio_does_not_offer_such_a_check() -> None:
