@@ -43,7 +43,7 @@ def _is_within_word(text: str, place: int) -> bool:
 
 @lru_cache(maxsize=2)
 def _spans(text: str) -> tuple[list[int], list[int]]:
-    """Where words begin and where they end; kept, as a short quotation may stand at thousands of places of a text."""
+    """The places where words begin and end. Cached: a short quotation may occur at thousands of places of a text."""
     spans = [found.span() for found in _word().finditer(text)]
     return [start for start, _ in spans], [end for _, end in spans]
 

@@ -113,7 +113,7 @@ class _Body:
         """The paragraphs around the one that is read: a text box has paragraphs inside of one."""
         self._in_text = self._left_out = 0
         self._formats: list[dict[str, str]] = []
-        """What is set for each of the open runs: hidden, struck, raised or lowered; a text box has runs inside of one."""
+        """The formats of each open run: hidden, struck, raised or lowered. Runs nest where one holds a text box."""
         self._other_formats = 0
         """Open elements whose formats are not a run's own: its paragraph's, or those of an earlier revision."""
         self.hidden = 0

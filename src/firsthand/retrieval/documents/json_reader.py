@@ -39,7 +39,7 @@ _MAX_TOLD = 20
 _LEFT_OUT = f"fields that filters do not see (of a name that is taken, beyond 64 bits or {MAX_META_CHARS:,} characters)"
 _WHOLE = "fields of lists or objects, which filters compare whole"
 _Told = Counter[tuple[str, str]]
-"""How many records have a field that a note tells of, by (what is told, name)."""
+"""Number of records by (note, field name)."""
 
 
 def read_jsonl(data: bytes, name: str, settings: ReadSettings) -> FileContent:

@@ -75,7 +75,7 @@ class _Reader:
         """Names of the elements that are open, outermost first."""
         self.opened: Counter[str] = Counter()
         self.hidden_from = 0
-        """How many elements are open with the outermost hidden one; 0: none is hidden."""
+        """Number of open elements from the outermost hidden one on; 0 if none is hidden."""
         self.hidden = 0
         """Characters of hidden text."""
         self.last = ""
@@ -83,7 +83,7 @@ class _Reader:
         self.level: Level | None = None
         """The level of the words that come next, where it is another one than that of those before."""
         self.written = self.written_before = 0
-        """How many pieces of words were written, in all and before the raised or lowered text that is read."""
+        """Number of text pieces written: in all, and before the raised or lowered text being read."""
         self.struck: list[tuple[int, int]] = []
         """(number of the piece, pieces of words before it) of each mark where struck text begins."""
         self.lower = source.translate(_LOWER)
@@ -206,7 +206,7 @@ class _Reader:
         return bool(self.hidden_from)
 
     def depth(self, name: str) -> int:
-        """How many open elements an end tag ends; none where it stands in a block or a cell that its own begins around."""
+        """Number of open elements that an end tag closes; 0 if its element was opened outside the current block or cell."""
         if self.opened[name]:
             for count, each in enumerate(islice(reversed(self.open), _MAX_DEPTH), 1):
                 if each == name:
