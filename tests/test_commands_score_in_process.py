@@ -39,7 +39,7 @@ def test_each_scorer_gives_its_own_scores_within_what_was_asked(home: Path, cli:
         name = made.id
     code, out, _ = cli("score", name, "--with", "normalised,token_f1", "--agent", "bob", "--benchmark", "sums")
     told = words(out)
-    assert code == 0 and told[0] == "sums: normalised, 1 task" and told[2].startswith("bob 0.00 ")
+    assert code == 0 and told[0] == "sums: normalised, 2 tasks" and told[2].startswith("bob 0.00 ")
     ends = [f"scores {each!r} of {name}: 1 new, 0 kept, 0 failed, 1 attempt had ended in an error" for each in
             ("normalised", "token_f1")]  # fmt: skip
     assert [line for line in told if line.startswith("scores ")] == ends

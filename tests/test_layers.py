@@ -99,7 +99,7 @@ EDGES = {
     "interp": "nn train tokens engine hub stats formats patterns",
     # 7 questions
     "arena": "benchmarks patterns stats runs",
-    "boards": "benchmarks stats runs show",
+    "boards": "benchmarks scorers stats runs show",
     "contamination": "kernels stats scorers",
     "claims": "arena benchmarks boards contamination engine experiment hub interp kernels memories messaging nn patterns"
     " providers retrieval runs safety scorers show stats tokens tools train",

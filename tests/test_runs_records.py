@@ -138,9 +138,9 @@ def test_attempts_are_rows_summaries_and_sums(run: store.Run) -> None:
     )  # fmt: skip
     # b/a: p has the mean 0.75 of two attempts, 1 and 0.5, q failed; their cluster is c
     assert run.totals() == [
-        Totals("b", "z", 1, 1, 1, 1.0, 1.0, 1.0, 1.0, 0, 0.0, 1.0, 0, 0, 0.0, 1.0, ()),
-        Totals("b", "a", 2, 3, 2, 0.75, 0.5625, 0.0, 0.75, 1, 0.125, 1.5, 1, 0, 0.0, 5.0, ((0.75, 2),)),
-        Totals("c", "z", 1, 1, 1, 1.0, 1.0, 1.0, 1.0, 0, 0.0, 1.0, 0, 0, 0.0, 1.0, ()),
+        Totals("b", "z", 1, 1, 1, 1.0, 0.0, 1.0, 1.0, 0, 0.0, 1.0, 0, 0, 0.0, 1.0, ()),
+        Totals("b", "a", 2, 3, 2, 0.75, 0.28125, 0.0, 0.75, 1, 0.125, 1.5, 1, 0, 0.0, 5.0, ((0.75, 2),)),
+        Totals("c", "z", 1, 1, 1, 1.0, 0.0, 1.0, 1.0, 0, 0.0, 1.0, 0, 0, 0.0, 1.0, ()),
     ]
     assert run.task_means() == [
         TaskMean("b", "z", "r", 1.0, 1, 1, True), TaskMean("b", "a", "p", 0.75, 2, 2, False),

@@ -49,15 +49,15 @@ def test_the_last_score_of_the_latest_try_counts_and_another_name_stands_in_wher
     later(run, "bqx0", 1, "judged", 1.0, failure="E: gone")
     later(run, "brx0", 1, "judged", 0.25)
     later(run, "bpy1", 1, "judged", 0.0)
-    own = Totals("b", "y", 1, 2, 2, 0.75, 0.5625, 0.75, 0.75, 1, 0.125, 0.5, 1, 0, 0.0, 2.0, ())
+    own = Totals("b", "y", 1, 2, 2, 0.75, 0.0, 0.75, 0.75, 1, 0.125, 0.5, 1, 0, 0.0, 2.0, ())
     early = Totals(
-        "b", "x", 3, 3, 1, 1.0, 1.0, 0.0, 1.0, 0, 0.0, 3.0, 0, 14, 0.5, 3.0, ((1.0, 1), (0.0, 2))
+        "b", "x", 3, 3, 1, 1.0, pytest.approx(2 / 3), 0.0, 1.0, 0, 0.0, 3.0, 0, 14, 0.5, 3.0, ((1.0, 1), (0.0, 2))
     )  # fmt: skip
     assert run.totals() == [own, early], "the first name that was given"
     assert run.totals("judged") == [
-        replace(own, scored=1, sum_means=0.0, sum_square_means=0.0, lowest=0.0, highest=0.0, fractions=0, squares_within=0.0,
+        replace(own, scored=1, sum_means=0.0, squares_between=0.0, lowest=0.0, highest=0.0, fractions=0, squares_within=0.0,
                 others=0),
-        replace(early, scored=2, sum_means=0.75, sum_square_means=0.3125, highest=0.5, fractions=2, others=2,
+        replace(early, scored=2, sum_means=0.75, squares_between=0.125, highest=0.5, fractions=2, others=2,
                 clusters=((0.25, 1), (0.5, 2))),
     ]  # fmt: skip
     assert [(each.agent, each.scored, each.sum_means) for each in run.totals("early")] == [("y", 0, 0.0), ("x", 1, 1.0)]

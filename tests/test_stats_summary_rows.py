@@ -28,7 +28,7 @@ from made_traces import trace
 
 # 3 tasks of 2 attempts each: means 1, 0.5 and 0, one attempt without a score
 TOTALS = Totals(
-    "sums", "bo", 3, 6, 5, 1.5, 1.25, 0.0, 1.0, 1, 0.5, 1.5, 0, 90, 0.75, 12.0, clusters=((1.5, 2), (0.0, 1))
+    "sums", "bo", 3, 6, 5, 1.5, 0.5, 0.0, 1.0, 1, 0.5, 1.5, 0, 90, 0.75, 12.0, clusters=((1.5, 2), (0.0, 1))
 )
 
 
@@ -40,7 +40,7 @@ def test_a_row_is_made_of_the_sums_of_its_attempts() -> None:
         "sums", "bo", interval_of(moments, 0.9), Spread(0.25 - within * 1.5 / 3, within, 3, 6), 6, 1, 15.0, 2.0, 0.75
     )
     assert found.score.method == "clustered Wilson"
-    whole = _line(replace(TOTALS, fractions=0, clusters=(), inverse_epochs=2.0, sum_square_means=0.0), 0.9)
+    whole = _line(replace(TOTALS, fractions=0, clusters=(), inverse_epochs=2.0, squares_between=-1e-9), 0.9)
     # 1.5 of 3 tasks, rounded to even; the variance is never below 0, and the epochs are not equally many
     assert whole.score == interval_of(Moments(3, 0.5, 0.0, 0.0, 1.0, True), 0.9) and whole.score.method == "Wilson"
     assert whole.spread == Spread(0.0, within, 3, 6)

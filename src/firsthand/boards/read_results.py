@@ -34,6 +34,7 @@ from firsthand.runs.run_folder import Run
 from firsthand.stats.figure_stats import figure_interval, figure_value
 from firsthand.stats.intervals import Clusters
 from firsthand.stats.stored_figures import first_score, names_of_figures, own_figures, stored_figures
+from firsthand.stats.task_scores import reduced_benchmarks, task_scores
 from firsthand.system.given_folder import files_below, leads_out
 from firsthand.system.packed_text import unpacked_gzip
 
@@ -71,7 +72,7 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
 
 
 def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
-    """The first scores of each benchmark of a run, by task: the mean of each agent's attempts; an error counts as 0.
+    """The first scores of each benchmark of a run, by task: each agent's epochs reduced as in the run; an error counts as 0.
 
     A figure of that name, such as BLEU of a corpus, stands in place of the mean, as in the run's own table. `tell` receives
     a sentence for figures that cannot be computed; the means then have another metric's name.
@@ -80,6 +81,8 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
     by_benchmark: dict[str, dict[str, dict[str, float]]] = {}
     for mean in run.task_means():
         by_benchmark.setdefault(mean.benchmark, {}).setdefault(mean.agent, {})[mean.task] = mean.mean
+    for (benchmark, agent), scores in task_scores(run, reduced_benchmarks(run)).items():
+        by_benchmark[benchmark][agent] = {task: each[0] for task, each in scores.items()}
     costs = {(each.benchmark, each.agent): each for each in run.totals()}
     own_of = own_figures(tell, run)
     for benchmark, agents in by_benchmark.items():

@@ -100,19 +100,17 @@ def main(config: Config) -> int:
 def report(run: Run, found: Rescored, config: Config) -> int:
     """Print the leaderboard of the new scores; returns how many attempts could not be scored."""
     from firsthand.scorers.model_judge import about_judge
-    from firsthand.show.board import leaderboard
+    from firsthand.show.board import leaderboard, reducers_of
     from firsthand.show.board_table import render
+    from firsthand.stats.task_scores import scored_attempts
 
-    order = {name: index for index, name in enumerate(run.agents())}
-    traces = [
-        trace.scored((score,))
-        for trace in run.traces(benchmark=config.benchmark, agent=config.agent)
-        if (score := trace.score(found.name)) is not None
-    ]
-    traces.sort(key=lambda trace: order.get(trace.agent_name, len(order)))
-    boards = leaderboard(traces, clusters=run.clusters(), protocols=run.protocols) if traces else []
-    failed = [trace.scores[0] for trace in traces if trace.scores[0].failed]
-    told = about_judge([trace.scores[0] for trace in traces])
+    attempts = scored_attempts(run, found.name, benchmark=config.benchmark, agent=config.agent)
+    boards = leaderboard(
+        attempts, clusters=run.clusters(), order=run.agents(), protocols=run.protocols, reducers=reducers_of(run)
+    )
+    scores = [score for each in attempts for score in each.scores]
+    failed = [score for score in scores if score.failed]
+    told = about_judge(scores)
     if config.json:
         body: Json = {"run": run.id, **asdict(found), "judge": told, "boards": [board.to_json() for board in boards]}
         print_as_json(body)

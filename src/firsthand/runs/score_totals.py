@@ -7,6 +7,7 @@ has every score given later. An attempt without a score counts as 0 and is count
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +30,8 @@ def _by_task(name: str | None) -> str:
         kept = f"FROM (SELECT task, tokens, cost_usd, duration_s, ({later} ORDER BY seq DESC LIMIT 1) AS score {kept})"
     return (
         "SELECT task, avg(coalesce(score, 0)) AS mean, count(*) AS epochs, count(score) AS scored,"
-        " sum(score * score) AS squares, sum(score <> 0 AND score <> 1) AS others,"
+        " sum((coalesce(score, 0) - :shift) * (coalesce(score, 0) - :shift)) AS squares,"
+        " sum(score <> 0 AND score <> 1) AS others,"
         " sum(tokens) AS tokens, sum(cost_usd) AS usd, sum(duration_s) AS seconds"
         f" {kept} GROUP BY task"
     )
@@ -37,9 +39,10 @@ def _by_task(name: str | None) -> str:
 
 def _sums(name: str | None) -> str:
     return (
-        "SELECT count(*), sum(epochs), sum(scored), sum(mean), sum(mean * mean), min(mean), max(mean),"
-        " sum(mean <> 0 AND mean <> 1), sum(coalesce(squares, 0) - epochs * mean * mean), sum(1.0 / epochs),"
-        f" sum(coalesce(others, 0)), sum(tokens), sum(usd), sum(seconds) FROM ({_by_task(name)})"
+        "SELECT count(*), sum(epochs), sum(scored), sum(mean), sum((mean - :shift) * (mean - :shift)), min(mean),"
+        " max(mean), sum(mean <> 0 AND mean <> 1), sum(squares - epochs * (mean - :shift) * (mean - :shift)),"
+        " sum(1.0 / epochs), sum(coalesce(others, 0)), sum(tokens), sum(usd), sum(seconds), sum(mean - :shift)"
+        f" FROM ({_by_task(name)})"
     )
 
 
@@ -62,7 +65,8 @@ class Totals:
     """Attempts that have a score; of the others, the attempt or its scoring failed."""
     sum_means: float | None
     """None if it is not a number."""
-    sum_square_means: float
+    squares_between: float
+    """The squared deviations of the tasks' means from their mean, added up."""
     lowest: float
     highest: float
     fractions: int
@@ -106,11 +110,11 @@ class TaskMean:
 
 
 def task_means(database: Database) -> list[TaskMean]:
-    """The mean of each agent on each task, in the order of `pairs`."""
-    sql = f"SELECT task, mean, epochs, scored, coalesce(others, 0) = 0 FROM ({_by_task(None)})"
+    """The mean of each agent on each task, in the order of `pairs`, of the scores that `totals` sums up."""
     found = []
-    for benchmark, agent in pairs(database):
-        rows = database.read(sql, {"benchmark": benchmark, "agent": agent})
+    for benchmark, agent, name in _counted(database, None):
+        sql = f"SELECT task, mean, epochs, scored, coalesce(others, 0) = 0 FROM ({_by_task(name)})"
+        rows = database.read(sql, _asked(database, benchmark, agent, name))
         found += [
             TaskMean(benchmark, agent, task, mean, attempts, scored, bool(binary))
             for task, mean, attempts, scored, binary in rows
@@ -137,18 +141,44 @@ def totals(database: Database, name: str | None = None) -> list[Totals]:
     """
     read = database.read
     clustered = {str(name) for (name,) in read("SELECT DISTINCT benchmark FROM tasks WHERE cluster IS NOT NULL")}
-    first_later = read("SELECT name FROM scores GROUP BY name ORDER BY min(seq) LIMIT 1")
-    later = str(first_later[0][0]) if first_later else None
     found = []
-    for benchmark, agent in pairs(database):
-        which, asked = name, {"benchmark": benchmark, "agent": agent, "name": None if name is None else plain(name)}
-        sums = read(_sums(which), asked)[0]
-        if which is None and later is not None and sums[2] == 0:
-            which, asked["name"] = later, later
-            sums = read(_sums(which), asked)[0]
+    for benchmark, agent, which in _counted(database, name):
+        asked = _asked(database, benchmark, agent, which)
+        *sums, deviations = read(_sums(which), asked)[0]
+        sums[4] = _squares(sums[4], deviations, sums[0])
         shared = _clusters(read(_by_cluster(which), asked)) if benchmark in clustered else ()
         found.append(replace(Totals(benchmark, agent, *sums), clusters=shared))
     return found
+
+
+def _counted(database: Database, name: str | None) -> list[tuple[str, str, str | None]]:
+    """Each benchmark and agent with the name of the later score that counts there; None for the attempts' own first."""
+    first = database.read("SELECT name FROM scores GROUP BY name ORDER BY min(seq) LIMIT 1") if name is None else []
+    if not first:
+        return [(*pair, name) for pair in pairs(database)]
+    own = (
+        "SELECT 1 FROM traces WHERE benchmark = ? AND agent = ? AND score IS NOT NULL"
+        f" AND seq NOT IN ({_SUPERSEDED}) LIMIT 1"
+    )
+    return [(*pair, None if database.read(own, pair) else str(first[0][0])) for pair in pairs(database)]
+
+
+def _asked(database: Database, benchmark: str, agent: str, name: str | None) -> dict[str, Any]:
+    """What the queries are given. Squares are summed about `shift`, one of the scores, so large ones keep digits."""
+    asked = {"benchmark": benchmark, "agent": agent, "name": None if name is None else plain(name)}
+    some = (
+        "SELECT score FROM traces WHERE benchmark = :benchmark AND agent = :agent AND score IS NOT NULL LIMIT 1"
+        if name is None
+        else "SELECT value FROM scores JOIN traces ON traces.attempt = scores.attempt AND traces.try = scores.try"
+        " WHERE name = :name AND benchmark = :benchmark AND agent = :agent AND value IS NOT NULL LIMIT 1"
+    )
+    rows = database.read(some, asked)
+    return asked | {"shift": rows[0][0] if rows else 0.0}
+
+
+def _squares(squares: float | None, deviations: float | None, count: int) -> float:
+    """The squares about the mean, from those about another number; infinite where they have no sum."""
+    return math.inf if squares is None or deviations is None else squares - deviations * deviations / count
 
 
 def pairs(database: Database) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Breaks a run's scores down by task metadata, such as length, depth or position: mean and interval for each cell.
 
 Any key of the metadata works (`level`, `subject`), and several at once. Numbers are as in the summary of the run: first
-scores, attempts without one count as 0, and intervals account for clusters within a cell.
+scores, epochs reduced as in the run, attempts without a score count as 0, and intervals account for clusters within a cell.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from firsthand.errors import ConfigError, nearest
 from firsthand.message import Json
 from firsthand.runs.run_folder import Run
 from firsthand.runs.score_totals import TaskMean
-from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, mean_interval
+from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, Scores, mean_interval
+from firsthand.stats.task_scores import reduced_benchmarks, task_scores
 
 Value = str | float | int
 AXES = (("group", "length"), ("depth", "length"), ("position",), ("depth",), ("length",))
@@ -77,7 +78,11 @@ def cells(run: Run, by: Sequence[str], confidence: float = CONFIDENCE, benchmark
             values = tuple(_value(found.get(key)) for key in by)
             placed.setdefault((each.benchmark, each.agent, values), []).append(each)
     clusters = run.clusters()
-    made = [_cell(*place, tasks, clusters.get(place[0]), confidence) for place, tasks in placed.items()]
+    reduced = task_scores(run, having & reduced_benchmarks(run))
+    made = [
+        _cell(*place, tasks, reduced.get(place[:2]), clusters.get(place[0]), confidence)
+        for place, tasks in placed.items()
+    ]
     order = {pair: place for place, pair in enumerate(dict.fromkeys((cell.benchmark, cell.agent) for cell in made))}
     return sorted(made, key=lambda cell: (order[cell.benchmark, cell.agent], [*map(_rank, cell.values)]))
 
@@ -132,11 +137,13 @@ def _cell(
     agent: str,
     values: tuple[Value, ...],
     tasks: Sequence[TaskMean],
+    reduced: Scores | None,
     clusters: Clusters | None,
     confidence: float,
 ) -> Cell:
     attempts = sum(each.attempts for each in tasks)
-    score = mean_interval({each.task: _scores(each) for each in tasks}, confidence, clusters)
+    scores = {each.task: _scores(each) if reduced is None else reduced.get(each.task, ()) for each in tasks}
+    score = mean_interval(scores, confidence, clusters)
     return Cell(benchmark, agent, values, score, attempts, attempts - sum(each.scored for each in tasks))
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from firsthand.benchmark import Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
-from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
 from firsthand.runs.score_totals import Totals
 from firsthand.runs.task_groups import TaskGroups
@@ -20,6 +19,7 @@ from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, Moments, finite, interval_of, mean_interval
 from firsthand.stats.power_analysis import Spread, smallest_detectable
 from firsthand.stats.stored_figures import first_score, stored_figures
+from firsthand.stats.task_scores import reduced_benchmarks, task_scores
 
 
 @dataclass(frozen=True)
@@ -123,34 +123,21 @@ def _by_task(
 ) -> list[SummaryRow]:
     """The lines, with intervals from the tasks' scores where totals are not enough: for strata and reducers."""
     fixed = {name for name, each in clusters.items() if isinstance(each, TaskGroups)}
-    wanted = fixed | {line.benchmark for line in lines if run.reducer(line.benchmark, reduce) != "mean"}
+    wanted = fixed | reduced_benchmarks(run, reduce)
     if not wanted:
         return lines
-    later = score or next(iter(run.score_names()), None)  # where no attempt has a score of its own, as in the totals
-    names = {
-        (line.benchmark, line.agent): score if _has_own_score(run, line) else later
-        for line in lines
-        if line.benchmark in wanted
-    }
-    scores = {
-        name: scores_of([run], score=name, error_value=0.0, reduce=reduce) for name in dict.fromkeys(names.values())
-    }
+    scores = task_scores(run, wanted, score=score, reduce=reduce)
     return [
         replace(line, score=mean_interval(values, confidence, clusters=clusters.get(line.benchmark)))
-        if (line.benchmark, line.agent) in names
-        and (values := scores[names[line.benchmark, line.agent]].get(line.benchmark, {}).get(line.agent))
+        if (values := scores.get((line.benchmark, line.agent)))
         else line
         for line in lines
     ]
 
 
-def _has_own_score(run: Run, line: SummaryRow) -> bool:
-    return any(row.score is not None for row in run.rows(benchmark=line.benchmark, agent=line.agent))
-
-
 def _line(each: Totals, confidence: float) -> SummaryRow:
     mean = math.nan if each.sum_means is None else each.sum_means / each.tasks
-    variance = max(0.0, each.sum_square_means - each.tasks * mean * mean) / max(each.tasks - 1, 1)
+    variance = max(0.0, each.squares_between) / max(each.tasks - 1, 1)
     moments = Moments(each.tasks, mean, variance, each.lowest, each.highest, each.fractions == 0, each.clusters)
     moments = replace(moments, repeats=_repeats(each))
     return SummaryRow(

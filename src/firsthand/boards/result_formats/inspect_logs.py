@@ -12,6 +12,7 @@ from firsthand.benchmarks.sources.tables import expect_values
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
 from firsthand.errors import DataError, MissingExtra, reason_of
 from firsthand.message import Json
+from firsthand.scorers.inspect_values import inspect_value
 from firsthand.system.packed_text import expect_text
 from firsthand.system.zip_members import BoundedZipFile, TooMuchUnpacked, read_member
 
@@ -19,8 +20,6 @@ MAX_MEMBER_BYTES = 256 << 20
 MAX_MEMBERS = 200_000
 MAX_NAMES_BYTES = 64 << 20
 """Ids of the samples of an archive with their scores, as JSON: all that is kept of them."""
-_LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
-"""Inspect's verdicts: correct, incorrect, partial, no answer."""
 
 
 def is_inspect(body: Any) -> bool:
@@ -117,7 +116,7 @@ def inspect_results(body: Json, where: str) -> Iterator[BoardResult | ItemScores
     scores: dict[str, dict[str, list[float]]] = {}
     for sample in body.get("samples") or ():
         for name, score in (sample.get("scores") or {}).items():
-            value = _number(score.get("value") if isinstance(score, dict) else score)
+            value = inspect_value(score.get("value") if isinstance(score, dict) else score)
             if value is not None:
                 scores.setdefault(name, {}).setdefault(str(sample.get("id")), []).append(value)
     for name, by_task in scores.items():
@@ -141,9 +140,3 @@ def inspect_results(body: Json, where: str) -> Iterator[BoardResult | ItemScores
                     "n": int(results.get("completed_samples") or 0),
                 }
             )
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, str):
-        return _LETTERS.get(value)
-    return float(value) if isinstance(value, bool | int | float) and value == value else None

@@ -10,7 +10,7 @@ import hashlib
 import json
 import reprlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import FinishReason, Usage
 from firsthand.runs.whole_run import whole_run
+from firsthand.scorers.inspect_values import inspect_value
 from firsthand.scorers.reference_answers import secret_of
 from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
@@ -40,8 +41,6 @@ _READ = ("input", "choices", "target", "metadata", "messages", "output", "scores
 _KINDS: dict[str, tuple[type, str]] = {
     "messages": (list, "a list"), "choices": (list, "a list"), "metadata": (dict, "an object"),
 }  # fmt: skip
-_GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
-"""Inspect's letters: correct, incorrect, partial, no answer."""
 _ENDED: dict[str, FinishReason] = {
     "max_tokens": "length", "model_length": "length", "content_filter": "content_filter",
 }  # fmt: skip
@@ -69,13 +68,15 @@ def import_eval(path: Path, home: Path) -> tuple[str, int]:
                 run.add_agent(model, {"name": model, "model": model})
                 known: set[str] = set()
                 attached = 0
-                for info in sorted(names, key=lambda each: each.filename):
+                names.sort(key=lambda each: each.filename)
+                scored = _score_names(_json(log, info.filename, path).get("scores") for info in names)
+                for info in names:
                     sample = _json(log, info.filename, path)
                     try:
                         attached += _attached_chars(sample)
                         if attached > MAX_LOG_ATTACHED_CHARS:
                             raise DataError(_too_much("this log's samples up to this one", MAX_LOG_ATTACHED_CHARS))
-                        made, trace = attempt_of(sample, task, model)
+                        made, trace = attempt_of(sample, task, model, scored)
                         if made.id not in known:  # a sample of another epoch may have its choices in another order
                             run.add_tasks(task, [made])
                             known.add(made.id)
@@ -87,8 +88,11 @@ def import_eval(path: Path, home: Path) -> tuple[str, int]:
         raise DataError(f"{path} cannot be read as a log of Inspect: {reason_of(error)}") from None
 
 
-def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
-    """The task and the attempt of one sample. DataError if a field is of a wrong kind, or its attachments take too much."""
+def attempt_of(sample: Json, benchmark: str, model: str, names: Sequence[str] = ()) -> tuple[Task, Trace]:
+    """The task and the attempt of one sample. DataError if a field is of a wrong kind, or its attachments take too much.
+
+    `names` are the log's scores, in the order in which each attempt gets them; one that the sample lacks is a failed score.
+    """
     for field, (kind, expected) in _KINDS.items():
         if (given := sample.get(field)) and not isinstance(given, kind):
             raise DataError(
@@ -129,7 +133,7 @@ def attempt_of(sample: Json, benchmark: str, model: str) -> tuple[Task, Trace]:
         id=hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16], benchmark=benchmark, task_id=id,
         agent={"name": model, "model": model}, epoch=epoch, seed=0,
         started_at=str(sample.get("started_at") or "1970-01-01T00:00:00+00:00"), duration_s=seconds, nodes=nodes,
-        calls=calls, answer=answer, scores=tuple(_scores(sample.get("scores"))),
+        calls=calls, answer=answer, scores=tuple(_scores(sample.get("scores"), names)),
         error=Failure("InspectError", str(error.get("message", ""))[:4000]) if isinstance(error, dict) else None,
         stop_reason="error" if error else str(limit.get("type", "limit")) if isinstance(limit, dict) else "done",
     )  # fmt: skip
@@ -143,17 +147,42 @@ def _finish_reason(output: Any) -> FinishReason:
     return _ENDED.get(given, "stop") if isinstance(given, str) else "stop"
 
 
-def _scores(scores: Any) -> Iterator[Score]:
+def _score_names(samples: Iterable[Any]) -> list[str]:
+    """The names of a log's scores, in order: those of the first sample whose values are all numbers.
+
+    If there is none, they are all names that have a number in some sample.
+    """
+    found: dict[str, None] = {}
+    for scores in samples:
+        values = list(_values(scores))
+        numbers = [name for name, value, _ in values if inspect_value(value) is not None]
+        if values and len(numbers) == len(values):
+            return numbers
+        found |= dict.fromkeys(numbers)
+    return list(found)
+
+
+def _scores(scores: Any, names: Sequence[str] = ()) -> Iterator[Score]:
+    """A score of each of the names, failed where the sample has no number for it, and then the sample's other numbers."""
+    found = {name: (value, detail) for name, value, detail in _values(scores)}
+    for name in dict.fromkeys([*names, *found] if found else ()):
+        value, detail = found.get(name) or found.get(name.partition(".")[0]) or (None, {})
+        number = inspect_value(value) if name in found else None
+        if number is not None:
+            yield Score(name, number, detail)
+        elif name in names:
+            yield Score(name, 0.0, detail, failure=f"no number: {reprlib.repr(value)} in the log")
+
+
+def _values(scores: Any) -> Iterator[tuple[str, Any, Json]]:
+    """Name, value and detail of each score of a sample, and of each part of one."""
     for name, each in scores.items() if isinstance(scores, dict) else ():
         if not isinstance(each, dict):
             continue
         value = each.get("value")
-        values = value.items() if isinstance(value, dict) else [("", value)]
-        for part, found in values:
-            number = _GRADES.get(found) if isinstance(found, str) else _number(found)
-            detail = {key: str(each[key])[:4000] for key in ("answer", "explanation") if each.get(key)}
-            if number is not None:
-                yield Score(f"{name}.{part}" if part else str(name), number, detail)
+        detail = {key: str(each[key])[:4000] for key in ("answer", "explanation") if each.get(key)}
+        for part, found in value.items() if isinstance(value, dict) else [("", value)]:
+            yield f"{name}.{part}" if part else str(name), found, detail
 
 
 def _message(body: Mapping[str, Any]) -> Message:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
-from collections.abc import Iterator
+import reprlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +52,21 @@ def import_samples(path: Path, home: Path, models: ResultModels | None = None) -
             agent = model if len(filters) == 1 else f"{model}:{name}"
             run.add_agent(agent, {"name": agent, "model": model})
         try:
-            run.add_tasks(task, {str(row["doc_id"]): _task(row) for row in rows}.values())
+            firsts: dict[str, Json] = {}
+            for row in rows:
+                if firsts.setdefault(str(row["doc_id"]), row).get("doc") != row.get("doc"):
+                    raise DataError(
+                        f"two samples with the doc_id {str(row['doc_id'])[:40]!r} have different documents: import them "
+                        "in several files"
+                    )
+            run.add_tasks(task, map(_task, firsts.values()))
+            scored = list(dict.fromkeys(name for row in rows for name in _names(row) if _is_number(row.get(name))))
+            made: Counter[tuple[str, str]] = Counter()
             for row in rows:
                 name = model if len(filters) == 1 else f"{model}:{row.get('filter', 'none')}"
-                run.append(_trace(row, task, name, model))
+                place = (str(row["doc_id"]), name)
+                run.append(_trace(row, task, name, model, scored, epoch=made[place]))
+                made[place] += 1
         except (DataError, RecursionError) as error:
             raise DataError(f"{path}: {reason_of(error)}") from None
         return run.id, len(rows)
@@ -115,23 +129,33 @@ def _prompt(row: Json) -> str:
     return _shown(first[0] if isinstance(first, list) and first else first)
 
 
-def _trace(row: Json, task: str, agent: str, model: str) -> Trace:
+def _trace(row: Json, task: str, agent: str, model: str, scored: Sequence[str] = (), epoch: int = 0) -> Trace:
+    """The attempt of a row; `epoch` counts the rows of one document, and `scored` are the names of the file's scores."""
     answer = _answer(row.get("filtered_resps"))
     said = _answer(row.get("resps")) or answer
-    key = f"{task} {row['doc_id']} {agent}"
+    key = f"{task} {row['doc_id']} {agent}" + (f" {epoch}" if epoch else "")
     return Trace(
         id=hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16], benchmark=task, task_id=str(row["doc_id"]),
-        agent={"name": agent, "model": model}, epoch=0, seed=0, started_at="1970-01-01T00:00:00+00:00", duration_s=0.0,
-        nodes=(Node(None, user(_prompt(row))), Node(0, assistant(said))), answer=answer, scores=tuple(_scores(row)),
+        agent={"name": agent, "model": model}, epoch=epoch, seed=0, started_at="1970-01-01T00:00:00+00:00", duration_s=0.0,
+        nodes=(Node(None, user(_prompt(row))), Node(0, assistant(said))), answer=answer, scores=tuple(_scores(row, scored)),
     )  # fmt: skip
 
 
-def _scores(row: Json) -> Iterator[Score]:
+def _names(row: Json) -> list[str]:
     named = row.get("metrics")
     names = [each for each in named if isinstance(each, str)] if isinstance(named, list) else []
-    for name in names or [key for key in row if key not in _RESERVED]:
+    return names or [key for key in row if key not in _RESERVED]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, bool | int | float)
+
+
+def _scores(row: Json, scored: Sequence[str] = ()) -> Iterator[Score]:
+    """A score of each name that the file has, failed where the row has no number for it, and then the row's other numbers."""
+    for name in dict.fromkeys([*scored, *_names(row)]):
         value = row.get(name)
-        if isinstance(value, bool | int | float):
+        if _is_number(value) and not (isinstance(value, float) and not math.isfinite(value)):
             try:
                 yield Score(name, float(value))
             except OverflowError:
@@ -139,6 +163,8 @@ def _scores(row: Json) -> Iterator[Score]:
                     f"the {name[:40]} of sample {str(row['doc_id'])[:40]!r} is a number of {len(str(value))} digits, "
                     "and a score was expected: correct it, or take the line out"
                 ) from None
+        elif name in scored:
+            yield Score(name, 0.0, failure=f"no number: {reprlib.repr(value)} in the file")
 
 
 def _answer(responses: Any) -> str:
