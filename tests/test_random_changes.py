@@ -17,7 +17,6 @@ from firsthand.boards.board_spec import BenchmarkEntry
 from firsthand.boards.climb import _lower
 from firsthand.boards.result_formats.code_reports import is_bigcode, swe_results
 from firsthand.boards.result_formats.helm_results import helm_table_results
-from firsthand.boards.result_formats.inspect_logs import _number
 from firsthand.boards.result_formats.lm_eval_results import is_lm_eval
 from firsthand.errors import ConfigError, DataError, UnknownName
 from firsthand.message import ToolResult
@@ -35,6 +34,7 @@ from firsthand.safety.policy import CallPolicy
 from firsthand.safety.rules.policies import rule_of_two
 from firsthand.safety.rules.witness import MAX_LEAVES, WitnessSource, witness
 from firsthand.safety.undoable import MAX_STATE
+from firsthand.scorers.inspect_values import inspect_value
 from firsthand.show.markdown_text import escaped
 from firsthand.system.option_spec import parse_spec
 from firsthand.worlds.household.house import House, HouseGame, HouseGoal, Receptacle, Thing
@@ -64,7 +64,7 @@ def test_markdown_is_escaped_and_html_becomes_entities() -> None:
 
 
 def test_a_number_of_a_log_is_a_letter_a_truth_or_a_number_that_is_one() -> None:
-    assert [_number(value) for value in (True, 1, 0.5, "C", "x", None, math.nan, [1])] == [
+    assert [inspect_value(value) for value in (True, 1, 0.5, "C", "x", None, math.nan, [1])] == [
         1,
         1,
         0.5,

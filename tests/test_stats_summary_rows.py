@@ -229,7 +229,9 @@ def test_a_cells_attempts_and_values_by_hand() -> None:
     assert _scores(tasks[0]) == [1.0, 1.0, 0.0] and _scores(tasks[1]) == [0.4]
     tasks.append(TaskMean("s", "bo", "t3", 0.75, 1, 1, False))
     score = mean_interval({"t1": [1.0, 1.0, 0.0], "t2": [0.4], "t3": [0.75]}, 0.9, {"t1": "c", "t2": "c"})
-    assert _cell("s", "bo", (1, "x"), tasks, {"t1": "c", "t2": "c"}, 0.9) == Cell("s", "bo", (1, "x"), score, 6, 1)
+    assert _cell("s", "bo", (1, "x"), tasks, None, {"t1": "c", "t2": "c"}, 0.9) == Cell(
+        "s", "bo", (1, "x"), score, 6, 1
+    )
     assert [_value(each) for each in (3, 0.5, "a", None, True, [1, "é"], {"k": "x" * 90})] == [
         3, 0.5, "a", "", "true", '[1, "é"]', '{"k": "' + "x" * 73,
     ]  # fmt: skip

@@ -69,7 +69,8 @@ def import_eval(path: Path, home: Path) -> tuple[str, int]:
                 known: set[str] = set()
                 attached = 0
                 names.sort(key=lambda each: each.filename)
-                scored = _score_names(_json(log, info.filename, path).get("scores") for info in names)
+                with open_ordinary(path) as again, BoundedZipFile(again) as ahead:  # what it unpacks is bounded apart
+                    scored = _score_names(_json(ahead, info.filename, path).get("scores") for info in names)
                 for info in names:
                     sample = _json(log, info.filename, path)
                     try:

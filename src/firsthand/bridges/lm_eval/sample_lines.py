@@ -12,7 +12,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from firsthand.bridges.lm_eval.result_models import ResultModels
 from firsthand.errors import DataError, reason_of
@@ -52,15 +52,9 @@ def import_samples(path: Path, home: Path, models: ResultModels | None = None) -
             agent = model if len(filters) == 1 else f"{model}:{name}"
             run.add_agent(agent, {"name": agent, "model": model})
         try:
-            firsts: dict[str, Json] = {}
-            for row in rows:
-                if firsts.setdefault(str(row["doc_id"]), row).get("doc") != row.get("doc"):
-                    raise DataError(
-                        f"two samples with the doc_id {str(row['doc_id'])[:40]!r} have different documents: import them "
-                        "in several files"
-                    )
-            run.add_tasks(task, map(_task, firsts.values()))
-            scored = list(dict.fromkeys(name for row in rows for name in _names(row) if _is_number(row.get(name))))
+            run.add_tasks(task, {str(row["doc_id"]): _task(row) for row in rows}.values())
+            numeric = {name for row in rows for name in _names(row) if _is_number(row.get(name))}
+            scored = [name for name in dict.fromkeys(name for row in rows for name in _names(row)) if name in numeric]
             made: Counter[tuple[str, str]] = Counter()
             for row in rows:
                 name = model if len(filters) == 1 else f"{model}:{row.get('filter', 'none')}"
@@ -147,14 +141,14 @@ def _names(row: Json) -> list[str]:
     return names or [key for key in row if key not in _RESERVED]
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[bool | int | float]:
     return isinstance(value, bool | int | float)
 
 
 def _scores(row: Json, scored: Sequence[str] = ()) -> Iterator[Score]:
-    """A score of each name that the file has, failed where the row has no number for it, and then the row's other numbers."""
+    """A score of each name that the file has, failed where the row has no number, then the row's other numbers."""
     for name in dict.fromkeys([*scored, *_names(row)]):
-        value = row.get(name)
+        value: Any = row.get(name)
         if _is_number(value) and not (isinstance(value, float) and not math.isfinite(value)):
             try:
                 yield Score(name, float(value))
