@@ -19,7 +19,7 @@ from firsthand.engine.decoding.constraint import ids_of
 from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.model import Sampling
-from firsthand.providers.local_completions import bad_sequences
+from firsthand.providers.request_preparation import bad_sequences
 from firsthand.sampling import MAX_ALLOWED, MAX_BAD_WORDS
 from grammar_tiny import answers, engine, request, tokenizer
 

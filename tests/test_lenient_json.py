@@ -50,6 +50,64 @@ def test_what_is_ambiguous_is_broken(text: str) -> None:
     assert read(text)[2] is False
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(5)",
+        "[1, (2), ('a')]",
+        "('long '\n)",
+        "((1), ((2,)), (), [(3)], {'a': (4)})",
+        "((5,))",
+        "(1, 2)",
+        "[({'a': 1})]",
+    ],
+)
+def test_a_bracket_around_one_value_is_that_value_however_it_is_cut(text: str) -> None:
+    expected = json.loads(json.dumps(ast.literal_eval(text)))
+    for cut in range(len(text)):
+        reader = Reader()
+        at = reader.feed(text[:cut], 0, False)
+        pieces = reader.drain()
+        assert reader.feed(text, at, True) == len(text) and reader.done
+        pieces += reader.drain()
+        assert json.loads("".join(piece.json for piece in pieces)) == expected
+        opened = [piece.depth for piece in pieces if piece.kind == "begin"]
+        assert opened == sorted_depths(expected) and pieces[-1] == ("end", 0, "", "")
+    assert read("(1 2)")[2] is False and read("(1", final=True)[2] is False
+
+
+def sorted_depths(value: object, depth: int = 0) -> list[int]:
+    """The number of brackets around each value, in the order in which they begin."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [depth, *(each for part in inner for each in sorted_depths(part, depth + 1))]
+
+
+def test_an_unclosed_bracket_around_one_value_is_closed_as_that_value() -> None:
+    for text, value in (("(5", 5), ("[(5", [5]), ("(5,", [5]), ("(", [])):
+        reader = Reader()
+        reader.feed(text, 0, True)
+        assert reader.close() and json.loads("".join(piece.json for piece in reader.drain())) == value
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [r"'\101\0\18\1234'", r"'\a\v'", r"'\N{EM DASH}\N{em dash}x'", r"'\U0001f642\U0010ffff'"],
+)
+def test_a_call_in_python_has_pythons_escapes_and_json_has_not(literal: str) -> None:
+    for cut in range(len(literal)):
+        reader, call = Reader(call=True, positional=("a",)), f"{literal})"
+        at = reader.feed(call[:cut], 0, False)
+        assert reader.feed(call, at, True) == len(call) and reader.done
+        assert json.loads("".join(piece.json for piece in reader.drain())) == {"a": ast.literal_eval(literal)}
+    assert json.loads(read(literal)[0]) == literal[1:-1], "unknown escapes are kept"
+
+
+@pytest.mark.parametrize("kept", [r"\8", r"\q", r"\N", r"\N{NO SUCH}", r"\N{EM DASH", r"\U0001f64", r"\U00110000"])
+def test_what_python_does_not_know_either_is_kept_as_written(kept: str) -> None:
+    (call,) = parse(f"<tool_call>\nf(a='{kept}')\n</tool_call>")[1]
+    assert call.arguments == {"a": kept}
+
+
 def test_nesting_and_words_are_bounded_exactly() -> None:
     assert read("[" * MAX_DEPTH + "]" * MAX_DEPTH)[2] and read("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))[3]
     assert read("[" + "1" * MAX_WORD + "]")[2] and read("[" + "1" * (MAX_WORD + 1) + "]")[3]

@@ -36,7 +36,11 @@ class TellingWorker:
     """An engine thread that is told its outputs, and keeps its requests."""
 
     def __init__(self, *told: Output) -> None:
-        self.told, self.asked, self.engine = told, [], SimpleNamespace(architecture=SimpleNamespace(max_position=64))
+        self.told, self.asked, self.engine = (
+            told,
+            [],
+            SimpleNamespace(architecture=SimpleNamespace(max_position=64, vocab_size=999)),
+        )
 
     async def submit(self, request):
         self.asked.append(request)

@@ -23,6 +23,7 @@ from firsthand.providers import local_completions as parts
 from firsthand.providers.local import Local
 from firsthand.providers.local_loading import load_model
 from firsthand.providers.monitored_requests import MonitoredRequest, model_taps
+from firsthand.providers.request_preparation import bad_sequences
 from firsthand.system import request_owner
 from firsthand.tokens.incremental_decoding import StopStrings
 from tiny import CHATML, write_tokenizer
@@ -160,12 +161,15 @@ def test_a_request_holds_what_the_engine_needs(loaded):
     tokenizer = loaded.tokenizer
     ends = {tokenizer.token_id("<|im_end|>"), tokenizer.token_id("<|endoftext|>")}  # a text's end is a turn's too
     sampling = Sampling(stop_ids=(7,), stop=("X",), bad_words=("no",), min_tokens=2)
+    engine = SimpleNamespace(architecture=SimpleNamespace(vocab_size=tokenizer.vocab_size, max_position=64))
+    loaded = replace(loaded, worker=SimpleNamespace(engine=engine))
     request, new = parts.new_request(loaded, "Hi", sampling, (), 2, None, "red", 3, "me", "salt")
     assert request == Request(
         prompt=tuple(tokenizer.encode("Hi")), sampling=sampling, n=2, stop_ids=frozenset({7, *ends}),
-        stopper=request.stopper, bad_sequences=parts.bad_sequences(tokenizer, ("no",)), priority=3, owner="me",
-        adapter="red", salt="salt",
+        stopper=request.stopper, bad_sequences=bad_sequences(tokenizer, ("no",)), priority=3, owner="me",
+        adapter="red", salt="salt", token_filter=request.token_filter,
     )  # fmt: skip
+    assert request.token_filter.min_tokens == 2 and request.token_filter.binds(9)
     assert request.stopper is not None and new().hidden == {7, *ends}
     plain, shown = parts.new_request(
         loaded, [5, 6], Sampling(ignore_eos=True, include_stop_str_in_output=True), (), 1, None
@@ -179,13 +183,13 @@ def test_a_request_holds_what_the_engine_needs(loaded):
 
 def test_forbidden_words_have_every_spelling(loaded):
     tokenizer = loaded.tokenizer
-    found = parts.bad_sequences(tokenizer, ["what", " what"])
+    found = bad_sequences(tokenizer, ["what", " what"])
     assert set(found) == {tuple(tokenizer.encode("what")), tuple(tokenizer.encode(" what"))}
-    assert parts.bad_sequences(tokenizer, [" "]) == tuple(
+    assert bad_sequences(tokenizer, [" "]) == tuple(
         sorted({tuple(tokenizer.encode(" ")), tuple(tokenizer.encode("  "))})
     )
     with pytest.raises(ConfigError, match="the word '' of bad_words has no tokens in this model's vocabulary"):
-        parts.bad_sequences(tokenizer, ["a", ""])
+        bad_sequences(tokenizer, ["a", ""])
 
 
 def test_prompts_and_continuations_are_split_where_the_prompt_ends(loaded):
@@ -203,11 +207,10 @@ def test_prompts_and_continuations_are_split_where_the_prompt_ends(loaded):
 
 
 def test_long_texts_and_conversations_are_encoded_elsewhere():
-    for prompt, settings, expected in (
-        ("x" * 2048, {}, False), ("x" * 2049, {}, True), ([user("a")], {}, True), ([1, 2], {}, False), ([], {}, False),
-        ("x", {"bad_words": ("a",) * 16}, False), ("x", {"bad_words": ("a",) * 17}, True),
+    for prompt, expected in (
+        ("x" * 2048, False), ("x" * 2049, True), ([user("a")], True), ([1, 2], False), ([], False),
     ):  # fmt: skip
-        assert parts.is_long(prompt, Sampling(**settings)) is expected
+        assert parts.is_long(prompt) is expected
 
 
 def test_a_finished_answer_is_charged_for_its_own(loaded):

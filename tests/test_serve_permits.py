@@ -10,7 +10,7 @@ import pytest
 
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.providers.local import Local
-from firsthand.providers.local_completions import bad_sequences
+from firsthand.providers.request_preparation import bad_sequences
 from served import Running, serving
 from test_serve_local import HI, ask, complete, post
 from tiny import write_model

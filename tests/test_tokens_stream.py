@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpu_time import at_most_cpu_s
-from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings, _Matcher
+from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopString, StopStrings
 from firsthand.tokens.token_bytes import byte_level_bytes, character_of_byte
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -209,15 +209,15 @@ def test_long_stop_strings_and_answers_take_linear_time(stop: str) -> None:
 
 
 def test_a_stop_string_knows_the_longest_beginning_that_each_of_its_own_ends_with() -> None:
-    assert _Matcher("aabaaac")._shorter == [0, 1, 0, 1, 2, 2, 0] and _Matcher("")._shorter == []
-    assert _Matcher("abacabad")._shorter == [0, 0, 1, 0, 1, 2, 3, 0]
+    assert StopString.of("aabaaac").shorter == (0, 1, 0, 1, 2, 2, 0) and StopString.of("").shorter == ()
+    assert StopString.of("abacabad").shorter == (0, 0, 1, 0, 1, 2, 3, 0)
     strings = ["".join(letters) for size in range(1, 8) for letters in product("ab", repeat=size)]
     strings += ["".join(letters) for letters in product("abc", repeat=5)]
     for string in strings:
         begun = [string[:end] for end in range(1, len(string) + 1)]
-        assert _Matcher(string)._shorter == [
+        assert StopString.of(string).shorter == tuple(
             max(size for size in range(len(text)) if text.endswith(string[:size])) for text in begun
-        ], string
+        ), string
 
 
 def test_a_stop_string_that_repeats_its_beginning_is_found_where_it_stands_and_nowhere_else() -> None:

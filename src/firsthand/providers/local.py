@@ -233,7 +233,8 @@ class Local:
         """Returns `n` answers; the prompt is computed once."""
         loaded = await self._ready()
         grammar = await self._grammar(loaded, sampling, tools)
-        request, new_answer = new_request(loaded, prompt, sampling, tools, n, grammar, self.chosen)
+        derived = await loaded.preparation.derived(loaded, sampling, owner=_client())
+        request, new_answer = new_request(loaded, prompt, sampling, tools, n, grammar, self.chosen, derived=derived)
         request, watch = self._watched(loaded, request)
         answers = [new_answer() for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
@@ -262,8 +263,13 @@ class Local:
         """Yields the pieces of `n` answers as they come (see `TokenModel`)."""
         loaded = (await self._ready()).with_variables(template)
         grammar = await self._grammar(loaded, sampling, tools, run)
-        make = partial(new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority, run, cache_salt)
-        request, new_answer = await asyncio.to_thread(make) if is_long(prompt, sampling) else make()
+        client = _client(run)
+        derived = await loaded.preparation.derived(loaded, sampling, owner=client)
+        make = partial(
+            new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority,
+            run or request_owner.current(), cache_salt, derived,
+        )  # fmt: skip
+        request, new_answer = await loaded.preparation.run(make, owner=client) if is_long(prompt) else make()
         request, watch = self._watched(loaded, request)
         answers = [new_answer() for _ in range(n)]
         streams = [CallStream(tools) if tools else None for _ in range(n)]
@@ -322,7 +328,7 @@ class Local:
     ) -> list[int]:
         """Returns the token ids of a prompt; PromptTooLong if they are more than the model's context."""
         loaded = (await self._ready()).with_variables(template)
-        ids = list(await asyncio.to_thread(encode, loaded, prompt, tools))
+        ids = list(await loaded.preparation.run(partial(encode, loaded, prompt, tools), owner=_client()))
         if len(ids) > loaded.context:
             raise PromptTooLong(
                 f"the prompt has {len(ids)} tokens: the model's context is {loaded.context}, so shorten it"
@@ -492,7 +498,7 @@ class Local:
     ) -> CompiledGrammar | None:
         """Returns the grammar of the answers, compiled in another thread if it is new."""
         forcing = sampling.allowed_token_ids is None and not sampling.bad_words
-        owner = (run or request_owner.current()).partition("/")[0]  # a client, whatever users it names
+        owner = _client(run)
         if (grammar := sampling.grammar) is not None:
             known = loaded.grammars.find(grammar, forcing=forcing)
             make = partial(loaded.grammars.compile, grammar, forcing=forcing, owner=owner)
@@ -503,3 +509,8 @@ class Local:
         return await loaded.grammars.in_thread(
             partial(compile_calls, loaded.grammars, tools, markup, forcing, owner=owner)
         )
+
+
+def _client(run: str = "") -> str:
+    """Whose turn the preparation of a request takes: a client, whatever users it names, or a run."""
+    return (run or request_owner.current()).partition("/")[0]

@@ -21,20 +21,19 @@ from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
 from firsthand.message import Message, Sampled, Text
 from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, Sampling, ToolSpec, Usage
+from firsthand.providers.request_preparation import DerivedSampling, Preparation, derive
 from firsthand.system import request_owner
 from firsthand.tokens.calls.call_grammar import Markup, tool_grammar
 from firsthand.tokens.grammar_cost import is_cheap
 from firsthand.tokens.incremental_decoding import StopStrings
 from firsthand.tokens.templates.chat_template import ChatTemplate
-from firsthand.tokens.tokenizer import TextRun, Tokenizer
+from firsthand.tokens.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from firsthand.engine.core.engine_thread import EngineWorker
 
 _CALLS_S = 10.0
 """Time to find the tools whose schemas can be compiled, where all together cannot."""
-_MANY = 16
-"""With more `bad_words` than this, a request is prepared in another thread."""
 _LONG = 2048
 """A text of more characters is encoded in another thread, so that it does not block the event loop."""
 
@@ -64,6 +63,7 @@ class Loaded:
     grammars: Grammars
     sources: SourceFormat | None = None
     """Of an encoder-decoder: its prompts are source texts."""
+    preparation: Preparation = field(default_factory=Preparation, compare=False)
 
     @property
     def context(self) -> int:
@@ -146,34 +146,39 @@ def new_request(
     priority: int = 0,
     run: str = "",
     salt: str = "",
+    derived: DerivedSampling | None = None,
 ) -> tuple[Request, Callable[[], AnswerInProgress]]:
-    """The engine's request, and a factory for the Answer of each sample. `run` defaults to the current request owner."""
+    """The engine's request, and a factory for the Answer of each sample.
+
+    `run` defaults to the current request owner, and `derived` is made of the sampling if it is not given.
+    """
     check_num_answers(n)  # before so many Answers are made
     tokenizer = loaded.tokenizer
     ids = _ids(prompt)
+    derived = derived or derive(loaded, sampling)
     raw = loaded.sources is None and (isinstance(prompt, str) or ids is not None)
 
     def new_stop() -> StopStrings:
         continuing = raw or sampling.grammar is not None
         return StopStrings(
             tokenizer,
-            sampling.stop,
+            derived.stop,
             skip_special=sampling.skip_special_tokens,
             continuing=continuing,
             after=sampling.min_tokens,
             include=sampling.include_stop_str_in_output,
         )
 
-    ends = (frozenset() if sampling.ignore_eos else tokenizer.eos_ids).union(sampling.stop_ids)
-    hidden = frozenset() if sampling.include_stop_str_in_output else ends
+    hidden = frozenset() if sampling.include_stop_str_in_output else derived.stop_ids
     read = encode(loaded, prompt, tools) if ids is None else ids  # type: ignore[arg-type]
     request = Request(
         prompt=read if loaded.sources is None else loaded.sources.starts,
         sampling=sampling,
         n=n,
-        stop_ids=ends,
+        stop_ids=derived.stop_ids,
         stopper=new_stop if sampling.stop else None,
-        bad_sequences=bad_sequences(tokenizer, sampling.bad_words),
+        bad_sequences=derived.bad_sequences,
+        token_filter=derived.token_filter,
         grammar=grammar,
         priority=priority,
         owner=run or request_owner.current(),
@@ -182,22 +187,6 @@ def new_request(
         source=() if loaded.sources is None else read,
     )
     return request, lambda: AnswerInProgress(new_stop(), hidden)
-
-
-def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """The tokens of words at the beginning of a text and inside it, each with and without a space before it.
-
-    ConfigError for a word that has no tokens.
-    """
-    found: dict[tuple[int, ...], None] = {}
-    for word in words:
-        bare = word.lstrip() or word
-        runs = [[TextRun(bare, False)], [TextRun(f" {bare}", False)]]
-        spelled = {tuple(tokenizer.encode_runs(run, continuing=within)) for run in runs for within in (False, True)}
-        if () in spelled:
-            raise ConfigError(f"the word {word!r} of bad_words has no tokens in this model's vocabulary: leave it out")
-        found |= dict.fromkeys(sorted(spelled))
-    return tuple(found)
 
 
 def completion(
@@ -267,10 +256,8 @@ def deltas(pieces: Sequence[str | CallDelta], index: int) -> Iterator[Delta]:
             yield Delta(piece, index=index)
 
 
-def is_long(prompt: Prompt | Sequence[int], sampling: Sampling) -> bool:
+def is_long(prompt: Prompt | Sequence[int]) -> bool:
     """Returns whether encoding the prompt may block the event loop for long; messages may, by their template."""
-    if len(sampling.bad_words) > _MANY:
-        return True
     if isinstance(prompt, str):
         return len(prompt) > _LONG
     return any(isinstance(each, Message) for each in prompt[:1])

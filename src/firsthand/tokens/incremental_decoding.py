@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -39,20 +40,42 @@ class IncrementalDetokenizer:
         return text
 
 
+@dataclass(frozen=True)
+class StopString:
+    """A stop string and its search table, which takes time in the string's length to make: one serves all answers."""
+
+    string: str
+    shorter: tuple[int, ...]
+    """For each beginning of the string the length of its longest end that is a shorter beginning."""
+
+    @classmethod
+    def of(cls, string: str) -> StopString:
+        """Returns the string with its table (Knuth, Morris and Pratt, 1977)."""
+        shorter = [0] * len(string)
+        length = 0
+        for index in range(1, len(string)):
+            while length and string[index] != string[length]:
+                length = shorter[length - 1]
+            length += string[index] == string[length]
+            shorter[index] = length
+        return cls(string, tuple(shorter))
+
+
 class StopStrings:
     """Finds the first place in an answer's text where one of the `stop` strings is complete.
 
     If several are complete at the same character, the one that begins first counts. After each `feed`, `take` returns
     the text that may be shown: no part of a stop string, nor of what could still become one. The text of the first
-    `after` tokens is not searched. With `include` the text ends after the stop string, so nothing is held back.
+    `after` tokens is not searched. With `include` the text ends after the stop string, so nothing is held back. Give
+    `StopString`s where several answers have the same ones.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], *, skip_special: bool = True,
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str | StopString], *, skip_special: bool = True,
                  continuing: bool = False, after: int = 0, include: bool = False) -> None:  # fmt: skip
         self._decoder = IncrementalDetokenizer(tokenizer, skip_special=skip_special, continuing=continuing)
         self._early = after
         self._include = include
-        self._matchers = [_Matcher(string) for string in stop if string]
+        self._matchers = [_Matcher(StopString.of(each) if isinstance(each, str) else each) for each in stop if each]
         self._waiting = ""
         self.stopped: str | None = None
         """The stop string that was found."""
@@ -101,18 +124,11 @@ class StopStrings:
 
 
 class _Matcher:
-    """Tracks how much of a string the text ends with, one character at a time (Knuth, Morris and Pratt, 1977)."""
+    """Tracks how much of a string the text ends with, one character at a time."""
 
-    def __init__(self, string: str) -> None:
-        self.string = string
+    def __init__(self, stop: StopString) -> None:
+        self.string, self._shorter = stop.string, stop.shorter
         self.matched = 0
-        self._shorter = [0] * len(string)
-        length = 0
-        for index in range(1, len(string)):
-            while length and string[index] != string[length]:
-                length = self._shorter[length - 1]
-            length += string[index] == string[length]
-            self._shorter[index] = length
 
     def step(self, character: str) -> bool:
         """Returns whether the string is complete with this character."""

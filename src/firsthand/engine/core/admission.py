@@ -17,7 +17,9 @@ def answer_sequences(
 ) -> list[Sequence]:
     """Returns one sequence for each of the request's `n` answers; the first leads the others."""
     sampling = request.sampling
-    token_filter = _token_filter(request, vocab_size)
+    token_filter = request.token_filter
+    if token_filter is None:
+        token_filter = TokenFilter.of(sampling, vocab_size, bad=request.bad_sequences, ends=request.stop_ids)
     source = Source(request.source) if request.source else None
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
     sequences = [
@@ -44,20 +46,6 @@ def answer_sequences(
     ]
     sequences[0].followers = sequences[1:]
     return sequences
-
-
-def _token_filter(request: Request, vocab_size: int) -> TokenFilter | None:
-    """Returns the request's token filter; None if it allows every token."""
-    sampling = request.sampling
-    if sampling.allowed_token_ids is None and not request.bad_sequences and not sampling.min_tokens:
-        return None
-    return TokenFilter(
-        vocab_size,
-        allowed=sampling.allowed_token_ids,
-        bad=request.bad_sequences,
-        min_tokens=sampling.min_tokens,
-        ends=request.stop_ids,
-    )
 
 
 def score_sequences(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import CompiledGrammar
+from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.engine.memory.blocks import BlockPool
 from firsthand.engine.memory.window_pool import SlidingWindowPool
 from firsthand.errors import ConfigError, ModelError, PromptTooLong
@@ -44,9 +45,15 @@ def check_request(request: Request, architecture: Architecture) -> None:
             raise ConfigError("logit_bias names a token twice: give one bias for each")
     if request.sampling.stop_ids:
         check_ids(request.sampling.stop_ids, "stop_ids", architecture)
-    if request.sampling.allowed_token_ids is not None:
-        check_ids(request.sampling.allowed_token_ids, "allowed_token_ids", architecture)
-    _check_bad_sequences(request, architecture)
+    if request.token_filter is None:
+        if request.sampling.allowed_token_ids is not None:
+            check_ids(request.sampling.allowed_token_ids, "allowed_token_ids", architecture)
+        _check_bad_sequences(request, architecture)
+    elif request.token_filter.vocab_size != architecture.vocab_size:
+        raise ConfigError(
+            f"the token_filter was made for {request.token_filter.vocab_size} tokens and the model has "
+            f"{architecture.vocab_size}: make it for this model"
+        )
     _check_grammar(request, architecture)
 
 
@@ -138,6 +145,7 @@ def _check_parts(request: Request) -> None:
         ("stop_ids", isinstance(stop_ids, frozenset | set | tuple | list), "a set of token ids"),
         ("bad_sequences", isinstance(request.bad_sequences, tuple | list), "a tuple of tuples of token ids"),
         ("stopper", stopper is None or callable(stopper), "None or a function that returns a Stopper"),
+        ("token_filter", isinstance(request.token_filter, TokenFilter | None), "None or a TokenFilter"),
         ("grammar", isinstance(grammar, CompiledGrammar | None), "None or a CompiledGrammar from Grammars"),
     ]
     for name, good, expected in checks:

@@ -59,6 +59,9 @@ class Request:
     """The text that an encoder-decoder reads; the prompt is then how the output begins. Empty for all other models."""
     taps: RequestTaps | None = None
     """Read or edit the activations of this request's tokens; it is then computed module by module."""
+    token_filter: TokenFilter | None = None
+    """The filter made of the sampling, `bad_sequences` and `stop_ids`, so that requests of the same ones share it, and none
+    of its ids are checked again; None makes it for this request."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,10 +14,11 @@ import numpy as np
 
 from firsthand.engine.decoding.constraint import WORD, bits
 from firsthand.errors import ConfigError
+from firsthand.sampling import Sampling
 
 
 class TokenFilter:
-    """The tokens that one request allows, the same for all of its answers."""
+    """The tokens that requests of the same settings allow, the same for all of their answers. Thread-safe."""
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class TokenFilter:
         ends: Iterable[int] = (),
     ):
         """`bad` are token sequences that no answer may complete; `ends` are tokens that may end it after `min_tokens`."""
+        self.vocab_size = vocab_size
         self.min_tokens = min_tokens
         self._bad: dict[tuple[int, ...], list[int]] = {}
         """The last token of each sequence, by the tokens before it."""
@@ -41,6 +43,15 @@ class TokenFilter:
         self._allowed = bits(allowed, vocab_size) & ~never
         self._going_on = self._allowed & ~bits(ends, vocab_size)
         self._ends = bits(ends, vocab_size) & ~never
+
+    @classmethod
+    def of(
+        cls, sampling: Sampling, vocab_size: int, *, bad: Iterable[Sequence[int]] = (), ends: Iterable[int] = ()
+    ) -> TokenFilter | None:
+        """The filter of these settings; None if they allow every token."""
+        if sampling.allowed_token_ids is None and not bad and not sampling.min_tokens:
+            return None
+        return cls(vocab_size, allowed=sampling.allowed_token_ids, bad=bad, min_tokens=sampling.min_tokens, ends=ends)
 
     def binds(self, num_answer: int) -> bool:
         """Returns whether any token is forbidden after `num_answer` tokens."""

@@ -1,7 +1,8 @@
 """A streaming reader of one value in JSON, near-JSON or Python syntax; the output is strict JSON.
 
 Accepted besides JSON: single and triple quotes, raw line ends in strings, unknown escapes, `True`, `None`, numbers such
-as `1_000` and `.5`, keys without quotes, tuples, trailing commas, a call's keyword arguments. Ambiguous input is an
+as `1_000` and `.5`, keys without quotes, tuples, brackets around a value, trailing commas, a call's keyword arguments,
+and in a call Python's escapes. Ambiguous input is an
 error: unquoted words, a missing comma, NaN. The result does not depend on how the text is cut. Each character is
 visited a bounded number of times, and nesting is limited to `MAX_DEPTH`.
 """
@@ -11,7 +12,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
+import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 MAX_DEPTH = 64
@@ -22,6 +26,9 @@ _BLANK = re.compile(r"\s*")
 _WORD = re.compile(r"[\w.+\-]+")
 _KEY = re.compile(r"[^\W\d][\w\-]*")
 _PLAIN = re.compile(r"[^\"'\\\x00-\x1f]+")
+_OCTAL = re.compile(r"[0-7]{1,3}")
+_NAMED = re.compile(r"\{([A-Za-z0-9 -]{1,128})\}")
+_NAMING = re.compile(r"(?:\{[A-Za-z0-9 -]{0,128})?")
 _HEX = re.compile(r"[0-9a-fA-F]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _OTHER_NUMBER = re.compile(r"[+-]?(?:[1-9][0-9_]*|0)?(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
@@ -51,6 +58,10 @@ class _Frame:
         self.is_object = is_object
         self.is_call = is_call
         self.count = 0
+        self.held: list[JsonPiece] | None = None
+        """Of a bracket `(` until its first comma: the pieces of its entry, which is the value itself if no comma comes."""
+        self.comma = ""
+        """Of such a bracket: the comma before it."""
 
 
 class Reader:
@@ -69,6 +80,7 @@ class Reader:
         self._is_key = False
         self._pieces: list[str] = []
         self._named = False
+        self._is_python = call
         if call:
             self._open("(", is_call=True)
 
@@ -120,6 +132,8 @@ class Reader:
         if character == ",":
             if self._expected != "after":
                 return self._wrong(at)
+            if self._frames[-1].held is not None:
+                self._begin_tuple()
             self._expected = "next"
             return at + 1
         if character in ":=":
@@ -183,7 +197,7 @@ class Reader:
                 pieces.append(character if character == "'" else json.dumps(character)[1:-1])
                 at += 1
         if pieces and not self._is_key:
-            self.steps.append(JsonPiece("more", len(self._frames), "".join(pieces)))
+            self._emit("more", "".join(pieces))
             pieces.clear()
         return at
 
@@ -193,7 +207,7 @@ class Reader:
         if self._is_key:
             self._key(json.loads(f'"{body}"'))
         else:
-            self.steps.append(JsonPiece("more", len(self._frames), f'{body}"'))
+            self._emit("more", f'{body}"')
             self._ended()
 
     def _escape(self, text: str, at: int, final: bool) -> int:
@@ -216,8 +230,39 @@ class Reader:
         elif kind in "'\n":  # Python's escaped quote and line continuation
             self._pieces.append("'" if kind == "'" else "")
             return at + 2
+        elif self._is_python and (after := self._python_escape(text, at + 1, final)) != at + 1:
+            return max(after, at)
         self._pieces.append("\\\\")
         return at + 1
+
+    def _python_escape(self, text: str, at: int, final: bool) -> int:
+        """Returns the place after an escape that only Python knows, without its backslash; `at` if it is none, 0 if more
+        text is needed."""
+        kind, value = text[at], ""
+        if kind in "av":
+            value, at = "\a" if kind == "a" else "\v", at + 1
+        elif octal := _OCTAL.match(text, at):
+            if octal.end() == len(text) and len(octal[0]) < 3 and not final:
+                return 0
+            value, at = chr(int(octal[0], 8)), octal.end()
+        elif kind == "U":
+            digits = _HEX.match(text, at + 1, at + 9)
+            found = digits[0] if digits else ""
+            if len(found) < 8 and at + 1 + len(found) == len(text) and not final:
+                return 0
+            if len(found) == 8 and int(found, 16) <= sys.maxunicode:
+                value, at = chr(int(found, 16)), at + 9
+        elif kind == "N":
+            naming = _NAMING.match(text, at + 1)
+            assert naming is not None
+            if naming.end() == len(text) and not final:
+                return 0
+            if named := _NAMED.match(text, at + 1):
+                with suppress(KeyError):
+                    value, at = unicodedata.lookup(named[1]), named.end()
+        if value:
+            self._pieces.append(json.dumps(value)[1:-1])
+        return at
 
     # -- grammar --
 
@@ -250,31 +295,62 @@ class Reader:
         comma = ", " if frame.count else ""
         frame.count += 1
         self._expected = "colon"
-        self.steps.append(JsonPiece("key", len(self._frames), f"{comma}{json.dumps(key, ensure_ascii=False)}: ", key))
+        self._emit("key", f"{comma}{json.dumps(key, ensure_ascii=False)}: ", key)
 
     def _begin(self, text: str) -> None:
-        comma = ""
-        if self._frames and not self._frames[-1].is_object:
-            comma = ", " if self._frames[-1].count else ""
-            self._frames[-1].count += 1
-        self.steps.append(JsonPiece("begin", len(self._frames), comma + text))
+        self._emit("begin", self._comma() + text)
+
+    def _comma(self) -> str:
+        """Count an entry of a list; returns what stands before it."""
+        if not self._frames or self._frames[-1].is_object:
+            return ""
+        self._frames[-1].count += 1
+        return ", " if self._frames[-1].count > 1 else ""
+
+    def _emit(self, kind: Literal["key", "begin", "more", "end"], text: str, key: str = "") -> None:
+        self._put([JsonPiece(kind, len(self._frames), text, key)])
+
+    def _put(self, pieces: Sequence[JsonPiece]) -> None:
+        """Add pieces to those of the innermost bracket that holds its own back, or to the parsed ones."""
+        held = next((frame.held for frame in reversed(self._frames) if frame.held is not None), self.steps)
+        held.extend(pieces)
 
     def _open(self, bracket: str, *, is_call: bool = False) -> bool:
         if len(self._frames) >= MAX_DEPTH:
             return False
         is_object = is_call or bracket == "{"
-        self._begin("{" if is_object else "[")
-        self._frames.append(_Frame(_CLOSINGS[bracket], is_object, is_call))
+        frame = _Frame(_CLOSINGS[bracket], is_object, is_call)
+        if bracket == "(" and not is_call:
+            frame.comma, frame.held = self._comma(), []
+        else:
+            self._begin("{" if is_object else "[")
+        self._frames.append(frame)
         self._expected = "first"
         return True
 
     def _closed(self) -> None:
+        if self._frames[-1].held == []:
+            self._begin_tuple()
         frame = self._frames.pop()
-        self.steps.append(JsonPiece("more", len(self._frames), "}" if frame.is_object else "]"))
-        self._ended()
+        if frame.held is None:
+            self._emit("more", "}" if frame.is_object else "]")
+            self._ended()
+            return
+        first, *others = [piece._replace(depth=piece.depth - 1) for piece in frame.held]
+        self._put([first._replace(json=frame.comma + first.json), *others])  # one value, and no tuple
+        self._expected = "after"
+        self.done = not self._frames
+
+    def _begin_tuple(self) -> None:
+        """Begin the list that the innermost bracket is, with the pieces that were held back."""
+        frame = self._frames.pop()
+        held, frame.held = frame.held or [], None
+        self._emit("begin", f"{frame.comma}[")
+        self._frames.append(frame)
+        self._put(held)
 
     def _ended(self) -> None:
-        self.steps.append(JsonPiece("end", len(self._frames), ""))
+        self._emit("end", "")
         self._expected = "after"
         self.done = not self._frames
 

@@ -1,0 +1,182 @@
+"""Prepares requests of a local model in threads that its clients share fairly.
+
+All that follows from sampling settings alone (tables of stop strings, tokens of `bad_words`, masks of allowed tokens) is
+derived once for all prompts and answers that share one Sampling object, piece by piece, so that others have their turn
+between two pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from firsthand.embed.fair_pool import FairPool
+from firsthand.engine.core.request_checks import check_ids
+from firsthand.engine.decoding.token_filter import TokenFilter
+from firsthand.errors import ConfigError
+from firsthand.model import Sampling
+from firsthand.tokens.incremental_decoding import StopString
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
+
+if TYPE_CHECKING:
+    from firsthand.engine.core.engine_thread import EngineWorker
+
+THREADS = 4
+SMALL = 2048
+"""Settings of at most this many characters and ids are derived at once: a turn in a thread would take longer."""
+PIECE = 8192
+"""Characters of stop strings or `bad_words` that one piece of work takes, some 50 ms."""
+T = TypeVar("T")
+
+
+class LoadedModel(Protocol):
+    """The parts of a loaded model that settings are derived for."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def worker(self) -> EngineWorker: ...
+
+
+@dataclass(frozen=True, eq=False)
+class DerivedSampling:
+    """All that requests need of their sampling settings besides these, the same for any prompt and answer."""
+
+    stop: tuple[StopString, ...]
+    stop_ids: frozenset[int]
+    """The tokens that end an answer."""
+    bad_sequences: tuple[tuple[int, ...], ...]
+    token_filter: TokenFilter | None
+    """None if every token is allowed."""
+
+
+class Preparation:
+    """The threads of one loaded model, and what was derived of settings in use. Thread-safe, for any number of event
+    loops."""
+
+    def __init__(self) -> None:
+        self._pool = FairPool(THREADS, name="firsthand-prepare")
+        self._lock = threading.Lock()
+        self._derived: dict[int, tuple[weakref.ref[Sampling], Future[DerivedSampling]]] = {}
+        """By the id of a Sampling, while that exists: to compare its ids would take as long as to use them."""
+
+    async def run(self, work: Callable[[], T], *, owner: str) -> T:
+        """Returns the result of some work, done in a thread when its owner has a turn."""
+        return await asyncio.wrap_future(self._pool.submit(work, owner=owner))
+
+    async def derived(self, loaded: LoadedModel, sampling: Sampling, *, owner: str) -> DerivedSampling:
+        """Returns what follows from the settings for this model; large ones are derived in turns of `owner`.
+
+        ConfigError for a word of `bad_words` without tokens, ModelError for ids outside the vocabulary.
+        """
+        with self._lock:
+            known = self._derived.get(id(sampling))
+            if known is None:
+                made: Future[DerivedSampling] = Future()
+                gone = partial(_forget, self._derived, id(sampling))
+                known = self._derived[id(sampling)] = (weakref.ref(sampling, gone), made)
+                if size(sampling) > SMALL:
+                    self._pool.submit(partial(self._go_on, _derive(loaded, sampling), made, owner), owner=owner)
+                else:
+                    _finish(_derive(loaded, sampling), made)
+        future = known[1]
+        if future.done():
+            return future.result()
+        return await asyncio.shield(asyncio.wrap_future(future))  # others wait for it too
+
+    def _go_on(self, pieces: _Pieces, made: Future[DerivedSampling], owner: str) -> None:
+        """Do one piece, and queue the next."""
+        try:
+            next(pieces)
+            self._pool.submit(partial(self._go_on, pieces, made, owner), owner=owner)
+        except StopIteration as end:
+            made.set_result(end.value)
+        except BaseException as error:
+            made.set_exception(error)
+
+
+_Pieces = Generator[None, None, DerivedSampling]
+
+
+def derive(loaded: LoadedModel, sampling: Sampling) -> DerivedSampling:
+    """Returns what follows from the settings for this model, at once. Raises what `Preparation.derived` raises."""
+    made: Future[DerivedSampling] = Future()
+    _finish(_derive(loaded, sampling), made)
+    return made.result()
+
+
+def size(sampling: Sampling) -> int:
+    """The number of characters and ids in settings that take time to derive."""
+    return sum(map(len, (*sampling.stop, *sampling.bad_words))) + len(sampling.allowed_token_ids or ())
+
+
+def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The tokens of words at the beginning of a text and inside it, each with and without a space before it.
+
+    ConfigError for a word that has no tokens.
+    """
+    return tuple(dict.fromkeys(spelled for word in words for spelled in _spellings(tokenizer, word)))
+
+
+def _spellings(tokenizer: Tokenizer, word: str) -> list[tuple[int, ...]]:
+    bare = word.lstrip() or word
+    runs = [[TextRun(bare, False)], [TextRun(f" {bare}", False)]]
+    spelled = {tuple(tokenizer.encode_runs(run, continuing=within)) for run in runs for within in (False, True)}
+    if () in spelled:
+        raise ConfigError(f"the word {word!r} of bad_words has no tokens in this model's vocabulary: leave it out")
+    return sorted(spelled)
+
+
+def _derive(loaded: LoadedModel, sampling: Sampling) -> _Pieces:
+    """Yields between two pieces of work, and returns all."""
+    stop = []
+    for strings in _pieces(sampling.stop):
+        stop += [StopString.of(string) for string in strings]
+        yield
+    bad: dict[tuple[int, ...], None] = {}
+    for words in _pieces(sampling.bad_words):
+        bad |= dict.fromkeys(bad_sequences(loaded.tokenizer, words))
+        yield
+    ends = (frozenset() if sampling.ignore_eos else loaded.tokenizer.eos_ids).union(sampling.stop_ids)
+    allowed = None
+    if bad or sampling.allowed_token_ids is not None or sampling.min_tokens:
+        architecture = loaded.worker.engine.architecture
+        if sampling.allowed_token_ids is not None:
+            check_ids(sampling.allowed_token_ids, "allowed_token_ids", architecture)
+            yield
+        allowed = TokenFilter.of(sampling, architecture.vocab_size, bad=bad, ends=ends)
+    return DerivedSampling(tuple(stop), ends, tuple(bad), allowed)
+
+
+def _pieces(texts: Sequence[str]) -> Generator[list[str], None, None]:
+    """The texts in lists of about `PIECE` characters."""
+    piece: list[str] = []
+    num_chars = 0
+    for text in texts:
+        piece.append(text)
+        num_chars += len(text)
+        if num_chars >= PIECE:
+            yield piece
+            piece, num_chars = [], 0
+    if piece:
+        yield piece
+
+
+def _finish(pieces: _Pieces, made: Future[DerivedSampling]) -> None:
+    try:
+        while True:
+            next(pieces)
+    except StopIteration as end:
+        made.set_result(end.value)
+    except Exception as error:
+        made.set_exception(error)
+
+
+def _forget(derived: dict[int, tuple[weakref.ref[Sampling], Future[DerivedSampling]]], key: int, _: object) -> None:
+    derived.pop(key, None)
