@@ -55,12 +55,16 @@ class BoardColumn:
 
         Models that were scored item by item are paired by item; others are independent of all.
         """
-        cells = [replace(self.cells[name], lower_is_better=self.lower_is_better) for name in models]
+        here, rows = self._with_items(models)
+        with_items = set(here)
+        lower = [
+            self.lower_is_better and i not in with_items for i in range(len(models))
+        ]  # items show their own bounds
+        cells = [replace(self.cells[name], lower_is_better=each) for name, each in zip(models, lower, strict=True)]
         errors = np.array([each.standard_error for each in cells])
         covariance: Floats = np.diag(errors**2)
         if self.items is None:
             return covariance
-        here, rows = self._with_items(models)
         if here:
             found = self.items.covariance(rows) * self.factor**2
             diagonal = np.diag(covariance)[here]
