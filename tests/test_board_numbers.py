@@ -347,7 +347,7 @@ def test_the_table_of_a_benchmark_where_less_is_better_has_the_lowest_first() ->
     )
     assert zero.low == 0.0 < zero.high and ninety.parts == {"n": 100.0, "USD each": 0.5, "s each": 2.0}
     assert ten.parts == {"n": 100.0} and section.lines[0].cells == {
-        "b": replace(results[2], lower_is_better=True, metric="ece")
+        "b": replace(results[2], lower_is_better=True, metric="error rate")
     }
     assert made(results).sections[0].lines[0].model == "a" and made(results).sections[0].score == "score"
     wide = make_board(ResultSet.of(results), BoardSpec(), confidence=0.5).sections[0].lines[1]

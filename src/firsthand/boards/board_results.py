@@ -34,8 +34,8 @@ _MANY_UNITS = 200
 """Units that differ, beyond which the chance that all their signs agree is below any level."""
 _WORD = re.compile(r"[a-z0-9]+")
 _UNBOUNDED = frozenset(
-    ["perplexity", "ppl", "bits", "bpb", "bpc", "loss", "nll", "logprob", "logprobs", "loglikelihood"]
-    + ["mse", "rmse", "mae", "squared", "absolute", "wer", "cer", "ter", "word", "character"]
+    {"perplexity", "ppl", "bits", "bpb", "bpc", "loss", "nll", "logprob", "logprobs", "loglikelihood"}
+    | {"mse", "rmse", "mae", "squared", "absolute", "wer", "cer", "ter", "word", "character"}
 )
 """Words in the names of metrics whose value for an item may lie beyond 1, in small letters."""
 _CORRELATIONS = frozenset(
