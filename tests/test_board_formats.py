@@ -101,15 +101,15 @@ def test_inspect_every_field() -> None:
     protocol = 'Inspect, task version 3, {"a": 2, "b": 1}'
     about = BoardResult("m/one", "quiz", 0.0, protocol, when="2025-01-01T00:00:00+00:00", source="f", run="r9", commit="c0",
                         data_hash="data")  # fmt: skip
-    choice, other = inspect_results(body, "f")
+    choice, other = inspect_results(body, "f", [])
     assert isinstance(choice, ItemScores) and isinstance(other, ItemScores)
     assert plain(choice) == (ColumnKey("quiz", protocol, "choice"), ("m/one",), ("1", "2", "3", "5"),
                              [[0.75, 0.0, 1.0, 0.0]], (about,))  # fmt: skip
     assert plain(other)[:4] == (ColumnKey("quiz", protocol, "other"), ("m/one",), ("1",), [[0.5]])
-    [stated] = inspect_results({**body, "samples": []}, "f")
+    [stated] = inspect_results({**body, "samples": []}, "f", [])
     assert stated == BoardResult(**vars(about) | {"value": 0.5, "metric": "choice/accuracy", "error": 0.25, "n": 4})
     with pytest.raises(DataError, match=r"f: the log ended with the status None: only finished"):
-        list(inspect_results({"eval": body["eval"]}, "f"))
+        list(inspect_results({"eval": body["eval"]}, "f", []))
     raw = BytesIO()
     with zipfile.ZipFile(raw, "w") as archive:
         archive.writestr("header.json", json.dumps({**body, "samples": None}))
@@ -252,7 +252,7 @@ def test_helm_every_field(tmp_path: Path) -> None:
         stat("latency", 9),
     ]
     assert list(helm_run_results(spec, stats, "f")) == [
-        BoardResult("org/m", "mmlu:subject=law", 0.6, "HELM, joint, 5-shot", "quasi_exact_match", n=100, source="f",
+        BoardResult("org/m", "mmlu:subject=law", 0.6, "HELM, joint, 5-shot", "quasi_exact_match", n=0, source="f",
                     run="mmlu:subject=law,model=org_m,model_deployment=x"),
     ]  # fmt: skip
     assert next(helm_run_results({"name": "boolq:model=x"}, stats, "f")).benchmark == "boolq"

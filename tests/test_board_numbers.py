@@ -87,7 +87,7 @@ def test_the_largest_difference_of_equal_models() -> None:
 
 
 def test_the_error_of_a_result_is_stated_or_that_of_a_share() -> None:
-    assert stated("m", "b", 0.5, error=0.0, n=10).standard_error == 0.0
+    assert stated("m", "b", 0.5, error=0.2, n=10).standard_error == 0.2
     share = (1.0 * 10 + 2) / 14
     assert stated("m", "b", 1.0, n=10).standard_error == pytest.approx(math.sqrt(share * (1 - share) / 14))
     assert math.isnan(stated("m", "b", 1.5, n=10).standard_error) and math.isnan(stated("m", "b", 0.5).standard_error)
@@ -330,9 +330,9 @@ def test_the_table_of_a_benchmark_where_less_is_better_has_the_lowest_first() ->
         stated("c", "b", 0.1, n=100),
         stated("d", "b", 0.0, n=20),
     ]
-    board = made([replace(each, lower_is_better=True, metric="ece") for each in results])
+    board = made([replace(each, lower_is_better=True, metric="error rate") for each in results])
     [section] = board.sections
-    assert (section.title, section.score) == ("b", "ece")
+    assert (section.title, section.score) == ("b", "error rate")
     assert [(line.model, line.rank_low, line.rank_high) for line in section.lines] == [
         ("d", 1, 2),
         ("c", 1, 2),
@@ -347,7 +347,7 @@ def test_the_table_of_a_benchmark_where_less_is_better_has_the_lowest_first() ->
     )
     assert zero.low == 0.0 < zero.high and ninety.parts == {"n": 100.0, "USD each": 0.5, "s each": 2.0}
     assert ten.parts == {"n": 100.0} and section.lines[0].cells == {
-        "b": replace(results[2], lower_is_better=True, metric="ece")
+        "b": replace(results[2], lower_is_better=True, metric="error rate")
     }
     assert made(results).sections[0].lines[0].model == "a" and made(results).sections[0].score == "score"
     wide = make_board(ResultSet.of(results), BoardSpec(), confidence=0.5).sections[0].lines[1]

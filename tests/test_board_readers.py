@@ -200,12 +200,12 @@ def test_logs_of_inspect_without_samples_or_parts() -> None:
         },
     }  # fmt: skip
     protocol = "Inspect, task version None"
-    assert list(inspect_results(body, "f")) == [
+    assert list(inspect_results(body, "f", [])) == [
         BoardResult("m", "quiz", value, protocol, f"{name}", error, 7, source="f")
         for name, value, error in (("a/mean", 0.5, None), ("a/std", 2.0, None), ("b/max", 1.0, 0.0))
     ]
-    assert list(inspect_results({**body, "results": None}, "f")) == []
-    assert refusal(inspect_results({**body, "status": "started"}, "f")) == (
+    assert list(inspect_results({**body, "results": None}, "f", [])) == []
+    assert refusal(inspect_results({**body, "status": "started"}, "f", [])) == (
         "f: the log ended with the status 'started': only finished evaluations count"
     )
 

@@ -5,17 +5,19 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from firsthand.boards.board_results import BoardResult, ColumnKey, Floats, ItemScores, ResultSet
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec
 from firsthand.errors import ConfigError, DataError
 from firsthand.system.plurals import count_of
 
+Places = NDArray[np.int64]
 MAX_MODELS = 10_000
 """Ranks compare all pairs of models, in tables of this many by as many."""
 MAX_COLUMNS = 2_000
@@ -53,11 +55,16 @@ class BoardColumn:
 
         Models that were scored item by item are paired by item; others are independent of all.
         """
-        errors = np.array([self.cells[name].standard_error for name in models])
+        here, rows = self._with_items(models)
+        with_items = set(here)
+        lower = [
+            self.lower_is_better and i not in with_items for i in range(len(models))
+        ]  # items show their own bounds
+        cells = [replace(self.cells[name], lower_is_better=each) for name, each in zip(models, lower, strict=True)]
+        errors = np.array([each.standard_error for each in cells])
         covariance: Floats = np.diag(errors**2)
         if self.items is None:
             return covariance
-        here, rows = self._with_items(models)
         if here:
             found = self.items.covariance(rows) * self.factor**2
             diagonal = np.diag(covariance)[here]
@@ -65,6 +72,35 @@ class BoardColumn:
             empty = np.diag(found) <= 0  # all items alike: the error of a share of so many items
             covariance[np.array(here)[empty], np.array(here)[empty]] = diagonal[empty]
         return covariance
+
+    def degrees(self, models: list[str]) -> Floats:
+        """Shape (M): the degrees of freedom of each model's error; infinite where the number of items is not known."""
+        degrees = np.array([self.cells[name].n - 1.0 if self.cells[name].n else np.inf for name in models])
+        here, rows = self._with_items(models)
+        if self.items is not None and here:
+            degrees[here] = self.items.units()[rows] - 1.0
+        return degrees
+
+    def p_bounds(self, models: list[str]) -> Callable[[Places, Places], Floats]:
+        """The least p-values that items allow pairs of these models, by their places; 0 for one without item scores."""
+        here, rows = self._with_items(models)
+        own = np.full(len(models), -1)
+        own[here] = rows
+
+        def bounds(first: Places, second: Places) -> Floats:
+            a, b = own[first], own[second]
+            found = np.zeros((len(a), len(b)))
+            if self.items is not None and (a >= 0).any() and (b >= 0).any():
+                found[np.ix_(a >= 0, b >= 0)] = self.items.p_bounds(a[a >= 0].tolist(), b[b >= 0].tolist())
+            return found
+
+        return bounds
+
+    def right_or_wrong(self, models: list[str]) -> set[str]:
+        """Those of the models whose item scores are all 0 or 1 on the column's scale, no two items in one cluster."""
+        here, rows = self._with_items(models)
+        plain = self.items.right_or_wrong(1 / self.factor) if self.items is not None else ()
+        return {models[i] for i, row in zip(here, rows, strict=True) if plain[row]}
 
     def lacking(self) -> dict[str, int]:
         """Model -> the number of items that others have and it has not, for the models that lack any."""
@@ -157,10 +193,23 @@ def board_columns(
                 for model, each in cells.items()
             }
             columns.append(BoardColumn(label, key, entry, scaled, items.get(key), 1 / scale))
+            said += _directions(columns[-1])
     if others:
         named = ", ".join(sorted(others)[:5]) + (" ..." if len(others) > 5 else "")
         said.append(f"{count_of(len(others), 'benchmark')} of the results are not of this board: {named}.")
     return columns, said
+
+
+def _directions(column: BoardColumn) -> list[str]:
+    """A sentence if the results disagree whether lower is better and the definition does not say it."""
+    lower = [name for name, each in column.cells.items() if each.lower_is_better]
+    if column.entry.lower_is_better is not None or len(lower) in (0, len(column.cells)):
+        return []
+    return [
+        f"Lower is better on {column.name} by {count_of(len(lower), 'result')}, {lower[0]} for example, and not by "
+        f"the other {len(column.cells) - len(lower):,}: it is taken as lower for all; correct the source, or state "
+        "lower_is_better in the board's definition."
+    ]
 
 
 def _label(key: ColumnKey, keys: list[ColumnKey]) -> str:
@@ -195,11 +244,15 @@ def _scale(name: str, entry: BenchmarkEntry, cells: Mapping[str, BoardResult], *
     if largest <= 1:
         return 1.0, said
     small = [each for each in cells.values() if 0 < each.value <= 1]
-    if largest <= 100 and not small:
+    lower = (
+        any(each.lower_is_better for each in cells.values()) if entry.lower_is_better is None else entry.lower_is_better
+    )
+    may_be_percent = all(replace(each, lower_is_better=lower).is_bounded for each in cells.values())
+    if largest <= 100 and not small and may_be_percent:
         return 100.0, said
-    if not must_know and not small:
+    if not must_know and (not small or not may_be_percent):
         return 1.0, said
-    if small and largest <= 100:
+    if small and largest <= 100 and may_be_percent:
         big = max(cells.values(), key=lambda each: each.value)
         raise DataError(
             f"{name} mixes percents and fractions, or has a percent below 1: {small[0].model} has {small[0].value:g} and "

@@ -9,14 +9,16 @@ A number is `verified` if it was computed here from scores of single items (a ru
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betainc
 
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -28,6 +30,30 @@ MAX_CELLS = 20_000_000
 """Models times items of one column. Files of two small parts each, joined, could make it gigabytes."""
 MAX_ALL_CELLS = 100_000_000
 """Models times items of all columns together: 400 MB, and twice that where their covariances are wanted."""
+_MANY_UNITS = 200
+"""Units that differ, beyond which the chance that all their signs agree is below any level."""
+_WORD = re.compile(r"[a-z0-9]+")
+_UNBOUNDED = frozenset(
+    {"perplexity", "ppl", "bits", "bpb", "bpc", "loss", "nll", "logprob", "logprobs", "loglikelihood"}
+    | {"mse", "rmse", "mae", "squared", "absolute", "wer", "cer", "ter", "word", "character"}
+)
+"""Words in the names of metrics whose value for an item may lie beyond 1, in small letters."""
+_CORRELATIONS = frozenset(
+    [
+        "correlation",
+        "corr",
+        "mcc",
+        "matthews",
+        "pearson",
+        "pearsonr",
+        "spearman",
+        "spearmanr",
+        "kendall",
+        "kendalltau",
+        "r2",
+    ]
+)
+"""Words in the names of metrics that are no means over items."""
 _AGREE = 0.001 + 1e-12
 """Two numbers of one cell that differ by no more agree: 0.1 points, and what floats add to it."""
 
@@ -80,13 +106,28 @@ class BoardResult:
 
     @property
     def standard_error(self) -> float:
-        """The standard error: as stated, or of a share of `n` items by Agresti and Coull; NaN if neither is known."""
-        if self.error is not None:
+        """The standard error: as stated, or of a share of `n` items by Agresti and Coull; NaN if neither is known.
+
+        A stated 0 says that all items were alike, and not that the number is certain, so it is that of a share too.
+        """
+        if self.error:
             return self.error
-        if self.n > 0 and 0 <= self.value <= 1:
+        if self.n > 0 and 0 <= self.value <= 1 and self.may_be_share:
             share = (self.value * self.n + 2) / (self.n + 4)
             return math.sqrt(share * (1 - share) / (self.n + 4))
         return math.nan
+
+    @property
+    def is_bounded(self) -> bool:
+        """True unless the metric's name or its direction says that an item's score may lie beyond 1."""
+        words = set(_WORD.findall(f"{self.metric or self.benchmark}".casefold()))
+        return words.isdisjoint(_UNBOUNDED) and (not self.lower_is_better or "error" in words)
+
+    @property
+    def may_be_share(self) -> bool:
+        """True if it may be a mean over items of scores from 0 to 1, whose variance is that of a share at most."""
+        words = set(_WORD.findall(f"{self.metric or self.benchmark}".casefold()))
+        return self.is_bounded and words.isdisjoint(_CORRELATIONS)
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -183,17 +224,62 @@ class ItemScores:
         lost: Floats = np.where((own == 0) & (own.T == 0), 0.0, means[:, None] - means[None, :] - least)
         return lost
 
+    def p_bounds(self, rows: Sequence[int], others: Sequence[int]) -> Floats:
+        """Shape (rows, others): the least two-sided p-value of no difference that each pair's items allow, however few.
+
+        Where all scores are one of two values, as right and wrong, it is that of McNemar's exact test. Else it is that of
+        signs that flip by chance and all agree, 2 to the power of 1 - d for the d units in which the two models differ.
+        """
+        if self._is_two_valued:
+            right, wrong = self.scores == np.nanmax(self.scores), self.scores == np.nanmin(self.scores)
+            ours, theirs = (right[rows], wrong[rows]), (right[others], wrong[others])
+            wins = ours[0].astype(np.float32) @ theirs[1].astype(np.float32).T
+            losses = ours[1].astype(np.float32) @ theirs[0].astype(np.float32).T
+            exact: Floats = 2 * betainc(np.maximum(wins, losses), np.minimum(wins, losses) + 1.0, 0.5)
+            return np.where(wins == losses, 1.0, np.minimum(exact, 1.0))
+        sums = self._by_unit(np.nan_to_num(self.scores))
+        differ = np.zeros((len(rows), len(others)), np.int64)
+        step = max(1, MAX_CELLS // max(differ.size, 1))
+        for start in range(0, sums.shape[1], step):
+            part = sums[:, start : start + step]
+            differ += (part[rows][:, None, :] != part[others][None, :, :]).sum(2)
+            if differ.min() >= _MANY_UNITS:
+                break
+        bounds: Floats = np.minimum(1.0, 2.0 ** (1.0 - np.minimum(differ, _MANY_UNITS)))
+        return bounds
+
+    def units(self) -> NDArray[np.int64]:
+        """Shape (M): the items, or clusters of items, on which each model has a score."""
+        counts: NDArray[np.int64] = (self._by_unit(np.isfinite(self.scores).astype(np.int64)) > 0).sum(1)
+        return counts
+
+    def right_or_wrong(self, perfect: float) -> NDArray[np.bool_]:
+        """Shape (M): true for models whose scores are all 0 or `perfect`, where no two items share a cluster."""
+        plain = np.isnan(self.scores) | (self.scores == 0) | (self.scores == np.float32(perfect))
+        alone: NDArray[np.bool_] = plain.all(1) & (len(set(self.clusters)) == len(self.clusters))
+        return alone
+
+    @cached_property
+    def _is_two_valued(self) -> bool:
+        extremes = np.nanmin(self.scores), np.nanmax(self.scores)
+        alone = len(set(self.clusters)) == len(self.clusters)
+        return alone and bool((np.isnan(self.scores) | np.isin(self.scores, extremes)).all())
+
+    def _by_unit(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Shape (M, units): the values of shape (M, T) added up by cluster; as they are if no item has one."""
+        if not self.clusters:
+            return values
+        _, places = np.unique(np.array(self.clusters), return_inverse=True)
+        order = np.argsort(places, kind="stable")
+        starts = np.flatnonzero(np.diff(places[order], prepend=-1))
+        return np.add.reduceat(values[:, order], starts, axis=1)
+
     @cached_property
     def _centred(self) -> Floats:
         """Shape (M, units): sums of centred scores of each unit, scaled so that their products are covariances."""
         found = np.isfinite(self.scores)
         counts = np.maximum(found.sum(1), 1)
-        centred = np.where(found, self.scores - self.means()[:, None], 0)
-        if self.clusters:
-            _, places = np.unique(np.array(self.clusters), return_inverse=True)
-            order = np.argsort(places, kind="stable")
-            starts = np.flatnonzero(np.diff(places[order], prepend=-1))
-            centred = np.add.reduceat(centred[:, order], starts, axis=1)
+        centred = self._by_unit(np.where(found, self.scores - self.means()[:, None], 0))
         units = centred.shape[1]
         factor = np.sqrt(units / (units - 1)) if units > 1 else np.nan
         scaled: Floats = centred * (factor / counts[:, None])

@@ -24,8 +24,8 @@ from firsthand.boards.missing_items import remarks_on_items, slack_of_scores, sl
 from firsthand.boards.random_orders import largest_of_equal_models
 from firsthand.errors import ConfigError
 from firsthand.message import Json
-from firsthand.stats.intervals import CONFIDENCE, finite
-from firsthand.stats.joint_ranks import rank_ranges
+from firsthand.stats.intervals import CONFIDENCE, finite, proportion_interval
+from firsthand.stats.joint_ranks import PBounds, rank_ranges
 from firsthand.system.plurals import count_of
 
 
@@ -241,8 +241,23 @@ def _weighted(
         for part, mean in zip(parts, values_MC[:, here] @ within, strict=True):
             part[category] = float(mean)
     slack = slack_of_scores(counted, factors, models)
-    lines = _lines(models, scores, covariance, math.inf, confidence, parts, slack=slack)
+    lines = _lines(
+        models, scores, covariance, _weighted_degrees(counted, factors, models), confidence, parts, slack=slack
+    )
     return "score", _within_shares(lines) if all(map(_is_share, counted)) else lines
+
+
+def _weighted_degrees(columns: Sequence[BoardColumn], factors: Sequence[float], models: list[str]) -> Floats:
+    """Shape (M): the degrees of freedom of weighted sums of columns (Welch, 1947, and Satterthwaite, 1946)."""
+    total, over = np.zeros(len(models)), np.zeros(len(models))
+    for column, factor in zip(columns, factors, strict=True):
+        if factor:
+            variance = factor**2 * np.diag(column.covariance(models))
+            total += variance
+            over += variance**2 / np.maximum(column.degrees(models), 1e-9)
+    degrees: Floats = np.full(len(models), np.inf)
+    np.divide(total**2, over, out=degrees, where=over > 0)
+    return degrees
 
 
 def column_weights(counted: Sequence[BoardColumn], spec: BoardSpec) -> Floats:
@@ -353,20 +368,23 @@ def _lines(
     models: list[str],
     scores: Floats,
     covariance: Floats,
-    degrees: float,
+    degrees: float | Floats,
     confidence: float,
     parts: Sequence[Mapping[str, float]],
     critical: float | None = None,
     slack: Floats | None = None,
+    p_bounds: PBounds | None = None,
 ) -> list[BoardLine]:
-    """The models from best to worst, with intervals and shared ranks."""
+    """The models from best to worst, with intervals, normal where degrees are a model's own, and shared ranks."""
     errors = np.sqrt(np.clip(np.diag(covariance), 0, None))
     tail = (1 + confidence) / 2
-    reach = (
-        float(ndtri(tail)) if not math.isfinite(degrees) else float(stdtrit(degrees, tail)) if degrees > 0 else math.nan
+    reach, known = float(ndtri(tail)), degrees
+    if not isinstance(degrees, np.ndarray):
+        reach = float(stdtrit(degrees, tail)) if degrees > 0 else math.nan
+        known = degrees if degrees > 0 else math.inf
+    ranges = rank_ranges(
+        scores, covariance, degrees=known, confidence=confidence, critical=critical, slack=slack, p_bounds=p_bounds
     )
-    known = degrees if degrees > 0 else math.inf
-    ranges = rank_ranges(scores, covariance, degrees=known, confidence=confidence, critical=critical, slack=slack)
     lines = [
         BoardLine(
             name,
@@ -389,14 +407,33 @@ def _of_column(column: BoardColumn, confidence: float) -> BoardSection:
     values = np.array([column.cells[name].value for name in models]) * sign
     covariance = column.covariance(models)
     parts = [_costs(column.cells[name]) for name in models]
-    lines = _lines(models, values, covariance, math.inf, confidence, parts, slack=column.slack(models))
+    lines = _lines(
+        models,
+        values,
+        covariance,
+        column.degrees(models),
+        confidence,
+        parts,
+        slack=column.slack(models),
+        p_bounds=column.p_bounds(models),
+    )
     if sign < 0:
         lines = [
             BoardLine(**{**vars(line), "score": -line.score, "low": -line.high, "high": -line.low}) for line in lines
         ]
+    shares = column.right_or_wrong(models)
+    lines = [
+        _by_wilson(each, column.cells[each.model].n, confidence) if each.model in shares else each for each in lines
+    ]
     lines = _within_shares(lines) if _is_share(column) else lines
     lines = [BoardLine(**{**vars(line), "cells": {column.name: column.cells[line.model]}}) for line in lines]
     return BoardSection(column.name, column.key.metric or "score", tuple(lines))
+
+
+def _by_wilson(line: BoardLine, n: int, confidence: float) -> BoardLine:
+    """The line of a share of n items with Wilson's interval, as a run's own table has it."""
+    bounds = proportion_interval(min(n, max(0.0, line.score * n)), n, confidence)
+    return replace(line, low=bounds.low, high=bounds.high)
 
 
 def _costs(result: BoardResult) -> dict[str, float]:

@@ -181,7 +181,7 @@ def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
         return
     if suffix == ".eval":
         archive = inspect_logs.read_archive(contents(path), str(path))
-        yield from _well_formed(inspect_logs.inspect_results(archive, str(path)), path)
+        yield from _well_formed(inspect_logs.inspect_results(archive, str(path), remarks), path)
         return
     if suffix == ".json":
         body: Any = _json(path)
@@ -219,7 +219,7 @@ def _of_json(body: Any, path: Path, remarks: list[str]) -> Iterator[Found]:
     if lm_eval_results.is_lm_eval(body):
         yield from lm_eval_results.lm_eval_results(body, where)
     elif inspect_logs.is_inspect(body):
-        yield from inspect_logs.inspect_results(body, where)
+        yield from inspect_logs.inspect_results(body, where, remarks)
     elif tables_of_helm := helm_results.helm_tables(body):
         for each in tables_of_helm:
             yield from helm_results.helm_table_results(each, where)

@@ -4,21 +4,28 @@ A pair is told apart if its difference is beyond the quantile of the largest of 
 from the covariance (Mogstad, Romano, Shaikh and Wilhelm, 2024, "Inference for Ranks", one-step). Overlapping intervals of
 single values say nothing of a difference. A pair whose difference has no variance, such as one model under two names, is not
 told apart and has no part in the quantile.
+
+The quantile is that of normal errors, and few items are not normal. Where each value has degrees of freedom of its own, the
+quantile's level takes its place: a pair is told apart if its p-value by Student's t is below it, and by an exact test too
+where the caller has one.
 """
 
 # M values, S draws
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 from firsthand.stats.intervals import CONFIDENCE
 
 Floats = NDArray[np.float64]
+PBounds = Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]
+"""From the places of some values and of others to the p-values that each pair has at least, shape (values, others)."""
 DRAWS = 4000
 MANY = 600
 """Values above which the quantile is Bonferroni's bound over all pairs, which is wider and takes no draws."""
@@ -40,10 +47,11 @@ def told_apart(
     values_M: Floats,
     covariance_MM: Floats,
     *,
-    degrees: float = np.inf,
+    degrees: float | Floats = np.inf,
     confidence: float = CONFIDENCE,
     seed: int = 0,
     slack: Floats | None = None,
+    p_bounds: PBounds | None = None,
 ) -> NDArray[np.bool_]:
     """Shape (M, M): true where the row's value is higher than the column's, all statements holding together.
 
@@ -52,10 +60,11 @@ def told_apart(
     Args:
         values_M: The estimates.
         covariance_MM: Their covariance.
-        degrees: Degrees of freedom of the errors.
+        degrees: Degrees of freedom that all errors share, or of each value's own error; a pair then has the fewer.
         confidence: Probability that all statements are true at once.
         seed: Of the draws.
         slack: Shape (M, M): what the row's lead over the column could lose for other reasons than chance; 0 without it.
+        p_bounds: P-values that pairs have at least, such as those of an exact test.
     """
     size = len(values_M)
     if size < 2:
@@ -69,12 +78,34 @@ def told_apart(
     else:
         critical = _largest_difference(covariance_MM, errors, degrees, confidence, seed)
     difference = values_M[:, None] - values_M[None, :] - (0.0 if slack is None else slack)
-    told: NDArray[np.bool_] = difference > critical * errors
+    every = np.arange(size)
+    return _told(difference, errors, critical, degrees, p_bounds, every, every)
+
+
+def _told(
+    lead: Floats,
+    errors: Floats,
+    critical: float,
+    degrees: float | Floats,
+    p_bounds: PBounds | None,
+    rows: NDArray[np.int64],
+    others: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """True where a row's lead over another is beyond the critical value, by its own degrees of freedom and p-values."""
+    limit: float | Floats = critical
+    if isinstance(degrees, np.ndarray):
+        fewer = np.minimum(degrees[rows, None], degrees[None, others])
+        with np.errstate(invalid="ignore"):
+            student = stdtrit(np.where(np.isfinite(fewer) & (fewer > 0), fewer, 1.0), ndtr(critical))
+        limit = np.where(fewer > 0, np.where(np.isfinite(fewer), student, critical), np.inf)
+    told: NDArray[np.bool_] = lead > limit * errors
+    if p_bounds is not None and told.any():
+        told &= p_bounds(rows, others) <= 2 * ndtr(-critical)
     return told
 
 
 def _largest_difference(
-    covariance_MM: Floats, errors_MM: Floats, degrees: float, confidence: float, seed: int
+    covariance_MM: Floats, errors_MM: Floats, degrees: float | Floats, confidence: float, seed: int
 ) -> float:
     """The quantile of the largest studentised difference, by draws."""
     size = len(covariance_MM)
@@ -84,7 +115,7 @@ def _largest_difference(
     largest = np.zeros(DRAWS)
     for start in range(0, DRAWS, 200):
         draws = generator.standard_normal((200, size)) @ root.T
-        if np.isfinite(degrees):
+        if isinstance(degrees, float | int) and np.isfinite(degrees):
             draws /= np.sqrt(generator.chisquare(degrees, (200, 1)) / degrees)
         highest = largest[start : start + 200]
         for i in range(size - 1):
@@ -97,11 +128,12 @@ def rank_ranges(
     values_M: Floats,
     covariance: Floats,
     *,
-    degrees: float = np.inf,
+    degrees: float | Floats = np.inf,
     confidence: float = CONFIDENCE,
     seed: int = 0,
     critical: float | None = None,
     slack: Floats | None = None,
+    p_bounds: PBounds | None = None,
 ) -> list[RankRange]:
     """The ranks that each value may have, the highest value first in rank; all ranges hold together.
 
@@ -114,6 +146,7 @@ def rank_ranges(
         seed: As in `told_apart`.
         critical: The studentised difference beyond which a pair is told apart, where the caller knows it.
         slack: As in `told_apart`.
+        p_bounds: As in `told_apart`; it takes places in `values_M`.
     """
     size = len(values_M)
     variance = np.diag(covariance) if covariance.ndim == 2 else covariance**2
@@ -123,7 +156,15 @@ def rank_ranges(
     if len(places) <= MANY and critical is None:
         part = covariance[np.ix_(places, places)] if covariance.ndim == 2 else np.diag(variance[places])
         lost = None if slack is None else slack[np.ix_(places, places)]
-        told = told_apart(values_M[places], part, degrees=degrees, confidence=confidence, seed=seed, slack=lost)
+        told = told_apart(
+            values_M[places],
+            part,
+            degrees=degrees[places] if isinstance(degrees, np.ndarray) else degrees,
+            confidence=confidence,
+            seed=seed,
+            slack=lost,
+            p_bounds=None if p_bounds is None else lambda rows, others: p_bounds(places[rows], places[others]),
+        )
         beaten[places], beats[places] = told.sum(0), told.sum(1)
     else:
         critical = critical or _bonferroni(len(places), degrees, confidence)
@@ -135,12 +176,13 @@ def rank_ranges(
             spread[spread <= _ROUNDING * (variance[rows, None] + variance[None, places])] = np.inf
             lead = values_M[rows, None] - values_M[None, places]
             lead -= 0.0 if slack is None else slack[np.ix_(rows, places)]
-            told = lead > critical * np.sqrt(spread)
+            told = _told(lead, np.sqrt(spread), critical, degrees, p_bounds, rows, places)
             beats[rows] = told.sum(1)
             beaten[places] += told.sum(0)
     return [RankRange(1 + int(beaten[i]), size - int(beats[i])) for i in range(size)]
 
 
-def _bonferroni(size: int, degrees: float, confidence: float) -> float:
+def _bonferroni(size: int, degrees: float | Floats, confidence: float) -> float:
     tail = 1 - (1 - confidence) / (size * (size - 1))
-    return float(stdtrit(degrees, tail) if np.isfinite(degrees) else ndtri(tail))
+    shared = np.inf if isinstance(degrees, np.ndarray) else degrees
+    return float(stdtrit(shared, tail) if np.isfinite(shared) else ndtri(tail))

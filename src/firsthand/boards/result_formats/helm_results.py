@@ -13,6 +13,8 @@ from firsthand.message import Json
 
 MAIN_METRICS = ("exact_match", "quasi_exact_match", "f1_score", "ndcg_10", "rouge_2", "math_equiv_chain_of_thought")
 """Metrics that HELM's scenarios are ranked by, in the order in which they are looked for in a run."""
+_NUM_INSTANCES = "num_instances"
+"""The statistic that counts a split's instances; `max_eval_instances` of the specification is an upper bound."""
 _OPTION = re.compile(r"(?:^|,)(model|model_deployment)=[^,]*")
 
 
@@ -70,7 +72,7 @@ def helm_runs(files: Collection[Path]) -> list[Path]:
 
 
 def helm_run_results(spec: Json, stats: Any, where: str) -> Iterator[BoardResult]:
-    """The main metric of a run on its test split, without perturbations."""
+    """The main metric of a run on its test split, without perturbations; `n` is 0 if the statistics count no instances."""
     adapter = spec.get("adapter_spec") or {}
     name = str(spec.get("name") or "")
     scenario, _, options = name.partition(":")
@@ -78,7 +80,8 @@ def helm_run_results(spec: Json, stats: Any, where: str) -> Iterator[BoardResult
     found = {}
     for each in stats if isinstance(stats, list) else ():
         about = each.get("name") or {}
-        if about.get("split") == "test" and not about.get("perturbation") and about.get("name") in MAIN_METRICS:
+        wanted = about.get("name") in MAIN_METRICS or about.get("name") == _NUM_INSTANCES
+        if wanted and about.get("split") == "test" and not about.get("perturbation"):
             found[about["name"]] = each
     metric = next((each for each in MAIN_METRICS if each in found), None)
     if metric is None:
@@ -92,7 +95,7 @@ def helm_run_results(spec: Json, stats: Any, where: str) -> Iterator[BoardResult
         value=float(mean),
         protocol=f"HELM, {adapter.get('method')}, {adapter.get('max_train_instances')}-shot",
         metric=metric,
-        n=int(adapter.get("max_eval_instances") or 0),
+        n=int(found.get(_NUM_INSTANCES, {}).get("mean") or 0),
         source=where,
         run=name,
     )

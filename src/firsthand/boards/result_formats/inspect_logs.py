@@ -93,8 +93,11 @@ def _scores_alone(sample: Any) -> Any:
     return kept
 
 
-def inspect_results(body: Json, where: str) -> Iterator[BoardResult | ItemScores]:
-    """Each scorer's item scores where the log holds its samples, or else its metrics."""
+def inspect_results(body: Json, where: str, remarks: list[str]) -> Iterator[BoardResult | ItemScores]:
+    """Each scorer's item scores where the log holds its samples, or else its metrics.
+
+    `remarks` gets a sentence for each scorer that has no score of some samples, such as those that ended in an error.
+    """
     about = body["eval"]
     if (status := body.get("status")) != "success":
         raise DataError(f"{where}: the log ended with the status {status!r}: only finished evaluations count")
@@ -119,12 +122,19 @@ def inspect_results(body: Json, where: str) -> Iterator[BoardResult | ItemScores
             value = inspect_value(score.get("value") if isinstance(score, dict) else score)
             if value is not None:
                 scores.setdefault(name, {}).setdefault(str(sample.get("id")), []).append(value)
+    results = body.get("results") or {}
+    total = max(len(body.get("samples") or ()), int(results.get("total_samples") or 0))
     for name, by_task in scores.items():
+        if (lacking := total - sum(map(len, by_task.values()))) > 0:
+            remarks.append(
+                f"{model} has no score by {name} on {lacking:,} of the {total:,} samples of {task}: its score is that of "
+                f"the others ({where})."
+            )
         means = {item: sum(each) / len(each) for item, each in by_task.items()}
         yield ItemScores.of(ColumnKey(task, protocol, name), {model: means}, [base])
     if scores:
         return
-    results = body.get("results") or {}
+    epochs = max(1, int((about.get("config") or {}).get("epochs") or 1))
     for each in results.get("scores") or ():
         metrics = each.get("metrics") or {}
         error = (metrics.get("stderr") or {}).get("value")
@@ -137,6 +147,6 @@ def inspect_results(body: Json, where: str) -> Iterator[BoardResult | ItemScores
                     "value": float(found["value"]),
                     "metric": f"{each.get('name')}/{metric}",
                     "error": float(error) if isinstance(error, int | float) else None,
-                    "n": int(results.get("completed_samples") or 0),
+                    "n": int(results.get("completed_samples") or 0) // epochs,  # it counts each epoch of a sample
                 }
             )
