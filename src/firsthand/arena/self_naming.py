@@ -30,7 +30,8 @@ _MAKERS: dict[str, tuple[str, ...]] = {
     "mixtral": ("mistral ai",), "nemotron": ("nvidia",), "nova": ("amazon",), "o1": ("openai", "chatgpt"),
     "o3": ("openai", "chatgpt"), "o4": ("openai", "chatgpt"), "olmo": ("allen institute",),
     "phi": ("microsoft",), "pixtral": ("mistral ai",),
-    "pythia": ("eleutherai",), "qwen": ("alibaba", "qianwen", "千问", "阿里"), "qwq": ("qwen", "alibaba", "qianwen", "千问", "阿里"),
+    "pythia": ("eleutherai",), "qwen": ("alibaba", "qianwen", "千问", "阿里"),
+    "qwq": ("qwen", "alibaba", "qianwen", "千问", "阿里"),
     "smollm": ("hugging face",),
     "stablelm": ("stability ai",), "vicuna": (), "yi": ("01.ai",), "zephyr": ("hugging face",),
 }  # fmt: skip
@@ -79,7 +80,8 @@ _KNOWN = {*_MAKERS, *(maker for makers in _MAKERS.values() for maker in makers)}
 _FAMILIES = "|".join(sorted(map(re.escape, {*_MAKERS} | _KNOWN), key=len, reverse=True))
 _ARE_YOU = re.compile(
     r"\bare you\b(?:[^\w\n.!?]+(?:an?|the|of|from|by|with|made|created|developed|trained|built|called|named|model|really"
-    rf"|not|or|and|one|either|based|on|\d[\w.]*|(?:{_FAMILIES})[\d.]*)(?!\w)){0, 12}(?:[^\w\n.!?]+\w[\w.-]*)?"
+    rf"|not|or|and|one|either|based|on|\d[\w.]*|(?:{_FAMILIES})"
+    r"[\d.]*)(?!\w)){0, 12}(?:[^\w\n.!?]+\w[\w.-]*)?"
 )
 """A question after the author of the answer, with the names in it, and one word that may be a name."""
 _EMPHASIS = re.compile(r"[*_`~]+")
