@@ -80,8 +80,9 @@ _KNOWN = {*_MAKERS, *(maker for makers in _MAKERS.values() for maker in makers)}
 _FAMILIES = "|".join(sorted(map(re.escape, {*_MAKERS} | _KNOWN), key=len, reverse=True))
 _ARE_YOU = re.compile(
     r"\bare you\b(?:[^\w\n.!?]+(?:an?|the|of|from|by|with|made|created|developed|trained|built|called|named|model|really"
-    rf"|not|or|and|one|either|based|on|\d[\w.]*|(?:{_FAMILIES})"
-    r"[\d.]*)(?!\w)){0, 12}(?:[^\w\n.!?]+\w[\w.-]*)?"
+    r"|not|or|and|one|either|based|on|\d[\w.]*"
+    rf"|(?:{_FAMILIES})[\d.]*)"
+    r"(?!\w)){0,12}(?:[^\w\n.!?]+\w[\w.-]*)?"
 )
 """A question after the author of the answer, with the names in it, and one word that may be a name."""
 _EMPHASIS = re.compile(r"[*_`~]+")
