@@ -33,7 +33,63 @@ from firsthand.arena.self_naming import identifying_names, told_name
 )  # fmt: skip
 def test_an_answer_that_names_its_model_or_its_maker_tells_it(model: str, answer: str, name: str) -> None:
     assert told_name(model, answer) == name
-    assert told_name(model, answer, f"Are you {name.upper()}?") != name, "the prompt gave the name"
+
+
+def test_a_name_that_the_prompt_gives_tells_nothing_where_the_answer_only_speaks_of_it() -> None:
+    asked = "What do you know of Qwen (Alibaba), GPT-4 and Claude?"
+    for answer in ("Qwen is a model of Alibaba. I think Qwen2.5 is good.", "As for Qwen, I like it.", "I know qwen"):
+        assert told_name("qwen", answer, asked) == "" and told_name("qwen", answer) == "qwen"
+    assert (
+        told_name("claude-3", "I prefer Claude.", asked)
+        == ""
+        == told_name("claude-3", "I prefer Claude.", "Cl\u200baude?")
+    )
+    assert told_name("gpt-4o", "GPT-4 is good", asked) == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "answer", "name"),
+    [
+        ("qwen2.5", "Yes, I am Qwen.", "qwen"), ("qwen2.5", "yes, i am qwen", "qwen"), ("phi-4", "I am Phi", "phi"),
+        ("qwen2.5", "As Qwen, I know that.", "qwen"), ("qwen2.5", "\u6211\u662fQwen", "qwen"),
+        ("myowl", "I am MyOwl.", "myowl"),
+        ("qwen2.5", "I am Q\u200bwen", "qwen"), ("qwen2.5", "I was made by Alibaba.", "alibaba"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_introduces_itself_tells_its_name_whatever_the_prompt_gave(
+    model: str, answer: str, name: str
+) -> None:
+    assert told_name(model, answer, "Of Qwen, Alibaba, Phi and MyOwl: who answers?") == name
+
+
+def test_a_prompt_that_asks_the_answer_for_its_name_tells_it_whatever_is_answered() -> None:
+    for prompt in (
+        "Are you Qwen?", "Which one are you: SmolLM, Llama 3.2 or Qwen2.5?", "are you really a model of Alibaba",
+        "ARE YOU **Q**wen",
+        "Are you made by OpenAI, or by Qwen",
+    ):  # fmt: skip
+        assert told_name("qwen2.5", "Yes.", prompt) in ("qwen", "alibaba"), prompt
+        assert told_name("mistral-7b", "No.", prompt) == ""
+    for prompt in ("Are you sure? Qwen says so.", "Are you aware that Qwen is free?", "Who are you?", "Are you happy?"):
+        assert told_name("qwen2.5", "Yes.", prompt) == "" == told_name("happy-7b", "Yes.", prompt)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I am \uff31\uff57\uff45\uff4e.", "I am Qw\u200ben.", "I am Qw\u00aden.", "I am **Q**wen.", "I am Q_w_en",
+        "I am `Q`wen",
+        "I am Q w e n", "I am Q-w-e-n.", "Q.w.e.n", "I am Qw\u0435n.", "I am Q&#8203;wen", "I am Tongyi Qianwen",
+        "\u901a\u4e49\u5343\u95ee", "~~Q~~wen",
+    ],
+)  # fmt: skip
+def test_a_name_is_found_as_a_reader_sees_it(answer: str) -> None:
+    assert told_name("ollama:qwen2.5:7b", answer) in ("qwen", "qianwen", "\u5343\u95ee")
+
+
+def test_letters_that_stand_apart_are_no_name_where_the_name_is_short_or_they_are_words() -> None:
+    assert told_name("grok-4", "x*a*i = 3, x_a_i, x-a-i") == "" == told_name("qwen2", "I know q w en and Q w-e n")
+    assert told_name("qwen2", "I am Q w e n s") == "" and told_name("claude-3", "I am \u0421laude") == "claude"
 
 
 @pytest.mark.parametrize(
@@ -63,13 +119,13 @@ def test_everyday_words_of_a_models_name_tell_nothing(model: str, answer: str) -
 
 def test_a_name_in_a_longer_word_of_the_prompt_is_not_given_by_it() -> None:
     assert (
-        told_name("phi-4", "I am Phi", "What is philosophy?") == "phi" and told_name("phi-4", "I am Phi", "Phi?") == ""
+        told_name("phi-x", "Phi-4 here", "What is philosophy?") == "phi" and told_name("phi-x", "Phi-4", "Phi?") == ""
     )
 
 
 def test_identifying_names_are_families_makers_own_words_and_the_id() -> None:
     names = {
-        "hf:Qwen/Qwen2.5-Instruct": ["qwen", "alibaba", "qwen2.5-instruct"],
+        "hf:Qwen/Qwen2.5-Instruct": ["qwen", "alibaba", "qianwen", "\u5343\u95ee", "\u963f\u91cc", "qwen2.5-instruct"],
         "scripted:s/echo.json": [], "abc": [], "Instruct-CHAT-base-Model": [], "step-1": ["step-1"], "123": [], "1234": [],
         "x-12": ["x-12"], "x-1": [],
         "claude": ["claude", "anthropic"], "openai:x@http://qwen.ai/llama/": [], "phi-x": ["phi", "microsoft"],

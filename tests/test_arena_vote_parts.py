@@ -380,15 +380,18 @@ def test_votes_that_count_are_written_in_both_layouts(tmp_path: Path) -> None:
         Preference("q2", "1", "2", "tie", "ann", None, {REASK: "ann|1|2"}), Preference("q3", "3", "2", "tie", "bob"),
     ]  # fmt: skip
     run: Any = Votes("r5", attempts, *votes)
-    base = [("q2", "=y", "x"), ("q1", "x", "=y"), ("q3", "x", "=y")]
+    ids = [row["id"] for row in vote_rows(run)]
+    questions = [("arena/q2", "=y", "x"), ("arena/q1", "x", "=y"), ("arena/q3", "x", "=y")]
+    base = [(id, *rest) for id, rest in zip(ids, questions, strict=True)]
     ends = [("ann", WHEN), ("é", ""), ("bob", "")]
-    names = ("question_id", "model_a", "model_b", "winner", "judge", "timestamp")
+    names = ("id", "question_id", "model_a", "model_b", "winner", "judge", "timestamp")
     arena = [
         dict(zip(names, (*one, winner, *end), strict=True))
         for one, winner, end in zip(base, ("both_bad", "model_b", "tie"), ends, strict=True)
     ]
     assert vote_rows(run) == arena
     names = [
+        "id",
         "question_id",
         "model_a",
         "model_b",
@@ -408,8 +411,9 @@ def test_votes_that_count_are_written_in_both_layouts(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == flags and "é" in lines[1]
     assert write_votes(run, tmp_path / "v.csv") == 3
     assert (tmp_path / "v.csv").read_bytes().decode() == (
-        "question_id,model_a,model_b,winner,judge,timestamp\nq2,'=y,x,both_bad,ann,2026-01-02T03:04:05+00:00\nq1,x,'=y,model_b,é,\n"
-        "q3,x,'=y,tie,bob,\n"
+        "id,question_id,model_a,model_b,winner,judge,timestamp\n"
+        f"{ids[0]},arena/q2,'=y,x,both_bad,ann,2026-01-02T03:04:05+00:00\n{ids[1]},arena/q1,x,'=y,model_b,é,\n"
+        f"{ids[2]},arena/q3,x,'=y,tie,bob,\n"
     )
     first = (tmp_path / "v.csv").read_bytes()
     for name in ("v.csv", "v.jsonl"):  # written again, and over a longer file

@@ -32,6 +32,7 @@ from firsthand.arena.blind_battles import (
 from firsthand.arena.blind_reasks import REASK, SelfAgreement, is_reask, self_agreement, to_reask, vote_key
 from firsthand.arena.judge_votes import PROMPT, judge_vote
 from firsthand.arena.run_votes import votes_of_runs
+from firsthand.arena.vote_files import read_votes
 from firsthand.arena.vote_requests import TicketVote, VoteLimits, shown_battle, vote_of_request
 from firsthand.arena.vote_writing import vote_rows, write_votes
 from firsthand.errors import ConfigError
@@ -67,7 +68,7 @@ class Votes:
         return self._traces
 
     def rows(self) -> list[Any]:
-        return [SimpleNamespace(id=each.id, agent=each.agent_name) for each in self._traces]
+        return [SimpleNamespace(id=each.id, agent=each.agent_name, benchmark=each.benchmark) for each in self._traces]
 
     def preferences(self) -> list[Preference]:
         return self._votes
@@ -142,16 +143,18 @@ def test_a_failed_attempt_of_a_battle_is_kept_in_the_run(tmp_path: Path) -> None
 
 def test_votes_are_written_row_by_row(tmp_path: Path) -> None:
     run: Any = Votes("r1", ATTEMPTS, KEPT, VOID, AGAIN, BAD, Preference("u", "4", "1", "b", "=x"))
-    base = [("t", "x", "y"), ("u", "z", "x"), ("u", "z", "x")]
+    base = [("arena/t", "x", "y"), ("arena/u", "z", "x"), ("arena/u", "z", "x")]
+    ids = [row["id"] for row in vote_rows(run)]
     last = [("ann", KEPT.when), ("bob", ""), ("=x", "")]
     winners = ["model_a", "both_bad", "model_b"]
     rows = [
-        dict(zip(("question_id", "model_a", "model_b", "winner", "judge", "timestamp"), (*one, won, *two), strict=True))
-        for one, won, two in zip(base, winners, last, strict=True)
+        dict(zip(("id", "question_id", "model_a", "model_b", "winner", "judge", "timestamp"), row, strict=True))
+        for row in ((id, *one, won, *two) for id, one, won, two in zip(ids, base, winners, last, strict=True))
     ]
     assert vote_rows(run) == rows
     flags = [(1, 0, 0), (0, 0, 1), (0, 1, 0)]
     names = (
+        "id",
         "question_id",
         "model_a",
         "model_b",
@@ -162,14 +165,15 @@ def test_votes_are_written_row_by_row(tmp_path: Path) -> None:
         "timestamp",
     )
     assert vote_rows(run, "55k") == [
-        dict(zip(names, (*one, *flag, *two), strict=True)) for one, flag, two in zip(base, flags, last, strict=True)
+        dict(zip(names, (id, *one, *flag, *two), strict=True))
+        for id, one, flag, two in zip(ids, base, flags, last, strict=True)
     ]
     assert write_votes(run, tmp_path / "v.csv") == 3
     assert (tmp_path / "v.csv").read_text().split("\n") == [
-        "question_id,model_a,model_b,winner,judge,timestamp",
-        f"t,x,y,model_a,ann,{KEPT.when}",
-        "u,z,x,both_bad,bob,",
-        "u,z,x,model_b,'=x,",
+        "id,question_id,model_a,model_b,winner,judge,timestamp",
+        f"{ids[0]},arena/t,x,y,model_a,ann,{KEPT.when}",
+        f"{ids[1]},arena/u,z,x,both_bad,bob,",
+        f"{ids[2]},arena/u,z,x,model_b,'=x,",
         "",
     ]
     assert write_votes(run, tmp_path / "v.jsonl", "55k") == 3
@@ -198,7 +202,8 @@ def test_a_vote_is_void_where_an_answer_names_its_own_model_and_the_question_doe
         ("hm", "Alibaba made me", "?", "B names itself: alibaba"),
         ("Qwen", "gpt", "?", ""),
         ("xgpt", "an instruct", "?", ""),
-        ("gpt", "qwen", "Are you GPT or qwen?", ""),
+        ("gpt", "qwen", "What are GPT and qwen?", ""),
+        ("yes", "no", "Are you GPT?", "A names itself: gpt"),
     ):
         assert reason(a, b, prompt) == told
     assert reason("", "", said="GPT-4 here") == "A names itself: gpt" and reason("", "", said="  ") == ""
@@ -362,3 +367,33 @@ def test_a_ticket_is_good_for_one_vote_of_its_voter_in_its_time() -> None:
         ({"ticket": sealed, "winner": "c"}, "winner is 'c': give one of a, b, tie, both_bad"),
     ):
         assert refusal(vote_of_request, body, SECRET, voter="v", now_s=101, past=[], past_day=0) == said
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.jsonl"])
+def test_votes_of_one_voter_at_one_time_are_all_read_back(tmp_path: Path, name: str) -> None:
+    attempts = [trace(str(n), "xy"[n % 2]) for n in range(8)]
+    verdicts: list[Any] = ["a", "b", "a", "a"]
+    votes = [Preference("t", str(2 * n), str(2 * n + 1), won, "judge:j", KEPT.when) for n, won in enumerate(verdicts)]
+    votes += [votes[0], votes[0], replace(votes[0], by="judge:k"), replace(votes[0], when="2026-01-02T03:04:06+00:00")]
+    run: Any = Votes("r1", attempts, *votes)
+    for layout in ("arena", "55k"):
+        assert write_votes(run, tmp_path / name, layout) == 8  # type: ignore[arg-type]
+        found = read_votes(tmp_path / name)
+        assert (len(found.battles), found.duplicates) == (8, 0)
+        assert found.battles.outcome.tolist() == [0, 2, 0, 0, 0, 0, 0, 0]
+    ids = [row["id"] for row in vote_rows(run)]
+    less: Any = Votes("r1", attempts, *votes[:5])
+    assert len(set(ids)) == 8 and [row["id"] for row in vote_rows(less)] == ids[:5], "ids stay as votes are added"
+    changed: Any = Votes("r1", attempts, replace(votes[0], winner="b"))
+    assert vote_rows(changed)[0]["id"] == ids[0], "a verdict is no part of it"
+    whole = (tmp_path / name).read_text().splitlines(keepends=True)
+    (tmp_path / name).write_text("".join(whole + whole[-3:]))
+    assert (read_votes(tmp_path / name).duplicates, len(read_votes(tmp_path / name).battles)) == (3, 8)
+
+
+def test_tasks_of_two_benchmarks_with_one_id_are_two_questions() -> None:
+    other = [replace(each, id=f"o{each.id}", benchmark="other") for each in ATTEMPTS]
+    run: Any = Votes("r1", [*ATTEMPTS, *other], KEPT, replace(KEPT, a="o1", b="o2"))
+    assert [row["question_id"] for row in vote_rows(run)] == ["arena/t", "other/t"]
+    for table in (votes_of_runs([run]).battles, battles_of(run)[0]):
+        assert table.questions is not None and table.questions.tolist() == [0, 1]

@@ -102,3 +102,23 @@ def test_of_a_span_with_a_value_nested_without_end_all_others_are_kept() -> None
     assert json.loads(Redactor().redact(event)) == {
         "attributes": {"a": 1}, "events": [{"name": "e", "attributes": FAILED}],
     }  # fmt: skip
+
+
+def test_keys_of_common_services_are_known_by_their_beginning() -> None:
+    keys = [
+        "gsk_" + "a1" * 26, "xai-" + "aB1" * 26, "nvapi-" + "aB1_" * 16, "pplx-" + "aB1" * 16, "tvly-dev-" + "abcdEF12" * 4,
+        "r8_" + "aB12" * 9 + "a", "lsv2_pt_" + "a1" * 16 + "_" + "b2" * 5, "lsv2_sk_" + "a1" * 16 + "_" + "b2" * 5,
+        "SG." + "a" * 22 + "." + "b" * 43, "dckr_pat_" + "aB1" * 9, "dckr_oat_" + "aB1" * 9, "dop_v1_" + "a1" * 32,
+        "doo_v1_" + "a1" * 32, "AGE-SECRET-KEY-1" + "Q" * 58,
+    ]  # fmt: skip
+    for key in keys:
+        assert redacted(attributes={"a": f"it is {key}, yes"}).attributes == {"a": f"it is {PUT}, yes"}, key
+        assert redacted(attributes={"a": f"x{key} {key[:14]}"}).attributes == {"a": f"x{key} {key[:14]}"}, key
+    for kind in ("services", "triggers", "workflows"):
+        hook = f"https://hooks.slack.com/{kind}"
+        assert redacted(attributes={"a": f"{hook}/T0/B0/XX done"}).attributes == {"a": f"{hook}{PUT} done"}
+        assert redacted(attributes={"a": f"{hook}/T0/B0"}).attributes == {"a": f"{hook}/T0/B0"}
+    escaped = r"https:\/\/hooks.slack.com\/services"
+    assert redacted(attributes={"a": f"see {escaped}\\/T0\\/B0\\/XX"}).attributes == {"a": f"see {escaped}{PUT}"}
+    calm = "r8_model, SG.a.b, do_v1_x, xai-grok, gsk_short, pplx-70b-online, tvly-search"
+    assert redacted(attributes={"a": calm}).attributes == {"a": calm}

@@ -319,3 +319,15 @@ def test_a_false_alarm_is_a_negative_at_or_above_the_threshold() -> None:
     found = separation([3, 1], [1, 0, 0])  # 3 beats all, 1 ties once: (3 + 2.5) / 6
     assert (found.auroc, found.positives, found.negatives) == (pytest.approx(5.5 / 6), 2, 3)
     assert separation([3, 1], [1, 0, 0], confidence=0.8).low > found.low
+
+
+def test_a_false_alarm_rate_needs_scores_and_counts_a_share_that_is_whole_as_that() -> None:
+    positive = list(range(1, 101))  # 55 of 100 are caught at 46 and above; 0.55 * 100 is a little more than 55
+    assert false_alarm_rate(positive, [45, 46], caught=0.55) == 0.5
+    assert false_alarm_rate(positive, [44.5], caught=0.551) == 0.0 == false_alarm_rate(positive, [45.5], caught=0.55)
+    assert false_alarm_rate(positive, [45], caught=0.551) == 1.0 and false_alarm_rate([1], [1], caught=1e-12) == 1.0
+    for one, two in (([], [1]), ([1], [])):
+        with pytest.raises(DataError, match=r"there is no (positive|negative) score: two groups are compared"):
+            false_alarm_rate(one, two)
+    with pytest.raises(DataError, match="1 negative scores are not numbers"):
+        false_alarm_rate([1], [float("nan")])

@@ -200,3 +200,12 @@ def test_the_heads_of_agents_are_chosen_by_name_in_the_order_in_which_they_came(
         assert head is not begun and head.bias.tolist() == [2.0] and torch.equal(head.weight, begun.weight)
     alone = value_heads(model, ())
     assert isinstance(alone, nn.Linear) and not alone.weight.any() and alone.bias.tolist() == [0.0]
+
+
+def test_completions_of_one_text_are_one_answer_of_its_best_score() -> None:
+    def ranked(*scored: tuple[float, str]) -> object:
+        completions = [{"overall_score": score, "response": text} for score, text in scored]
+        found = as_comparison({"instruction": "q", "completions": completions}, "x:1")
+        return found and [each[0]["content"] for each in found["answers"]]
+
+    assert ranked((1, "yes"), (3, "no"), (5, "yes")) == ["yes", "no"] and ranked((1, "yes"), (2, "yes")) is None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import sqlite3
 
 import pytest
 
@@ -293,3 +294,15 @@ def test_scorings_are_told_as_they_are_stored_of_one_agent_or_all_and_few_at_a_t
     assert str(refused.value) == (
         f"run {run.id} has scores named 'slow' already, given by a slow one: give the new ones another name, --as NAME"
     )
+
+
+def test_a_score_of_a_pair_and_its_preference_are_kept_both_or_neither(run: Run):
+    scorer = by(pairwise(judge="scripted:echo", against="direct", orders="first"), leans("[[A]]"))
+    with run.database.write() as connection:
+        connection.execute("CREATE TRIGGER full BEFORE INSERT ON preferences BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises((StoreError, sqlite3.Error), match="full"):
+        score(run, scorer)
+    assert run.preferences() == [] and run.scored("pairwise") == {}
+    with run.database.write() as connection:
+        connection.execute("DROP TRIGGER full")
+    assert score(run, scorer).scored == 4 == len(run.preferences())

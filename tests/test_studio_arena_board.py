@@ -408,3 +408,30 @@ def test_a_vote_counts_from_when_both_answers_were_shown_and_waits_to_be_kept(tm
             }  # fmt: skip
 
     asyncio.run(play())
+
+
+def test_rounds_that_begin_at_once_take_no_more_places_than_there_are(tmp_path: Path) -> None:
+    agents = {
+        name: Agent(name, Scripted([name] * 40, name=f"scripted:{name}", fingerprint=name), reply) for name in "abc"
+    }
+
+    async def play() -> None:
+        rounds = ArenaRounds(tmp_path, agents, seed=3)
+        begun = await asyncio.gather(*(rounds.start("Is it?") for _ in range(12)), return_exceptions=True)
+        made = [each for each in begun if isinstance(each, Round)]
+        assert len(made) == 4 and all("4 rounds are under way" in str(each) for each in begun if each not in made)
+        await asyncio.gather(*(each.work for each in made if each.work is not None))
+        numbers = [each.battle.a.epoch for each in made if each.battle is not None]
+        assert sorted(numbers) == [0, 1, 2, 3] and len({each.a.agent.name + each.b.agent.name for each in made}) > 1
+        again = await rounds.start("Is it?")  # the places are free again
+        assert again.work is not None
+        await again.work
+        rounds.agents = {**agents, "d": agents["a"]}
+        rounds.agents.pop("a")
+        for _ in range(5):  # a start that fails gives its place back
+            rounds._open = lambda: 1 / 0  # type: ignore[assignment,method-assign,return-value]
+            with pytest.raises(ZeroDivisionError):
+                await rounds.start("Is it?")
+        rounds.close()
+
+    asyncio.run(play())

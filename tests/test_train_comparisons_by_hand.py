@@ -61,6 +61,8 @@ def test_streams_of_a_line_are_labelled_by_their_place_and_cut_with_what_counts(
         ({"chosen": "a"}, "f:3: an answer is missing: expected both `chosen` and `rejected`, or `completion`"),
         ({"rejected": "a"}, "f:3: an answer is missing: expected both `chosen` and `rejected`, or `completion`"),
         ({"answers": ["a"]}, "f:3: `answers` must be a list of two answers or more, the best first"),
+        ({"answers": ["a", "b", "a"]},
+         "f:3: two of its `answers` are equal: neither is preferred, so leave one of them out"),
         ({"answers": "ab"}, "f:3: `answers` must be a list of two answers or more, the best first"),
         ({"label": 1}, "f:3: its label is 1: expected true or false"),
         ({"chosen": "a", "rejected": "a"},

@@ -243,3 +243,17 @@ def test_messages_make_pairs_in_which_the_last_answer_alone_counts(folder: Path,
     assert tokenizer.decode(chosen.ids[chosen.ce > 0].tolist()) == "sum"
     start = int(chosen.ce.argmax())
     assert chosen.ids[:start].tolist() == rejected.ids[:start].tolist() and chosen.pair == rejected.pair
+
+
+def test_answers_that_are_alike_within_the_context_are_left_out(folder: Path, tmp_path: Path) -> None:
+    long = "sum sum sum sum " * 30
+    lines = [
+        {"prompt": "a", "chosen": f"{long}yes", "rejected": f"{long}no"}, {"prompt": "a", "chosen": "no", "rejected": long},
+        {"prompt": "a", "answers": [f"{long}yes", "b", f"{long}no"]}, {"prompt": "a", "completion": long, "label": True},
+    ]  # fmt: skip
+    tokenizer = pretrained.load(folder)
+    found = read_comparisons(
+        write(tmp_path / "cut.jsonl", lines), tokenizer, ChatTemplate(tokenizer, tokenizer.chat_template),
+        context=96, too_long="cut",
+    )  # fmt: skip
+    assert [[row.pair for row in rows] for rows in found.comparisons] == [[0, 0], [1]] and found.num_skipped == 2

@@ -262,3 +262,28 @@ def test_the_command_of_a_sweep_from_another_home_is_not_run(
     (folder / "sweep.json").write_text(spec)
     cli("sweep", "--resume", str(folder), "--trust")
     assert ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "longest"),
+    [
+        ("uniform:0.12341:0.12344", 9), ("log:1e-5:1.00004e-5", 13), ("uniform:1000.4:1000.49", 9), ("uniform:0:0.3", 9),
+        ("log:1e-5:1e-2", 9), ("uniform:-12345.6:-12345.5", 10), ("uniform:0.12345:0.9", 7), ("uniform:0.1:1.2344", 7),
+    ],
+)  # fmt: skip
+def test_draws_lie_within_their_range_and_are_as_many_as_are_asked_for(spec: str, longest: int) -> None:
+    low, high = map(float, spec.split(":")[1:])
+    drawn = [each["x"] for each in combinations(parse_space([f"x={spec}"]), trials=30)]
+    assert len(set(drawn)) == 30 and all(low <= float(each) <= high and len(each) <= longest for each in drawn)
+
+
+def test_a_draw_that_rounds_out_of_its_range_is_the_end_of_it() -> None:
+    class Ends(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            return a if self.low else b
+
+    source = Ends()
+    for source.low, text in ((True, "0.12344"), (False, "0.98766")):  # type: ignore[attr-defined]
+        assert Drawn("uniform", 0.12344, 0.98766).draw(source) == text
+    source.low = True
+    assert Drawn("uniform", 12344, 98766).draw(source) == "12344" and Drawn("uniform", 0.1, 0.3).draw(source) == "0.1"

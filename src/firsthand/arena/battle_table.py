@@ -39,6 +39,11 @@ class Column(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
+def question_name(benchmark: str, task_id: str) -> str:
+    """The name of a task as a question of votes: tasks of two benchmarks may have one id."""
+    return f"{benchmark}/{task_id}"
+
+
 @dataclass(frozen=True)
 class BattleTable:
     """Battles of pairs of models, in the order they were fought."""

@@ -1,7 +1,7 @@
 """Blind battles: two agents answer one prompt, and a vote between them is kept as a Preference in a run.
 
-A vote does not count where an answer names its model, because the voter may have known it. Every vote stays in the run,
-with the reason why it is void.
+A vote does not count where an answer names its model, or the prompt asks whether it is that model, because the voter may
+have known it. Every vote stays in the run, with the reason why it is void.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from firsthand.agent import Agent
-from firsthand.arena.battle_table import BattleTable
+from firsthand.arena.battle_table import BattleTable, question_name
 from firsthand.arena.blind_reasks import is_reask
 from firsthand.arena.self_naming import told_name
 from firsthand.benchmark import NamedSetting
@@ -107,7 +107,7 @@ def shown_text(trace: Trace) -> str:
 
 
 def void_reason(battle: BlindBattle) -> str:
-    """Why a vote on the battle does not count: an answer names its own model or its maker; empty if none does."""
+    """Why a vote on the battle does not count: an answer names its model or maker, or is asked for it; empty if neither."""
     for side, trace in (("A", battle.a), ("B", battle.b)):
         said = f"{trace.answer or ''}\n{shown_text(trace)}"
         name = told_name(str(trace.agent.get("model", trace.agent_name)), said, battle.task.prompt)
@@ -123,7 +123,8 @@ def battles_of(run: Run, models: Sequence[str] = ()) -> tuple[BattleTable, int]:
         run: A run with preferences, from the arena or from a pairwise judge.
         models: Agents to put first, whether they have battles or not.
     """
-    agents = {row.id: row.agent for row in run.rows()}
+    rows = {row.id: row for row in run.rows()}
+    agents = {known: row.agent for known, row in rows.items()}
     first = [each for each in run.preferences() if not is_reask(each)]
     counted = [each for each in first if not (each.detail or {}).get("void")]
     void = len(first) - len(counted)
@@ -137,7 +138,7 @@ def battles_of(run: Run, models: Sequence[str] = ()) -> tuple[BattleTable, int]:
         [agents[each.b] for each in known],
         [each.winner for each in known],
         voters=[each.by for each in known],
-        questions=[each.task_id for each in known],
+        questions=[question_name(rows[each.a].benchmark, each.task_id) for each in known],
         models=models,
     )
     return table, void

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from firsthand.arena.battle_table import BattleTable
+from firsthand.arena.battle_table import BattleTable, question_name
 from firsthand.arena.blind_reasks import is_reask
 from firsthand.arena.vote_files import STYLES, VoteFile, style_count
 from firsthand.errors import ConfigError
 from firsthand.preference import Preference
+from firsthand.runs.attempts import TraceRow
 from firsthand.runs.run_folder import Run
 
 
@@ -26,10 +27,10 @@ def votes_of_runs(runs: Sequence[Run], style: Sequence[str] = ()) -> VoteFile:
     """
     if unknown := [name for name in style if name not in STYLES]:
         raise ConfigError(f"style is {unknown[0]!r:.60}: give {', '.join(STYLES)}")
-    kept: list[tuple[Preference, str, str]] = []
+    kept: list[tuple[Preference, TraceRow, TraceRow]] = []
     void, counts = 0, dict[str, tuple[int, ...]]()
     for run in runs:
-        agents = {row.id: row.agent for row in run.rows()}
+        rows = {row.id: row for row in run.rows()}
         if style:
             counts |= {t.id: tuple(style_count(t.answer or "", name) for name in style) for t in run.traces()}
         for vote in run.preferences():
@@ -37,22 +38,22 @@ def votes_of_runs(runs: Sequence[Run], style: Sequence[str] = ()) -> VoteFile:
                 continue
             if (vote.detail or {}).get("void"):
                 void += 1
-            elif vote.a not in agents or vote.b not in agents:
+            elif vote.a not in rows or vote.b not in rows:
                 raise ConfigError(
                     f"a vote of run {run.id} names an attempt that it does not hold: is the run a part of another?"
                 )
-            elif agents[vote.a] != agents[vote.b]:
-                kept.append((vote, agents[vote.a], agents[vote.b]))
+            elif rows[vote.a].agent != rows[vote.b].agent:
+                kept.append((vote, rows[vote.a], rows[vote.b]))
     covariates = {}
     for place, name in enumerate(style):
         pairs = np.array([[counts[vote.a][place], counts[vote.b][place]] for vote, _, _ in kept], np.float64)
         covariates[name] = _scaled(pairs.reshape(-1, 2), name)
     table = BattleTable.from_columns(
-        [a for _, a, _ in kept],
-        [b for _, _, b in kept],
+        [a.agent for _, a, _ in kept],
+        [b.agent for _, _, b in kept],
         [vote.winner for vote, _, _ in kept],
         voters=[vote.by for vote, _, _ in kept],
-        questions=[vote.task_id for vote, _, _ in kept],
+        questions=[question_name(a.benchmark, vote.task_id) for vote, a, _ in kept],
         covariates=covariates,
     )
     return VoteFile(table, 0, 0, void)

@@ -4,31 +4,44 @@ Many of these names are everyday words too. `qwen` or `OpenAI` tells a reader wh
 `Google` only with a version (`phi-4`) or in a sentence in which the answer speaks of itself. Any other word of a model's
 name tells where the answer gives it as its name: behind "I am" with a capital letter, since "I am happy to help" is no name.
 Words such as `large`, `flash` or `coder`, and the provider or address by which a model is reached, tell nothing.
+
+A name is found as a reader sees it: with letters that look alike, between marks of Markdown, spelled letter by letter, or
+with characters that are drawn as nothing. Nicknames, translations beyond those listed, and hints are not found.
 """
 
 from __future__ import annotations
 
+import html
 import re
+import unicodedata
+
+from firsthand.system.unseen_letters import without_unseen
 
 _MAKERS: dict[str, tuple[str, ...]] = {
     "aya": ("cohere",), "bloom": ("bigscience",), "chatgpt": ("openai",), "chatglm": ("zhipu",), "claude": ("anthropic",),
-    "codestral": ("mistral ai",), "command": ("cohere",), "dbrx": ("databricks",), "deepseek": ("deepseek",),
-    "doubao": ("bytedance",), "ernie": ("baidu",), "exaone": (), "falcon": (), "gemini": ("google",), "gemma": ("google",),
-    "glm": ("zhipu",), "gpt": ("openai", "chatgpt"), "granite": ("ibm",), "grok": ("xai",), "hermes": ("nous research",),
-    "hunyuan": ("tencent",), "internlm": (), "jamba": ("ai21",), "kimi": ("moonshot ai",), "llama": ("meta ai", "meta"),
+    "codestral": ("mistral ai",), "command": ("cohere",), "dbrx": ("databricks",), "deepseek": ("deepseek", "深度求索"),
+    "doubao": ("bytedance", "豆包", "字节跳动"), "ernie": ("baidu", "文心一言", "百度"),
+    "exaone": (), "falcon": (), "gemini": ("google",), "gemma": ("google",),
+    "glm": ("zhipu", "智谱"), "gpt": ("openai", "chatgpt"), "granite": ("ibm",), "grok": ("xai",),
+    "hermes": ("nous research",),
+    "hunyuan": ("tencent", "混元", "腾讯"), "internlm": (), "jamba": ("ai21",), "kimi": ("moonshot ai",),
+    "llama": ("meta ai", "meta"),
     "magistral": ("mistral ai",), "minimax": (), "ministral": ("mistral ai",), "mistral": ("mistral ai",),
     "mixtral": ("mistral ai",), "nemotron": ("nvidia",), "nova": ("amazon",), "o1": ("openai", "chatgpt"),
     "o3": ("openai", "chatgpt"), "o4": ("openai", "chatgpt"), "olmo": ("allen institute",),
     "phi": ("microsoft",), "pixtral": ("mistral ai",),
-    "pythia": ("eleutherai",), "qwen": ("alibaba",), "qwq": ("qwen", "alibaba"), "smollm": ("hugging face",),
+    "pythia": ("eleutherai",), "qwen": ("alibaba", "qianwen", "千问", "阿里"),
+    "qwq": ("qwen", "alibaba", "qianwen", "千问", "阿里"),
+    "smollm": ("hugging face",),
     "stablelm": ("stability ai",), "vicuna": (), "yi": ("01.ai",), "zephyr": ("hugging face",),
 }  # fmt: skip
 """The families of models that are known by name, each with its makers."""
 _TELLING = {
     "ai21", "anthropic", "bigscience", "chatgpt", "chatglm", "codestral", "dbrx", "deepseek", "doubao", "eleutherai",
     "exaone", "hugging face", "hunyuan", "internlm", "jamba", "magistral", "meta ai", "ministral", "mistral ai", "mixtral",
-    "moonshot ai", "nemotron", "nous research", "olmo", "openai", "pixtral", "qwen", "qwq", "smollm", "stability ai",
-    "stablelm", "xai", "zhipu",
+    "moonshot ai", "nemotron", "nous research", "olmo", "openai", "pixtral", "qianwen", "qwen", "qwq", "smollm",
+    "stability ai",
+    "stablelm", "xai", "zhipu", "千问", "文心一言", "深度求索",
 }  # fmt: skip
 """Names that are no everyday words: they tell wherever they stand."""
 _EVERYDAY = {"aya", "bloom", "command", "falcon", "granite", "hermes", "meta", "nova", "yi"}
@@ -58,28 +71,78 @@ _INTRODUCED = (
     r"|\b(?:made|created|developed|trained|built) by)[^\w\n]+(?:the[^\w\n]+)?"
 )
 """Words before a name, however it is written: "my name is"."""
+_AS = r"\bas[^\w\n]+"
+"""Words before a name behind which the answer speaks: "as Qwen, I"."""
 _IS = r"(?:\bi am|\bi['\u2019]m)[^\w\n]+(?:the[^\w\n]+)?"
 """Words before a name in capitals, or before any other word: "I'm Owl", "I'm happy to help"."""
+
+_KNOWN = {*_MAKERS, *(maker for makers in _MAKERS.values() for maker in makers)} - _EVERYDAY
+_FAMILIES = "|".join(sorted(map(re.escape, {*_MAKERS} | _KNOWN), key=len, reverse=True))
+_ARE_YOU = re.compile(
+    r"\bare you\b(?:[^\w\n.!?]+(?:an?|the|of|from|by|with|made|created|developed|trained|built|called|named|model|really"
+    r"|not|or|and|one|either|based|on|\d[\w.]*"
+    rf"|(?:{_FAMILIES})[\d.]*)"
+    r"(?!\w)){0,12}(?:[^\w\n.!?]+\w[\w.-]*)?"
+)
+"""A question after the author of the answer, with the names in it, and one word that may be a name."""
+_EMPHASIS = re.compile(r"[*_`~]+")
+_SPELLED = re.compile(r"(?<!\w)[^\W\d_]([-. \u00b7])[^\W\d_](?:\1[^\W\d_])+(?!\w)")
+"""A word with a sign between each two letters."""
+_ALIKE = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0456\u0458\u0455\u04bb\u051b\u051d"
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0406\u0408\u0405\u04ba\u051a\u051c"
+    "\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7\u0391\u0392\u0395\u0397\u0399\u039a\u039c\u039d\u039f"
+    "\u03a1\u03a4\u03a5\u03a7\u0131\u0261",
+    "abekmhopctyxijshqwABEKMHOPCTYXIJSHQWaikvoptuxABEHIKMNOPTYXig",
+)
+"""Letters of Cyrillic and Greek that look like Latin ones, and what each looks like."""
 
 
 def told_name(model: str, answer: str, prompt: str = "") -> str:
     """The name by which an answer tells that this model, or its maker, wrote it; empty if it does not.
 
-    Names are in lower case. One that the prompt gives tells nothing.
+    Names are in lower case. One that the prompt gives tells nothing, unless the answer introduces itself by it ("I am
+    Qwen"), or the prompt asks the answer whether it is that ("Are you Qwen?").
     """
-    said, asked = answer.casefold(), prompt.casefold()
-    of_itself = "\n".join(each for each in _SENTENCE.split(answer) if _SELF.search(each.casefold()))
-    known = {*_MAKERS, *(maker for makers in _MAKERS.values() for maker in makers)} - _EVERYDAY
+    seen, asked = as_seen(answer), f"{prompt}\n{as_seen(prompt)}".casefold()
     for name in identifying_names(model):
-        if name in _TELLING or _is_id(name):
-            tells = _stands(name, said)
-        elif name in known:
-            tells = _stands(name, of_itself.casefold()) or _stands(name, said, r"-?\d")
-        else:
-            tells = _is_introduced(name, of_itself)
-        if tells and not _stands(name, asked):
+        if (_is_telling(name) or name in _KNOWN) and _is_asked_for(name, asked):
             return name
+        is_given = _stands(name, asked)
+        for text in (answer, seen) if len(name) > 3 else (answer,):  # short names arise from other words: x*a*i
+            if _tells(name, text) and (not is_given or _is_introduced(name, _of_itself(text), _is_telling(name))):
+                return name
     return ""
+
+
+def as_seen(text: str) -> str:
+    """The text in the letters that a reader takes it for: without unseen characters and Markdown's marks of emphasis."""
+    plain = without_unseen(unicodedata.normalize("NFKC", html.unescape(text)))
+    plain = _EMPHASIS.sub("", plain.translate(_ALIKE))
+    return _SPELLED.sub(lambda found: found[0].replace(found[1], ""), plain)
+
+
+def _tells(name: str, text: str) -> bool:
+    said = text.casefold()
+    if _is_telling(name):
+        return _stands(name, said)
+    if name in _KNOWN:
+        return _stands(name, _of_itself(text).casefold()) or _stands(name, said, r"-?\d")
+    return _is_introduced(name, _of_itself(text))
+
+
+def _is_telling(name: str) -> bool:
+    return name in _TELLING or _is_id(name)
+
+
+def _of_itself(text: str) -> str:
+    """The sentences in which the text speaks of its author."""
+    return "\n".join(each for each in _SENTENCE.split(text) if _SELF.search(each.casefold()))
+
+
+def _is_asked_for(name: str, asked: str) -> bool:
+    """True if a prompt asks whether this answers, as in "Are you Qwen or Llama?": any answer may tell."""
+    return any(_stands(name, found[0]) for found in _ARE_YOU.finditer(asked))
 
 
 def identifying_names(model: str) -> list[str]:
@@ -92,12 +155,14 @@ def identifying_names(model: str) -> list[str]:
     return list(dict.fromkeys([*families, *makers, *words, *([own] if _is_id(own) else [])]))
 
 
-def _is_introduced(name: str, text: str) -> bool:
-    """True if the text gives this as a name."""
+def _is_introduced(name: str, text: str, in_any_case: bool = False) -> bool:
+    """True if the text gives this as a name; `in_any_case` if it is no everyday word."""
     word = rf"{re.escape(name)}(?!{_LETTER})"
-    named = re.search(f"{_INTRODUCED}{word}", text, re.IGNORECASE)
+    named = re.search(
+        rf"{_INTRODUCED}{word}|{_AS}{word}[^\w\n]+i\b|\u6211[\u662f\u53eb][^\w\n]*{word}", text, re.IGNORECASE
+    )
     return named is not None or any(
-        found[1][0].isupper() for found in re.finditer(rf"{_IS}({word})", text, re.IGNORECASE)
+        in_any_case or found[1][0].isupper() for found in re.finditer(rf"{_IS}({word})", text, re.IGNORECASE)
     )
 
 

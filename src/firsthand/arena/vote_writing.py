@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from firsthand.arena.battle_table import question_name
 from firsthand.arena.blind_reasks import is_reask
 from firsthand.errors import ConfigError
-from firsthand.message import Json
+from firsthand.message import Json, canonical
+from firsthand.preference import Preference
 from firsthand.runs.store import Run
 from firsthand.system.new_file import write_new
 from firsthand.system.spreadsheet_cells import plain_cell
@@ -20,21 +25,24 @@ _WINNERS = {"a": "model_a", "b": "model_b", "tie": "tie", "both_bad": "both_bad"
 
 
 def vote_rows(run: Run, layout: Layout = "arena") -> list[Json]:
-    """The votes that count, a row each, with question, voter and time; blind re-asks and void votes are left out.
+    """The votes that count, a row each, with id, question, voter and time; blind re-asks and void votes are left out.
 
+    The id is the vote's own and the same whenever the run is written, so that votes of one voter and time stay apart.
     `arena` has a winner (model_a, model_b, tie, both_bad), as Chatbot Arena's 140k; `55k` has a column for each outcome,
     where both_bad is a tie.
     """
-    agents = {trace.id: trace.agent_name for trace in run.traces()}
+    attempts = {trace.id: (trace.agent_name, trace.benchmark) for trace in run.traces()}
     rows: list[Json] = []
-    for each in run.preferences():
+    for each, known in _with_ids(run.preferences()):
         if (each.detail or {}).get("void") or is_reask(each):
             continue
-        if each.a not in agents or each.b not in agents:
+        if each.a not in attempts or each.b not in attempts:
             raise ConfigError(
                 f"a vote of run {run.id} names an attempt that it does not hold: is it a part of another?"
             )
-        row: Json = {"question_id": each.task_id, "model_a": agents[each.a], "model_b": agents[each.b]}
+        (first, benchmark), (second, _) = attempts[each.a], attempts[each.b]
+        question = question_name(benchmark, each.task_id)
+        row: Json = {"id": known, "question_id": question, "model_a": first, "model_b": second}
         if layout == "arena":
             row["winner"] = _WINNERS[each.winner]
         else:
@@ -44,6 +52,15 @@ def vote_rows(run: Run, layout: Layout = "arena") -> list[Json]:
             }
         rows.append(row | {"judge": each.by, "timestamp": each.when or ""})
     return rows
+
+
+def _with_ids(votes: Sequence[Preference]) -> Iterator[tuple[Preference, str]]:
+    """Each vote with its id: a digest of what was judged, by whom, when, and of how many such votes came before it."""
+    before = Counter[str]()
+    for each in votes:
+        about = canonical([each.task_id, each.a, each.b, each.by, each.when])
+        yield each, hashlib.sha256(f"{about}{before[about]}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        before[about] += 1
 
 
 def write_votes(run: Run, path: Path, layout: Layout = "arena") -> int:

@@ -77,9 +77,8 @@ async def rescore(
 
         def keep(done: set[asyncio.Task[tuple[Trace, int, Score]]]) -> None:
             for trace, number, score in (each.result() for each in done):
-                run.add_score(trace, number, name, described, score)
-                if isinstance(scorer, JudgeScorer) and (preference := scorer.preference(trace, score)) is not None:
-                    run.add_preference(preference)
+                preference = scorer.preference(trace, score) if isinstance(scorer, JudgeScorer) else None
+                run.add_score(trace, number, name, described, score, preference)
                 results[score.failed] += 1
                 on_score(trace, score)
 

@@ -1,4 +1,8 @@
-"""The shapes of keys and tokens that are known by their beginning, whatever name they stand under."""
+"""The shapes of keys and tokens that are known by their beginning, whatever name they stand under.
+
+Keys of other services, and those without a beginning of their own (Azure, Cohere, Mistral AI, AWS secret keys), are known
+by the name beside them alone.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,22 @@ SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
     "Hugging Face": (("hf_",), _shape("hf_", r"[A-Za-z0-9]{20,}")),
     "npm": (("npm_",), _shape("npm_", r"[A-Za-z0-9]{30,}")),
     "PyPI": (("pypi-",), _shape("pypi-", r"[A-Za-z0-9_-]{30,}")),
+    "Groq": (("gsk_",), _shape("gsk_", r"[A-Za-z0-9]{30,}")),
+    "xAI": (("xai-",), _shape("xai-", r"[A-Za-z0-9]{30,}")),
+    "NVIDIA": (("nvapi-",), _shape("nvapi-", r"[A-Za-z0-9_-]{30,}")),
+    "Perplexity": (("pplx-",), _shape("pplx-", r"[A-Za-z0-9]{30,}")),
+    "Tavily": (("tvly-",), _shape("tvly-", r"[A-Za-z0-9-]{20,}")),
+    "Replicate": (("r8_",), _shape("r8_", r"[A-Za-z0-9]{30,}")),
+    "LangSmith": (("lsv2_",), _shape("lsv2_(?:pt|sk)_", r"[A-Za-z0-9_]{30,}")),
+    "SendGrid": (("SG.",), _shape(r"SG\.", r"[A-Za-z0-9_-]{16,64}\.[A-Za-z0-9_-]{30,}")),
+    "Docker Hub": (("dckr_",), _shape("dckr_[op]at_", r"[A-Za-z0-9_-]{20,}")),
+    "DigitalOcean": (("_v1_",), _shape("do[opr]_v1_", r"[a-f0-9]{30,}")),
+    "age": (("AGE-SECRET-KEY-1",), _shape("AGE-SECRET-KEY-1", r"[A-Z0-9]{30,}")),
+    "Slack, address of a hook": (
+        ("hooks.slack.com",),
+        r"(?:(?<=hooks\.slack\.com/services)|(?<=hooks\.slack\.com/triggers)|(?<=hooks\.slack\.com/workflows)"
+        r"|(?<=hooks\.slack\.com\\/services))(?:\\?/[A-Za-z0-9]+){3,}",
+    ),
     "JSON web token": (("eyJ",), _shape("eyJ", r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")),
     "password in a URL": (
         ("://", ":\\", "%3"),

@@ -35,11 +35,7 @@ def separation(positive: Scores, negative: Scores, *, confidence: float = 0.95) 
     DataError for a group without scores, or with one that is not a number.
     """
     high, low = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
-    for name, scores in (("positive", high), ("negative", low)):
-        if not scores.size:
-            raise DataError(f"there is no {name} score: AUROC compares two groups, so give one or more of each")
-        if np.isnan(scores).any():
-            raise DataError(f"{int(np.isnan(scores).sum())} {name} scores are not numbers: look at what made them")
+    _expect_scores(high, low)
     ordered = np.sort(low)
     below = np.searchsorted(ordered, high, side="left")
     up_to = np.searchsorted(ordered, high, side="right")
@@ -55,6 +51,15 @@ def separation(positive: Scores, negative: Scores, *, confidence: float = 0.95) 
     return Separation(area, lower, upper, high.size, low.size)
 
 
+def _expect_scores(positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> None:
+    """DataError for a group without scores, or with one that is not a number."""
+    for name, scores in (("positive", positive), ("negative", negative)):
+        if not scores.size:
+            raise DataError(f"there is no {name} score: two groups are compared, so give one or more of each")
+        if np.isnan(scores).any():
+            raise DataError(f"{int(np.isnan(scores).sum())} {name} scores are not numbers: look at what made them")
+
+
 def _variance(theta: float, positives: int, negatives: int) -> float:
     """Hanley and McNeil's variance with both sizes replaced by their mean in the two correction terms."""
     middle = (positives + negatives) / 2 - 1
@@ -63,9 +68,14 @@ def _variance(theta: float, positives: int, negatives: int) -> float:
 
 
 def false_alarm_rate(positive: Scores, negative: Scores, *, caught: float = 0.95) -> float:
-    """The share of negatives at or above the threshold that catches this share of positives."""
+    """The share of negatives at or above the threshold that catches this share of positives, of both from 0 to 1.
+
+    DataError for a group without scores, or with one that is not a number.
+    """
     if not 0 < caught <= 1:
         raise DataError(f"caught is {caught}: expected a share above 0 and at most 1")
-    ordered = np.sort(np.asarray(positive, dtype=np.float64))
-    threshold = ordered[max(0, len(ordered) - math.ceil(caught * len(ordered)))]
-    return float((np.asarray(negative, dtype=np.float64) >= threshold).mean())
+    high, low = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
+    _expect_scores(high, low)
+    least = math.ceil(round(caught * high.size, 9))  # 0.55 * 100 is a little above 55
+    threshold = np.sort(high)[high.size - max(1, least)]
+    return float((low >= threshold).mean())

@@ -13,6 +13,7 @@ has written survives `kill -9` once it returns. `store.py` makes, opens and list
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -275,13 +276,18 @@ class Run:
 
     # -- scores given later --
 
-    def add_score(self, trace: Trace, number: int, name: str, scorer: str, score: Score) -> None:
+    def add_score(
+        self, trace: Trace, number: int, name: str, scorer: str, score: Score, preference: Preference | None = None
+    ) -> None:
         """Keep a score that the try of this number was given later, under a name; of several the last one counts.
 
         `scorer` says in words what gave it. Under one name there are scores of one scorer only: else it is a StoreError.
+        A `preference` that the score stands for is kept with it, both or neither.
         """
         with self.database.write() as connection:
             later_scores.insert_score(connection, self.id, trace, number, name, scorer, score)
+            if preference is not None:
+                _insert_preference(connection, preference)
         self.touch()
 
     def revise_score(
@@ -372,10 +378,7 @@ class Run:
     def add_preference(self, preference: Preference) -> None:
         """Keep a vote or a verdict."""
         with self.database.write() as connection:
-            digest = put(connection, preference.to_json())
-            connection.execute(
-                "INSERT INTO preferences (task, body) VALUES (?, ?)", (plain(preference.task_id), digest)
-            )
+            _insert_preference(connection, preference)
 
     def preferences(self) -> list[Preference]:
         """All votes and verdicts, the oldest first."""
@@ -415,6 +418,11 @@ class Run:
             self._index.keep([self.info])
         took_s = time.monotonic() - began
         self._next_index_s = began + took_s + max(INDEX_S, took_s / INDEX_SHARE)
+
+
+def _insert_preference(connection: sqlite3.Connection, preference: Preference) -> None:
+    digest = put(connection, preference.to_json())
+    connection.execute("INSERT INTO preferences (task, body) VALUES (?, ?)", (plain(preference.task_id), digest))
 
 
 def _without_secrets(body: Json) -> str:

@@ -110,6 +110,8 @@ class ArenaRounds:
         self._opening = asyncio.Lock()
         self._rounds: OrderedDict[str, Round] = OrderedDict()
         self._number = 0
+        self._starting = 0
+        """Rounds that have a place and are not yet among the others."""
 
     def get(self, id: str) -> Round:
         """The round of that id; UnknownName if it is not remembered."""
@@ -130,23 +132,34 @@ class ArenaRounds:
         if len(prompt) > MAX_PROMPT_CHARS:
             raise ConfigError(f"the prompt has {len(prompt):,} characters: at most {MAX_PROMPT_CHARS:,} are taken")
         task = prompt_task(prompt)
-        if sum(each.battle is None and not each.problem for each in self._rounds.values()) >= MOST_UNDER_WAY:
-            raise ConfigError(f"{MOST_UNDER_WAY} rounds are under way: wait for one of them to end")
         import numpy as np
 
-        async with self._opening:
-            run = await run_in_threadpool(self._open)
-        table, _ = await run_in_threadpool(battles_of, run, tuple(self.agents))
-        first, second = choose_pair(table, np.random.default_rng([self.seed, self._number]))
-        a, b = (AnsweringSide(self.agents[table.models[place]]) for place in (first, second))
-        made = Round(secrets.token_urlsafe(16), task, a, b)
-        self._rounds[made.id] = made
+        with self._place():
+            async with self._opening:
+                run = await run_in_threadpool(self._open)
+                number, self._number = self._number, self._number + 1
+            table, _ = await run_in_threadpool(battles_of, run, tuple(self.agents))
+            first, second = choose_pair(table, np.random.default_rng([self.seed, number]))
+            a, b = (AnsweringSide(self.agents[table.models[place]]) for place in (first, second))
+            made = Round(secrets.token_urlsafe(16), task, a, b)
+            self._rounds[made.id] = made
         for old in list(self._rounds.values())[: max(0, len(self._rounds) - MOST_ROUNDS)]:
             if old.winner is None or old.kept is not None:  # a vote that waits to be kept is not forgotten
                 del self._rounds[old.id]
-        made.work = asyncio.create_task(self._fight(made, run, self._number))
-        self._number += 1
+        made.work = asyncio.create_task(self._fight(made, run, number))
         return made
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Holds a place for a round until it is among the others; ConfigError if none is free."""
+        under_way = sum(each.battle is None and not each.problem for each in self._rounds.values())
+        if under_way + self._starting >= MOST_UNDER_WAY:
+            raise ConfigError(f"{MOST_UNDER_WAY} rounds are under way: wait for one of them to end")
+        self._starting += 1
+        try:
+            yield
+        finally:
+            self._starting -= 1
 
     async def _fight(self, made: Round, run: Run, number: int) -> None:
         from firsthand.arena.blind_battles import fight, shown_text

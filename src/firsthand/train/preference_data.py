@@ -32,7 +32,7 @@ class ReadComparisons(NamedTuple):
 
     comparisons: list[list[Stream]]
     num_skipped: int
-    """Lines left out because an answer is longer than the context."""
+    """Lines left out because an answer is longer than the context, or two are the same tokens within it."""
     num_undecided: int
     """Lines of a published layout in which no answer is preferred to another, or the dialogues part before the end."""
 
@@ -57,10 +57,11 @@ def read_comparisons(
             num_undecided += 1
             continue
         streams = [_cut(stream, context, too_long, where) for stream in _comparison(body, where, encode)]
-        if any(stream is None for stream in streams):
+        kept = [replace(stream, pair=len(found)) for stream in streams if stream is not None]
+        if len(kept) < len(streams) or len({stream.ids.tobytes() for stream in kept}) < len(kept):
             num_skipped += 1
             continue
-        found.append([replace(stream, pair=len(found)) for stream in streams if stream is not None])
+        found.append(kept)
     if not found:
         raise DataError(f"{path} has no comparison within a context of {context} tokens ({num_skipped} are longer)")
     return ReadComparisons(found, num_skipped, num_undecided)
@@ -75,6 +76,8 @@ def _comparison(body: Json, where: str, encode: Encode) -> list[Stream]:
         if not isinstance(body["answers"], list) or len(body["answers"]) < 2:
             raise DataError(f"{where}: `answers` must be a list of two answers or more, the best first")
         answers = body["answers"]
+        if any(answer in answers[:rank] for rank, answer in enumerate(answers)):
+            raise DataError(f"{where}: two of its `answers` are equal: neither is preferred, so leave one of them out")
         labels = [float(len(answers) - rank) for rank in range(len(answers))]
     elif "label" in body:
         if not isinstance(body["label"], bool):

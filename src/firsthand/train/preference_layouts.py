@@ -94,7 +94,7 @@ def _of_whole_messages(body: Json, chosen: list[Any], rejected: list[Any]) -> Js
 
 
 def _of_scores(body: Json, where: str) -> Json | None:
-    """The completions ordered by their scores; of equal ones the first. None if all have one score."""
+    """The completions ordered by their scores; of equal scores the first, of equal texts the best. None if one is left."""
     instruction, completions = body["instruction"], body["completions"]
     try:
         scored = [(_score(each["overall_score"]), _answer(each["response"])) for each in completions]
@@ -106,9 +106,9 @@ def _of_scores(body: Json, where: str) -> Json | None:
     for score, response in scored:
         if response.strip():
             best.setdefault(score, response)
-    if len(best) < 2:
+    ranked = list(dict.fromkeys(best[score] for score in sorted(best, reverse=True)))
+    if len(ranked) < 2:
         return None
-    ranked = [best[score] for score in sorted(best, reverse=True)]
     prompt = [{"role": "user", "content": instruction}]
     return {"prompt": prompt, "answers": [[{"role": "assistant", "content": each}] for each in ranked]}
 

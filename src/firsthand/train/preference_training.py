@@ -145,7 +145,7 @@ def opened(run: TrainingRun, config: PreferenceConfig, *, has_reference: bool = 
     )
     print(
         count_of(len(found), "comparison", ",")
-        + (f"; {num_skipped} longer than the context and left out" if num_skipped else "")
+        + (f"; {num_skipped} longer than the context, or alike within it, and left out" if num_skipped else "")
         + (f"; {num_undecided} without a preference and left out" if num_undecided else "")
         + (f"; {len(held)} held out" if held else "")
     )

@@ -31,12 +31,20 @@ class Drawn:
     high: float
 
     def draw(self, source: random.Random) -> str:
-        """One value, in as few digits as say it."""
+        """One value within the range: in 4 digits, or in more where these would leave fewer than 100 values."""
         if self.kind == "int":
             return str(source.randint(int(self.low), int(self.high)))
         if self.kind == "uniform":
-            return f"{source.uniform(self.low, self.high):.4g}"
-        return f"{math.exp(source.uniform(math.log(self.low), math.log(self.high))):.4g}"
+            return self._written(source.uniform(self.low, self.high))
+        return self._written(math.exp(source.uniform(math.log(self.low), math.log(self.high))))
+
+    def _written(self, value: float) -> str:
+        """The value rounded; an end of the range where that is outside of it."""
+        place = math.floor(math.log10(max(abs(self.low), abs(self.high))))
+        digits = place + 1 - math.floor(math.log10((self.high - self.low) / 100))
+        text = f"{value:.{min(max(digits, 4), 17)}g}"
+        within = min(max(float(text), self.low), self.high)
+        return text if within == float(text) else repr(within).removesuffix(".0")
 
 
 Space = Mapping[str, Sequence[str] | Drawn]
