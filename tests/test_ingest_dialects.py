@@ -90,6 +90,7 @@ def test_the_prompt_of_a_langfuse_span_is_all_that_the_model_read() -> None:
     assert counts(input=1000, output=7, cache_read_input_tokens=1000, total=1007) == (1000, 1000, 7)
     assert counts(input=10, output=7, output_reasoning_tokens=90, total=107) == (10, 0, 7)
     assert counts(input=10, input_audio_tokens=5) == (15, 0, 0)
+    assert counts(input=10, output=7, total=12) == (10, 0, 7), "what `input` counts is of the prompt"
     nested = {"total_tokens": 1007, "prompt_tokens": 1000, "completion_tokens": 7}
     assert counts(**nested, prompt_tokens_details={"cached_tokens": 900}) == (1000, 900, 7)
     assert counts(input_tokens=1000, input_tokens_details={"cached_tokens": 900}) == (1000, 900, 0)
