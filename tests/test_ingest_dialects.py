@@ -55,7 +55,7 @@ def test_langfuse_is_read_whole() -> None:
         f"{o}cost_details": '{"input": 0.5, "output": 0.25, "total": 9}', "langfuse__trace__input": "other",
     }  # fmt: skip
     assert columns(langfuse_dialect.facts(span(**full))) == {
-        "what": "generate", "model": "m", "prompt_tokens": 5, "cached_tokens": 3, "completion_tokens": 7, "cost_usd": 9.0,
+        "what": "generate", "model": "m", "prompt_tokens": 8, "cached_tokens": 3, "completion_tokens": 7, "cost_usd": 9.0,
         "session": "s", "user": "u2", "input": "hi", "output": 'said "x"', "tags": ("a", "b"), "error": "broke",
     }  # fmt: skip
     held = langfuse_dialect.content(span(**full))
@@ -64,8 +64,8 @@ def test_langfuse_is_read_whole() -> None:
              "guardrail": "guard", "evaluator": "evaluate", "span": "span", "event": "span", "other": "span"}  # fmt: skip
     assert {kind: langfuse_dialect.facts(span(**{f"{o}type": kind})).what for kind in kinds} == kinds
     for usage, counts in (
-        ({"prompt_tokens": 1, "completion_tokens": 2, "input_cached_tokens": 3}, (1, 3, 2)),
-        ({"input_tokens": 1, "output_tokens": 2, "input_cache_read": 3}, (1, 3, 2)),
+        ({"prompt_tokens": 1, "completion_tokens": 2, "input_cached_tokens": 3}, (4, 3, 2)),
+        ({"input_tokens": 1, "output_tokens": 2, "input_cache_read": 3}, (4, 3, 2)),
         ({"input": "4", "prompt_tokens": 1, "output": 2.9, "total": -1}, (4, 0, 2)),
         ("none", (0, 0, 0)),
     ):
@@ -76,6 +76,33 @@ def test_langfuse_is_read_whole() -> None:
     assert calm.error is None, "only a level of error is one"
     tool = langfuse_dialect.content(span(**full | {f"{o}type": "tool", f"{o}input": '{"x": 1}', f"{o}output": "done"}))
     assert tool == SpanContent(tool="call", arguments={"x": 1}, result="done")
+
+
+def test_the_prompt_of_a_langfuse_span_is_all_that_the_model_read() -> None:
+    def counts(**usage: Any) -> tuple[int, int, int]:
+        found = facts_of(span(**{"langfuse__observation__usage_details": usage}))
+        return found.prompt_tokens, found.cached_tokens, found.completion_tokens
+
+    cache = {"cache_read_input_tokens": 1000, "cache_creation_input_tokens": 500}
+    assert counts(input=10, output=7, **cache, total=1517) == counts(input=10, output=7, **cache) == (1510, 1000, 7)
+    assert counts(input=10, output=7, **cache, total=17) == (1510, 1000, 7), "a total without them tells nothing"
+    assert counts(input=1510, output=7, **cache, total=1517) == (1510, 1000, 7), "a total tells that they are in it"
+    assert counts(input=1000, output=7, cache_read_input_tokens=1000, total=1007) == (1000, 1000, 7)
+    assert counts(input=10, output=7, output_reasoning_tokens=90, total=107) == (10, 0, 7)
+    assert counts(input=10, input_audio_tokens=5) == (15, 0, 0)
+    assert counts(input=10, output=7, total=12) == (10, 0, 7), "what `input` counts is of the prompt"
+    nested = {"total_tokens": 1007, "prompt_tokens": 1000, "completion_tokens": 7}
+    assert counts(**nested, prompt_tokens_details={"cached_tokens": 900}) == (1000, 900, 7)
+    assert counts(input_tokens=1000, input_tokens_details={"cached_tokens": 900}) == (1000, 900, 0)
+    assert counts(input_tokens=1000, prompt_tokens_details="none", input_tokens_details=[1]) == (1000, 0, 0)
+
+
+def test_cached_tokens_that_a_prompt_does_not_hold_were_counted_beside_it() -> None:
+    names = {"gen_ai__usage__input_tokens": 10, "gen_ai__usage__cache_read__input_tokens": 1000}
+    found = facts_of(span(gen_ai__operation__name="chat", **names))
+    assert (found.prompt_tokens, found.cached_tokens) == (1010, 1000)
+    found = facts_of(span(gen_ai__operation__name="chat", **names | {"gen_ai__usage__input_tokens": 1000}))
+    assert (found.prompt_tokens, found.cached_tokens) == (1000, 1000)
 
 
 def test_what_a_langfuse_observation_does_not_show_is_taken_from_its_trace() -> None:

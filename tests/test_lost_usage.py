@@ -219,7 +219,7 @@ def test_requests_that_had_ended_beside_one_that_fails_are_in_its_cost() -> None
 
     async def ask() -> None:
         requests = [request(0), request(0.02, ModelError("no")), request(30)]
-        await together([each() for each in requests], lambda usage: usage)  # type: ignore[arg-type]
+        await together(lambda each: each(), requests, lambda usage: usage)  # type: ignore[arg-type, return-value]
 
     with pytest.raises(ModelError) as error:
         asyncio.run(ask())

@@ -435,7 +435,7 @@ def test_streamed_calls_without_index_and_id_are_told_apart_by_name_and_whole_ar
     assert streamed_calls(*nested)[0] == (ToolCall("call_0", "add", {"x": {"z": 1}}),)
     objects = [function("add", '{"x":')], [function("add", '{"z":1}}')]
     assert streamed_calls(*objects)[0] == (ToolCall("call_0", "add", {"x": {"z": 1}}),)
-    assert len(streamed_calls([a], [function("sub", "", index=0)])[0]) == 1, "with an index, it decides"
+    assert len(streamed_calls([a], [function("sub", "", index=0)])[0]) == 2, "another name is another call"
     assert len(streamed_calls([a | {"id": "c"}], [function("sub", "", id="c")])[0]) == 1, "with an id, it decides"
     late = streamed_calls([function(None, '{"x":')], [function("add", "1}")])[0]
     assert late == two[:1], "the name may come later"

@@ -54,7 +54,7 @@ def test_langfuse_believes_zeros_and_counts_what_it_is_given() -> None:
     summed = facts(type="x", cost_details={"input": "0.25", "output": 1, "bad": -1, "none": None}, level="error")
     assert (summed.what, summed.cost_usd, summed.error) == ("span", 1.25, "")
     counted = facts(usage_details={"prompt_tokens": 3, "input_tokens": 4, "output_tokens": 6, "input_cache_read": 2})
-    assert (counted.prompt_tokens, counted.cached_tokens, counted.completion_tokens) == (3, 2, 6)
+    assert (counted.prompt_tokens, counted.cached_tokens, counted.completion_tokens) == (5, 2, 6)
     for given, shown in ((0, "0"), (False, "false"), ([], "[]"), ('"é"', "é"), ('"cut', '"cut'),
         ('"1" + "2"', '"1" + "2"'),
                          ('{"a": 1}', '{"a": 1}'), ("[]", "[]"), ("x" * 301, "x" * 300)):  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.redaction import PUT, Redactor
-from firsthand.ingest.secret_names import SPELLINGS
+from firsthand.system.secret_names import SPELLINGS
 
 SECRET = "hunter2hunter2hunter2"
 

@@ -23,7 +23,7 @@ from firsthand.ingest.redaction import (
     _is_count,
     _is_expression,
 )
-from firsthand.ingest.secret_names import SECRET_NAMES
+from firsthand.system.secret_names import SECRET_NAMES
 
 KEY = "sk-" + "a" * 20
 

@@ -394,3 +394,28 @@ def test_wandb_gets_an_offline_folder(track: Track, tmp_path: Path, monkeypatch:
         data = data[:-1]
         kept.write_bytes(data)
     assert [each.name for each in read_wandb(kept).values] == ["loss"], "the curve stands before the end"
+
+
+def test_secrets_of_a_config_are_in_no_file_of_the_run(tmp_path: Path) -> None:
+    secrets = {
+        "api_key": "sk-proj-abc",
+        "deep": [{"HF_TOKEN": "hf_abc", "lr": 3}],
+        "password": 1234,
+        "access_token": {"x": "abc"},
+    }
+    plain = {
+        "max_tokens": 5,
+        "tokenizer": "abc",
+        "api_keys": 2,
+        "secret": False,
+        "client_secret": "",
+        "auth_token": None,
+    }
+    with start("x", config=secrets | plain | {"db": "redis://u:hunter2@h/0"}, home=tmp_path) as track:
+        config = track.run.config
+    assert {name: config[name] for name in plain} == plain
+    hidden = "[redacted]"
+    assert {name: config[name] for name in secrets} == {
+        "api_key": hidden, "deep": [{"HF_TOKEN": hidden, "lr": 3}], "password": hidden, "access_token": hidden,
+    }  # fmt: skip
+    assert "hunter2" not in str(config)

@@ -10,8 +10,8 @@ import base64
 import binascii
 import re
 
-from firsthand.ingest.secret_names import is_secret_name
 from firsthand.ingest.secret_rules import Rule, without_matches
+from firsthand.system.secret_names import is_secret_name
 
 USER_FLAGS = ("-u", "--user", "-U", "--proxy-user")
 """Flags of curl that take a user's name and password."""

@@ -24,7 +24,6 @@ from firsthand.ingest.login_texts import (
     without_logins,
 )
 from firsthand.ingest.named_pairs import VALUES, pair_name
-from firsthand.ingest.secret_names import SPELLINGS, WORDS, is_password_name, is_secret_name, paired_patterns
 from firsthand.ingest.secret_shapes import SHAPES
 from firsthand.ingest.secret_statements import (
     may_hold_statement,
@@ -35,6 +34,7 @@ from firsthand.ingest.secret_texts import PUT, is_plain_word, without_named_valu
 from firsthand.message import Json
 from firsthand.safety.redact import Redact
 from firsthand.system.json_values import values_in_text
+from firsthand.system.secret_names import SPELLINGS, WORDS, is_password_name, is_secret_name, paired_patterns
 
 FAILED = "[redacted: error]"
 MAX_DEPTH = 64

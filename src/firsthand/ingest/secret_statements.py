@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from firsthand.ingest.secret_names import is_secret_name
 from firsthand.ingest.secret_rules import Rule, without_matches
+from firsthand.system.secret_names import is_secret_name
 
 _HINT = r"@(?=tcp\(|unix\()|jdbc:oracle:|identified(?=[\s\\])"
 """Matches wherever a secret may stand that has no secret name before it, in lower case."""

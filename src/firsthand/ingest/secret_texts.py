@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from firsthand.ingest.secret_names import ENDS, PARTED_NAMES, is_secret_name
+from firsthand.system.secret_names import ENDS, PARTED_NAMES, is_secret_name
 
 PUT = "[redacted]"
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 from types import ModuleType
 
 from firsthand.ingest.dialects import genai_dialect, langfuse_dialect, openinference_dialect, openllmetry_dialect
-from firsthand.ingest.dialects.span_facts import SpanContent, SpanFacts, first_of, text_of, values_of_one_span
+from firsthand.ingest.dialects.span_facts import (
+    MOST_TOKENS,
+    SpanContent,
+    SpanFacts,
+    first_of,
+    text_of,
+    values_of_one_span,
+)
 from firsthand.ingest.incoming_span import IncomingSpan
 
 DIALECTS: dict[str, ModuleType] = {
@@ -43,6 +50,8 @@ def facts_of(span: IncomingSpan) -> SpanFacts:
             found.filled_from(said)
     if found is None:
         found = SpanFacts()
+    if found.cached_tokens > found.prompt_tokens:  # a part is no larger than the whole: it was counted beside it
+        found.prompt_tokens = min(found.prompt_tokens + found.cached_tokens, MOST_TOKENS)
     a = span.attributes
     if not found.session:
         found.session = text_of(a, "session.id", "gen_ai.conversation.id")

@@ -20,6 +20,7 @@ from firsthand.loop import concurrency
 from firsthand.loop.attempt_memory import AttemptMemory
 from firsthand.loop.call_cost import CallCost
 from firsthand.loop.journal import Journal
+from firsthand.loop.kept_replies import kept_replies
 from firsthand.loop.listener import Added, Listener, Piece, Step
 from firsthand.loop.reply_body import Continued, from_body, shared, to_body
 from firsthand.message import Json, Message
@@ -310,7 +311,11 @@ class Attempt:
         def on_retry(attempt: int, error: TransientError, wait_s: float) -> None:
             self.note("retry", attempt=attempt, error=str(error), wait_s=round(wait_s, 3))
 
-        reply = await concurrency.with_retries(ask_once, self.agent.retry, on_retry=on_retry)
+        with kept_replies() as kept:
+            try:
+                reply = await concurrency.with_retries(ask_once, self.agent.retry, on_retry=on_retry)
+            finally:
+                cost.waste(kept.usage)
         if cost.lost != Usage():
             reply[_LOST] = cost.lost.to_json()
         await self.keep(effect, request, reply)

@@ -35,6 +35,10 @@ class CallCost:
         if self.budget.counts_tokens and error.answers and not usage.total_tokens:
             estimated = estimated_usage(error.answers, self.prompt_tokens)
             usage = sum((each.usage for each in estimated), Usage())
+        self.waste(usage)
+
+    def waste(self, usage: Usage) -> None:
+        """Charge replies that were paid for and that no answer uses."""
         self.lost += usage
         self.budget.spend(usage)
 

@@ -104,13 +104,13 @@ class RemoteAgent:
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
         """`n` answers, each a task of its own."""
+        return await together(self._one, [(prompt, sampling, tools)] * n, attrgetter("usage"))
 
-        async def one() -> Completion:
-            found = [delta.completion async for delta in self.stream(prompt, sampling, tools=tools)][-1]
-            assert found is not None
-            return found
-
-        return await together([one() for _ in range(n)], attrgetter("usage"))
+    async def _one(self, asked: tuple[Prompt, Sampling, Sequence[ToolSpec]]) -> Completion:
+        prompt, sampling, tools = asked
+        found = [delta.completion async for delta in self.stream(prompt, sampling, tools=tools)][-1]
+        assert found is not None
+        return found
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()

@@ -117,7 +117,7 @@ class AnthropicModel:
     ) -> list[Completion]:
         """Returns `n` answers to one prompt, each from a request of its own, whose prompt is charged."""
         body = self._body(prompt, sampling, tools, stream=False)
-        completions = await together([self._complete(body) for _ in range(n)], attrgetter("usage"))
+        completions = await together(self._complete, [body] * n, attrgetter("usage"))
         await check(self.name, completions, sampling)
         return completions
 

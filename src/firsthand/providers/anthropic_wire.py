@@ -15,7 +15,15 @@ from firsthand.errors import ConfigError
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import CallDelta, Completion, Sampling, ToolSpec, Usage
 from firsthand.providers.finish_reasons import finish_reason
-from firsthand.providers.openai_wire import CallReader, Unreadable, check_number_of_calls, clean, count, json_object
+from firsthand.providers.openai_wire import (
+    CallReader,
+    Unreadable,
+    arguments_text,
+    check_number_of_calls,
+    clean,
+    count,
+    json_object,
+)
 
 _THINKING = ("thinking", "redacted_thinking")
 SUPPORTED = ("max_tokens", "temperature", "seed", "stop")
@@ -171,7 +179,7 @@ class MessageStream:
             self._keep(index, block)
             if block.get("type") == "tool_use":
                 self._note_call(index)
-                block["input"] = ""  # it comes as pieces of JSON
+                block["input"] = block.get("input") or ""  # it comes as pieces of JSON, or from some gateways whole
                 name = block.get("name")
                 if isinstance(name, str) and name:
                     self._pieces.append(CallDelta(self._place(index), str(block.get("id") or f"call_{index}"), name))
@@ -179,6 +187,8 @@ class MessageStream:
             return clean(text) if block.get("type") == "text" and isinstance(text, str) else ""
         elif kind == "content_block_delta":
             return self._add_delta(self._keys.get(index, index), json_object(event.get("delta")))
+        elif kind == "content_block_stop":
+            self._show_whole(self._keys.get(index, index))
         elif kind == "message_delta":
             self._usage |= _counts(event.get("usage"))
             delta = json_object(event.get("delta"))
@@ -215,17 +225,23 @@ class MessageStream:
             ("signature_delta", "signature", "signature"),
         ):
             piece = delta.get(field)
-            if delta.get("type") != kind or not isinstance(piece, str):
+            if delta.get("type") != kind or not isinstance(piece, str) or (into == "input" and not piece):
                 continue
             written = self._written.setdefault(index, {})
             if into not in written:
                 so_far = block.get(into)
-                written[into] = [so_far if isinstance(so_far, str) else ""]
+                written[into] = [so_far if isinstance(so_far, str) and into != "input" else ""]
             written[into].append(piece)
-            if kind == "input_json_delta" and block.get("type") == "tool_use" and piece:
+            if kind == "input_json_delta" and block.get("type") == "tool_use":
                 self._pieces.append(CallDelta(self._place(index), arguments=piece))
             return clean(piece) if kind == "text_delta" else ""
         return ""
+
+    def _show_whole(self, index: int) -> None:
+        """Show the arguments of a call that came whole, where no pieces have replaced them."""
+        block = self._blocks.get(index, {})
+        if block.get("type") == "tool_use" and block["input"] and "input" not in self._written.get(index, {}):
+            self._pieces.append(CallDelta(self._place(index), arguments=arguments_text(block["input"])))
 
     def _place(self, index: int) -> int:
         """Returns the number of a call within the answer."""

@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from firsthand.errors import DataError, ModelError
+from firsthand.errors import DataError, ModelError, TransientError
 from firsthand.loop.concurrency import first_error
+from firsthand.loop.kept_replies import current
 from firsthand.model import Completion, Usage, add_lost_usage, lost_usage
 from firsthand.providers.openai_wire import Unreadable
 from firsthand.system.bounded_reply import BodyCount, check_uncompressed
 
+Q = TypeVar("Q")
 T = TypeVar("T")
 Opener = Callable[[], tuple[Any, Callable[[], Awaitable[None]]]]
 
@@ -127,24 +129,57 @@ def environment_headers(variable: str) -> list[str]:
     return [name.strip() for name, colon, _ in (line.partition(":") for line in lines) if colon]
 
 
-async def together(coroutines: Sequence[Coroutine[Any, Any, T]], cost: Callable[[T], Usage]) -> list[T]:
+async def together(
+    ask: Callable[[Q], Coroutine[Any, Any, T]], requests: Sequence[Q], cost: Callable[[T], Usage]
+) -> list[T]:
     """Returns the results of requests sent together. They are one effect of the attempt, so they open no branches.
 
-    If one fails, its error has the cost of those beside it that had ended.
+    In a call that is retried, a transient fault of one lets the others end, and the next try sends only those that failed:
+    `ask` and the requests must equal those of the try before. Elsewhere the first error has the cost of those that ended.
     """
-    running: list[asyncio.Task[T]] = []
+    kept = current()
+    results = [kept.take((ask, request)) if kept is not None else None for request in requests]
+    faults: list[TransientError] = []
+
+    async def one(index: int) -> None:
+        try:
+            results[index] = (await ask(requests[index]),)
+        except TransientError as fault:
+            faults.append(fault)
+            if kept is None:
+                raise
+
+    running: list[asyncio.Task[None]] = []
     try:
         async with asyncio.TaskGroup() as tasks:
-            running += [tasks.create_task(coroutine) for coroutine in coroutines]
-    except BaseExceptionGroup as errors:
-        first = first_error(errors)
+            running += [tasks.create_task(one(index)) for index, result in enumerate(results) if result is None]
+        if faults:  # the endpoint is asked again when the last of them may be
+            raise max(faults, key=lambda fault: fault.retry_after_s or 0.0)
+    except BaseException as error:
+        first = first_error(error) if isinstance(error, BaseExceptionGroup) else error
         if isinstance(first, ModelError):
-            ended = [task for task in running if not task.cancelled()]
-            failures = [error for task in ended if (error := task.exception()) not in (None, first)]
-            results = [cost(task.result()) for task in ended if task.exception() is None]
-            add_lost_usage(first, sum([lost_usage(error) for error in failures if error] + results, Usage()))
+            failures = [task.exception() for task in running if not task.cancelled()]
+            others = {id(each): each for each in [*failures, *faults] if each is not None and each is not first}
+            add_lost_usage(first, sum(map(lost_usage, others.values()), Usage()))
+        ended = [(each, result[0]) for each, result in zip(requests, results, strict=True) if result is not None]
+        set_aside(first, ask, ended, cost)
         raise first from None
-    return [task.result() for task in running]
+    return [result[0] for result in results if result is not None]
+
+
+def set_aside(
+    error: BaseException,
+    ask: Callable[[Q], Coroutine[Any, Any, T]],
+    ended: Sequence[tuple[Q, T]],
+    cost: Callable[[T], Usage],
+) -> None:
+    """Keep the replies of requests that ended beside an error for the next try of the call, or add their cost to it."""
+    kept = current()
+    for request, result in ended:
+        if kept is not None:
+            kept.keep((ask, request), result, cost(result))
+        elif isinstance(error, ModelError):
+            add_lost_usage(error, cost(result))
 
 
 @contextmanager

@@ -114,7 +114,7 @@ class GoogleModel:
     ) -> list[Completion]:
         """Returns `n` answers to one prompt, each from a request with a seed of its own, whose prompt is charged."""
         requests = [self._request(prompt, _seeded(sampling, i), tools) for i in range(n)]
-        completions = await together([self._complete(request) for request in requests], attrgetter("usage"))
+        completions = await together(self._complete, requests, attrgetter("usage"))
         await check(self.name, completions, sampling)
         return completions
 
@@ -151,15 +151,13 @@ class GoogleModel:
         check_supported(self.name, sampling, wire.SUPPORTED)
         assert not isinstance(prompt, str)
         body = sendable({"contents": wire.contents(prompt), "config": wire.config(prompt, sampling, tools)})
-        if (parent := trace_context.current()) is not None:
-            body["config"]["http_options"] = {"headers": {"traceparent": parent.header}}
         return {"model": self._model, **body}
 
     async def _complete(self, request: Json) -> Completion:
         client = await self._clients.current()
         try:
             async with asyncio.timeout(self._timeout_s):
-                reply = _plain(await client.aio.models.generate_content(**request))
+                reply = _plain(await client.aio.models.generate_content(**_traced(request)))
         except TimeoutError:
             raise self._faults.too_slow() from None
         except Exception as error:
@@ -175,7 +173,7 @@ class GoogleModel:
         is_begun = False
         try:
             async with asyncio.timeout(self._timeout_s):
-                chunks = await client.aio.models.generate_content_stream(**request)
+                chunks = await client.aio.models.generate_content_stream(**_traced(request))
             while True:
                 async with limits.waiting():
                     chunk = await anext(chunks, None)
@@ -244,6 +242,13 @@ class GoogleModel:
             await connections.aclose()
 
         return client, close
+
+
+def _traced(request: Json) -> Json:
+    """Returns the request with the header of the current span."""
+    if (parent := trace_context.current()) is None:
+        return request
+    return request | {"config": request["config"] | {"http_options": {"headers": {"traceparent": parent.header}}}}
 
 
 def _plain(reply: Any) -> Json:

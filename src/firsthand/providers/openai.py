@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -46,6 +46,7 @@ from firsthand.providers.endpoint_clients import (
     bounded_client,
     environment_headers,
     paid,
+    set_aside,
     together,
     usage_of,
 )
@@ -65,6 +66,14 @@ def open_model(rest: str) -> OpenAIModel:
     """Returns the model named `openai:MODEL@BASE_URL` or `openai:MODEL`; ConfigError for any other form. No request is
     made yet."""
     return OpenAIModel(*split_address("openai", rest, "http://HOST:PORT/v1"))
+
+
+class _Ask(NamedTuple):
+    """A request for `n` answers."""
+
+    path: str
+    body: Json
+    n: int
 
 
 class OpenAIModel:
@@ -122,14 +131,17 @@ class OpenAIModel:
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
         """Returns `n` answers to one prompt. An endpoint that gives fewer at a time (Ollama) is asked again."""
-        completions = await self._complete(prompt, sampling, tools, n)
-        missing = n - len(completions)
-        if missing > 0:
+        first = _Ask(_path(prompt), self._body(prompt, sampling, tools, n), n)
+        (completions,) = await together(self._complete, [first], usage_of)
+        if len(completions) < n:
             seeds = [None if sampling.seed is None else sampling.seed + i for i in range(len(completions), n)]
-            requests = [self._complete(prompt, replace(sampling, seed=seed), tools, 1) for seed in seeds]
-            with paid(lambda: usage_of(completions)):
-                more = await together(requests, usage_of)
-            completions += [each[0] for each in more]
+            bodies = [self._body(prompt, replace(sampling, seed=seed), tools, 1) for seed in seeds]
+            try:
+                more = await together(self._complete, [_Ask(first.path, body, 1) for body in bodies], usage_of)
+            except BaseException as error:
+                set_aside(error, self._complete, [(first, completions)], usage_of)
+                raise
+            completions = completions + [each[0] for each in more]
         await check(self.name, completions[:n], sampling)
         return completions[:n]
 
@@ -169,8 +181,8 @@ class OpenAIModel:
                 f"{self.name} cannot score after a conversation, whose template only the endpoint knows: give the prompt as "
                 "plain text, or use a local model"
             )
-        requests = [self._score(wire.clean(prompt), wire.clean(each)) for each in continuations]
-        scored = await together(requests, lambda result: result[1])
+        texts = [(wire.clean(prompt), wire.clean(each)) for each in continuations]
+        scored = await together(self._score, texts, lambda result: result[1])
         likelihoods = [replace(each, text=text) for (each, _), text in zip(scored, continuations, strict=True)]
         return Scored(tuple(likelihoods), sum((usage for _, usage in scored), Usage()))
 
@@ -188,12 +200,10 @@ class OpenAIModel:
         )  # the only one OpenAI's reasoning models accept
         return openai_request.request(self._model, prompt, sampling, tools, n, token_ids=self._token_ids, limit=limit)
 
-    async def _complete(
-        self, prompt: Prompt, sampling: Sampling, tools: Sequence[ToolSpec], n: int
-    ) -> list[Completion]:
-        reply = await self._post(_path(prompt), self._body(prompt, sampling, tools, n))
+    async def _complete(self, ask: _Ask) -> list[Completion]:
+        reply = await self._post(ask.path, ask.body)
         with _paid_by(reply):
-            return self._read(lambda: wire.read_completions(reply, most=n))
+            return self._read(lambda: wire.read_completions(reply, most=ask.n))
 
     def _read(self, read: Callable[[], T]) -> T:
         try:
@@ -201,7 +211,8 @@ class OpenAIModel:
         except ModelError as error:
             raise self._faults.garbled(error) from None
 
-    async def _score(self, prompt: str, continuation: str) -> tuple[Likelihood, Usage]:
+    async def _score(self, asked: tuple[str, str]) -> tuple[Likelihood, Usage]:
+        prompt, continuation = asked
         if not continuation:
             return Likelihood("", 0.0, 0, True), Usage()
         # One token is requested, since 0 means "no limit" to some servers; it is not counted.

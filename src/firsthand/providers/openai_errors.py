@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -143,8 +144,11 @@ class Endpoint:
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Returns the seconds of a Retry-After header (a number or a date); None if it is missing or invalid."""
+    """Returns the seconds of Retry-After-Ms, or of Retry-After (a number or a date); None if missing or invalid."""
     given = headers.get("retry-after", "").strip()[:100]
+    with suppress(ValueError):  # OpenAI and Azure state it beside, to the millisecond
+        if math.isfinite(milliseconds := float(headers.get("retry-after-ms", "").strip()[:100])):
+            return max(milliseconds / 1000, 0.0)
     try:
         seconds = float(given)
     except ValueError:

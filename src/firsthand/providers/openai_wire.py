@@ -241,12 +241,12 @@ class StreamedAnswer:
 
     def _add_call(self, piece: Json) -> None:
         """Add to the call of the same index; a new id under an old index may be a new call, since some servers count
-        wrongly. Servers that send neither send each call in one piece."""
+        wrongly. Servers that send no id, and no index or always the same one, send each call in one piece."""
         index, id, function = count(piece.get("index")), piece.get("id"), json_object(piece.get("function"))
-        arguments = _arguments_text(function.get("arguments"))
+        arguments = arguments_text(function.get("arguments"))
         call = self._open.get(index)
         is_new = call is None or bool(id and call["id"] and id != call["id"] and _may_begin(call, function))
-        if call is not None and piece.get("index") is None and not id:
+        if call is not None and not id and (piece.get("index") is None or not call["id"]):
             is_new = _begins_another(call, function)
         if call is None or is_new:
             check_number_of_calls(len(self._calls))
@@ -271,7 +271,7 @@ class StreamedAnswer:
         return {"id": call["id"], "function": {"name": call["name"], "arguments": "".join(call["arguments"])}}
 
 
-def _arguments_text(arguments: Any) -> str:
+def arguments_text(arguments: Any) -> str:
     """Returns the arguments in a piece of a call as text; some servers send an object, which is then whole."""
     if isinstance(arguments, str):
         return arguments
@@ -282,7 +282,7 @@ def _arguments_text(arguments: Any) -> str:
 
 def _may_begin(call: Json, function: Json) -> bool:
     """True if a piece with another id than the call's is another call. vLLM gave each piece of a call a new id in 2024."""
-    starts_anew = _arguments_text(function.get("arguments")).startswith("{")
+    starts_anew = arguments_text(function.get("arguments")).startswith("{")
     return bool(function.get("name")) or (_is_ended(call) and starts_anew)
 
 
@@ -292,14 +292,15 @@ def _is_ended(call: Json) -> bool:
 
 
 def _begins_another(call: Json, function: Json) -> bool:
-    """True if a piece with neither index nor id is another call: it has another name, or follows whole arguments."""
+    """True if a piece that no id and no index of its own tells apart is another call: it has another name, or follows
+    whole arguments."""
     name, arguments = function.get("name"), function.get("arguments")
     if not name or not call["name"]:
         return False
     if isinstance(arguments, dict):  # an empty one adds no text
         follows = _is_ended(call) or call["is_whole"]
     else:
-        follows = _is_ended(call) and _arguments_text(arguments).startswith("{")
+        follows = _is_ended(call) and arguments_text(arguments).startswith("{")
     return bool(name != call["name"] or follows)
 
 
@@ -344,9 +345,13 @@ class CallReader:
     def __init__(self) -> None:
         self.number = 0
         self._values = 0
+        self._ids: set[str] = set()
 
     def read(self, call: Any, position: int | None = None) -> ToolCall:
-        """Returns the next call; `position` stands in its id if it came without one. ModelError for one too many."""
+        """Returns the next call; `position` stands in its id if it came without one. ModelError for one too many.
+
+        An id that an earlier call of the answer has gets a number, so that each result names its call.
+        """
         check_number_of_calls(self.number)
         arguments = json_object(json_object(call).get("function")).get("arguments")
         if isinstance(arguments, str):  # JSON in a string, which was not counted with the reply
@@ -357,7 +362,11 @@ class CallReader:
             )
         read = read_call(call, self.number if position is None else position)
         self.number += 1
-        return read
+        id, count_of_id = read.id, 1
+        while id in self._ids:
+            id, count_of_id = f"{read.id}_{self.number}_{count_of_id}", count_of_id + 1
+        self._ids.add(id)
+        return read if id == read.id else replace(read, id=id)
 
 
 def check_number_of_calls(before: int) -> None:

@@ -34,6 +34,7 @@ from firsthand.runs.run_folder import Run
 from firsthand.system.address_secrets import without_secrets_in
 from firsthand.system.home import data_home
 from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.secret_names import is_password_name, is_secret_name
 
 FOLDER_VARIABLE = "FIRSTHAND_TRACK_AT"
 """The environment variable that names the folder of the run that `start` makes, as a sweep sets it for each trial."""
@@ -42,6 +43,8 @@ FLUSH_S = 0.25
 MAX_PENDING = 4096
 """Numbers that wait at most before they are written."""
 MAX_NAME = 200
+HIDDEN = "[redacted]"
+"""Stands in a run for the value of a setting whose name is a secret's, such as `api_key`."""
 MAX_STEP = 2**62
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]+")
 _LIVE = "NOT EXISTS (SELECT 1 FROM rewinds WHERE rewinds.after >= {0}.seq AND rewinds.step < {0}.step)"
@@ -290,13 +293,14 @@ def start(
 ) -> Track:
     """A Track in a new run named after `name`, or in the run `resume`; the run is this process's until `finish`.
 
+    A value of `config` under the name of a secret, such as `api_key`, is kept as `[redacted]`.
     A program that ends without `finish` finishes it. The environment variable FOLDER_VARIABLE names another folder for a new
     run. ConfigError, which names the holder, if another process has the run.
     """
     place = home or data_home()
     if resume is None:
         folder = os.environ.get(FOLDER_VARIABLE)
-        about = {"kind": "track", "name": name, **without_secrets_in(config or {})}
+        about = {"kind": "track", "name": name, **_without_secrets(config or {})}
         run = store.create(place, about, name, at=Path(folder) if folder else None)
     else:
         run = store.open_run(resume, place)
@@ -308,6 +312,21 @@ def start(
         raise
     atexit.register(track._finish_at_exit)
     return track
+
+
+def _without_secrets(value: Any) -> Any:
+    """The value without the secrets in its addresses, and `[redacted]` under the names of secrets, however deep."""
+    if isinstance(value, Mapping):
+        return {key: HIDDEN if _is_secret(str(key), held) else _without_secrets(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(each) for each in value]
+    return without_secrets_in(value)
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """True for a value under the name of a secret, but for a switch or a count; a password may be a number."""
+    is_number = isinstance(value, int | float) and (isinstance(value, bool) or not is_password_name(name))
+    return value not in (None, "") and not is_number and is_secret_name(name)
 
 
 def _insert(connection: Any, table: str, values: Sequence[Any]) -> None:

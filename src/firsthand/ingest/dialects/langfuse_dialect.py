@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from firsthand.ingest.dialects.span_facts import (
+    MOST_TOKENS,
     SpanContent,
     SpanFacts,
     count_of_tokens,
@@ -23,6 +24,8 @@ _WHAT: dict[str, SpanKind] = {
     "generation": "generate", "embedding": "embed", "tool": "tool", "retriever": "retrieve", "agent": "agent",
     "chain": "chain", "guardrail": "guard", "evaluator": "evaluate", "span": "span", "event": "span",
 }  # fmt: skip
+_PROMPT = ("input", "prompt_tokens", "input_tokens")
+_CACHED = ("cache_read_input_tokens", "input_cached_tokens", "input_cache_read")
 _INPUT, _OUTPUT = "langfuse.observation.input", "langfuse.observation.output"
 
 
@@ -37,12 +40,14 @@ def facts(span: IncomingSpan) -> SpanFacts:
     a = span.attributes
     what = _WHAT.get(str(a.get("langfuse.observation.type", "")).lower(), "span")
     usage, cost = _counts(a, "langfuse.observation.usage_details"), _counts(a, "langfuse.observation.cost_details")
+    cached = count_of_tokens(usage, *_CACHED) or _nested_cached(a)
+    completion = count_of_tokens(usage, "output", "completion_tokens", "output_tokens")
     found = SpanFacts(
         what,
         text_of(a, "langfuse.observation.model.name"),
-        count_of_tokens(usage, "input", "prompt_tokens", "input_tokens"),
-        count_of_tokens(usage, "cache_read_input_tokens", "input_cached_tokens", "input_cache_read"),
-        count_of_tokens(usage, "output", "completion_tokens", "output_tokens"),
+        _prompt_tokens(usage, cached, completion),
+        cached,
+        completion,
         min(cost.get("total", sum(cost.values())), 1e12),
         text_of(a, "session.id", "langfuse.session.id"),
         text_of(a, "user.id", "langfuse.user.id"),
@@ -70,6 +75,28 @@ def _counts(a: Json, name: str) -> dict[str, float]:
     if not isinstance(value, dict):
         return {}
     return {str(key): number for key, each in value.items() if (number := number_of(each)) is not None}
+
+
+def _prompt_tokens(usage: dict[str, float], cached: int, completion: int) -> int:
+    """The tokens of a whole prompt: `input` counts what no other key does, such as `cache_read_input_tokens`.
+
+    Of senders whose `input` has the others in it already, the total tells.
+    """
+    own = count_of_tokens(usage, *_PROMPT)
+    others = [number for key, number in usage.items() if key.startswith(("input_", "cache_")) and key not in _PROMPT]
+    whole = int(min(own + sum(others), MOST_TOKENS))
+    total = count_of_tokens(usage, "total", "total_tokens")
+    told = min(whole, max(total - completion, own))
+    return told if total and told >= cached else whole
+
+
+def _nested_cached(a: Json) -> int:
+    """The cached tokens of a usage as OpenAI lays it out, whose prompt has them in it."""
+    usage = parsed(a.get("langfuse.observation.usage_details"))
+    for name in ("prompt_tokens_details", "input_tokens_details") if isinstance(usage, dict) else ():
+        if isinstance(details := usage.get(name), dict) and (found := count_of_tokens(details, "cached_tokens")):
+            return found
+    return 0
 
 
 def _shown(*values: Any) -> str:

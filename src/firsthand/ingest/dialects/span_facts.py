@@ -27,6 +27,7 @@ ROLES: dict[str, Role] = {
     "model": "assistant", "tool": "tool", "function": "tool",
 }  # fmt: skip
 
+MOST_TOKENS = 10**15
 _PLAIN_COUNT = 1 << 40
 _FEW_VALUES = 2000
 _values_left: ContextVar[int | None] = ContextVar("values left", default=None)
@@ -114,7 +115,7 @@ def count_of_tokens(attributes: Json, *names: str) -> int:
         if type(value) is int and 0 <= value <= _PLAIN_COUNT:
             return value
         if value is not None and (number := number_of(value)) is not None:
-            return int(min(number, 1e15))
+            return int(min(number, MOST_TOKENS))
     return 0
 
 

@@ -56,22 +56,27 @@ def is_sound(header: IndexHeader) -> bool:
     )
 
 
+def write_header(connection: sqlite3.Connection, header: IndexHeader) -> None:
+    """Write the header of a new index. ConfigError for a dimension that no index has."""
+    if not 0 <= header.dimension <= MAX_DIMENSION:
+        raise ConfigError(f"the dimension is {header.dimension}: give that of the embedder, or 0 for terms alone")
+    values = asdict(header)
+    connection.execute(
+        f"INSERT INTO header (id, {', '.join(values)}, active, revision, removals) "
+        f"VALUES (1, {', '.join('?' * len(values))}, 0, 0, 0)",
+        list(values.values()),
+    )
+
+
 def agreed_header(file: IndexFile, wanted: IndexHeader | None) -> IndexHeader:
     """The stored header, which is written first if there is none. ConfigError if it is not the wanted one."""
     with file.reading() as connection:
         stored = stored_header(connection)
     if stored is None and wanted is not None:
-        if not 0 <= wanted.dimension <= MAX_DIMENSION:
-            raise ConfigError(f"the dimension is {wanted.dimension}: give that of the embedder, or 0 for terms alone")
         with file.writing(), file.transaction() as connection:
             stored = stored_header(connection)  # again, now that nobody else can write it
             if stored is None:
-                values = asdict(wanted)
-                connection.execute(
-                    f"INSERT INTO header (id, {', '.join(values)}, active, revision, removals) "
-                    f"VALUES (1, {', '.join('?' * len(values))}, 0, 0, 0)",
-                    list(values.values()),
-                )
+                write_header(connection, wanted)
                 stored = wanted
     if stored is None:
         raise file.damaged("it has no header")

@@ -11,7 +11,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from firsthand.errors import StoreError, reason_of
 from firsthand.system.bounded_sqlite import connect_bounded
-from firsthand.system.lock import claimed
+from firsthand.system.lock import claimed, holder, is_held
 from firsthand.system.own_file import expect_own_file
 from firsthand.system.sqlite_journal import forged_journal
 
@@ -70,8 +70,15 @@ _TABLES = f"""
 class IndexFile:
     """The SQLite file of an index, for use from any thread, and from a forked child too."""
 
-    def __init__(self, path: Path | None, *, create: bool, read_only: bool):
-        """`path` is None for an index in memory."""
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        create: bool,
+        read_only: bool,
+        fill: Callable[[sqlite3.Connection], None] = lambda connection: None,
+    ):
+        """`path` is None for an index in memory. `fill` writes the first rows of a new file, together with its tables."""
         self.path = path
         self.name = MEMORY if path is None else str(path)
         self._read_only = read_only
@@ -84,13 +91,14 @@ class IndexFile:
             if path is not None:
                 self._look_at(path, create)
             self._makes_wal = read_only and path is not None and not Path(f"{path}-wal").exists()
-            self._connection = self._connected_as("rwc" if create else "ro" if read_only else "rw")
-            self._pid = os.getpid()
-            try:
-                self._check_schema(create)
-            except BaseException:
-                self._connection.close()
-                raise
+            with self._making(create):
+                self._connection = self._connected_as("rwc" if create else "ro" if read_only else "rw")
+                self._pid = os.getpid()
+                try:
+                    self._check_schema(create, fill)
+                except BaseException:
+                    self._connection.close()
+                    raise
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -116,12 +124,11 @@ class IndexFile:
         if self.path is None:
             yield
             return
-        lock = self.path.with_name(f"{self.path.name}.lock")
         with self._writer:  # not the connection's lock: other threads search between two transactions
             if self._writing:
                 yield
                 return
-            with claimed(lock, self._busy):
+            with claimed(_lock(self.path), self._busy):
                 self._writing = True
                 try:
                     yield
@@ -169,6 +176,15 @@ class IndexFile:
             self._connect("rw").close()
 
     # -- opening --
+
+    @contextmanager
+    def _making(self, create: bool) -> Iterator[None]:
+        """Hold the right to write while a file that is not there yet, or is empty, is made."""
+        if not create or self.path is None or _has_content(str(self.path)):
+            yield
+            return
+        with claimed(_lock(self.path), self._busy):
+            yield
 
     def _look_at(self, path: Path, create: bool) -> None:
         if path.is_dir():
@@ -230,8 +246,8 @@ class IndexFile:
             raise
         return connection
 
-    def _check_schema(self, create: bool) -> None:
-        """Make the tables in an empty file; refuse a newer or foreign one."""
+    def _check_schema(self, create: bool, fill: Callable[[sqlite3.Connection], None]) -> None:
+        """Make the tables in an empty file; refuse a newer or foreign one, and one that another process is making."""
         connection = self._connection
         if create and _is_empty(connection):
             connection.execute("BEGIN IMMEDIATE")
@@ -240,11 +256,14 @@ class IndexFile:
                     _run_script(connection, _TABLES)
                     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     connection.execute(f"PRAGMA user_version = {NEWEST_VERSION}")
+                    fill(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        if self.path is not None and _is_empty(connection) and is_held(lock := _lock(self.path)):
+            raise self._busy(holder(lock))
         if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
             raise StoreError(f"{self.name} is a SQLite file and is no index: give another path, or remove it")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -315,6 +334,11 @@ class IndexFile:
         if isinstance(error, sqlite3.ProgrammingError):
             return StoreError(f"{self.name} cannot be used ({error}): open it again")
         return self.damaged(str(error))
+
+
+def _lock(path: Path) -> Path:
+    """The file whose lock is the right to write an index."""
+    return path.with_name(f"{path.name}.lock")
 
 
 def renewed_up_to(connection: sqlite3.Connection) -> int:

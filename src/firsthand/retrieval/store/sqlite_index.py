@@ -14,6 +14,7 @@ what another process wrote is found by the next search.
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from firsthand.retrieval.retriever import Filter, Hit
 from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.ann_file import AnnReport
-from firsthand.retrieval.store.header_row import agreed_header, refuse_stale_header
+from firsthand.retrieval.store.header_row import agreed_header, refuse_stale_header, write_header
 from firsthand.retrieval.store.index_checks import faults
 from firsthand.retrieval.store.index_file import MEMORY, IndexFile
 from firsthand.retrieval.store.index_search import IndexSearch
@@ -62,7 +63,13 @@ class SqliteIndex:
         if path is None and header is None:
             raise ConfigError("an index in memory needs a header: give the embedder's, or one of dimension 0")
         self.path = path
-        self._file = IndexFile(path, create=header is not None and not read_only, read_only=read_only)
+
+        def fill(connection: sqlite3.Connection) -> None:
+            if header is not None:
+                write_header(connection, header)
+
+        creates = header is not None and not read_only
+        self._file = IndexFile(path, create=creates, read_only=read_only, fill=fill)
         self._analyzer = Analyzer()
         self._words: dict[str, int] = {}
         self._words_as_of = -1
