@@ -206,8 +206,7 @@ class PlanRun:
         for place, operand in enumerate(earlier):
             inner = self._within(under, about)
             found = (await self._value(operand, inner)).under(about)
-            plain, label, _ = await self._plain(found)
-            about = about.join(label)
+            plain, about, _ = await self._plain(found)
             if is_true(plain) is deciding:
                 self._pass(operands[place + 1 :], self._within(under, about))
                 return found
