@@ -81,7 +81,8 @@ def test_what_was_looked_at_is_in_the_label_and_what_was_not_is_not():
 
 
 @pytest.mark.parametrize("text", [
-    "t() and pay() and 1", "1 and t() and 1 and pay()", "t() and pay()", "n() or pay()", "1 and t() and pay()", "pay() if t() else 1", "1 if n() else pay()",
+    "t() and pay() and 1", "1 and t() and 1 and pay()",
+    "t() and pay()", "n() or pay()", "1 and t() and pay()", "pay() if t() else 1", "1 if n() else pay()",
     "[pay() for x in [1] if t()]", "[x for x in [1] if t() if pay()]",
 ])  # fmt: skip
 @pytest.mark.parametrize("strict", [False, True])
@@ -173,7 +174,8 @@ def test_a_tools_text_is_decoded_where_nothing_of_it_is_lost(text, found):
     ("a() in ['9']", True), ("a() not in [9]", False), ("'0.5' in b()", True), ("a() + ' EUR'", "9 EUR"),
     ("text(b())", "10.50"),
     ("sorted([b(), a()])[0]", "9"), ("len(unique([a(), 9, b()]))", 2), ("[4, 5][z()]", 4), ("number(b())", 10.5),
-    ("[x for x in [1] if z()]", []), ("len([x for x in [1] if a()])", 1), ("a() in {'9': 1}", True), ("a() in 'x9'", True), ("z() in b()", True),
+    ("[x for x in [1] if z()]", []), ("len([x for x in [1] if a()])", 1), ("a() in {'9': 1}", True),
+    ("a() in 'x9'", True), ("z() in b()", True),
 ])  # fmt: skip
 def test_a_stated_number_is_a_number_beside_numbers_and_a_text_beside_texts(text, found):
     given = value(text, a=StatedNumber("9"), b=StatedNumber("10.50"), z=StatedNumber("0"))
