@@ -51,6 +51,10 @@ def test_best_of_n_has_an_answer_wherever_a_proxy_is_a_number(monkeypatch: pytes
         ("ceil(sqrt(2))", "2"), ("floor(sqrt(10**12 - 1))", "999999"), ("ceil(sqrt(10**12 + 1))", "1000001"),
         ("floor((10**24)**(1/3))", "100000000"), ("floor(0.9999999999999999)", "0"), ("floor(-log(1000, 10))", "-3"),
         ("floor(sqrt(2) * 10**14)", "141421356237309"), ("floor(4 - sqrt(2)/10**14)", "3"),
+        ("log(1000, 10) // 1", "3"), ("log(1000, 10) % 1", "0"), ("log(10**6, 10) // log(10, 10)", "6"), ("-7 // 2", "-4"),
+        ("sqrt(2)*sqrt(2) // 1", "2"), ("sqrt(2)*sqrt(2) % 1", "0"), ("-log(1000, 10) // 1", "-3"), ("-7 % 3", "2"),
+        ("sqrt(10) // 1", "3"), ("sqrt(10) % 3", "0.162277660168"), ("7.5 // 2", "3"), ("7.5 % 2", "1.5"),
+        ("-sqrt(10) // 1", "-4"), ("sqrt(4.41) % 0.1", "0"), ("-sqrt(10) % 3", "2.83772233983"), ("sqrt(2)*10**17 % 7", "1"),
     ],
 )  # fmt: skip
 def test_floor_and_ceil_pass_over_what_rounding_left(expression: str, value: str) -> None:

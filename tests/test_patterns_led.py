@@ -358,6 +358,18 @@ def test_native_calls_that_only_read_run_side_by_side():
         ("1.5 is a number\nno list", []),
         ("1. \n2. b", ["b"]),
         ("", []),
+        ("1. Buy\n   - 500 g\n   - white\n2. Bake\n3. Serve", ["Buy\n- 500 g\n- white", "Bake", "Serve"]),
+        ("1. A\n   1. x\n   2. y\n   3. z\n2. B", ["A\n- x\n- y\n- z", "B"]),
+        ("1. A\n   1. x\n2. B\n   1. y\n   2. z\n3. C", ["A\n- x", "B\n- y\n- z", "C"]),
+        ("1. A\n\t- x\n\t\t- y\n2. B", ["A\n- x\n- y", "B"]),
+        ("1. A\n   2. B\n   3. C", ["A", "B", "C"]),
+        ("1. A\n   1. x\n   2. y\n2. B\n   3. C", ["A\n- x\n- y", "B", "C"]),
+        ("1. A\n   - x\n   2. B", ["A\n- x", "B"]),
+        (" 9. a\n10. b\n 11. c", ["a", "b", "c"]),
+        ("- a\n  - x\n - b", ["a\n- x", "b"]),
+        ("  - x\n1. A", ["x", "A"]),
+        ("1. A\n   -  \n   - **x**\n2. B", ["A\n- x", "B"]),
+        ("- \n   - a\n   - b", ["a", "b"]),
     ],
 )
 def test_lists_are_read_however_they_are_written(text, items):

@@ -72,7 +72,7 @@ def test_turns_go_on_until_a_message_is_sent():
         "tool: kept", "tool: seen d",
     ]  # fmt: skip
     assert opened.asked == [(lines[:n], {"tools": ["keep", "look", "send_message"]}) for n in (1, 3, 5, 8, 11)]
-    assert len(calls_of(opened)) == 5, "what stands beside the message is not run"
+    assert len(calls_of(opened)) == 6, "what stands beside the message is made too"
     assert send_message.name == "send_message" and opened.run(lambda ctx: send_message({"message": "m"})) == "m"
 
 

@@ -188,6 +188,19 @@ def test_of_equally_common_answers_the_first_seen_wins() -> None:
     model = Scripted(lambda messages, sampling, index: ["#### 5", "no idea", "#### 6", "#### 6.0"][index])
     assert attempt(self_consistency, model, samples=4).answer == "6" and next(replies) == "#### 5"
     assert share("yes", ["yes.", "Yes, it is", "yesterday", "no", None]) == pytest.approx(2 / 5)
+    for flag, other in (
+        ("5", "5.3 apples 7"), ("5", "5,000 men 2"), ("5", "5/6 of 2"), ("5", "5:30 or 6"), ("5", "5-6 men"),
+        ("5", "5–6 men"),
+        ("no", "No-one knows"), ("no", "no‑one"), ("no", "no_one"), ("can", "can't"), ("can", "can’t"), ("5", "5th of 2"),
+        ("5", "5−6 men"), ("no", "no‐one"),
+    ):  # fmt: skip
+        assert share(flag, [other]) == 0, other
+    for flag, same in (
+        ("5", "5. It has 6"), ("5", "5, not 6"), ("5", "5 apples 7"), ("5", "5: all 6"), ("no", "no - never"),
+        ("no", "No.It is not"),
+        ("no", "no,never"), ("no", "no/never"), ("no", "no: 5"), ("no", "no"),
+    ):  # fmt: skip
+        assert share(flag, [same]) == 1, same
 
 
 @pytest.mark.parametrize(("agreeing", "voted"), [(2, True), (1, False), (3, True)])

@@ -1,7 +1,8 @@
 """MemGPT's control flow: the model acts by calls alone, and is called again at once if a call asks for a heartbeat.
 
 After Packer et al. (2023): a call that fails, or whose `request_heartbeat` is true, is followed by the next turn; any other
-call yields. Text without a call, and a call of `send_message`, is the answer. The memory `memgpt` brings the tools.
+call yields. Text without a call, and a call of `send_message`, is the answer, and the other calls of its message are made.
+The memory `memgpt` brings the tools.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from firsthand.context import Context
 from firsthand.declaration import Declaration
 from firsthand.loop.pattern_options import at_least, checked
-from firsthand.message import user
+from firsthand.message import ToolCall, user
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
@@ -44,16 +45,20 @@ async def turns(ctx: Context, max_steps: int) -> tuple[Context, str]:
         calls = ctx.last.tool_calls
         if not calls:
             return ctx, said
-        for call in calls:
-            if call.name == send_message.name and isinstance(call.arguments.get("message"), str):
-                return ctx, str(call.arguments["message"])
-        results = await ctx.call_all(calls)
+        sent = [call for call in calls if _is_sent(call)]
+        results = await ctx.call_all([call for call in calls if not _is_sent(call)])
         for result in results:
             ctx = ctx.say(result)
+        if sent:
+            return ctx, str(sent[0].arguments["message"])
         beats = any(call.arguments.get("request_heartbeat", True) is not False for call in calls)
         if not beats and not any(result.is_error for result in results):
             ctx = ctx.say(user(YIELDED))
     return ctx, said
+
+
+def _is_sent(call: ToolCall) -> bool:
+    return call.name == send_message.name and isinstance(call.arguments.get("message"), str)
 
 
 @tool(effect="write", declares=Declaration(clean=True))

@@ -14,7 +14,7 @@ from firsthand.message import Json, ToolCall, canonical
 from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.safety.plans.labelled import Labelled, carrying, flat
 from firsthand.safety.plans.plan_interpreter import PlanRun
-from firsthand.safety.plans.plan_number import as_number
+from firsthand.safety.plans.plan_number import as_number, decoded
 from firsthand.safety.plans.plan_program import FUNCTIONS, PlanError, parse_plan
 from firsthand.safety.rules.case import same_call
 from firsthand.safety.rules.labels import Label, label_of_result
@@ -27,7 +27,7 @@ in this language, which looks like Python:
   name = expression / if ...: ... else: ... / for name in list: ...
   tool(argument=value): call a tool, arguments by name; its result has fields, result.field, or is a list or a text
   read(text, "question", "kind"): a reader answers a question about a text; kind is text, number, yes/no or list
-  {functions}, + - * / == != < > in not in, and, or, not, lists, f"..." and [x for x in list if ...]
+  {functions}, + - * / == != < > in not in, and, or, not, x if ... else y, lists, f"..." and [x for x in list if ...]
   answer(value): ends the program with the answer to the user
 There is nothing else: no imports, no functions of your own, no methods.
 
@@ -70,7 +70,7 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
             continue
         plain, label = flat(found)
         ctx.note("plan", label=label.to_json(), attempt=tries)
-        return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+        return str(plain) if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
     names = ", ".join(sorted({name for name, _ in caller.unsure}))
     return (
         f"{names} may have taken effect and was not called again: find out before you repeat the task" if names else ""
@@ -115,11 +115,7 @@ class _Caller:
                 self.unsure.add(key)
                 raise PlanError(f"the call of {name} has no result but may have taken effect: do not make it again")
             raise PlanError(f"the call of {name} was refused or failed")
-        text = unmarked(result.content, result.origin)
-        try:
-            value: Any = json.loads(text)
-        except (ValueError, RecursionError):
-            value = text
+        value = decoded(unmarked(result.content, result.origin))
         declares = self.tools[name].declares
         return Labelled(value, label_of_result(name, declares), declares.trusts if declares is not None else (), name)
 

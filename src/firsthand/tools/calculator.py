@@ -290,6 +290,14 @@ def _settled(value: Number) -> Number:
     return Fraction(whole) if abs(value - whole) <= min(16 * math.ulp(value), 1e-6) else value
 
 
+def _remainder(value: Number, by: Number) -> Number:
+    """The remainder; zero where only rounding keeps the quotient from a whole number."""
+    quotient = value / by
+    if isinstance(quotient, float) and abs(quotient) < 2**48 and isinstance(_settled(quotient), Fraction):
+        return Fraction(0)
+    return value % by
+
+
 def _log(value: Number, base: Number | None = None) -> Number:
     return math.log(value) if base is None else math.log(value, base)
 
@@ -300,8 +308,8 @@ _OPERATORS: dict[str, Callable[[Number, Number], Number]] = {
     "*": lambda a, b: a * b,
     "of": lambda a, b: a * b,
     "/": lambda a, b: a / b,
-    "//": lambda a, b: Fraction(a // b),
-    "%": lambda a, b: a % b,
+    "//": lambda a, b: Fraction(math.floor(_settled(a / b))),
+    "%": lambda a, b: _remainder(a, b),
 }
 _FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {
     "sqrt": (_root, 1, 1),

@@ -13,6 +13,8 @@ from firsthand.patterns.parts.answers import MAX_NUMBER_CHARS, normal_form, pars
 
 NO_ANSWER = "(no answer)"
 _WORD = re.compile(r"(?<!\\)[^\W\d_]+|[%°$€£]")
+_GOES_ON = re.compile(r"\w|[-‐‑'’]\w|(?<=\d)[.,:/–−]\d")
+"""What follows a flag where it is a part of a word or a number: `No-one`, `5.3`."""
 _SIGNS = {"%": "percent", "$": "dollar", "€": "euro", "£": "pound", "°": "degree"}
 
 
@@ -87,5 +89,5 @@ def share(flag: str, answers: Sequence[str | None]) -> float:
 def _first_word(answer: str, flag: str) -> bool:
     said, wanted = (" ".join(each.casefold().split()).strip(" .") for each in (answer, flag))
     return normal_form(answer) == normal_form(flag) or (
-        said.startswith(wanted) and not said[len(wanted) :][:1].isalnum()
+        said.startswith(wanted) and not _GOES_ON.match(said, len(wanted))
     )

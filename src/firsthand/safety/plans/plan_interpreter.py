@@ -15,8 +15,8 @@ from typing import Any
 
 from firsthand.message import Json, canonical
 from firsthand.safety.plans.labelled import MAX_PARTS, Flat, Labelled, flattened
-from firsthand.safety.plans.plan_number import as_number
-from firsthand.safety.plans.plan_program import MAX_BITS, PlanError
+from firsthand.safety.plans.plan_number import StatedNumber, as_number, is_true, numbers
+from firsthand.safety.plans.plan_program import MAX_BITS, PlanError, format_of
 from firsthand.safety.rules.labels import USER, Label, join_all
 
 CallTool = Callable[[str, Json, dict[str, Label]], Awaitable[Labelled]]
@@ -36,7 +36,7 @@ MAX_SIZE = 1_000_000
 _BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _COMPARE = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
+    ast.GtE: operator.ge, ast.In: lambda a, b: _holds(b, a), ast.NotIn: lambda a, b: not _holds(b, a),
 }  # fmt: skip
 
 
@@ -98,8 +98,9 @@ class PlanRun:
             case ast.If(test=test, body=body, orelse=orelse):
                 plain, label, _ = await self._plain(await self._value(test, under))
                 inner = self._within(under, label)
-                await self._block(body if plain else orelse, inner)
-                await self._taint(orelse if plain else body, inner)
+                taken, left = (body, orelse) if is_true(plain) else (orelse, body)
+                await self._block(taken, inner)
+                await self._taint(left, inner)
                 self._pass([*body, *orelse], inner)
             case ast.For(target=ast.Name(id=name), iter=iterated, body=body):
                 whole = await self._value(iterated, under)
@@ -182,12 +183,41 @@ class PlanRun:
                 return await self._comprehension(element, generator, under)
             case ast.Call(func=ast.Name(id=name)):
                 return await self._called(name, node, under)
+            case ast.BoolOp(op=op, values=values):
+                return await self._first_deciding(values, isinstance(op, ast.Or), under)
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                return await self._conditional(test, body, orelse, under)
         return await self._computed(node, under)
 
     async def _subscript(self, whole: Labelled, key: Labelled) -> Labelled:
         index, label, _ = await self._plain(key)
+        if isinstance(index, StatedNumber) and isinstance(whole.value, list):
+            index = as_number(index)
         found = whole.at(index) if isinstance(index, str) else whole.item(index)
         return found if label == USER else found.under(label)
+
+    async def _first_deciding(self, operands: Sequence[ast.expr], deciding: bool, under: Label) -> Labelled:
+        """The first operand whose truth is `deciding`, else the last; those behind it are not carried out.
+
+        It depends on every operand that was looked at.
+        """
+        *earlier, last = operands
+        about = Label()
+        for place, operand in enumerate(earlier):
+            inner = self._within(under, about)
+            found = (await self._value(operand, inner)).under(about)
+            plain, about, _ = await self._plain(found)
+            if is_true(plain) is deciding:
+                self._pass(operands[place + 1 :], self._within(under, about))
+                return found
+        return (await self._value(last, self._within(under, about))).under(about)
+
+    async def _conditional(self, test: ast.expr, body: ast.expr, orelse: ast.expr, under: Label) -> Labelled:
+        plain, label, _ = await self._plain(await self._value(test, under))
+        inner = self._within(under, label)
+        found = await self._value(body if is_true(plain) else orelse, inner)
+        self._pass([body, orelse], inner)
+        return found.under(label)
 
     async def _comprehension(self, element: ast.expr, generator: ast.comprehension, under: Label) -> Labelled:
         assert isinstance(generator.target, ast.Name)
@@ -197,11 +227,13 @@ class PlanRun:
         for item in await self._items(whole):
             self._names[name] = item
             inner = self._within(under, whole.label)
-            kept = [await self._plain(await self._value(test, inner)) for test in generator.ifs]
-            about = join_all(each.label for each in kept)
-            label = self._within(label, about)
-            if all(each.plain for each in kept):
-                found.append(await self._value(element, self._within(inner, about)))
+            for test in generator.ifs:
+                plain, about, _ = await self._plain(await self._value(test, inner))
+                label, inner = self._within(label, about), self._within(inner, about)
+                if not is_true(plain):
+                    break
+            else:
+                found.append(await self._value(element, inner))
         self._pass([element, *generator.ifs], under.join(label))
         self._names.pop(name, None)
         if outer is not None:
@@ -217,18 +249,23 @@ class PlanRun:
                 parts, compute = [left, right], _BINARY[type(op)]
             case ast.Compare(left=left, ops=[op], comparators=[right]):
                 parts, compute = [left, right], _COMPARE[type(op)]
-            case ast.BoolOp(op=op, values=values):
-                parts, compute = values, lambda *v: all(v) if isinstance(op, ast.And) else any(v)
             case ast.UnaryOp(op=op, operand=operand):
                 parts, compute = [operand], operator.not_ if isinstance(op, ast.Not) else operator.neg
             case ast.JoinedStr(values=values):
                 parts, compute = values, lambda *v: "".join(map(_shown, v))
-            case ast.FormattedValue(value=value):
+            case ast.FormattedValue(value=value, format_spec=None):
                 return await self._value(value, under)
+            case ast.FormattedValue(value=value, conversion=conversion, format_spec=given):
+                wanted, is_text = format_of(given), conversion != -1
+                parts, compute = [value], lambda v: format(_shown(v) if is_text else numbers([v])[0], wanted)
             case _:
                 raise PlanError(f"line {node.lineno}: {type(node).__name__} is not part of the language")
         operands = [await self._plain(await self._value(each, under)) for each in parts]
         plain = [each.plain for each in operands]
+        if isinstance(node, ast.BinOp | ast.UnaryOp) or (
+            isinstance(node, ast.Compare) and not isinstance(node.ops[0], ast.In | ast.NotIn)
+        ):
+            plain = numbers(plain)
         if (
             isinstance(node, ast.BinOp)
             and isinstance(node.op, ast.Mult)
@@ -311,12 +348,22 @@ def _unique(values: Any) -> list[Any]:
     """
     found: dict[Any, Any] = {}
     for each in values:
-        number = int(each) if isinstance(each, float) and each.is_integer() else each
+        (number,) = numbers([each])
+        number = int(number) if isinstance(number, float) and number.is_integer() else number
         found.setdefault((f"{number:d}",) if isinstance(number, int) else each, each)
     return list(found.values())
 
 
+def _sorted(values: Any) -> list[Any]:
+    return [each for _, each in sorted(zip(numbers(values), values, strict=True), key=lambda pair: pair[0])]
+
+
+def _holds(whole: Any, value: Any) -> bool:
+    """True if a list, an object or a text holds the value."""
+    return value in whole or (isinstance(whole, list) and isinstance(value, StatedNumber) and as_number(value) in whole)
+
+
 _ENDS = {"first": 0, "last": -1}
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
-    "len": len, "text": _shown, "sorted": sorted, "unique": _unique, "number": as_number,
+    "len": len, "text": _shown, "sorted": _sorted, "unique": _unique, "number": as_number,
 }  # fmt: skip

@@ -7,6 +7,7 @@ calls are of tools or of the few functions in `FUNCTIONS`, so that there is noth
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Collection
 
 from firsthand.errors import ToolError, nearest
@@ -21,8 +22,10 @@ MAX_BITS = 1024
 _STATEMENTS = (ast.Assign, ast.Expr, ast.If, ast.For, ast.Pass)
 _EXPRESSIONS = (
     ast.Constant, ast.Name, ast.Call, ast.Attribute, ast.Subscript, ast.List, ast.Dict, ast.Compare, ast.BoolOp, ast.UnaryOp,
-    ast.BinOp, ast.JoinedStr, ast.FormattedValue, ast.ListComp, ast.comprehension, ast.keyword,
+    ast.BinOp, ast.IfExp, ast.JoinedStr, ast.FormattedValue, ast.ListComp, ast.comprehension, ast.keyword,
 )  # fmt: skip
+_FORMAT = re.compile(r"(?:.?[<>=^])?[-+ ]?0?[0-9]{0,3}[,_]?(?:\.[0-9]{1,3})?[bdeEfFgGosxX%]?")
+"""Formats of f-strings, of at most 999 characters and digits."""
 _OPERATORS = (
     ast.Load, ast.Store, ast.And, ast.Or, ast.Not, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.Div,
     ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn,
@@ -76,7 +79,23 @@ def _check(node: ast.AST, tools: Collection[str]) -> None:
             raise PlanError(f"{where}: give {name} its arguments by name")
         case ast.Call(func=func) if not isinstance(func, ast.Name):
             raise PlanError(f"{where}: only tools and {', '.join(FUNCTIONS)} are called")
+        case ast.Call(func=ast.Name(id=name), keywords=[_, *_]) if name in FUNCTIONS and name != "read":
+            raise PlanError(f"{where}: {name} takes no arguments by name")
+        case ast.FormattedValue(conversion=conversion) if conversion not in (-1, ord("s")):
+            raise PlanError(f"{where}: !{chr(conversion)} is not part of the language")
+        case ast.FormattedValue(format_spec=ast.expr() as given) if not _FORMAT.fullmatch(format_of(given)):
+            raise PlanError(f"{where}: write formats like :.2f, :03d or :>10, in plain digits of at most 999")
         case ast.keyword(arg=None):
             raise PlanError(f"{where}: ** is not part of the language")
         case ast.Dict(keys=keys) if None in keys:
             raise PlanError(f"{where}: ** is not part of the language")
+
+
+def format_of(given: ast.expr | None) -> str:
+    """The format behind the colon of a value in an f-string; "{}" for one that is computed, which none is."""
+    match given:
+        case ast.JoinedStr(values=[ast.Constant(value=str(text))]):
+            return text
+        case None | ast.JoinedStr(values=[]):
+            return ""
+    return "{}"
