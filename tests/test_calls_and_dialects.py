@@ -93,6 +93,7 @@ def test_a_statement_is_put_on_one_line_but_for_the_ends_of_its_comments() -> No
         ("SELECT 'a -- b\nc', \"d # e\nf\", `g\nh`", "SELECT 'a -- b c', \"d # e f\", `g h`"),
         ("SELECT 5--3\nFROM t", "SELECT 5--3 FROM t"),
         ("SELECT 1 /* a\nb */ + 1", "SELECT 1 /* a b */ + 1"),
+        ("SELECT /* a */'b\nc'", "SELECT /* a */'b c'"),
         ("SELECT 'open -- x\ny", "SELECT 'open -- x y"),
         ("", ""),
     ):
