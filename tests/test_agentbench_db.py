@@ -285,6 +285,30 @@ def test_a_column_compares_as_text_with_a_number_and_as_a_number_once_zero_is_ad
     assert asyncio.run(found("Score > 100", "Score + 0 > 100", "Score = 900")) == [both, one, one]
 
 
+def test_a_comment_ends_with_its_line_in_an_agents_statement_and_in_the_published_one():
+    wanted = [["Ann", "1"], ["Bob", "9"]]
+    for statement in (
+        "UPDATE t SET n = '9' -- new\nWHERE name = 'Bob'",
+        "UPDATE t SET n = '9' # new\nWHERE name = 'Bob'",
+        "-- Bob has 9\nUPDATE t\nSET n = '9'\nWHERE name = 'Bob' -- done",
+    ):
+        item = TableItem("UPDATE", "t", ("name", "n"), (("Ann", "1"), ("Bob", "2")), (statement,), table_md5(wanted))
+
+        async def ended(item: TableItem = item) -> object:
+            world = DatabaseWorld(item, SqliteEngine(item), SqliteEngine(item))
+            await world.open()
+            try:
+                call = world.read(world.optimal())
+                assert call.name == "execute_sql"
+                await world.execute_sql(**call.arguments)
+                return await world.result(), await world.engine.cells()
+            finally:
+                await world.close()
+
+        result, cells = asyncio.run(ended())
+        assert cells == wanted and result["md5"] == item.md5 and result["exact"], statement
+
+
 def test_a_text_without_mysqls_notation_stays_as_it_is():
     for text in ("SELECT a, b FROM t WHERE c >= 1.5e3 AND d != 'x'", "(((", "ВЫБРАТЬ 1;", "", "\x00"):
         assert for_sqlite(text) == text

@@ -11,7 +11,7 @@ import pytest
 
 from firsthand.benchmarks.closed_world import closed_world
 from firsthand.errors import DataError
-from firsthand.worlds.database.mysql_dialect import for_sqlite
+from firsthand.worlds.database.mysql_dialect import for_sqlite, one_line
 from firsthand.worlds.function_turns import TurnTask, listed, parsed
 from firsthand.worlds.json_calls import read_call, unfenced
 from firsthand.worlds.tau.tau_tasks import TauTask, domain_folder, read_policy, read_tables, read_tasks
@@ -85,9 +85,24 @@ def test_a_call_as_json_names_a_move_and_gives_it_what_it_takes() -> None:
         assert told({"name": "put", "arguments": {"name": "a", key: value}}) == sentence
 
 
+def test_a_statement_is_put_on_one_line_but_for_the_ends_of_its_comments() -> None:
+    for given, line in (
+        ("UPDATE t\nSET n = 9\n\nWHERE a = 1\n", "UPDATE t SET n = 9  WHERE a = 1 "),
+        ("UPDATE t SET n = 9 -- new\nWHERE\na = 1", "UPDATE t SET n = 9 -- new\nWHERE a = 1"),
+        ("# first\n\nSELECT 1 --\n", "# first\n SELECT 1 --\n"),
+        ("SELECT 'a -- b\nc', \"d # e\nf\", `g\nh`", "SELECT 'a -- b c', \"d # e f\", `g h`"),
+        ("SELECT 5--3\nFROM t", "SELECT 5--3 FROM t"),
+        ("SELECT 1 /* a\nb */ + 1", "SELECT 1 /* a b */ + 1"),
+        ("SELECT /* a */'b\nc'", "SELECT /* a */'b c'"),
+        ("SELECT 'open -- x\ny", "SELECT 'open -- x y"),
+        ("", ""),
+    ):
+        assert one_line(given) == line
+
+
 def test_mysql_is_rewritten_where_sqlite_would_read_it_otherwise() -> None:
     tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
-    for asked in ("SHOW TABLES", "show full tables ; "):
+    for asked in ("SHOW TABLES", "show full tables ; ", "-- what is there\nSHOW TABLES # all"):
         assert for_sqlite(asked) == tables
     assert for_sqlite("SHOW TABLES LIKE 'a'") == "SHOW TABLES LIKE 'a'"
     for asked in (

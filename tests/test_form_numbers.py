@@ -61,3 +61,19 @@ def test_a_number_that_may_have_lost_digits_is_refused(kind: str, given: Any, wh
 
 def test_text_fields_keep_digits_as_text() -> None:
     assert FormField("n", "string").check(str(EXACT)) == str(EXACT)
+
+
+def test_a_typed_number_is_written_as_one_that_is_sent() -> None:
+    whole, number = FormField("n", "integer"), FormField("n", "number")
+    for given, value in (("12", 12), (" -5 ", -5), ("+7", 7), ("١٢", 12), ("１２", 12)):
+        assert whole.parse(given) == value == number.parse(given)
+    for given, value in ((".5", 0.5), ("5.", 5.0), ("-1.25e2", -125.0), ("١.٥", 1.5)):
+        assert number.parse(given) == value
+    for given in ("1_000", "1,000", "1e3", "5.0", "0x10", "²", "one", "-", "1" * 401):
+        with pytest.raises(ValueError, match=r"^'.{1,99} is no integer: write it in digits, such as 1000$"):
+            whole.parse(given)
+    for given in ("1_5", "1,5", "nan", "inf", "0x10", ".", "e5", "1e1000", "½"):
+        with pytest.raises(ValueError, match=r"^'.{1,99} is no number: write it in digits, such as 1\.5$"):
+            number.parse(given)
+    with pytest.raises(ValueError, match="no number that can be kept"):
+        number.parse("1e400")

@@ -7,7 +7,8 @@ import pytest
 from firsthand.errors import ModelError, PromptTooLong, TransientError
 from firsthand.grammar import choice, json_schema
 from firsthand.loop.concurrency import Retry
-from firsthand.patterns.parts.label_choice import LabelChoice, chance_correct, choose
+from firsthand.model import Likelihood
+from firsthand.patterns.parts.label_choice import LabelChoice, _apart, chance_correct, choose
 from firsthand.patterns.parts.verdicts import (
     Distribution,
     _by_choice,
@@ -153,6 +154,33 @@ def test_ways_to_a_verdict_are_tried_in_order_until_one_is_there():
 
 
 # -- choices --
+
+
+def test_a_label_that_others_begin_with_has_the_probability_that_none_of_them_is_written():
+    shares = {"refund": 0.7, "refund status": 0.5, "refund status late": 0.1, "other": 0.3}
+    for order in (tuple(shares), tuple(reversed(shares))):
+        found = Opened(score=logs(**shares)).run(lambda ctx, order=order: choose(ctx.say("Q"), order))
+        parts = {"refund": 0.2, "refund status": 0.4, "refund status late": 0.1, "other": 0.3}
+        assert (found.label, found.probabilities) == ("refund status", pytest.approx(parts))
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "left"),
+    [
+        ((0.6, 1), (0.4, 2), 0.2),
+        ((0.6, 1), (0.6, 2), 0.0),
+        ((0.6, 1), (0.0, 2), 0.6),
+        ((0.6, 1), (0.4, 1), 0.6),  # no more tokens: other ones
+        ((0.3, 1), (0.4, 2), 0.3),  # likelier than its beginning: other tokens
+        ((0.0, 1), (0.0, 2), 0.0),
+    ],
+)
+def test_a_longer_label_is_taken_off_where_it_goes_on_in_the_same_tokens(short, long, left):
+    def likelihood(share: float, tokens: int) -> Likelihood:
+        return Likelihood("", math.log(share) if share else -math.inf, tokens, False)
+
+    found = _apart({"a": likelihood(*short), "ab": likelihood(*long)})
+    assert math.exp(found["a"]) == pytest.approx(left) and math.exp(found["ab"]) == pytest.approx(long[0])
 
 
 def test_a_label_is_chosen_by_likelihood_or_by_the_word_that_comes_first():

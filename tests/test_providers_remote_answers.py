@@ -102,11 +102,29 @@ def test_a_task_that_asks_back_is_answered_and_one_that_is_done_is_not() -> None
     assert list(done._threads) == [
         provider._digest("", talk)
         for talk in (
-            [user("one"), assistant("yes")],
             [user("one"), assistant("yes"), user("two"), assistant("yes")],
             [user("one"), assistant("no"), user("two"), assistant("yes")],
         )
     ]
+
+
+def test_a_message_that_failed_is_asked_again_in_its_context() -> None:
+    agent, talk = Played(status("INPUT_REQUIRED", "sure?")), [user("one")]
+    streamed(agent, talk)
+    talk += [assistant("sure?"), user("yes")]
+    agent.events = (status("FAILED"),)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="ended with failed"):
+            streamed(agent, talk)
+    agent.events = (status("COMPLETED", "done"),)
+    streamed(agent, talk)
+    streamed(agent, talk)
+    assert [thread for thread, _ in agent.asked] == [_Thread(), *[_Thread("c1", "t1")] * 3, _Thread()]
+    assert [len(each) for each in agent._threads.values()] == [2], "two answers with equal texts are two conversations"
+    broken = Played(chunk("a", "never"), wait_s=9, timeout_s=0.01)
+    with pytest.raises(ModelError, match="no answer within"):
+        streamed(broken, [user("one")])
+    assert not broken._threads, "what began nothing is not kept"
 
 
 def test_a_task_that_got_stuck_or_took_too_long_is_an_error() -> None:

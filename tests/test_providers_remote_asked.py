@@ -105,7 +105,7 @@ def test_a_message_is_sent_with_its_context_and_read_until_it_is_settled() -> No
     assert (client.asked[2].message.context_id, client.asked[2].message.task_id) == ("c1", "t1")
     said = {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": "done"}]}
     client.events = (ParseDict({"message": said}, StreamResponse()),)
-    talk = [user("Hi"), assistant("Hello"), user("again")]
+    talk = [user("Hi"), assistant("Hello"), user("more"), assistant(""), user("yes"), assistant(""), user("again")]
     assert streamed(agent, talk)[-1].completion == Completion(assistant("done"), "stop", Usage())
     streamed(agent, [*talk, assistant("done"), user("on")])
     assert client.asked[-1].message.context_id == "c1", "a message that names no context is of the one it was asked in"

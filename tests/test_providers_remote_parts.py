@@ -136,12 +136,12 @@ def test_a_conversation_goes_on_in_the_context_that_knows_it():
     assert agent._message("", "Hi", []) == (_Thread(), "Hi")
     assert agent._message("", "", [user("Hi")]) == (_Thread(), "Hi")
     first = [user("Hi ")]
-    agent._keep("", first, " Hello", _Thread("c1", "t1"))
+    agent._keep("", [*first, assistant(" Hello")], _Thread("c1", "t1"))
     assert agent._message("", "", [user("Hi"), assistant("Hello\n"), user("More")]) == (_Thread("c1", "t1"), "More")
     other = [system("S"), user("Hi"), assistant("", ToolCall("c", "f", {})), assistant("Yes"), user("More")]
     told = "The conversation so far:\n\nsystem: S\n\nuser: Hi\n\nassistant: Yes\n\nThe message to answer:\n\nMore"
     assert agent._message("", "", other) == (_Thread(), told)
-    agent._keep("", [], "x", _Thread("c2"))
+    agent._keep("", [assistant("x")], _Thread("c2"))
     assert agent._message("", "", [assistant("x"), user("More")]) == (_Thread("c2"), "More")
 
 
@@ -149,9 +149,26 @@ def test_the_oldest_conversation_is_forgotten_first(monkeypatch):
     monkeypatch.setattr(provider, "_MOST_THREADS", 2)
     agent = RemoteAgent("http://host", key="")
     for number in range(3):
-        agent._keep("", [user(str(number))], "a", _Thread(f"c{number}"))
+        agent._keep("", [user(str(number)), assistant("a")], _Thread(f"c{number}"))
     found = [agent._message("", "", [user(str(number)), assistant("a"), user("b")])[0].context for number in range(3)]
-    assert found == ["", "c1", "c2"]
+    assert found == ["", "c1", "c2"] and not agent._threads
+    equal = [user("q"), assistant("a")]
+    for number in range(3):  # branches of equal texts count too
+        agent._keep("", equal, _Thread(f"c{number}"))
+    assert [agent._message("", "", [*equal, user("b")])[0].context for _ in range(3)] == ["c1", "c2", ""]
+
+
+def test_branches_of_equal_texts_have_a_remote_context_each_and_one_that_waits_gets_one_answer():
+    agent = RemoteAgent("http://host", key="")
+    talk = [user("What is 6*7?"), assistant("42")]
+    for name in ("1", "2"):
+        agent._keep("own", talk, _Thread(f"c{name}", f"t{name}"))
+    assert agent._message("else", "", [*talk, user("yes")])[0] == _Thread()
+    assert [agent._message("own", "", [*talk, user(said)])[0] for said in ("yes", "no", "yes")] == [
+        _Thread("c1", "t1"), _Thread("c2", "t2"), _Thread(),
+    ]  # fmt: skip
+    told = "The conversation so far:\n\nuser: What is 6*7?\n\nassistant: 42\n\nThe message to answer:\n\nyes"
+    assert agent._message("own", "", [*talk, user("yes")])[1] == told
 
 
 def told(error: BaseException, *, was_sent: bool = False) -> tuple[str, str]:

@@ -109,11 +109,11 @@ def test_as_many_conversations_are_kept_as_are_allowed_and_the_oldest_goes(monke
     for name in ("1", "2", "3"):
         read(agent, [user(name)])
     agent.sent.clear()
+    assert len(agent._threads) == 2
     for name in ("1", "2", "3"):
         assert agent._message("", "", [user(name), assistant("a"), user("v")])[0] == _Thread(
             *(["c"] * (name != "1"))
         ), name
-    assert len(agent._threads) == 2
     assert agent._message("", "", [assistant("a"), user("v")])[0] == _Thread()
 
 

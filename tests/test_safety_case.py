@@ -323,3 +323,20 @@ def test_rulings_bear_their_policys_name_and_the_strictest_first_one_counts():
     assert compose(found) == found[2] and compose([]) == Ruling("allow", "policy") == compose([Ruling("allow", "x")])
     assert compose([Ruling("rewrite", "a"), Ruling("ask", "b"), Ruling("ask", "c")]).rule == "b"
     assert compose([Ruling("allow", "x"), Ruling("rewrite", "a")]).rule == "a"
+
+
+def test_a_non_joiner_stays_where_it_keeps_letters_apart_that_would_join():
+    n = "\u200c"
+    seen = (
+        f"می{n}خواهم", f"خانه{n}ها", f"مي{n}خ", f"ب\u064e{n}\u064eا", f"ܒ{n}ܐ", f"क\u094d{n}ष", f"ক\u09cd{n}",
+    )  # fmt: skip
+    for text in seen:
+        assert POLICIES["visible_text"](case(send, {"a": text})) is None, ascii(text)
+    hidden = (
+        f"a{n}b", f"{n}خ", f"می{n}", f"می{n} خ", f"ا{n}ب", f"ب{n}ء", f"ی{n}{n}خ", f"क{n}ष", f"\u094d\u064e{n}", n,
+        f"ب{n}\u064e", f"\u064e{n}ب",
+    )  # fmt: skip
+    for text in hidden:
+        assert POLICIES["visible_text"](case(send, {"a": text})).arguments == {"a": text.replace(n, "")}, ascii(text)
+    between = POLICIES["visible_text"](case(send, {"a": f"ی\u202e{n}\u202eخ"}))
+    assert between.arguments == {"a": f"ی{n}خ"}, "what is left out itself keeps nothing apart"

@@ -126,6 +126,10 @@ def test_files_are_found_by_name_and_text_within_the_folder_asked_for(folder: Fi
         (root / path).write_text(text)
     assert folder.find_files() == "a.py\nd/b.py\nd/e/c.txt\nd/late\nz.PY"
     assert folder.find_files("*.py") == "a.py\nd/b.py" and folder.find_files("*.txt", path="./d/") == "d/e/c.txt"
+    assert folder.find_files("**/*.py") == "a.py\nd/b.py" and folder.find_files("**/**/c.*", path="d") == "d/e/c.txt"
+    for names in ("d/*.py", "**/d/*.py", "/a.py", "*.py/"):
+        told = "and a name holds no /: give the folder as path, and names such as *.py"
+        assert refused(folder.find_files, names) == f"names is {names.removeprefix('**/')!r}, {told}"
     assert folder.find_files("[", "x") == "(nothing was found)" == folder.find_files("*.p")
     long = "STRASSE straße " + "n" * 185
     assert folder.find_files(text="StRasse").split("\n") == [
@@ -177,7 +181,10 @@ def test_an_edit_takes_the_text_as_it_is_or_with_the_files_line_ends(folder: Fil
 
     assert edited(b"a b\n", "a", "c\n") == b"c\n b\n"
     assert edited(b"a\r\nb\r\nc\r\n", "a\nb", "x\ny\r\nz") == b"x\r\ny\r\nz\r\nc\r\n"
-    assert edited(b"a\r\nb\r\n", "a", "x\ny") == b"x\ny\r\nb\r\n", "what is there as it was given is replaced as it is"
+    assert edited(b"a\r\nb\r\n", "a", "x\ny") == b"x\r\ny\r\nb\r\n", "the file's line ends are those of new lines too"
+    assert edited(b"a\r\nb\r\n", "\nb", "x") == b"ax\r\n", "a line end is taken whole"
+    assert edited(b"a\r\nb\n", "a", "x\ny") == b"x\ny\r\nb\n", "of two kinds of line ends none is the file's"
+    assert edited(b"a", "a", "x\ny") == b"x\ny"
     assert edited(b"a\nb\r\n", "a\nb", "x\ny") == b"x\ny\r\n"
     assert edited("é\n".encode(), "é", "") == b"\n"
 
@@ -196,6 +203,8 @@ def test_an_edit_is_refused_where_it_is_not_clear_or_would_spoil_the_file(
 
     read = "read the file, and give text from it"
     assert told("xyx", "x") == "old occurs 2 times in 'a': give more of the text around it"
+    overlapping = "old occurs more than once in 'a', overlapping itself: give more of the text around it"
+    assert told("aaa", "aa") == told("-aaa-", "aa") == told("\n\n\n", "\n\n") == overlapping
     assert told("xyx", "") == f"old occurs 0 times in 'a': {read}" == told("", "x")
     near = "the nearest line is 'total = 10'; read the file again"
     assert told("a\ntotal = 10\n", "\n \ntotal = 11\na") == f"old occurs 0 times in 'a': {near}"
@@ -231,8 +240,10 @@ def test_what_is_written_is_counted_in_characters_and_bounded_in_bytes(
 ) -> None:
     assert folder.write_file("d/a", "é" * 3) == "d/a has been written: 3 characters"
     assert refused(folder.write_file, "d/a", "x") == "'d/a' is there already"
-    assert folder.overwrite_file("d/a", "é\ud800") == "d/a has been overwritten: 2 characters"
-    assert (root / "d" / "a").read_text() == "é?"
+    half = r"the text has '\ud800' at character 2, which is half of a character: write the whole one"
+    for write in (folder.write_file, folder.overwrite_file):
+        assert refused(write, "half", "é\ud800") == half and not (root / "half").exists()
+    assert refused(folder.edit_file, "d/a", "ééé", "é\ud800") == half and (root / "d" / "a").read_text() == "é" * 3
     monkeypatch.setattr(module, "MAX_BYTES", 4)
     assert folder.overwrite_file("b", "éé") == "b has been overwritten: 2 characters"
     for write in (folder.write_file, folder.overwrite_file):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
@@ -20,15 +21,17 @@ from firsthand.message import Json
 MAX_FIELDS = 24
 MAX_ANSWER = 4_000
 """The most characters of an answer."""
+_TOO_LONG = f"it has more than {MAX_ANSWER:,} characters"
 _BLANK = re.compile(r"[^\S ]|(?<= ) ")
 """Blanks that are not told from a single space."""
 _SAFE = 1 << 53
 """Whole numbers from here on may be the same float as another."""
 _NUMBER = {
     "integer": re.compile(r"[+-]?[0-9]{1,400}"),
-    "number": re.compile(r"[+-]?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?"),
+    "number": re.compile(r"[+-]?([0-9]{1,400}(\.[0-9]{0,400})?|\.[0-9]{1,400})([eE][+-]?[0-9]{1,3})?"),
 }
-"""Numbers that are sent as text."""
+"""Numbers that are typed, or sent as text."""
+_EXAMPLE = {"integer": "1000", "number": "1.5"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ class FormField:
 
     def parse(self, text: str) -> Any:
         """The value of a typed text; the default, or None, of an empty one. ValueError says what is wrong."""
-        text = text.strip()[:MAX_ANSWER]
+        text = text.strip()
+        if len(text) > MAX_ANSWER:
+            raise ValueError(_TOO_LONG)
         if not text:
             if self.default is None and self.required:
                 raise ValueError("it must be given")
@@ -82,10 +87,11 @@ class FormField:
             return self._checked(chosen if self.kind == "array" else chosen[0])
         if self.kind == "array":
             return self._checked([each.strip() for each in text.split(",") if each.strip()])
-        if self.kind == "integer":
-            return self._checked(int(text))
-        if self.kind == "number":
-            return self._checked(_number(text))
+        if (grammar := _NUMBER.get(self.kind)) is not None:
+            digits = "".join(str(unicodedata.decimal(each, each)) for each in text)
+            if grammar.fullmatch(digits) is None:
+                raise ValueError(f"{text!r:.100} is no {self.kind}: write it in digits, such as {_EXAMPLE[self.kind]}")
+            return self._checked(_number(digits))
         return self._checked(text)
 
     def check(self, value: Any) -> Any:
@@ -102,7 +108,7 @@ class FormField:
         if not all(isinstance(each, str) for each in texts):
             raise ValueError(f"{str(value)[:100]} is no list of texts")
         if sum(map(len, texts)) > MAX_ANSWER:
-            raise ValueError(f"it has more than {MAX_ANSWER:,} characters")
+            raise ValueError(_TOO_LONG)
         return value if self.kind == "boolean" else self._checked(value)
 
     def schema(self) -> Json:

@@ -1,6 +1,7 @@
 """A remote agent as a Model, over A2A 1.0: `a2a:URL`, where URL serves a card at /.well-known/agent-card.json.
 
-A conversation that goes on stays in the remote agent's context, which no other client of a server goes on in. What it asks
+A conversation that goes on stays in the remote agent's context, which no other client of a server goes on in, and no other
+branch: where several go on from one answer, the first has its context, and the others tell theirs in a new one. What it asks
 back (input-required) is an answer like any other, and the next message goes to the task that asked. The key in
 FIRSTHAND_A2A_KEY is sent to the card's own host and no other: a card that names another one is refused. Bytes, events and
 time of an answer are bounded, and an answer that breaks off is looked up by its task rather than asked for again.
@@ -13,7 +14,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from operator import attrgetter
@@ -82,7 +83,8 @@ class RemoteAgent:
         self._key = os.environ.get(KEY_VARIABLE, "") if key is None else key
         self._trusted = trusted
         self._timeout_s, self._idle_s = timeout_s, idle_s
-        self._threads: OrderedDict[str, _Thread] = OrderedDict()
+        self._threads: OrderedDict[str, deque[_Thread]] = OrderedDict()
+        self._num_threads = 0
 
     @property
     def name(self) -> str:
@@ -125,22 +127,28 @@ class RemoteAgent:
         messages = [] if isinstance(prompt, str) else list(prompt)
         owner = conversation_owner.current()
         thread, text = self._message(owner, prompt if isinstance(prompt, str) else "", messages)
-        answer, shown = Answer(self.name, self._quote), False
+        answer, shown, is_done = Answer(self.name, self._quote), False, False
         try:
             async with asyncio.timeout(self._timeout_s), aclosing(self._asked(thread, text, answer)) as pieces:
                 async for _ in pieces:
                     if fresh := answer.news():
                         yield Delta(fresh)
                         shown = True
+            if answer.state in STUCK:
+                state = answer.state.removeprefix("TASK_STATE_").lower().replace("_", " ")
+                said = self._quote(answer.said or "it gives no reason", 500)
+                raise ModelError(f"{self.name} ended with {state}: {said}")
+            is_done = True
         except TimeoutError:
             raise ModelError(f"{self.name} gave no answer within {self._timeout_s:g} s: {answer.where}") from None
-        if answer.state in STUCK:
-            state = answer.state.removeprefix("TASK_STATE_").lower().replace("_", " ")
-            raise ModelError(f"{self.name} ended with {state}: {self._quote(answer.said or 'it gives no reason', 500)}")
+        finally:
+            if not is_done and thread.context:  # so that asking again goes on there
+                self._keep(owner, messages[:-1], thread)
+        waits = answer.state == "TASK_STATE_INPUT_REQUIRED"
+        said_so_far = [*messages, assistant(answer.text)]
+        self._keep(owner, said_so_far, _Thread(answer.context, answer.task if waits else ""))
         if answer.text and not shown:
             yield Delta(answer.text)
-        waits = answer.state == "TASK_STATE_INPUT_REQUIRED"
-        self._keep(owner, messages, answer.text, _Thread(answer.context, answer.task if waits else ""))
         yield Delta("", Completion(assistant(answer.text), "stop", Usage()))
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
@@ -294,21 +302,36 @@ class RemoteAgent:
     # -- conversations --
 
     def _message(self, owner: str, text: str, messages: Sequence[Message]) -> tuple[_Thread, str]:
-        """The remote side of a conversation and the text to send: all of it, where the agent does not know the beginning."""
+        """The remote side of a conversation and the text to send: all of it, where the agent does not know the beginning.
+
+        The remote side is taken: the next conversation with these texts gets another one.
+        """
         if not messages:
             return _Thread(), text
         last, before = messages[-1], messages[:-1]
-        if (thread := self._threads.get(_digest(owner, before))) is not None:
+        if (thread := self._taken(_digest(owner, before))) is not None:
             return thread, last.text
         if not before:
             return _Thread(), last.text
         lines = [f"{each.role}: {each.text}" for each in before if each.text]
         return _Thread(), "\n\n".join(["The conversation so far:", *lines, "The message to answer:", last.text])
 
-    def _keep(self, owner: str, messages: Sequence[Message], text: str, thread: _Thread) -> None:
-        self._threads[_digest(owner, [*messages, assistant(text)])] = thread
-        if len(self._threads) > _MOST_THREADS:
-            self._threads.popitem(last=False)
+    def _taken(self, digest: str) -> _Thread | None:
+        """The remote side that was kept first, which is kept no more."""
+        if (kept := self._threads.get(digest)) is None:
+            return None
+        thread = kept.popleft()
+        self._num_threads -= 1
+        if not kept:
+            del self._threads[digest]
+        return thread
+
+    def _keep(self, owner: str, messages: Sequence[Message], thread: _Thread) -> None:
+        """Keep the remote side of a conversation for the next message; branches of equal texts have one each."""
+        self._threads.setdefault(_digest(owner, messages), deque()).append(thread)
+        self._num_threads += 1
+        if self._num_threads > _MOST_THREADS:
+            self._taken(next(iter(self._threads)))
 
 
 def verify_card(card: AgentCard, trusted: Mapping[str, str | bytes]) -> None:

@@ -98,12 +98,18 @@ class Files:
         """The files whose names match, or the lines of them that hold a text, in a folder and the folders in it.
 
         Args:
-            names: What the file's name looks like, such as *.py.
+            names: What the file's name looks like, such as *.py, in any of these folders.
             text: The words to look for, upper and lower case alike; empty for the files themselves.
             path: The folder, relative to the root.
         """
         if len(names) > MAX_PATTERN:
             raise ToolError(f"names has {len(names)} characters: give a pattern of at most {MAX_PATTERN}, such as *.py")
+        while names.startswith("**/"):  # all folders are searched anyway
+            names = names.removeprefix("**/")
+        if "/" in names:
+            raise ToolError(
+                f"names is {names!r:.100}, and a name holds no /: give the folder as path, and names such as *.py"
+            )
         search = _Search(names, text.casefold())
         with self.rooted.folder(path) as folder:
             start = self.rooted.relative(path)
@@ -137,9 +143,14 @@ class Files:
             whole = content.decode("utf-8")
         except UnicodeDecodeError:
             raise ToolError(f"{path!r} is not UTF-8 text: editing it would spoil it") from None
-        if old not in whole and "\r\n" in whole:
+        breaks = whole.count("\r\n")
+        if breaks and (old not in whole or breaks == whole.count("\n")):
             old, new = (each.replace("\r\n", "\n").replace("\n", "\r\n") for each in (old, new))
         count = whole.count(old) if old else 0
+        if count == 1 and whole.find(old, whole.find(old) + 1) >= 0:
+            raise ToolError(
+                f"old occurs more than once in {path!r}, overlapping itself: give more of the text around it"
+            )
         if count != 1:
             close = _nearest_line(whole, old) if count == 0 else None
             advice = "give more of the text around it" if count else "read the file, and give text from it"
@@ -281,7 +292,13 @@ def _lines(file: BinaryIO) -> Iterator[str]:
 
 
 def _bytes(text: str) -> bytes:
-    content = text.encode("utf-8", "replace")
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ToolError(
+            f"the text has {text[error.start]!r} at character {error.start + 1}, which is half of a character: "
+            "write the whole one"
+        ) from None
     if len(content) > MAX_BYTES:
         raise ToolError(f"the text has {len(content)} bytes: at most {MAX_BYTES} can be written")
     return content

@@ -15,6 +15,8 @@ NO_ANSWER = "(no answer)"
 _WORD = re.compile(r"(?<!\\)[^\W\d_]+|[%°$€£]")
 _GOES_ON = re.compile(r"\w|[-‐‑'’]\w|(?<=\d)[.,:/–−]\d")
 """What follows a flag where it is a part of a word or a number: `No-one`, `5.3`."""
+_CASED = re.compile(r"[kmgt]?i?b(?:ps)?|m(?:w|wh|hz|v|a|j|n|pa|ev)?", re.IGNORECASE)
+"""Units that differ by case alone: bits and bytes, milli and mega."""
 _SIGNS = {"%": "percent", "$": "dollar", "€": "euro", "£": "pound", "°": "degree"}
 
 
@@ -52,14 +54,15 @@ def tallied(answers: Sequence[str | None]) -> Tally:
 def _forms(answers: Sequence[str]) -> list[str]:
     """The normal form of each answer; a number with fewer words takes that of the one answer which has them all.
 
-    `18` and `18 apples` are a vote for `18 red apples`. `5` is none for `5 s` where `5 h` is an answer too.
+    `18` and `18 apples` are a vote for `18 red apples`. `5` is none for `5 s` where `5 h` is an answer too,
+    and `5 m`, `5 ms` and `5 M` are three.
     """
     forms = [normal_form(answer) for answer in answers]
     said: dict[Fraction, dict[str, frozenset[str]]] = {}
     for answer, form in zip(answers, forms, strict=True):
         value = parse_number(answer) if len(answer) <= MAX_NUMBER_CHARS else None
         if value is not None:
-            words = {_SIGNS.get(each, each.removesuffix("s")) for each in _WORD.findall(answer.casefold())}
+            words = {_word(each) for each in _WORD.findall(answer)}
             forms_of = said.setdefault(value, {})
             forms_of[form] = forms_of.get(form, frozenset()) | words
     fuller = {}
@@ -70,6 +73,14 @@ def _forms(answers: Sequence[str]) -> list[str]:
             holding = [each for each in most if held <= each]
             fuller[form] = first[holding[0]] if len(holding) == 1 else form
     return [fuller.get(form, form) for form in forms]
+
+
+def _word(text: str) -> str:
+    """A word without case and plural; a unit of two letters has no plural: `ms` is not `m`."""
+    if _CASED.fullmatch(text):
+        return "".join(each if each in "mMbB" else each.casefold() for each in text)
+    word = text.casefold()
+    return _SIGNS.get(word, word.removesuffix("s") if len(word) > 2 else word)
 
 
 def count(answers: Sequence[str | None], ctx: Context) -> Tally:

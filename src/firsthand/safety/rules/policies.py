@@ -14,9 +14,11 @@ from urllib.parse import unquote
 
 from firsthand.errors import unknown
 from firsthand.safety.rules.case import CallCase, unknown_amounts, uses
+from firsthand.safety.rules.joining_letters import NON_JOINER, keeps_apart
 from firsthand.safety.rules.witness import texts_at
 from firsthand.system.normalised_text import normalised_text
 
+_JOINERS = ("\u200d", NON_JOINER)
 Action = Literal["allow", "rewrite", "ask", "deny"]
 _ORDER: tuple[Action, ...] = ("allow", "rewrite", "ask", "deny")
 
@@ -133,7 +135,10 @@ def dry_run_first(case: CallCase) -> Ruling | None:
 
 
 def visible_text(case: CallCase) -> Ruling | None:
-    """Rewrites texts that hold characters nobody sees, which smuggle data out (tag characters, direction marks)."""
+    """Rewrites texts that hold characters nobody sees, which smuggle data out (tag characters, direction marks).
+
+    A zero-width non-joiner stays where it keeps letters apart that would join, as in Persian.
+    """
     shown = _visible(case.arguments)
     same = shown == case.arguments
     return None if same else Ruling("rewrite", reason="hidden characters are left out", arguments=shown)
@@ -141,8 +146,10 @@ def visible_text(case: CallCase) -> Ruling | None:
 
 def _visible(value: Any) -> Any:
     if isinstance(value, str):
-        seen = (c for c in value if unicodedata.category(c) not in ("Cf", "Co") or c == "\u200d")
-        return value if value.isascii() else "".join(seen)
+        if value.isascii():
+            return value
+        seen = "".join(c for c in value if unicodedata.category(c) not in ("Cf", "Co") or c in _JOINERS)
+        return "".join(c for at, c in enumerate(seen) if c != NON_JOINER or keeps_apart(seen, at))
     if isinstance(value, dict):
         return {key: _visible(each) for key, each in value.items()}
     return [_visible(each) for each in value] if isinstance(value, list) else value

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.tools.sql import SqlFile
-from firsthand.worlds.database.mysql_dialect import for_sqlite
+from firsthand.worlds.database.mysql_dialect import for_sqlite, one_line
 from firsthand.worlds.database.table_items import TableItem, same_rows, table_md5
 from firsthand.worlds.world import InvalidAction, WorldCall
 
@@ -139,7 +139,7 @@ class DatabaseWorld:
         if not statement.strip():
             raise InvalidAction(f"there is no statement: write {GRAMMAR}")
         self.statements.append(statement)
-        reply = await self.engine.execute(" ".join(statement.split("\n")))
+        reply = await self.engine.execute(one_line(statement))
         self.last_reply = reply if len(reply) <= MAX_REPLY else reply[:MAX_REPLY] + "[TRUNCATED]"
         return self.last_reply
 
@@ -209,7 +209,7 @@ class DatabaseWorld:
     async def _published_rows(self, engine: TableEngine) -> list[list[str | None]]:
         try:
             await engine.open()
-            await engine.execute(" ".join(self.item.label[0].split("\n")))
+            await engine.execute(one_line(self.item.label[0]))
             return await engine.cells() or []
         finally:
             await engine.close()
@@ -241,7 +241,7 @@ class DatabaseWorld:
 
 def operation(statement: str) -> str:
     """The action that runs a statement."""
-    return f"Operation\n```sql\n{' '.join(statement.split(chr(10)))}\n```"
+    return f"Operation\n```sql\n{one_line(statement)}\n```"
 
 
 def final_answer(values: Sequence[str]) -> str:

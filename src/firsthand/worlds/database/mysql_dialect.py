@@ -42,8 +42,19 @@ _DESCRIBE = re.compile(
 )
 
 
+def one_line(statement: str) -> str:
+    """The statement with blanks in place of its line breaks, also within texts, but for those that end a comment."""
+    tokens = list(_TOKEN.finditer(statement))
+    ends_comment = [False, *(token.lastgroup == "comment" for token in tokens)]
+    return "".join(
+        token.group() if after and token.group() == "\n" else token.group().replace("\n", " ")
+        for token, after in zip(tokens, ends_comment, strict=False)
+    )
+
+
 def for_sqlite(statement: str, names: Collection[str] = ()) -> str:
     """The statement in SQLite's dialect; `names` are those of the table and its columns."""
+    statement = "".join(" " if each.lastgroup == "comment" else each.group() for each in _TOKEN.finditer(statement))
     if _SHOW_TABLES.fullmatch(statement):
         return "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
     if (asked := _DESCRIBE.fullmatch(statement)) is not None:
@@ -70,7 +81,7 @@ def _places_of_values(tokens: Sequence[re.Match[str]]) -> set[int]:
     found, last, listed = set[int](), "", False
     for at, token in enumerate(tokens):
         text = token.group().upper()
-        if text.strip() and token.lastgroup != "comment":
+        if text.strip():
             if listed or last in ("=", "<", ">", "LIKE"):
                 found.add(at)
             listed = last == "IN" if text == "(" else listed and text != ")"
@@ -87,8 +98,6 @@ def _rewritten(token: re.Match[str]) -> str:
             return f"`{text}`"
         case "minuses":
             return "- -"
-        case "comment":
-            return " "
     return text
 
 
