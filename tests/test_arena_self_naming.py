@@ -74,6 +74,92 @@ def test_a_prompt_that_asks_the_answer_for_its_name_tells_it_whatever_is_answere
         assert told_name("qwen2.5", "Yes.", prompt) == "" == told_name("happy-7b", "Yes.", prompt)
 
 
+def test_a_name_called_in_a_greeting_is_no_question_after_the_author() -> None:
+    for prompt in ("How are you, Gemini?", "Where are you, Qwen?", "how are you and the llama?"):
+        for model in ("gemini-1.5", "qwen2.5", "llama-3"):
+            assert told_name(model, "Well.", prompt) == "", prompt
+    for prompt in (
+        "Aren't you Qwen?", "Aren\u2019t you Qwen?", "Are you, by chance, Qwen?", "Are you perhaps Qwen",
+        "are you maybe Qwen", "Are you actually Qwen", "\u4f60\u662fLlama\u8fd8\u662fQwen\u5417", "\u4f60\u53ebQwen\u5417",
+        "Are you not Qwen", "Are you one of Qwen", "Are you either Qwen", "Are you based on Qwen", "Are you called by Qwen",
+        "Are you from the Qwen", "Are you a model created by Qwen", "Are you trained by the Qwen", "Are you GPT4 or Qwen",
+        "\u4f60\u662fQwen?", "\u4f60\u53ebQwen\uff1f",
+    ):  # fmt: skip
+        assert told_name("qwen2.5", "Yes.", prompt) == "qwen", prompt
+        assert told_name("my-owl7b", "Yes.", prompt.replace("Qwen", "My-Owl7b")) == "my-owl7b", prompt
+        assert told_name("mistral-7b", "No.", prompt) == "", prompt
+    for prompt in (
+        "\u4f60\u662f\u4e13\u5bb6\u3002Qwen?",
+        "\u4f60\u662fQwen",
+        "\u4f60\u7684Qwen?",
+        "\u4f60\u662f\nQwen?",
+    ):
+        assert told_name("qwen2.5", "Yes.", prompt) == "", prompt
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Who are you?", "who are you", "What are you", "Who are you really", "What are you exactly?",
+        "What are you based on?", "Which are you?", "Which one of these are you", "Which model are you built on?",
+        "What model are you?", "What AI language model are you", "Which model is this?", "What AI language model is this",
+        "What is your name?", "what's your name", "What\u2019s your name", "Who made you?", "who created you",
+        "Who developed you?", "who trained you", "Who built you?", "\u4f60\u662f\u8c01", "\u4f60\u53eb\u4ec0\u4e48",
+        "Who are y\u200bou?", "Which model is this, Claude or Qwen? One word.", "Who are you\nOne word",
+    ],
+)  # fmt: skip
+def test_where_the_prompt_asks_who_answers_a_family_tells_wherever_it_stands(prompt: str) -> None:
+    assert told_name("claude-3", "Claude.", prompt) == "claude" == told_name("claude-3", "It is Cl\u200baude", prompt)
+    assert told_name("qwen2.5", "Qwen.", prompt) == "qwen"
+    assert told_name("falcon-7b", "A falcon.", prompt) == "" == told_name("happy-7b", "Happy.", prompt)
+    assert told_name("claude-3", "Gemini.", prompt) == ""
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Which painter founded impressionism?", "Who are you thinking of?", "What are you reading?", "Is your name hard?",
+        "Which model is this text about?", "Who made youth?", "What is your namesake", "What did you say? Are you sure?",
+        "Which is best", "Somewhat are your", "Which of the very many are you",
+    ],
+)  # fmt: skip
+def test_other_questions_leave_everyday_names_alone(prompt: str) -> None:
+    assert told_name("claude-3", "Claude Monet.", prompt) == ""
+
+
+def test_short_names_are_found_in_other_letters_and_not_in_words_of_other_scripts() -> None:
+    for answer in ("I am G\u200bPT.", "I am \uff27\uff30\uff34", "I am G\u0440t", "I am GP&#84;"):
+        assert told_name("gpt-4o", answer) == "gpt"
+    assert told_name("grok", "\u03c4\u03cd\u03c7\u03b1\u03b9") == "" == told_name("grok", "\u03c7\u03b1\u03b9\u03b4")
+    assert told_name("grok", "\u0436xai") == "" == told_name("grok", "xai\u0436") and told_name("grok", "xai") == "xai"
+
+
+def test_makers_in_chinese_tell_where_the_answer_comes_from_them() -> None:
+    for answer in (
+        "\u6211\u662f\u963f\u91cc\u7684\u6a21\u578b",
+        "\u6211\u7531 \u963f\u91cc\u4e91\u5f00\u53d1",
+        "\u6211\u6765\u81ea\u963f\u91cc",
+        "\u6211\u53eb\u963f\u91cc",
+    ):
+        assert told_name("qwen2.5", answer) == "\u963f\u91cc"
+    assert told_name("ernie", "\u6211\u662f\u7531\u767e\u5ea6\u5f00\u53d1\u7684") == "\u767e\u5ea6"
+    assert (
+        told_name("qwen2.5", "\u6211\u53bb\u8fc7\u963f\u91cc\u5c71")
+        == ""
+        == told_name("ernie", "\u6211\u7528\u767e\u5ea6")
+    )
+    assert (
+        told_name("hunyuan", "\u6211\u7528\u817e\u8baf")
+        == ""
+        == told_name("doubao", "\u6211\u7528\u5b57\u8282\u8df3\u52a8")
+    )
+
+
+def test_an_everyday_word_behind_as_is_a_name_with_a_capital_letter() -> None:
+    assert told_name("happy-7b", "As Happy, I know") == "happy" and told_name("happy-7b", "As happy, I know") == ""
+    assert told_name("command-r", "as command, I run") == "" and told_name("happy-7b", "As Happy is") == ""
+
+
 @pytest.mark.parametrize(
     "answer",
     [

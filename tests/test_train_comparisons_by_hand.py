@@ -102,4 +102,6 @@ def test_settings_of_comparisons_are_refused_below_and_at_their_limits(folder: P
     path = write_lines(tmp_path / "long.jsonl", [{**PAIRS[0], "rejected": "x" * 70}] * 2)
     with pytest.raises(DataError) as none:
         read(folder, path)
-    assert str(none.value) == f"{path} has no comparison within a context of 60 tokens (2 are longer)"
+    assert (
+        str(none.value) == f"{path} has no comparison within a context of 60 tokens (2 are longer, or alike within it)"
+    )

@@ -120,7 +120,8 @@ def test_opened_comparisons_are_counted_and_divided(
     run = Rehearsal(tmp_path / "run", config.loop.__class__(seed=3))
     found = opened(run, config)
     assert capsys.readouterr().out == (
-        "5 comparisons; 1 longer than the context and left out; 2 without a preference and left out; 2 held out\n"
+        "5 comparisons; 1 longer than the context, or alike within it, and left out; 2 without a preference and left out; "
+        "2 held out\n"
     )
     every = read(folder, data).comparisons
     trained, held_out = split(every, 0.4, seed=3, key=id)

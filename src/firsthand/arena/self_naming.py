@@ -5,8 +5,9 @@ Many of these names are everyday words too. `qwen` or `OpenAI` tells a reader wh
 name tells where the answer gives it as its name: behind "I am" with a capital letter, since "I am happy to help" is no name.
 Words such as `large`, `flash` or `coder`, and the provider or address by which a model is reached, tell nothing.
 
-A name is found as a reader sees it: with letters that look alike, between marks of Markdown, spelled letter by letter, or
-with characters that are drawn as nothing. Nicknames, translations beyond those listed, and hints are not found.
+A name is found as a reader sees it: with letters that look alike or characters that are drawn as nothing, and if it has
+more than three letters also between marks of Markdown or spelled letter by letter. Nicknames, translations beyond those
+listed, and hints are not found; nor is every question after the author of an answer.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ _TELLING = {
     "stablelm", "xai", "zhipu", "千问", "文心一言", "深度求索",
 }  # fmt: skip
 """Names that are no everyday words: they tell wherever they stand."""
-_EVERYDAY = {"aya", "bloom", "command", "falcon", "granite", "hermes", "meta", "nova", "yi"}
-"""Names that also stand in sentences about oneself, such as "I added a meta tag": they tell where they are introduced."""
+_EVERYDAY = {
+    "aya", "bloom", "command", "falcon", "granite", "hermes", "meta", "nova", "yi",
+    "字节跳动", "混元", "百度", "腾讯", "阿里",
+}  # fmt: skip
+"""Names that also stand in sentences about oneself, such as "I added a meta tag", or in other words, such as 阿里山: they
+tell where they are introduced."""
 _PLAIN = {
     "adapter", "base", "beta", "best", "chat", "checkpoint", "code", "coder", "direct", "distill", "echo", "experimental",
     "fast", "fine", "final", "flash", "gguf", "haiku", "high", "instant", "instruct", "large", "last", "latest", "lite",
@@ -58,8 +63,8 @@ _ADDRESS = re.compile(r"@[a-z]+://.*\Z")
 _AROUND = re.compile(r"\A[a-z][a-z_-]*:|\.(?:gguf|json)\Z")
 """The provider before a model's own name, and the suffix of a file."""
 _WORD = re.compile(r"[a-z]{4,}")
-_LETTER = r"[a-z\u00df-\u024f]"
-"""A Latin letter in lower case: names stand beside letters of other scripts without a blank."""
+_LETTER = r"[a-z\u00df-\u024f\u0370-\u052f]"
+"""A letter in lower case of Latin, Greek or Cyrillic: names stand beside Chinese without a blank."""
 _SENTENCE = re.compile(r"[.!?](?=\s)|[\n\u3002\uff01\uff1f]")
 _SELF = re.compile(
     r"\b(?:i|i['\u2019]m|me|my|myself|ich|je|soy|sono|sou|chatbot)\b|\b(?:language|ai) (?:model|assistant)\b"
@@ -71,6 +76,8 @@ _INTRODUCED = (
     r"|\b(?:made|created|developed|trained|built) by)[^\w\n]+(?:the[^\w\n]+)?"
 )
 """Words before a name, however it is written: "my name is"."""
+_OF = r"(?:\u6211[\u662f\u53eb]|\u7531|\u6765\u81ea)"
+"""Words before a name in Chinese: "I am", "I am called", "by" and "from"."""
 _AS = r"\bas[^\w\n]+"
 """Words before a name behind which the answer speaks: "as Qwen, I"."""
 _IS = r"(?:\bi am|\bi['\u2019]m)[^\w\n]+(?:the[^\w\n]+)?"
@@ -79,12 +86,21 @@ _IS = r"(?:\bi am|\bi['\u2019]m)[^\w\n]+(?:the[^\w\n]+)?"
 _KNOWN = {*_MAKERS, *(maker for makers in _MAKERS.values() for maker in makers)} - _EVERYDAY
 _FAMILIES = "|".join(sorted(map(re.escape, {*_MAKERS} | _KNOWN), key=len, reverse=True))
 _ARE_YOU = re.compile(
-    r"\bare you\b(?:[^\w\n.!?]+(?:an?|the|of|from|by|with|made|created|developed|trained|built|called|named|model|really"
-    r"|not|or|and|one|either|based|on|\d[\w.]*"
+    r"(?:(?<!\bhow )(?<!\bwhere )\bare you|\baren['\u2019]t you)\b"
+    r"(?:[^\w\n.!?]+(?:an?|the|of|from|by|with|made|created|developed|trained|built|called|named|model|really|perhaps|maybe"
+    r"|actually|chance|not|or|and|one|either|based|on|\d[\w.]*"
     rf"|(?:{_FAMILIES})[\d.]*)"
     r"(?!\w)){0,12}(?:[^\w\n.!?]+\w[\w.-]*)?"
+    r"|\u4f60[\u662f\u53eb][^\n\u3002]{1,40}[?\u5417]"
 )
 """A question after the author of the answer, with the names in it, and one word that may be a name."""
+_WHO = re.compile(
+    r"\b(?:who|what) are you(?=[^\w\n]*(?:[.,:;!?\n]|really\b|exactly\b|based on\b))|\bwhich(?: \w+){0,3} are you\b"
+    r"|\bwhat(?: \w+){0,2} model are you\b|\b(?:which|what)(?: \w+){0,2} model is this(?!\s+\w)"
+    r"|\bwhat(?: is|['\u2019]s) your name\b|\bwho (?:made|created|developed|trained|built) you\b"
+    r"|\u4f60\u662f\u8c01|\u4f60\u53eb\u4ec0\u4e48"
+)
+"""A question after the author of the answer without a name in it."""
 _EMPHASIS = re.compile(r"[*_`~]+")
 _SPELLED = re.compile(r"(?<!\w)[^\W\d_]([-. \u00b7])[^\W\d_](?:\1[^\W\d_])+(?!\w)")
 """A word with a sign between each two letters."""
@@ -102,14 +118,19 @@ def told_name(model: str, answer: str, prompt: str = "") -> str:
     """The name by which an answer tells that this model, or its maker, wrote it; empty if it does not.
 
     Names are in lower case. One that the prompt gives tells nothing, unless the answer introduces itself by it ("I am
-    Qwen"), or the prompt asks the answer whether it is that ("Are you Qwen?").
+    Qwen"), or the prompt asks the answer whether it is that ("Are you Qwen?"). Where the prompt asks who answers ("What is
+    your name?") a family or maker tells wherever it stands.
     """
     seen, asked = as_seen(answer), f"{prompt}\n{as_seen(prompt)}".casefold()
+    asks_who = _WHO.search(asked) is not None
     for name in identifying_names(model):
         if (_is_telling(name) or name in _KNOWN) and _is_asked_for(name, asked):
             return name
         is_given = _stands(name, asked)
-        for text in (answer, seen) if len(name) > 3 else (answer,):  # short names arise from other words: x*a*i
+        # short names arise from letters that stand apart: x*a*i
+        for text in (answer, seen if len(name) > 3 else _in_plain_letters(answer)):
+            if asks_who and (_is_telling(name) or name in _KNOWN) and _stands(name, text.casefold()):
+                return name
             if _tells(name, text) and (not is_given or _is_introduced(name, _of_itself(text), _is_telling(name))):
                 return name
     return ""
@@ -117,9 +138,12 @@ def told_name(model: str, answer: str, prompt: str = "") -> str:
 
 def as_seen(text: str) -> str:
     """The text in the letters that a reader takes it for: without unseen characters and Markdown's marks of emphasis."""
-    plain = without_unseen(unicodedata.normalize("NFKC", html.unescape(text)))
-    plain = _EMPHASIS.sub("", plain.translate(_ALIKE))
+    plain = _EMPHASIS.sub("", _in_plain_letters(text))
     return _SPELLED.sub(lambda found: found[0].replace(found[1], ""), plain)
+
+
+def _in_plain_letters(text: str) -> str:
+    return without_unseen(unicodedata.normalize("NFKC", html.unescape(text))).translate(_ALIKE)
 
 
 def _tells(name: str, text: str) -> bool:
@@ -158,12 +182,10 @@ def identifying_names(model: str) -> list[str]:
 def _is_introduced(name: str, text: str, in_any_case: bool = False) -> bool:
     """True if the text gives this as a name; `in_any_case` if it is no everyday word."""
     word = rf"{re.escape(name)}(?!{_LETTER})"
-    named = re.search(
-        rf"{_INTRODUCED}{word}|{_AS}{word}[^\w\n]+i\b|\u6211[\u662f\u53eb][^\w\n]*{word}", text, re.IGNORECASE
-    )
-    return named is not None or any(
-        in_any_case or found[1][0].isupper() for found in re.finditer(rf"{_IS}({word})", text, re.IGNORECASE)
-    )
+    if re.search(rf"{_INTRODUCED}{word}|{_OF}[^\w\n]*{word}", text, re.IGNORECASE):
+        return True
+    spoken = re.finditer(rf"{_IS}({word})|{_AS}({word})[^\w\n]+i\b", text, re.IGNORECASE)
+    return any(in_any_case or (found[1] or found[2])[0].isupper() for found in spoken)
 
 
 def _is_id(name: str) -> bool:

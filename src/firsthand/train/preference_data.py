@@ -63,7 +63,8 @@ def read_comparisons(
             continue
         found.append(kept)
     if not found:
-        raise DataError(f"{path} has no comparison within a context of {context} tokens ({num_skipped} are longer)")
+        left_out = f"{num_skipped} are longer, or alike within it"
+        raise DataError(f"{path} has no comparison within a context of {context} tokens ({left_out})")
     return ReadComparisons(found, num_skipped, num_undecided)
 
 
