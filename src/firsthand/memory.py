@@ -43,6 +43,11 @@ class MemoryItem:
         body = canonical([text, provenance]).encode("utf-8", "surrogatepass")
         return MemoryItem(hashlib.sha256(body).hexdigest()[:16], text, provenance)
 
+    def told_again(self, number: int) -> MemoryItem:
+        """The item as it is told for the `number`th time: from the second on with an id of its own, in the order of
+        writing."""
+        return self if number == 1 else MemoryItem.of(self.text, {**self.provenance, "telling": number})
+
     def to_json(self) -> Json:
         """The item as a JSON object."""
         return asdict(self)
@@ -92,6 +97,9 @@ class MemoryHooks(Protocol):
 
     async def once(self, change: MemoryItem | str, name: str) -> None:
         """Write an item, or forget an id, unless a change of that name was made before; attempts are committed by it."""
+
+    def has(self, id: str) -> bool:
+        """True if an item of that id is there: `ctx.remember` then stores the same text as an item of its own."""
 
     def learn(self, trace: Trace) -> Iterable[MemoryItem]:
         """Items that a finished attempt leaves: the same for the same trace."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import count
 
 from firsthand.loop.concurrency import had_ended
 from firsthand.loop.private_texts import READERS, copies, private_texts
@@ -40,6 +41,11 @@ class AttemptMemory:
         """ConfigError if the memory does not take such an item."""
         if (admit := hook(self.base, "admit")) is not None:
             admit(item)
+
+    def telling(self, item: MemoryItem) -> int:
+        """The number of an item's telling: 1, or more where an earlier attempt of the same name told it before."""
+        has = hook(self.base, "has")
+        return 1 if has is None else next(number for number in count(1) if not has(item.told_again(number).id))
 
     async def as_of(self, effect: str) -> Memory:
         """The memory as the branch of this effect sees it."""

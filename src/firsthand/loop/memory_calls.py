@@ -19,7 +19,7 @@ from firsthand.trace import as_json
 
 async def remember_text(call: OpenCall, text: str, provenance: Json) -> str:
     """Write a text; returns its id."""
-    item = _item(call, text, provenance)
+    (item,) = _told(call, [_item(call, text, provenance)])
     change = MemoryChange(call.effect, current_branch().order(call.effect), item)
     detail: Json = {"operation": "remember", "item": item.to_json(), "order": list(change.order)}
 
@@ -32,7 +32,7 @@ async def remember_text(call: OpenCall, text: str, provenance: Json) -> str:
 
 async def remember_texts(call: OpenCall, entries: Sequence[tuple[str, Json]]) -> list[str]:
     """Write several texts, each with its provenance; returns their ids in order."""
-    items = [_item(call, text, given) for text, given in entries]
+    items = _told(call, [_item(call, text, given) for text, given in entries])
     order = current_branch().order(call.effect)
     changes = [MemoryChange(call.effect, (*order, place), item) for place, item in enumerate(items)]
     detail: Json = {"operation": "remember", "items": [item.to_json() for item in items], "order": list(order)}
@@ -86,6 +86,18 @@ def _item(call: OpenCall, text: str, provenance: Json) -> MemoryItem:
     if not given["origin"]:
         del given["origin"]
     return MemoryItem.of(text, given)
+
+
+def _told(call: OpenCall, items: Sequence[MemoryItem]) -> list[MemoryItem]:
+    """The items with the numbers of their tellings, which are journalled: a resumed attempt writes the same ones."""
+    memory, journal = call.attempt.memory, call.attempt.journal
+    if memory is None:
+        return [*items]
+    key = request_key("tellings", canonical([item.id for item in items]))
+    known = journal.find(call.effect, key)
+    if known is None:
+        journal.record(call.effect, key, known := {"tellings": [memory.telling(item) for item in items]})
+    return [item.told_again(number) for item, number in zip(items, known["tellings"], strict=True)]
 
 
 def _readers(call: OpenCall, text: str) -> Json:
