@@ -110,8 +110,9 @@ def test_a_graphs_vectors_are_those_of_the_indexs_embedder_and_others_are_refuse
     first, second = Named("first", 1.0, 0.0, 0.0), Named("second", 0.0, 1.0, 0.0)
     path = tmp_path / "x.index"
     index = open_index(path, IndexHeader("first", "first", 3, "whole"))
-    text = "Ann Public met Bob Open at Beta Corp."
-    index.put([IndexedDocument(Document("a", text), [Chunk("a", 0, len(text), text)], first.rows([text]))])
+    text = "Carl Public works with Dora Open at Beta Corp. Carl Public met Dora Open in Bergen."
+    for id in ("a", "b", "c"):
+        index.put([IndexedDocument(Document(id, text), [Chunk(id, 0, len(text), text)], first.rows([text]))])
     settings = GraphSettings(extractor="noun_phrases")
 
     def built(embedder: Named) -> list[list[float]]:

@@ -44,8 +44,7 @@ class MemoryItem:
         return MemoryItem(hashlib.sha256(body).hexdigest()[:16], text, provenance)
 
     def told_again(self, number: int) -> MemoryItem:
-        """The item as it is told for the `number`th time: from the second on with an id of its own, in the order of
-        writing."""
+        """The item as it is told for the `number`th time, after others had replaced it: each has an id of its own."""
         return self if number == 1 else MemoryItem.of(self.text, {**self.provenance, "telling": number})
 
     def to_json(self) -> Json:
@@ -98,8 +97,8 @@ class MemoryHooks(Protocol):
     async def once(self, change: MemoryItem | str, name: str) -> None:
         """Write an item, or forget an id, unless a change of that name was made before; attempts are committed by it."""
 
-    def has(self, id: str) -> bool:
-        """True if an item of that id is there: `ctx.remember` then stores the same text as an item of its own."""
+    def is_replaced(self, id: str) -> bool:
+        """True if an item of that id is there and holds no more: `ctx.remember` then stores its text as a new item."""
 
     def learn(self, trace: Trace) -> Iterable[MemoryItem]:
         """Items that a finished attempt leaves: the same for the same trace."""

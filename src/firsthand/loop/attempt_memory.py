@@ -42,10 +42,12 @@ class AttemptMemory:
         if (admit := hook(self.base, "admit")) is not None:
             admit(item)
 
-    def telling(self, item: MemoryItem) -> int:
-        """The number of an item's telling: 1, or more where an earlier attempt of the same name told it before."""
-        has = hook(self.base, "has")
-        return 1 if has is None else next(number for number in count(1) if not has(item.told_again(number).id))
+    async def telling(self, item: MemoryItem, effect: str) -> int:
+        """The number of an item's telling: 1, or more where it was told before and holds no more."""
+        if hook(self.base, "is_replaced") is None:
+            return 1
+        seen = await self.as_of(effect)
+        return next(number for number in count(1) if not hook(seen, "is_replaced")(item.told_again(number).id))
 
     async def as_of(self, effect: str) -> Memory:
         """The memory as the branch of this effect sees it."""

@@ -59,9 +59,8 @@ class RecallRequest:
         return replace(kept, valid_s=kept.valid_s if kept.is_timed else self.now_s, stored_s=self.now_s)
 
     def is_past(self, kept: KeptItem) -> bool:
-        """True if the item counts for an answer as of `at_s` and `known_s`."""
-        kept = self.dated(kept)
-        return kept.valid_s <= self.at_s and kept.stored_s <= self.known_s
+        """True if the item counts for an answer as of `at_s` and `known_s`; what is not stored yet is not known yet."""
+        return self.dated(kept).valid_s <= self.at_s and kept.stored_s <= self.known_s
 
     def is_coming(self, kept: KeptItem) -> bool:
         """True if the item begins to hold after the present, about which the request asks."""

@@ -222,9 +222,15 @@ class StoredMemory:
         kept = self.file.with_id(self.file.scope(self.owner, self.name), id)
         return kept if kept is not None and kept.number <= self._last else None
 
-    def has(self, id: str) -> bool:
-        """True if an item of that id is there."""
-        return self.get(id) is not None
+    def is_replaced(self, id: str) -> bool:
+        """True if an item of that id is there and holds no more, though not for its own, earlier time alone."""
+        kept = self.get(id)
+        if kept is None or kept.key is None:
+            return False
+        keys, holding = self._keys(kept), _Holding()
+        self._look_up([keys], RecallRequest("", 1), holding)
+        held = None if (holds := holding[keys]) is None else self.get(holds)
+        return holds != id and not (held is not None and kept.is_timed and kept.valid_s < held.valid_s)
 
     def with_key(self, key: str) -> builtins.list[KeptItem]:
         """The items of a key, the newest last."""
