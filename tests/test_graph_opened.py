@@ -126,7 +126,9 @@ def test_a_graphs_vectors_are_those_of_the_indexs_embedder_and_others_are_refuse
     assert before and all(vector == [1.0, 0.0, 0.0] for vector in before)
     for prefix in ("", "passage: "):
         index.reembed(IndexHeader("second", "second", 3, "whole", document_prefix=prefix), second.rows)
-        with pytest.raises(ConfigError, match="is not searched: the vectors of its entities are not known to be of the"):
+        with pytest.raises(
+            ConfigError, match="is not searched: the vectors of its entities are not known to be of the"
+        ):
             open_graph(Corpus(index), str(path))
         file = GraphFile(graph_path(path))
         assert [fault[:35] for fault in verify_graph(file, index)] == ["the vectors of its entities are not"]

@@ -335,7 +335,9 @@ def test_a_fact_that_is_told_again_after_it_was_replaced_holds_again(tmp_path: P
         assert trace.answer == f"Ann lives in {value}", "in the attempt itself"
         assert [item.text for item in asyncio.run(memory.search("Ann", 5))] == [f"Ann lives in {value}"]
         assert len(asyncio.run(memory.list())) == number
-    tellings = sorted((item.provenance["value"], item.provenance.get("telling", 1)) for item in asyncio.run(memory.list()))
+    tellings = sorted(
+        (item.provenance["value"], item.provenance.get("telling", 1)) for item in asyncio.run(memory.list())
+    )
     assert tellings == [("Bergen", 1), ("Bergen", 2), ("Oslo", 1), ("Oslo", 2), ("Oslo", 3)]
     asyncio.run(told(memory, "Oslo"))
     assert len(asyncio.run(memory.list())) == 5, "what holds is not stored again"

@@ -34,7 +34,14 @@ from firsthand.retrieval.graph.graph_prompts import (
     report_prompt,
     summary_prompt,
 )
-from firsthand.retrieval.graph.graph_state import entity_key, leaf_chunks, load_state, summary_key, text_key, verify_graph
+from firsthand.retrieval.graph.graph_state import (
+    entity_key,
+    leaf_chunks,
+    load_state,
+    summary_key,
+    text_key,
+    verify_graph,
+)
 from firsthand.retrieval.graph.knowledge_graph import (
     Entity,
     KnowledgeGraph,
