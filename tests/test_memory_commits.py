@@ -396,7 +396,9 @@ def test_several_facts_at_once_are_told_again_each_by_itself() -> None:
         assert len({*ids}) == len(facts)
         return "done"
 
-    for facts in ([("Ann", "1"), ("Bob", "1")], [("Ann", "2"), ("Bob", "1")], [("Ann", "1"), ("Bob", "1")]):
+    facts: list[tuple[str, str]] = []
+    for value in ("1", "2", "1"):
+        facts[:] = [("Ann", value), ("Bob", "1")]
         asyncio.run(rollout(Agent("a", Scripted(str), tells, memory=memory), Task("s", "q")))
     assert sorted(item.text for item in asyncio.run(memory.search("", 9))) == ["Ann is 1", "Bob is 1"]
     assert len(asyncio.run(memory.list())) == 4

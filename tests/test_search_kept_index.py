@@ -152,7 +152,7 @@ def test_a_wrong_line_is_told_at_every_opening(tmp_path: Path) -> None:
     source = lines(tmp_path / "d.jsonl", "red", "green")
     source.write_text(source.read_text() + "{broken\n")
     for _ in range(2):
-        with pytest.raises(ConfigError, match="^line 3 of"):
+        with pytest.raises(ConfigError, match=r"^line 3 of"):
             SearchIndex(source, tmp_path / "k")
 
 
