@@ -14,13 +14,9 @@ from firsthand.errors import ConfigError, StoreError
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document
-from firsthand.retrieval.graph.graph_build import (
-    entity_key,
-    entity_text,
-)
 from firsthand.retrieval.graph.graph_extraction import FailedChunk
 from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
-from firsthand.retrieval.graph.graph_state import leaf_chunks, text_key
+from firsthand.retrieval.graph.graph_state import entity_key, entity_text, leaf_chunks, text_key
 from firsthand.retrieval.graph.knowledge_graph import (
     Entity,
     ExtractedEntity,
@@ -68,7 +64,9 @@ def test_names_are_compared_without_case_marks_of_quotation_and_double_spaces() 
     with pytest.raises(ValueError, match="is no number"):
         Extraction.from_json("c", {"entities": [], "relations": [["a", "b", "", "inf"]]})
     entity = Entity("A", "T", ("x", "y"), ())
-    assert entity_text(entity) == "A: x y" and entity_key(entity) == text_key("entity", "A: x y")
+    header = IndexHeader("e", "hash", 2, "whole", document_prefix="p: ")
+    assert entity_text(entity) == "A: x y"
+    assert entity_key(entity, header) == text_key("entity", "hash", "p: ", "A: x y")
 
 
 def test_communities_are_of_edges_whose_weights_are_summed_and_positive() -> None:

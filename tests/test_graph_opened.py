@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError, StoreError, UnknownName
+from firsthand.retrieval.chunk import Chunk
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import Corpus
-from firsthand.retrieval.graph.graph_build import entity_key
+from firsthand.retrieval.document import Document
+from firsthand.retrieval.graph.graph_build import GraphSettings, build_graph
 from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
-from firsthand.retrieval.graph.graph_state import load_state
+from firsthand.retrieval.graph.graph_state import entity_key, load_state, verify_graph
 from firsthand.retrieval.graph.open_graph import _read, _stamp, check_graph, chunks_of, open_graph
+from firsthand.retrieval.store.sqlite_index import open_index
 from graph_handmade import handmade
 
 
@@ -29,7 +35,7 @@ def test_a_graph_is_opened_once_while_its_file_and_its_index_stay_and_has_the_ve
     )
     file = GraphFile(graph_path(path))
     entities = load_state(file, index).graph.entities
-    keys = [entity_key(each) for each in entities]
+    keys = [entity_key(each, index.header) for each in entities]
     assert [each.name for each in entities] == ["ANN", "BOB", "CID", "DORA", "EMIL"]
     file.put_vectors(
         {keys[4]: [1, 2, 3], keys[1]: [0.5, 0, -1], keys[2]: [1, 2], keys[3]: [1, 2, 3, 4], "x": [1, 1, 1]}
@@ -80,3 +86,65 @@ def test_the_stamp_of_a_file_changes_with_its_size_its_time_and_its_log(tmp_path
     (tmp_path / "a.index.graph-wal").write_text("x")
     os.utime(tmp_path / "a.index.graph-wal", ns=(1, 9))
     assert _stamp(path) == ((7, 3), (9, 1))
+
+
+class Named:
+    """An embedder whose vectors are of its own."""
+
+    dimension = 3
+
+    def __init__(self, name: str, *vector: float):
+        self.name = self.fingerprint = name
+        self.vector = vector
+
+    async def embed(self, texts: Any) -> list[list[float]]:
+        return [[*self.vector] for _ in texts]
+
+    def rows(self, texts: Any) -> Any:
+        return np.array([self.vector for _ in texts], np.float32)
+
+
+def test_a_graphs_vectors_are_those_of_the_indexs_embedder_and_others_are_refused_until_they_are_made_anew(
+    tmp_path: Path,
+) -> None:
+    first, second = Named("first", 1.0, 0.0, 0.0), Named("second", 0.0, 1.0, 0.0)
+    path = tmp_path / "x.index"
+    index = open_index(path, IndexHeader("first", "first", 3, "whole"))
+    text = "Carl Public works with Dora Open at Beta Corp. Carl Public met Dora Open in Bergen."
+    for id in ("a", "b", "c"):
+        index.put([IndexedDocument(Document(id, text), [Chunk(id, 0, len(text), text)], first.rows([text]))])
+    settings = GraphSettings(extractor="noun_phrases")
+
+    def built(embedder: Named) -> list[list[float]]:
+        file = GraphFile(graph_path(path), create=True)
+        asyncio.run(build_graph(index, file, settings, embedder=embedder))  # type: ignore[arg-type]
+        assert verify_graph(file, index) == []
+        file.close()
+        return [vector.tolist() for vector in open_graph(Corpus(index), str(path)).vectors.values()]
+
+    before = built(first)
+    assert before and all(vector == [1.0, 0.0, 0.0] for vector in before)
+    for prefix in ("", "passage: "):
+        index.reembed(IndexHeader("second", "second", 3, "whole", document_prefix=prefix), second.rows)
+        with pytest.raises(
+            ConfigError, match="is not searched: the vectors of its entities are not known to be of the"
+        ):
+            open_graph(Corpus(index), str(path))
+        file = GraphFile(graph_path(path))
+        assert [fault[:35] for fault in verify_graph(file, index)] == ["the vectors of its entities are not"]
+        file.close()
+        assert built(second) == [[0.0, 1.0, 0.0] for _ in before]
+    index.close()
+
+
+def test_a_graph_without_vectors_and_an_index_without_vectors_have_no_vectors_to_be_refused(tmp_path: Path) -> None:
+    for dimension in (0, 3):
+        (tmp_path / str(dimension)).mkdir()
+        path, index = handmade(tmp_path / str(dimension), dimension=dimension)
+        assert open_graph(Corpus(index), str(path)).vectors == {}
+        if not dimension:
+            file = GraphFile(graph_path(path))
+            file.put_vectors({"x": np.ones(3, np.float32)})
+            file.close()
+            assert open_graph(Corpus(index), str(path)).vectors == {}
+        index.close()

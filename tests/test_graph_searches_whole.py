@@ -254,7 +254,8 @@ DIRECTIONS = {  # ANN alone has no vector, and that of DORA is of another embedd
 def embedded(tmp_path: Path) -> Iterator[tuple[Path, SqliteIndex]]:
     path, index = handmade(tmp_path, dimension=2)
     file = GraphFile(graph_path(path))
-    file.put_vectors({text_key("entity", text): np.array(row, np.float32) for text, row in DIRECTIONS.items()})  # type: ignore[arg-type]
+    rows = {text_key("entity", "ones", "", text): np.array(row, np.float32) for text, row in DIRECTIONS.items()}
+    file.put_vectors(rows)  # type: ignore[arg-type]
     file.close()
     yield path, index
     corpus.close_corpora()
@@ -288,7 +289,8 @@ def test_with_vectors_a_question_is_matched_by_meaning(embedded: tuple[Path, Sql
 def test_drift_begins_with_the_reports_of_four_times_as_many_entities(embedded: tuple[Path, SqliteIndex]) -> None:
     ranked = ("BOB: a baker a baker of bread", "EMIL: far", "CID: ", "DORA: rich", "ANN: first")
     file = GraphFile(graph_path(embedded[0]))
-    file.put_vectors({text_key("entity", text): np.array([1.0, -n], np.float32) for n, text in enumerate(ranked)})
+    keys = [text_key("entity", "ones", "", text) for text in ranked]
+    file.put_vectors({key: np.array([1.0, -n], np.float32) for n, key in enumerate(keys)})
     file.close()
     open_corpus(embedded[0], embedder=Pointing(0.0, 1.0))  # type: ignore[arg-type]
     nearest, _, _ = play(embedded[0], [], work=lambda search: search.nearest_reports("?", 1), level=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -313,3 +313,92 @@ def test_a_file_of_an_older_version_opens_as_before_and_keeps_what_is_committed_
     forget(memory)
     resume()
     assert texts(memory) == []
+
+
+async def told(memory: Any, text: str, place: int = 0, journal: MemoryJournal | None = None, **more: Any) -> Trace:
+    """An attempt of one task, in which every one tells a value; or several, one after the other."""
+
+    async def tells(task: Task, ctx: Context) -> str:
+        for value in text.split():
+            await ctx.remember(f"Ann lives in {value}", subject="Ann", attribute="home", value=value, **more)
+        return " ".join(item.text for item in await ctx.recall("Ann"))
+
+    agent = Agent("a", Scripted(str), tells, memory=memory)
+    return await rollout(agent, Task("session", "where"), seed=place, journal=journal)
+
+
+@pytest.mark.parametrize("where", ["file", "process"])
+def test_a_fact_that_is_told_again_after_it_was_replaced_holds_again(tmp_path: Path, where: str) -> None:
+    memory = semantic(str(tmp_path / "m.db") if where == "file" else "")
+    for number, value in enumerate(("Oslo", "Bergen", "Oslo", "Bergen", "Oslo"), 1):
+        trace = asyncio.run(told(memory, value))
+        assert trace.answer == f"Ann lives in {value}", "in the attempt itself"
+        assert [item.text for item in asyncio.run(memory.search("Ann", 5))] == [f"Ann lives in {value}"]
+        assert len(asyncio.run(memory.list())) == number
+    tellings = sorted(
+        (item.provenance["value"], item.provenance.get("telling", 1)) for item in asyncio.run(memory.list())
+    )
+    assert tellings == [("Bergen", 1), ("Bergen", 2), ("Oslo", 1), ("Oslo", 2), ("Oslo", 3)]
+    asyncio.run(told(memory, "Oslo"))
+    assert len(asyncio.run(memory.list())) == 5, "what holds is not stored again"
+
+
+def test_a_fact_told_again_counts_what_its_attempt_told_before(tmp_path: Path) -> None:
+    memory = semantic(str(tmp_path / "m.db"))
+    asyncio.run(told(memory, "Bergen Oslo"))
+    assert asyncio.run(told(memory, "Bergen Oslo")).answer == "Ann lives in Oslo", "Bergen replaced it in between"
+    assert [item.text for item in asyncio.run(memory.search("Ann", 5))] == ["Ann lives in Oslo"]
+
+
+def test_a_fact_that_was_withdrawn_is_told_again_and_one_of_an_earlier_time_is_not() -> None:
+    memory = semantic()
+    asyncio.run(told(memory, "Oslo"))
+    gone = MemoryItem.of("no more", {"subject": "Ann", "attribute": "home", "value": "", "withdrawn": True})
+    asyncio.run(memory.write(gone))
+    assert asyncio.run(memory.search("Ann", 5)) == []
+    assert asyncio.run(told(memory, "Oslo")).answer == "Ann lives in Oslo"
+    dated = semantic()
+    for time, value in (("2026-01-01", "Oslo"), ("2026-02-01", "Bergen"), ("2026-01-01", "Oslo")):
+        asyncio.run(told(dated, value, time=time))
+    assert len(asyncio.run(dated.list())) == 2, "Bergen goes on holding, whenever the earlier fact is told"
+    for value in ("Oslo", "Bergen", "Oslo"):
+        asyncio.run(told(dated, value, time="2026-03-01"))
+    assert [item.text for item in asyncio.run(dated.search("Ann", 5))] == ["Ann lives in Oslo"], "of one time the last"
+
+
+@pytest.mark.parametrize("values", [("Oslo", "Bergen", "Oslo"), ("Oslo", "Bergen", "Oslo Bergen Oslo")])
+def test_an_attempt_that_is_resumed_tells_what_it_told_whatever_the_memory_holds_by_then(values: Sequence[str]) -> None:
+    memory = semantic()
+    for value in values[:-1]:
+        asyncio.run(told(memory, value))
+    journal = MemoryJournal()
+    first = asyncio.run(told(memory, values[-1], journal=journal))
+    asyncio.run(told(memory, "Rome"))
+    again = asyncio.run(told(memory, values[-1], journal=journal))
+    assert [call.detail for call in again.calls] == [call.detail for call in first.calls]
+    assert all(call.replayed for call in again.calls)
+
+
+def test_a_first_telling_is_resumed_as_the_first_though_it_was_replaced_by_then() -> None:
+    memory, journal = semantic(), MemoryJournal()
+    first = asyncio.run(told(memory, "Oslo", journal=journal))
+    asyncio.run(told(memory, "Bergen"))
+    again = asyncio.run(told(memory, "Oslo", journal=journal))
+    assert [call.detail for call in again.calls] == [call.detail for call in first.calls]
+
+
+def test_several_facts_at_once_are_told_again_each_by_itself() -> None:
+    memory = semantic()
+
+    async def tells(task: Task, ctx: Context) -> str:
+        entries = [(f"{name} is {value}", {"subject": name, "attribute": "x", "value": value}) for name, value in facts]
+        ids = await ctx.remember_all(entries)
+        assert len({*ids}) == len(facts)
+        return "done"
+
+    facts: list[tuple[str, str]] = []
+    for value in ("1", "2", "1"):
+        facts[:] = [("Ann", value), ("Bob", "1")]
+        asyncio.run(rollout(Agent("a", Scripted(str), tells, memory=memory), Task("s", "q")))
+    assert sorted(item.text for item in asyncio.run(memory.search("", 9))) == ["Ann is 1", "Bob is 1"]
+    assert len(asyncio.run(memory.list())) == 4

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,14 @@ def test_a_time_of_0_an_empty_list_and_none_are_each_what_they_are() -> None:
         made = RecallRequest.of("", 7, {single: "1970-01-01T00:00:09"})
         assert made == RecallRequest("", 7, **{f"{single}_s": 9.0})
     now = KeptItem(item("a", n=0, m=None), FIRST_UNSTORED, None, math.inf, math.inf)
-    assert unset.fits(now) and unset.is_past(now) and not RecallRequest("", 7, at_s=9e99).is_past(now)
-    assert not RecallRequest("", 7, known_s=9e99).fits(now) and not RecallRequest("", 7, until_s=9e99).fits(now)
+    assert unset.fits(now) and unset.is_past(now) and not RecallRequest("", 7, known_s=9e99).fits(now)
+    for at_s, seen in ((99.0, False), (100.0, True), (9e99, True)):
+        assert RecallRequest("", 7, at_s=at_s, now_s=100.0).is_past(now) is seen, "what is not stored yet holds now"
+        assert RecallRequest("", 7, until_s=at_s, now_s=100.0).fits(now) is seen
+    assert not RecallRequest("", 7, since_s=101.0, now_s=100.0).fits(now)
+    given = KeptItem(item("a"), FIRST_UNSTORED, None, 50.0, math.inf)
+    assert RecallRequest("", 7, now_s=100.0).dated(given) == replace(given, stored_s=100.0)
+    assert RecallRequest("", 7, now_s=100.0).dated(now) == replace(now, valid_s=100.0, stored_s=100.0)
     for where, fits in (({"n": 0, "m": None}, True), ({"n": 0, "m": 0}, False), ({"n": 1, "m": None}, False),
                         ({"m": None, "x": None}, False), ({"n": ""}, False)):  # fmt: skip
         assert RecallRequest("", 7, where=where).fits(now) is fits, where
@@ -163,15 +170,15 @@ def test_a_half_life_counts_from_the_newest_with_a_time_and_never_raises_what_ha
     memory = plain(half_life_days=2.0)
     write(memory, item("a", "tea sky", time=0), item("b", "tea sky", time=4 * 86_400), item("n", "tea sky"))
     asked = RecallRequest("tea", 9)
-    assert [kept.item.id for kept in memory.found(asked)] == ["b", "n", "a"], "of equal scores by id"
+    assert [kept.item.id for kept in memory.found(asked)] == ["n", "b", "a"], "what came without a time is new"
     write(memory, item("c", "tea tea", time=-2 * 86_400))
     plainly = {memory._numbered([n])[n].item.id: score for n, score in memory._scores("tea").items()}
     assert plainly["c"] > plainly["a"] == plainly["b"] == plainly["n"]
     assert plainly["c"] / 8 < plainly["a"] / 4
-    assert [kept.item.id for kept in memory.found(asked)] == ["b", "n", "a", "c"]
+    assert [kept.item.id for kept in memory.found(asked)] == ["n", "b", "a", "c"]
     forget(memory, "b")
     assert plainly["c"] / 2 < plainly["a"], "two days are one half-life"
-    assert [kept.item.id for kept in memory.found(RecallRequest("tea", 2))] == ["a", "n"]
+    assert [kept.item.id for kept in memory.found(RecallRequest("tea", 2))] == ["n", "a"]
     for days, order in ((2.0, ["x", "y"]), (1.0, ["y", "x"])):
         near = plain(half_life_days=days)
         write(near, item("x", "tea tea", time=0), item("y", "tea sky", time=43_200))

@@ -268,8 +268,8 @@ def test_a_half_life_halves_a_score_for_each_of_them_and_never_raises_one() -> N
     aged = {"new": raw["new"], "two": raw["two"] / 2, "four": raw["four"] / 4}
     assert found(memory, "tea") == sorted(aged, key=lambda id: -aged[id]) == ["new", "two", "four"]
     assert raw["four"] > raw["two"] > raw["new"]
-    write(memory, item("none", "tea"))  # without a time it holds now, and makes no other older
-    assert found(memory, "tea")[:2] == ["new", "none"] and found(memory, "tea", at=9 * DAY_S)[0] == "two"
+    write(memory, item("none", "tea"))  # without a time it holds now, and is the newest, as in a file
+    assert found(memory, "tea")[:2] == ["none", "new"] and found(memory, "tea", at=9 * DAY_S)[0] == "two"
 
 
 def test_what_is_near_by_meaning_joins_what_shares_words_by_reciprocal_ranks() -> None:

@@ -553,3 +553,38 @@ def test_words_that_weigh_nothing_rank_by_id_and_fail_no_search() -> None:
     write(memory, *(MemoryItem(id, "tea", {"time": "2026-11-01"}) for id in "ba"))
     memory._scores = lambda query: {1: 0.0, 2: 0.0}  # type: ignore[method-assign]
     assert [item.id for item in asyncio.run(memory.search("tea", 9))] == ["a", "b"]
+
+
+@pytest.mark.parametrize("where", ["file", "process", "attempt"])
+def test_a_fact_without_a_time_counts_from_when_it_was_told(tmp_path: Path, where: str, clock: list[float]) -> None:
+    memory = semantic(str(tmp_path / "m.db") if where == "file" else "")
+    told = memory.snapshot() if where == "attempt" else memory
+    write(told, home("Oslo"))
+    now_s = clock[0]
+    assert found(told, at=now_s - 1) == [] and found(told, at=now_s + 86_400) == found(told) == ["Ann lives in Oslo"]
+    assert found(told, at=now_s + 86_400, until=now_s - 1) == [] and found(told, until=now_s + 1) == found(told)
+    write(told, home("Rome", time=now_s + 400 * 86_400), home("Bergen", time=now_s - 86_400))
+    assert found(told) == ["Ann lives in Oslo"], "it is newer than what was told of an earlier day"
+    assert found(told, at=now_s - 1) == ["Ann lives in Bergen"]
+    assert found(told, at=now_s + 500 * 86_400) == ["Ann lives in Rome"], "and older than what is to come"
+
+
+def test_in_a_process_a_fact_of_a_later_day_replaces_one_that_was_told_without_a_time_before(
+    clock: list[float],
+) -> None:
+    memory = semantic()
+    write(memory, home("Oslo"))
+    clock[0] += 30 * 86_400
+    write(memory, home("Bergen", time=clock[0] - 86_400))
+    assert found(memory) == ["Ann lives in Bergen"]
+
+
+def test_in_a_process_the_last_written_comes_first_though_a_clock_stands_still_or_is_set_back(
+    clock: list[float],
+) -> None:
+    memory = episodic()
+    written = [MemoryItem(f"{n % 3}{n}", f"n{n}", {}) for n in range(9)]
+    for n, each in enumerate(written):
+        clock[0] -= 5 * (n % 2)
+        write(memory, each)
+    assert found(memory, "") == [each.text for each in reversed(written)]

@@ -139,3 +139,12 @@ def test_a_graded_judgement_is_refused_and_not_cut_to_a_whole_number():
     for wrong in (0.9, 1.9, "0.4", "high", None, [1], math.inf):
         with pytest.raises(ValueError, match=r"the relevance of 'b' is .*multiply graded ones"):
             scorers.judgements(Task("q", "?", secret={"judgements": {"a": 1, "b": wrong}}))
+
+
+def test_relevances_that_are_not_finite_are_refused_by_every_metric():
+    each = (metrics.ndcg, metrics.average_precision, metrics.reciprocal_rank, metrics.recall, metrics.precision)
+    for metric in each:
+        for relevance in (math.nan, math.inf, -math.inf):
+            with pytest.raises(ConfigError, match=f"^the relevance of 'b' is {relevance}: give a whole number"):
+                metric(["a"], {"a": 1, "b": relevance}, 1)
+        assert metric(["a"], {"a": 3, "b": -1}, 1) == 1.0

@@ -14,11 +14,17 @@ from firsthand.errors import ConfigError, ModelError
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.graph.community_reports import CommunityReport, extracted_report, report_key
-from firsthand.retrieval.graph.graph_build import entity_key
 from firsthand.retrieval.graph.graph_extraction import FailedChunk
 from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
 from firsthand.retrieval.graph.graph_search import GraphSearch
-from firsthand.retrieval.graph.graph_state import GraphState, load_state, summarised, summary_key, verify_graph
+from firsthand.retrieval.graph.graph_state import (
+    GraphState,
+    entity_key,
+    load_state,
+    summarised,
+    summary_key,
+    verify_graph,
+)
 from firsthand.retrieval.graph.leiden import Community
 from graph_handmade import handmade, report_text
 
@@ -28,7 +34,9 @@ def test_a_search_reads_by_the_question_that_a_guard_passes_on_and_by_words_with
     path, index = handmade(tmp_path, dimension=2)
     file = GraphFile(graph_path(path))
     state = load_state(file, index)
-    file.put_vectors({entity_key(each): np.array([1.0, 0.0], np.float32) for each in state.graph.entities})
+    file.put_vectors(
+        {entity_key(each, index.header): np.array([1.0, 0.0], np.float32) for each in state.graph.entities}
+    )
     file.close()
     seen: list[tuple[str, Any]] = []
 

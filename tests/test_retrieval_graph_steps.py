@@ -13,7 +13,7 @@ import pytest
 from firsthand.errors import ConfigError, LimitExceeded, StoreError, TransientError
 from firsthand.model import Usage
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.chunk_index import IndexedDocument
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.graph.community_reports import CommunityReport, community_data, extracted_report, report_key
 from firsthand.retrieval.graph.graph_build import (
@@ -22,7 +22,6 @@ from firsthand.retrieval.graph.graph_build import (
     _Build,
     _checked_reader,
     build_graph,
-    entity_key,
     estimate,
 )
 from firsthand.retrieval.graph.graph_data import Section, fenced
@@ -35,7 +34,14 @@ from firsthand.retrieval.graph.graph_prompts import (
     report_prompt,
     summary_prompt,
 )
-from firsthand.retrieval.graph.graph_state import leaf_chunks, load_state, summary_key, text_key, verify_graph
+from firsthand.retrieval.graph.graph_state import (
+    entity_key,
+    leaf_chunks,
+    load_state,
+    summary_key,
+    text_key,
+    verify_graph,
+)
 from firsthand.retrieval.graph.knowledge_graph import (
     Entity,
     KnowledgeGraph,
@@ -186,15 +192,15 @@ def test_vectors_of_entities_are_computed_where_they_are_missing(file: GraphFile
             return [[float(len(each)), 1.0] for each in given]
 
     class Index:
-        header = type("Header", (), {"document_prefix": "p: "})()
+        header = IndexHeader("e", "hash", 2, "whole", document_prefix="p: ")
 
-    keys = [entity_key(each) for each in GRAPH.entities]
+    keys = [entity_key(each, Index.header) for each in GRAPH.entities]
     file.put_vectors({keys[1]: [7.0, 7.0]})  # type: ignore[dict-item]
     assert asyncio.run(build(file, None, Embedder(), Index())._embed(GRAPH)) == keys
     assert texts == ["p: ANN: first tall", "p: CID: far", "p: DORA: "]
     stored = {key: vector.tolist() for key, vector in file.vectors(keys).items()}
     assert stored == {keys[0]: [18.0, 1.0], keys[1]: [7.0, 7.0], keys[2]: [11.0, 1.0], keys[3]: [9.0, 1.0]}
-    assert keys[2] == text_key("entity", "CID: far")
+    assert keys[2] == text_key("entity", "hash", "p: ", "CID: far")
     assert asyncio.run(build(file, None, Embedder(), Index())._embed(GRAPH)) == keys and len(texts) == 3
     assert asyncio.run(build(file, None)._embed(GRAPH)) == []
 

@@ -143,7 +143,7 @@ def test_files_become_documents_by_their_kind(tmp_path: Path) -> None:
         )
     seen: set[str] = set()
     (made,) = _indexed(root, [root / "b.md"], {"b.md": "stamp"}, seen)
-    meta = {"file": "b.md", "stamp": "stamp"}
+    meta = {"file": "b.md", "stamp": "stamp", "documents": 1}
     assert seen == {"b.md"} and made.document.meta == meta and made.document.source == str(root / "b.md")
     assert made.chunks == [Chunk("b.md", 0, 12, "no # heading", "b", meta=meta)] and made.vectors is None
     with pytest.raises(ConfigError, match=r"^two documents have the id 'b\.md': give each its own$"):

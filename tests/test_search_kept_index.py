@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import close_corpora
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.store.sqlite_index import open_index
-from firsthand.retrieval.tools.search import MAX_K, SearchIndex, _name, spans
+from firsthand.retrieval.tools import search as search_tool
+from firsthand.retrieval.tools.search import MAX_K, SearchIndex, _indexed, _is_whole, _name, spans
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,7 @@ def test_a_file_that_goes_is_gone_from_the_kept_index_and_one_that_comes_or_is_t
     os.utime(root / "a.md", ns=(3, 4))  # as long as before
     made = SearchIndex(root, kept)
     assert [hit.id for hit in made.find("rad")] == ["a.md"] and made.index.document("a.md").meta == {
-        "file": "a.md", "stamp": "3 bytes, 4 ns"
+        "file": "a.md", "stamp": "3 bytes, 4 ns", "documents": 1
     }  # fmt: skip
     made.index.close()
     for each in root.iterdir():
@@ -115,3 +117,57 @@ def test_a_document_without_a_title_is_looked_up_by_its_id_and_told_by_it(tmp_pa
             made.lookup(text, after=after)
     assert made.lookup("?!") == "(no more results: 0 sentences hold '?!')"
     assert spans("") == spans(" \n ") == [] and spans(" a. b ") == [(1, 5)]
+
+
+def lines(path: Path, *texts: str) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+def stopped_after(source: Path, kept: Path, most: int) -> None:
+    """Leaves the index that an opening leaves which was killed when so many documents were stored."""
+    index = open_index(kept, search_tool._HEADER)
+    files = sorted(search_tool._files(source))
+    stamps = {_name(source, file): search_tool._stamp(file) for file in files}
+    index.put([each for each, _ in zip(_indexed(source, files, stamps, set()), range(most), strict=False)])
+    index.close()
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_an_index_in_which_an_opening_left_a_part_of_a_file_is_not_taken_for_whole(tmp_path: Path, most: int) -> None:
+    source = lines(tmp_path / "d.jsonl", "red", "green", "blue")
+    stopped_after(source, tmp_path / "k", most)
+    assert ids(source, tmp_path / "k") == ["1", "2", "3"]
+
+
+def test_a_file_that_grew_is_read_whole_though_all_its_former_lines_were_stored_again(tmp_path: Path) -> None:
+    source, kept = lines(tmp_path / "d.jsonl", "red", "green"), tmp_path / "k"
+    assert ids(source, kept) == ["1", "2"]
+    lines(source, "red", "green", "blue")
+    stopped_after(source, kept, 2)
+    assert ids(source, kept) == ["1", "2", "3"]
+
+
+def test_a_wrong_line_is_told_at_every_opening(tmp_path: Path) -> None:
+    source = lines(tmp_path / "d.jsonl", "red", "green")
+    source.write_text(source.read_text() + "{broken\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^line 3 of"):
+            SearchIndex(source, tmp_path / "k")
+
+
+def test_a_whole_index_is_not_read_again_and_one_that_lacks_a_document_or_has_one_more_is_no_whole(
+    tmp_path: Path,
+) -> None:
+    source, kept = lines(tmp_path / "d.jsonl", "red", "green"), tmp_path / "k"
+    assert ids(source, kept) == ["1", "2"]
+    with open_index(kept, search_tool._HEADER) as index:
+        documents = {each.id: each.meta for each in index.outlines()}
+    stamps = {"d.jsonl": search_tool._stamp(source)}
+    assert [meta.get("documents") for meta in documents.values()] == [None, 2]
+    assert _is_whole(documents.values(), stamps), "so that it is left as it is"
+    assert not _is_whole([documents["2"]], stamps), "one is missing"
+    assert not _is_whole([documents["1"]], stamps)
+    assert not _is_whole([*documents.values(), documents["1"]], stamps), "one too many"
+    assert not _is_whole(documents.values(), {"d.jsonl": "other"})
+    assert not _is_whole(documents.values(), {**stamps, "e.jsonl": "new"})

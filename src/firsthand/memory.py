@@ -43,6 +43,10 @@ class MemoryItem:
         body = canonical([text, provenance]).encode("utf-8", "surrogatepass")
         return MemoryItem(hashlib.sha256(body).hexdigest()[:16], text, provenance)
 
+    def told_again(self, number: int) -> MemoryItem:
+        """The item as it is told for the `number`th time, after others had replaced it: each has an id of its own."""
+        return self if number == 1 else MemoryItem.of(self.text, {**self.provenance, "telling": number})
+
     def to_json(self) -> Json:
         """The item as a JSON object."""
         return asdict(self)
@@ -92,6 +96,9 @@ class MemoryHooks(Protocol):
 
     async def once(self, change: MemoryItem | str, name: str) -> None:
         """Write an item, or forget an id, unless a change of that name was made before; attempts are committed by it."""
+
+    def is_replaced(self, id: str) -> bool:
+        """True if an item of that id is there and holds no more: `ctx.remember` then stores its text as a new item."""
 
     def learn(self, trace: Trace) -> Iterable[MemoryItem]:
         """Items that a finished attempt leaves: the same for the same trace."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import count
 
 from firsthand.loop.concurrency import had_ended
 from firsthand.loop.private_texts import READERS, copies, private_texts
@@ -40,6 +41,13 @@ class AttemptMemory:
         """ConfigError if the memory does not take such an item."""
         if (admit := hook(self.base, "admit")) is not None:
             admit(item)
+
+    async def telling(self, item: MemoryItem, effect: str) -> int:
+        """The number of an item's telling: 1, or more where it was told before and holds no more."""
+        if hook(self.base, "is_replaced") is None:
+            return 1
+        seen = await self.as_of(effect)
+        return next(number for number in count(1) if not hook(seen, "is_replaced")(item.told_again(number).id))
 
     async def as_of(self, effect: str) -> Memory:
         """The memory as the branch of this effect sees it."""

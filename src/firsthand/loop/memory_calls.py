@@ -19,30 +19,37 @@ from firsthand.trace import as_json
 
 async def remember_text(call: OpenCall, text: str, provenance: Json) -> str:
     """Write a text; returns its id."""
-    item = _item(call, text, provenance)
-    change = MemoryChange(call.effect, current_branch().order(call.effect), item)
-    detail: Json = {"operation": "remember", "item": item.to_json(), "order": list(change.order)}
+    order = current_branch().order(call.effect)
+
+    def detail_of(items: Sequence[MemoryItem]) -> Json:
+        return {"operation": "remember", "item": items[0].to_json(), "order": list(order)}
+
+    (item,) = await _told(call, [_item(call, text, provenance)], detail_of)
+    change = MemoryChange(call.effect, order, item)
 
     async def write(memory: AttemptMemory) -> str:
         memory.admit(item)
         return item.id
 
-    return str(await _make(call, detail, write, change))
+    return str(await _make(call, detail_of([item]), write, change))
 
 
 async def remember_texts(call: OpenCall, entries: Sequence[tuple[str, Json]]) -> list[str]:
     """Write several texts, each with its provenance; returns their ids in order."""
-    items = [_item(call, text, given) for text, given in entries]
     order = current_branch().order(call.effect)
+
+    def detail_of(items: Sequence[MemoryItem]) -> Json:
+        return {"operation": "remember", "items": [item.to_json() for item in items], "order": list(order)}
+
+    items = await _told(call, [_item(call, text, given) for text, given in entries], detail_of)
     changes = [MemoryChange(call.effect, (*order, place), item) for place, item in enumerate(items)]
-    detail: Json = {"operation": "remember", "items": [item.to_json() for item in items], "order": list(order)}
 
     async def write(memory: AttemptMemory) -> list[str]:
         for item in items:
             memory.admit(item)
         return [item.id for item in items]
 
-    return list(await _make(call, detail, write, *changes))
+    return list(await _make(call, detail_of(items), write, *changes))
 
 
 async def recall_items(call: OpenCall, query: str, k: int, how: Json) -> list[MemoryItem]:
@@ -86,6 +93,22 @@ def _item(call: OpenCall, text: str, provenance: Json) -> MemoryItem:
     if not given["origin"]:
         del given["origin"]
     return MemoryItem.of(text, given)
+
+
+async def _told(
+    call: OpenCall, items: Sequence[MemoryItem], detail_of: Callable[[Sequence[MemoryItem]], Json]
+) -> list[MemoryItem]:
+    """The items with the numbers of their tellings, which a resumed attempt has from its journal."""
+    memory, journal = call.attempt.memory, call.attempt.journal
+    key = request_key("tellings", canonical([item.id for item in items]))
+    if memory is None or journal.find(call.effect, request_key("memory", canonical(detail_of(items)))) is not None:
+        return [*items]
+    known = journal.find(call.effect, key)
+    if known is None:
+        known = {"tellings": [await memory.telling(item, call.effect) for item in items]}
+        if max(known["tellings"], default=1) > 1:
+            journal.record(call.effect, key, known)
+    return [item.told_again(number) for item, number in zip(items, known["tellings"], strict=True)]
 
 
 def _readers(call: OpenCall, text: str) -> Json:

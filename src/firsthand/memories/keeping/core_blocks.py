@@ -94,5 +94,8 @@ async def _stored(ctx: Context, name: str, text: str, limit: int, before: Memory
         )
     kept = {} if before is None else before.provenance
     origin = joined_origins([{"origin": ctx.origins}, kept])
-    await ctx.remember(f"{name}: {text}", store="core", block=name, length=len(text), origin=origin)
+    again = (
+        {} if before is None else {"version": int(kept.get("version", 1)) + 1}
+    )  # an edit taken back is a new version
+    await ctx.remember(f"{name}: {text}", store="core", block=name, length=len(text), origin=origin, **again)
     return f"The block {name} has {len(text)} of {limit} characters."

@@ -41,7 +41,7 @@ class KeptItem:
     key: str | None
     """The same for items of which a newer one replaces an older one."""
     valid_s: float
-    """Valid time, in seconds since 1970; infinite for what an attempt wrote without a time."""
+    """Valid time, in seconds since 1970; infinite for what an attempt wrote without a time, until it is committed."""
     stored_s: float
     """Transaction time; infinite for what is not stored yet."""
     batch: int = 0
@@ -82,10 +82,10 @@ def named_text(name: Any, form: Form = "NFC") -> str:
     return "" if name is None else " ".join(normalised_text(form, str(name)).casefold().split())
 
 
-def unstored(item: MemoryItem, count: int, key: str | None) -> KeptItem:
-    """An item that the store does not have, the `count`th of its attempt."""
+def unstored(item: MemoryItem, count: int, key: str | None, stored_s: float = math.inf) -> KeptItem:
+    """An item that no file has, the `count`th of its attempt or process; one of a process has been stored at a time."""
     given = time_of(item)
-    return KeptItem(item, FIRST_UNSTORED + count, key, math.inf if given is None else given, math.inf)
+    return KeptItem(item, FIRST_UNSTORED + count, key, stored_s if given is None else given, stored_s)
 
 
 def time_of(item: MemoryItem) -> float | None:

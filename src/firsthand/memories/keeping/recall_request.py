@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from firsthand.errors import ConfigError, nearest
@@ -52,9 +52,15 @@ class RecallRequest:
             times.get("until", math.inf), where, tuple(map(str, ids)), bool(how.get("history", False)),
         )  # fmt: skip
 
+    def dated(self, kept: KeptItem) -> KeptItem:
+        """The item as if it were stored now, if it is not stored yet."""
+        if math.isfinite(kept.stored_s):
+            return kept
+        return replace(kept, valid_s=kept.valid_s if kept.is_timed else self.now_s, stored_s=self.now_s)
+
     def is_past(self, kept: KeptItem) -> bool:
-        """True if the item counts for an answer as of `at_s` and `known_s`. Infinite times are the present's."""
-        return kept.valid_s <= self.at_s and kept.stored_s <= self.known_s
+        """True if the item counts for an answer as of `at_s` and `known_s`; what is not stored yet is not known yet."""
+        return self.dated(kept).valid_s <= self.at_s and kept.stored_s <= self.known_s
 
     def is_coming(self, kept: KeptItem) -> bool:
         """True if the item begins to hold after the present, about which the request asks."""
@@ -62,7 +68,7 @@ class RecallRequest:
 
     def fits(self, kept: KeptItem) -> bool:
         """True if the item passes all filters but the one that hides what was replaced."""
-        if not (self.is_past(kept) and self.since_s <= kept.valid_s <= self.until_s):
+        if not (self.is_past(kept) and self.since_s <= self.dated(kept).valid_s <= self.until_s):
             return False
         provenance = kept.item.provenance
         return all(name in provenance and provenance[name] == value for name, value in self.where.items())

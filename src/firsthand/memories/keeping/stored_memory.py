@@ -107,6 +107,8 @@ class StoredMemory:
         self._made: set[str] = set()
         """Names of changes that were made here and not in the file."""
         self._count = 0
+        self._stored_s = 0.0
+        """When the last item was stored in this process, in seconds since 1970: the next one is stored later."""
 
     # -- the protocol --
 
@@ -134,8 +136,11 @@ class StoredMemory:
             await in_thread(lambda: file.put(self.owner, self.name, item, key, self.policy.bounds, once=once))
         elif self._is_first(once) and item.id not in self._changes and not self._is_in_file(item.id):
             self._count += 1
-            self._changes[item.id] = unstored(item, self._count, key)
-            if self.file is None and not self._is_snapshot:
+            if self._is_snapshot:
+                self._changes[item.id] = unstored(item, self._count, key)
+            else:
+                self._stored_s = round(max(time.time(), self._stored_s + 1e-6), 6)
+                self._changes[item.id] = unstored(item, self._count, key, self._stored_s)
                 self._bound()
         return item.id
 
@@ -217,6 +222,16 @@ class StoredMemory:
         kept = self.file.with_id(self.file.scope(self.owner, self.name), id)
         return kept if kept is not None and kept.number <= self._last else None
 
+    def is_replaced(self, id: str) -> bool:
+        """True if an item of that id is there and holds no more, though not for its own, earlier time alone."""
+        kept = self.get(id)
+        if kept is None or kept.key is None:
+            return False
+        keys, holding = self._keys(kept), _Holding()
+        self._look_up([keys], RecallRequest("", 1), holding)
+        held = None if (holds := holding[keys]) is None else self.get(holds)
+        return holds != id and not (held is not None and kept.is_timed and kept.valid_s < held.valid_s)
+
     def with_key(self, key: str) -> builtins.list[KeptItem]:
         """The items of a key, the newest last."""
         return oldest_first(self.with_keys([key]).get(key, ()))
@@ -268,7 +283,8 @@ class StoredMemory:
         counts where nothing of them has begun yet: the first of it that will hold."""
         items = self.with_keys({key for keys in wanted for key in keys})
         for keys in wanted:
-            known = oldest_first(each for key in keys for each in items.get(key, ()) if asked.is_past(each))
+            past = (each for key in keys for each in items.get(key, ()) if asked.is_past(each))
+            known = oldest_first(map(asked.dated, past))
             begun = [each for each in known if not asked.is_coming(each)]
             plans = (standing([*of_one_time]) for _, of_one_time in groupby(known, key=lambda each: each.valid_s))
             counted = standing(begun) if begun else next(filter(None, plans), None)

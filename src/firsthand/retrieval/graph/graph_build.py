@@ -35,6 +35,8 @@ from firsthand.retrieval.graph.graph_model import GraphModel, count_tokens
 from firsthand.retrieval.graph.graph_prompts import CONTINUE, extraction_prompt, summary_prompt
 from firsthand.retrieval.graph.graph_state import (
     described_name,
+    entity_key,
+    entity_text,
     graph_of,
     leaf_chunks,
     left_over,
@@ -319,7 +321,7 @@ class _Build:
         """The keys of the vectors of all entities, which are computed where they are missing."""
         if self.embedder is None:
             return []
-        texts = {entity_key(each): entity_text(each) for each in graph.entities}
+        texts = {entity_key(each, self.index.header): entity_text(each) for each in graph.entities}
         known = self.file.vectors(list(texts))
         missing = [key for key in texts if key not in known]
         prefix = self.index.header.document_prefix
@@ -327,16 +329,6 @@ class _Build:
             vectors = await self.embedder.embed([prefix + texts[key] for key in missing])
             self.file.put_vectors(dict(zip(missing, vectors, strict=True)))  # type: ignore[arg-type]
         return list(texts)
-
-
-def entity_text(entity: Entity) -> str:
-    """The text of an entity that is embedded."""
-    return f"{entity.name}: {entity.description}"
-
-
-def entity_key(entity: Entity) -> str:
-    """The address of an entity's vector."""
-    return text_key("entity", entity_text(entity))
 
 
 async def _together(coroutines: Iterable[Awaitable[Any]]) -> None:

@@ -191,6 +191,10 @@ class GraphFile:
         except (ValueError, TypeError) as error:
             raise self._damaged(f"a vector cannot be read: {error}") from None
 
+    def has_vectors(self) -> bool:
+        """True if any vector is stored."""
+        return bool(self._rows("SELECT 1 FROM vectors LIMIT 1"))
+
     def put_vectors(self, vectors: Mapping[str, Vectors]) -> None:
         """Store vectors, all or none."""
         with self._transaction():

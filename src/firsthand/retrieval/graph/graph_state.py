@@ -11,7 +11,7 @@ from functools import cached_property
 from firsthand.errors import ConfigError, ModelError, StoreError
 from firsthand.message import Json, canonical
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.chunk_index import ChunkIndex
+from firsthand.retrieval.chunk_index import ChunkIndex, IndexHeader
 from firsthand.retrieval.graph.community_reports import CommunityReport
 from firsthand.retrieval.graph.graph_file import GraphFile, chunk_id, decoded_part, extraction_key
 from firsthand.retrieval.graph.knowledge_graph import Entity, Extraction, KnowledgeGraph, Relation, merge
@@ -53,6 +53,16 @@ class GraphState:
 def text_key(kind: str, *parts: object) -> str:
     """The address of a text or vector that these parts decide."""
     return hashlib.sha256(canonical([kind, *parts]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def entity_text(entity: Entity) -> str:
+    """The text of an entity that is embedded."""
+    return f"{entity.name}: {entity.description}"
+
+
+def entity_key(entity: Entity, header: IndexHeader) -> str:
+    """The address of an entity's vector by the embedder of an index."""
+    return text_key("entity", header.fingerprint, header.document_prefix, entity_text(entity))
 
 
 def leaf_chunks(index: ChunkIndex) -> list[Chunk]:
@@ -133,11 +143,16 @@ def _readable(file: GraphFile) -> Iterator[None]:
         raise StoreError(f"{file.path} is damaged ({error}): delete it and build the graph again") from None
 
 
-def _state(file: GraphFile, built: Json, unread: int) -> GraphState:
+def _built_graph(file: GraphFile, built: Json) -> KnowledgeGraph:
+    """The graph of the stored extractions, with its summaries."""
     graph = merged(file, built["extractor"], built.get("phrases"))
     author, size = built["author"], built["summary_tokens"]
     wanted = [summary_key(each, author, size) for each in graph.items if len(each.descriptions) > 1]
-    graph = summarised(graph, file.texts(wanted), author, size)
+    return summarised(graph, file.texts(wanted), author, size)
+
+
+def _state(file: GraphFile, built: Json, unread: int) -> GraphState:
+    graph = _built_graph(file, built)
     found = tuple(
         Community(int(id), int(level), None if parent is None else int(parent), tuple(map(str, members)))
         for id, level, parent, members in built["communities"]
@@ -177,14 +192,27 @@ def verify_graph(file: GraphFile, index: ChunkIndex) -> list[str]:
     if built is None:
         return [*faults, "the graph was not built to its end"]
     with _readable(file):
-        return [*faults, *_build_faults(file, built)]
+        return [*faults, *_build_faults(file, built, index.header)]
 
 
-def _build_faults(file: GraphFile, built: Json) -> list[str]:
-    graph = merged(file, built["extractor"], built.get("phrases"))
+def vectors_fault(file: GraphFile, graph: KnowledgeGraph, header: IndexHeader) -> str | None:
+    """The fault of stored vectors if none is of the graph's entities by the embedder of an index; None if there is none."""
+    keys = [entity_key(each, header) for each in graph.entities]
+    if not keys or not header.dimension or not file.has_vectors() or file.vectors(keys):
+        return None
+    return (
+        "the vectors of its entities are not known to be of the index's embedder: `firsthand rag graph` makes them anew, "
+        "and keeps all else"
+    )
+
+
+def _build_faults(file: GraphFile, built: Json, header: IndexHeader) -> list[str]:
+    graph = _built_graph(file, built)
     names = {name for edge in graph.edges for name in edge[:2]}
     members = {name for _, _, _, members in built["communities"] for name in members}
-    faults = [f"the community of {name} is left over: it has no relation" for name in _sorted(members - names)]
+    fault = vectors_fault(file, graph, header)
+    faults = [] if fault is None else [fault]
+    faults += [f"the community of {name} is left over: it has no relation" for name in _sorted(members - names)]
     if not built.get("largest_component"):
         faults += [f"{name} is in no community" for name in _sorted(names - members)]
     keys = dict(built["reports"])

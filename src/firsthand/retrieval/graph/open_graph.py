@@ -13,9 +13,8 @@ from firsthand.errors import ConfigError
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import Vectors
 from firsthand.retrieval.corpus import Corpus, check_index, index_file
-from firsthand.retrieval.graph.graph_build import entity_key
 from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
-from firsthand.retrieval.graph.graph_state import GraphState, load_state
+from firsthand.retrieval.graph.graph_state import GraphState, entity_key, load_state, vectors_fault
 
 _lock = threading.Lock()
 _open: dict[str, tuple[Any, OpenGraph]] = {}
@@ -52,7 +51,9 @@ def _read(path: Path, corpus: Corpus) -> OpenGraph:
     file = GraphFile(path)
     try:
         state = load_state(file, corpus.index)
-        keys = [entity_key(entity) for entity in state.graph.entities]
+        if fault := vectors_fault(file, state.graph, corpus.index.header):
+            raise ConfigError(f"the graph {path} is not searched: {fault}")
+        keys = [entity_key(entity, corpus.index.header) for entity in state.graph.entities]
         stored = file.vectors(keys)
     finally:
         file.close()

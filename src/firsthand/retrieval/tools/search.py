@@ -14,10 +14,11 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ PASSAGE_CHARS = 800
 """The approximate length of a passage, which ends with a sentence."""
 _MAGIC = b"SQLite format 3\0"
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n{2,}")
+_NUMBER = "documents"
+"""The key in the meta of a file's last document: how many documents the file has. Without it an index has a part of them."""
 _HEADER = IndexHeader("", "", 0, f"passages:size={PASSAGE_CHARS}")
 
 
@@ -206,8 +209,8 @@ def _opened(source: Path, kept: Path | None) -> SqliteIndex:
     stamps = {_name(source, file): _stamp(file) for file in files}
     index = open_index(MEMORY if kept is None else kept, _HEADER)
     try:
-        known: dict[str, Any] = {each.id: (each.meta.get("file"), each.meta.get("stamp")) for each in index.outlines()}
-        if not known or {*known.values()} != {*stamps.items()}:
+        known = {each.id: each.meta for each in index.outlines()}
+        if not known or not _is_whole(known.values(), stamps):
             seen: set[str] = set()
             failed = index.put(_indexed(source, files, stamps, seen)).failed
             if failed:
@@ -221,15 +224,34 @@ def _opened(source: Path, kept: Path | None) -> SqliteIndex:
     return index
 
 
+def _is_whole(metas: Iterable[Mapping[str, Any]], stamps: Mapping[str, str]) -> bool:
+    """True if an index with documents of these metas has all those of the files, as they are now."""
+    found: Counter[tuple[Any, Any]] = Counter()
+    expected: dict[tuple[Any, Any], Any] = {}
+    for meta in metas:
+        read = meta.get("file"), meta.get("stamp")
+        found[read] += 1
+        if _NUMBER in meta:
+            expected[read] = meta[_NUMBER]
+    return found == expected and {*found} == {*stamps.items()}
+
+
 def _indexed(source: Path, files: list[Path], stamps: dict[str, str], seen: set[str]) -> Iterator[IndexedDocument]:
     """The documents with their passages; their ids are added to `seen`."""
     for file in files:
         name = _name(source, file)
         meta: dict[str, Any] = {"file": name, "stamp": stamps[name]}
-        for id, title, text in _texts(source, file):
+        texts = _texts(source, file)
+        following = next(texts, None)
+        for number in count(1):
+            if following is None:
+                break
+            (id, title, text), following = following, next(texts, None)
             if id in seen:
                 raise ConfigError(f"two documents have the id {id!r}: give each its own")
             seen.add(id)
+            if following is None:
+                meta = {**meta, _NUMBER: number}
             document = Document(id, text, title, str(file), meta)
             chunks = [Chunk(document.id, start, end, text[start:end], title, meta=meta) for start, end in spans(text)]
             yield IndexedDocument(document, chunks, None)

@@ -24,7 +24,7 @@ def ndcg(ranking: Sequence[str], judgements: Judgements, k: int | None = None) -
 
     The best ranking is of all judged documents, retrieved or not. 0 if no document is relevant.
     """
-    _check(ranking, k)
+    _check(ranking, judgements, k)
     best = _dcg(sorted((gain for gain in judgements.values() if gain > 0), reverse=True)[:k])
     return _dcg([max(0, judgements.get(each, 0)) for each in ranking[:k]]) / best if best else 0.0
 
@@ -34,7 +34,7 @@ def average_precision(ranking: Sequence[str], judgements: Judgements, k: int | N
 
     With `k`, documents below rank k count as not retrieved (trec_eval's map_cut). The mean over queries is MAP.
     """
-    _check(ranking, k)
+    _check(ranking, judgements, k)
     found, total = 0, 0.0
     for rank, document in enumerate(ranking[:k], 1):
         if judgements.get(document, 0) > 0:
@@ -46,20 +46,20 @@ def average_precision(ranking: Sequence[str], judgements: Judgements, k: int | N
 
 def reciprocal_rank(ranking: Sequence[str], judgements: Judgements, k: int | None = None) -> float:
     """Returns 1 / the rank of the first relevant document, 0 if there is none within k. The mean over queries is MRR."""
-    _check(ranking, k)
+    _check(ranking, judgements, k)
     return next((1 / rank for rank, each in enumerate(ranking[:k], 1) if judgements.get(each, 0) > 0), 0.0)
 
 
 def recall(ranking: Sequence[str], judgements: Judgements, k: int | None = None) -> float:
     """Returns the share of the relevant documents that are among the first k; 0 if none is relevant."""
-    _check(ranking, k)
+    _check(ranking, judgements, k)
     relevant = _relevant(judgements)
     return sum(judgements.get(each, 0) > 0 for each in ranking[:k]) / relevant if relevant else 0.0
 
 
 def precision(ranking: Sequence[str], judgements: Judgements, k: int) -> float:
     """Returns the share of relevant documents among k, where ranks without a document count as not relevant."""
-    _check(ranking, k)
+    _check(ranking, judgements, k)
     return sum(judgements.get(each, 0) > 0 for each in ranking[:k]) / k
 
 
@@ -85,9 +85,12 @@ def _relevant(judgements: Judgements) -> int:
     return sum(gain > 0 for gain in judgements.values())
 
 
-def _check(ranking: Sequence[str], k: int | None) -> None:
+def _check(ranking: Sequence[str], judgements: Judgements, k: int | None) -> None:
     if k is not None and k < 1:
         raise ConfigError(f"k is {k}: a ranking is cut after 1 document or more")
     if len(set(ranking)) != len(ranking):
         twice = next(each for at, each in enumerate(ranking) if each in ranking[:at])
         raise ConfigError(f"the ranking has {twice!r} twice: give each document once, as first_of_each does")
+    for document, relevance in judgements.items():
+        if not -math.inf < relevance < math.inf:
+            raise ConfigError(f"the relevance of {document!r} is {relevance}: give a whole number, 0 for not relevant")
