@@ -197,3 +197,13 @@ def test_a_rate_of_which_lower_is_better_is_a_share(metric: str) -> None:
     each = BoardResult("m", "b", 0.1, metric=metric, n=100, lower_is_better=True)
     assert each.standard_error < 0.05 and each.is_bounded
     assert not BoardResult("m", "b", 0.1, metric="translation edit rate", n=100, lower_is_better=True).is_bounded
+
+
+def test_p_bounds_take_the_places_of_all_values_and_the_level_of_all_pairs() -> None:
+    values, errors = np.array([9.0, 99.0, 0.0]), np.array([np.nan, 0.5, 0.5])
+    found = rank_ranges(values, errors, p_bounds=lambda rows, others: np.where(rows[:, None] * others > 0, 0.9, 0.0))
+    assert found[1].high == 3
+    assert not told_apart(
+        np.array([99.0, 0, 0]), np.eye(3), p_bounds=lambda rows, others: np.full((len(rows), len(others)), 0.04)
+    ).any()
+    assert math.isnan(BoardResult("m", "spearman", 0.5, n=100).standard_error)
