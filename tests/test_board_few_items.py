@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
+from firsthand.boards.board_columns import board_columns
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet
-from firsthand.boards.board_spec import BoardSpec
-from firsthand.boards.make_board import make_board
+from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec
+from firsthand.boards.make_board import _weighted_degrees, make_board
 from firsthand.boards.result_formats.helm_results import helm_run_results
 from firsthand.boards.result_formats.inspect_logs import inspect_results
 from firsthand.stats.intervals import proportion_interval
-from firsthand.stats.joint_ranks import rank_ranges, told_apart
+from firsthand.stats.joint_ranks import _largest_difference, _of_few, rank_ranges, told_apart
 
 NAMES = tuple("abcdefgh")
 
@@ -47,16 +49,17 @@ def test_equal_models_of_few_items_are_seldom_told_apart(size: int, kind: str) -
     assert wrong <= 5
 
 
-def test_six_items_that_all_favour_one_of_two_models_are_the_fewest_that_tell_them_apart() -> None:
-    assert ranks(table([[1] * 6 + [0], [0] * 7])) == [(1, 1), (2, 2)]
-    assert ranks(table([[1] * 5 + [0], [0] * 6])) == [(1, 2), (1, 2)]
+def test_five_items_that_all_favour_one_of_two_models_are_the_fewest_that_tell_them_apart() -> None:
+    assert ranks(table([[1] * 5 + [0], [0] * 6])) == [(1, 1), (2, 2)]
+    assert ranks(table([[1] * 4 + [0], [0] * 5])) == [(1, 2), (1, 2)]
     assert ranks(table([[1] * 6 + [0.5], [0] * 6 + [0.4]])) == [(1, 1), (2, 2)]
     assert ranks(table([[0.9, 0.8, 0.9, 0.8, 0.9, 0.5], [0.1, 0.2, 0.2, 0.1, 0.1, 0.5]])) == [(1, 2), (1, 2)]
 
 
-def test_p_bounds_are_mcnemars_and_those_of_signs() -> None:
+def test_p_bounds_are_mcnemars_mid_p_values_and_those_of_signs() -> None:
     found = table([[1, 1, 1, 0, 1], [0, 0, 0, 1, 1], [1, 1, 1, 0, math.nan]]).p_bounds([0, 2], [0, 1])
-    assert found == pytest.approx(np.array([[1, 0.625], [1, 0.625]]))  # 2 (1 + 4) / 16 of 3 to 1
+    assert found == pytest.approx(np.array([[1, 0.375], [1, 0.375]]))  # 2 (1 + 4 / 2) / 16 of 3 to 1
+    assert table([[1] * 5, [0] * 5]).p_bounds([1], [0, 1]) == pytest.approx(np.array([[1 / 32, 1]]))
     lumpy = table([[1, 0.5, 1, 0], [0, 0, 0, 0]])
     assert lumpy.p_bounds([0], [1, 0]) == pytest.approx(np.array([[0.25, 1]]))
     grouped = table([[1, 1, 1, 0], [0, 0, 0, 0]], ("x", "x", "y", "z"))
@@ -143,3 +146,64 @@ def test_inspect_counts_samples_once_for_all_epochs_and_names_those_without_a_sc
     assert len(list(inspect_results({**body, "results": {"total_samples": 2}, "samples": samples}, "f", said))) == 1
     assert said == ["m has no score by s on 1 of the 2 samples of t: its score is that of the others (f)."]
     assert list(inspect_results({**body, "results": {}, "samples": samples[:1]}, "f", said)) and len(said) == 1
+
+
+def test_few_degrees_of_freedom_move_the_quantile_towards_bonferronis_bound() -> None:
+    size = 8
+    alike = np.full((size, size), 0.5) + np.diag(np.linspace(0.01, 0.5, size))
+    near = np.linalg.cholesky(alike)[:, :2]  # of two factors alone, as three items would estimate it
+    errors = np.sqrt(np.where(np.eye(size) > 0, np.inf, 2 * np.ones((size, size))))
+    equal = _of_few(np.eye(size), errors, np.full(size, np.inf), 0.95, 0)
+    bound = float(ndtri(1 - 0.05 / (size * (size - 1))))
+    found = [_of_few(np.eye(size), errors, np.full(size, each), 0.95, 0) for each in (0.0, 10.0, 1e9)]
+    assert found == pytest.approx([bound, (bound + equal) / 2, equal])
+    assert _of_few(np.eye(size), errors, np.array([3.0] * 3 + [np.inf] * 5), 0.95, 0) == equal
+    lone = near @ near.T
+    spread = np.diag(lone)[:, None] + np.diag(lone)[None, :] - 2 * lone
+    seen = np.sqrt(np.where(spread < 1e-9, np.inf, spread))
+    raw, few = (_of_few(lone, seen, np.full(size, each), 0.95, 0) for each in (np.inf, 8.0))
+    half = lone / 2 + np.diag(np.diag(lone)) / 2
+    apart = np.diag(half)[:, None] + np.diag(half)[None, :] - 2 * half
+    drawn = _largest_difference(half, np.sqrt(np.where(np.isinf(seen), np.inf, apart)), np.inf, 0.95, 0)
+    assert raw < drawn and few == pytest.approx(drawn * 8 / 18 + bound * 10 / 18)
+
+
+def test_a_weighted_sum_has_the_degrees_of_freedom_of_welch_and_satterthwaite() -> None:
+    results = [BoardResult("m", "x", 0.5, error=0.1, n=11), BoardResult("m", "y", 0.5, error=0.2, n=6)]
+    results += [BoardResult("k", "x", 0.5, error=0.1, n=11), BoardResult("k", "y", 0.5, error=0.2)]
+    columns, _ = board_columns(ResultSet.of(results), BoardSpec(), protocols={}, metrics={})
+    both = 0.05**2 / (0.01**2 / 10 + 0.04**2 / 5)
+    assert _weighted_degrees(columns, [1.0, 1.0], ["m", "k"]) == pytest.approx([both, 0.05**2 / (0.01**2 / 10)])
+    assert _weighted_degrees(columns, [2.0, 0.0], ["m", "k"]) == pytest.approx([10, 10])
+    assert _weighted_degrees(columns, [0.0, 3.0], ["k", "m"]) == pytest.approx([math.inf, 5])
+    twice = 0.08**2 / (0.04**2 / 10 + 0.04**2 / 5)
+    assert _weighted_degrees(columns, [2.0, 1.0], ["m"]) == pytest.approx([twice])
+
+
+def test_a_weighted_board_of_few_items_needs_the_larger_lead() -> None:
+    spec = BoardSpec(rule="weighted", benchmarks={"x": BenchmarkEntry("g")})
+    for n, high in ((6, 2), (60, 1)):
+        results = [BoardResult("m", "x", 0.8, error=0.1, n=n), BoardResult("k", "x", 0.47, error=0.1, n=n)]
+        assert make_board(ResultSet.of(results), spec).sections[0].lines[0].rank_high == high
+
+
+@pytest.mark.parametrize("metric", ["ece", "calibration_error", "expected calibration error"])
+def test_a_calibration_error_is_no_share(metric: str) -> None:
+    assert math.isnan(BoardResult("m", "b", 0.1, metric=metric, n=100, lower_is_better=True).standard_error)
+
+
+@pytest.mark.parametrize("metric", ["attack_success_rate", "Hallucination rate", "toxic fraction", "errors"])
+def test_a_rate_of_which_lower_is_better_is_a_share(metric: str) -> None:
+    each = BoardResult("m", "b", 0.1, metric=metric, n=100, lower_is_better=True)
+    assert each.standard_error < 0.05 and each.is_bounded
+    assert not BoardResult("m", "b", 0.1, metric="translation edit rate", n=100, lower_is_better=True).is_bounded
+
+
+def test_p_bounds_take_the_places_of_all_values_and_the_level_of_all_pairs() -> None:
+    values, errors = np.array([9.0, 99.0, 0.0]), np.array([np.nan, 0.5, 0.5])
+    found = rank_ranges(values, errors, p_bounds=lambda rows, others: np.where(rows[:, None] * others > 0, 0.9, 0.0))
+    assert found[1].high == 3
+    assert not told_apart(
+        np.array([99.0, 0, 0]), np.eye(3), p_bounds=lambda rows, others: np.full((len(rows), len(others)), 0.04)
+    ).any()
+    assert math.isnan(BoardResult("m", "spearman", 0.5, n=100).standard_error)

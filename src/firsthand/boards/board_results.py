@@ -35,10 +35,12 @@ _MANY_UNITS = 200
 _WORD = re.compile(r"[a-z0-9]+")
 _UNBOUNDED = frozenset(
     {"perplexity", "ppl", "bits", "bpb", "bpc", "loss", "nll", "logprob", "logprobs", "loglikelihood"}
-    | {"mse", "rmse", "mae", "squared", "absolute", "wer", "cer", "ter", "word", "character"}
+    | {"mse", "rmse", "mae", "squared", "absolute", "wer", "cer", "ter", "word", "character", "edit"}
 )
 """Words in the names of metrics whose value for an item may lie beyond 1, in small letters."""
-_CORRELATIONS = frozenset(
+_RATES = frozenset({"error", "errors", "rate", "share", "fraction", "percent", "percentage"})
+"""Words in the names of metrics of which lower may be better and that are shares all the same."""
+_NO_MEANS = frozenset(
     [
         "correlation",
         "corr",
@@ -51,6 +53,8 @@ _CORRELATIONS = frozenset(
         "kendall",
         "kendalltau",
         "r2",
+        "calibration",
+        "ece",
     ]
 )
 """Words in the names of metrics that are no means over items."""
@@ -121,13 +125,13 @@ class BoardResult:
     def is_bounded(self) -> bool:
         """True unless the metric's name or its direction says that an item's score may lie beyond 1."""
         words = set(_WORD.findall(f"{self.metric or self.benchmark}".casefold()))
-        return words.isdisjoint(_UNBOUNDED) and (not self.lower_is_better or "error" in words)
+        return words.isdisjoint(_UNBOUNDED) and (not self.lower_is_better or not words.isdisjoint(_RATES))
 
     @property
     def may_be_share(self) -> bool:
         """True if it may be a mean over items of scores from 0 to 1, whose variance is that of a share at most."""
         words = set(_WORD.findall(f"{self.metric or self.benchmark}".casefold()))
-        return self.is_bounded and words.isdisjoint(_CORRELATIONS)
+        return self.is_bounded and words.isdisjoint(_NO_MEANS)
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -227,16 +231,18 @@ class ItemScores:
     def p_bounds(self, rows: Sequence[int], others: Sequence[int]) -> Floats:
         """Shape (rows, others): the least two-sided p-value of no difference that each pair's items allow, however few.
 
-        Where all scores are one of two values, as right and wrong, it is that of McNemar's exact test. Else it is that of
-        signs that flip by chance and all agree, 2 to the power of 1 - d for the d units in which the two models differ.
+        Where all scores are one of two values, as right and wrong, it is McNemar's mid-p value (Fagerland, Lydersen and
+        Laake, 2013), which loses less power than the exact one. Else it is that of signs that flip by chance and all agree,
+        2 to the power of 1 - d for the d units in which the two models differ.
         """
         if self._is_two_valued:
             right, wrong = self.scores == np.nanmax(self.scores), self.scores == np.nanmin(self.scores)
             ours, theirs = (right[rows], wrong[rows]), (right[others], wrong[others])
             wins = ours[0].astype(np.float32) @ theirs[1].astype(np.float32).T
             losses = ours[1].astype(np.float32) @ theirs[0].astype(np.float32).T
-            exact: Floats = 2 * betainc(np.maximum(wins, losses), np.minimum(wins, losses) + 1.0, 0.5)
-            return np.where(wins == losses, 1.0, np.minimum(exact, 1.0))
+            more, less = np.maximum(wins, losses).astype(np.float64), np.minimum(wins, losses).astype(np.float64)
+            middle: Floats = betainc(more, less + 1, 0.5) + betainc(more + 1, less, 0.5)  # P(X <= less) + P(X < less)
+            return np.where(wins == losses, 1.0, middle)
         sums = self._by_unit(np.nan_to_num(self.scores))
         differ = np.zeros((len(rows), len(others)), np.int64)
         step = max(1, MAX_CELLS // max(differ.size, 1))

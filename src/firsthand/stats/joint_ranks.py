@@ -29,6 +29,8 @@ PBounds = Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]
 DRAWS = 4000
 MANY = 600
 """Values above which the quantile is Bonferroni's bound over all pairs, which is wider and takes no draws."""
+_FEW = 10
+"""Degrees of freedom at which the quantile lies half way to Bonferroni's bound."""
 _ROWS_AT_ONCE = 256
 _ROUNDING = 1e-9
 """Share of two values' variances below which that of their difference is rounding error."""
@@ -76,7 +78,7 @@ def told_apart(
     if size > MANY:
         critical = _bonferroni(size, degrees, confidence)
     else:
-        critical = _largest_difference(covariance_MM, errors, degrees, confidence, seed)
+        critical = _of_few(covariance_MM, errors, degrees, confidence, seed)
     difference = values_M[:, None] - values_M[None, :] - (0.0 if slack is None else slack)
     every = np.arange(size)
     return _told(difference, errors, critical, degrees, p_bounds, every, every)
@@ -102,6 +104,28 @@ def _told(
     if p_bounds is not None and told.any():
         told &= p_bounds(rows, others) <= 2 * ndtr(-critical)
     return told
+
+
+def _of_few(covariance_MM: Floats, errors_MM: Floats, degrees: float | Floats, confidence: float, seed: int) -> float:
+    """The quantile, wider where the middle value's degrees of freedom are few.
+
+    A covariance of many values that few items estimate is nearly singular, and draws from it are too much alike: it is
+    shrunk towards independent errors, as if these had been seen M times besides. Student's t of pairs whose variances are
+    estimated one by one are less alike than normal errors, and so the quantile is moved towards Bonferroni's bound.
+    """
+    middle = max(float(np.median(degrees)), 0.0) if isinstance(degrees, np.ndarray) else np.inf
+    if np.isinf(middle):
+        return _largest_difference(covariance_MM, errors_MM, degrees, confidence, seed)
+    size = len(covariance_MM)
+    variance = np.diag(covariance_MM)
+    added = size / (middle + size)
+    shrunk = (1 - added) * covariance_MM + added * np.diag(variance)
+    spread = variance[:, None] + variance[None, :] - 2 * shrunk
+    drawn = _largest_difference(
+        shrunk, np.sqrt(np.where(np.isinf(errors_MM), np.inf, spread)), degrees, confidence, seed
+    )
+    moved = _FEW / (middle + _FEW)
+    return (1 - moved) * drawn + moved * _bonferroni(size, degrees, confidence)
 
 
 def _largest_difference(
