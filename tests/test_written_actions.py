@@ -319,5 +319,5 @@ def test_a_cassette_streams_a_call_and_says_how_the_reply_ended() -> None:
 )  # fmt: skip
 def test_a_cassette_refuses_replies_that_are_neither_texts_nor_calls(reply: str, tmp_path: Any) -> None:
     (tmp_path / "bad.jsonl").write_text(f'{{"prompt": "q", "replies": [{reply}]}}')
-    with pytest.raises(ConfigError, match="and a reply with tool calls as"):
+    with pytest.raises(ConfigError, match="or for a reply with tool calls"):
         open_model(str(tmp_path / "bad.jsonl"))

@@ -1,7 +1,8 @@
 """A Model that replays recorded replies and raises CassetteMiss for any other request.
 
-Recordings are keyed by the prompt's text alone, so that transcripts from anywhere can be replayed: published logs, or
-our own traces (`recorded`). Equal prompts get their replies in the order of the recording. Tokens are counted in words.
+Recordings are keyed by the prompt's text and tool calls alone, so that transcripts from anywhere can be replayed:
+published logs, or our own traces (`recorded`). Equal prompts get their replies in the order of the recording. Tokens are
+counted in words.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def open_model(text: str) -> Cassette:
                 if not isinstance(replies, list) or not all(_is_text(reply) or _is_calling(reply) for reply in replies):
                     raise ConfigError(
                         f"the cassette {text!r} has replies that are no list of texts: {line.rstrip()[:60]!r}; write "
-                        '{"prompt": "...", "replies": ["...", "..."]} on each line, and a reply with tool calls as '
-                        '{"text": "...", "tool_calls": [{"id": "...", "name": "...", "arguments": {}}]}'
+                        '{"prompt": "...", "replies": ["...", "..."]}, or for a reply with tool calls '
+                        '{"text": "...", "tool_calls": [{"id": "...", "name": "...", "arguments": {}}]}, on each line'
                     )
                 read = [reply if isinstance(reply, dict) else str(reply) for reply in replies]
                 recordings.setdefault(str(prompt), []).extend(read)
