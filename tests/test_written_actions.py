@@ -106,6 +106,7 @@ def observed(trace: Trace) -> str:
         (NUMBER, "Final Answer: So:\nit is 42", "42"),
         (FREE, "Final Answer: Ana\nThought: I am done.", "Ana"),
         (FREE, "Final Answer: Ana\n\nQuestion: Who else?\nFinal Answer: Bo", "Ana"),
+        (FREE, "Final Answer: Ana\nFinal Answer: Bo", "Ana"),
         (FREE, "Final Answer: Ana\nand Bo", "Ana\nand Bo"),
         (VERBATIM, "Final Answer: Roses are red,\n\nviolets are blue.", "Roses are red,\n\nviolets are blue."),
         (VERBATIM, "Final Answer: Ask:\nQuestion: why?", "Ask:\nQuestion: why?"),
@@ -129,6 +130,7 @@ def test_an_empty_final_answer_is_told_and_no_answer(pattern: Any) -> None:
 def test_a_choice_is_read_from_the_first_line_of_a_final_answer_and_a_last_line_from_the_last() -> None:
     choice = Task("c", "Which?", choices=("rock", "wool"))
     assert settled_answer("B\nfor A is hard", choice) == "B"
+    assert settled_answer("B\nThe answer is not A.\nA", choice) == "B"
     assert settled_answer("1\n2", Task("l", "?", hint="a number", last_line=True)) == "2"
     assert settled_answer("5\n6", Task("v", "?", hint="a number", verbatim=True)) == "5\n6"
 
