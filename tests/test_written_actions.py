@@ -144,6 +144,7 @@ def test_a_choice_is_read_from_the_first_line_of_a_final_answer_and_a_last_line_
         ("change[print(']')\nx]", "print(']')\nx"),
         ("change[the ] key]", "the ] key"),
         ("change[it's [a] b's]", "it's [a] b's"),
+        ("change[it's a]", "it's a"),
         ("change[ls *].", "ls *"),
         ("change: rm -r build/*", "rm -r build/*"),
         ("change (2+3)*4", "(2+3)*4"),

@@ -99,8 +99,8 @@ def _is_calling(value: object) -> bool:
 
 def _is_call(value: object) -> bool:
     match value:
-        case {"id": str(), "name": str(), "arguments": dict()}:
-            return isinstance(value.get("invalid", ""), str)
+        case {"id": str(), "name": str(), "arguments": dict(), **others}:
+            return isinstance(others.get("invalid", ""), str)
     return False
 
 

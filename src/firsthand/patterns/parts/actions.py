@@ -22,7 +22,7 @@ _ACTION = re.compile(rf"{_BEGIN}Action{_NUMBERED}", re.IGNORECASE | re.MULTILINE
 _INPUT = re.compile(rf"{_BEGIN}Action[ \t]*(?:\d+[ \t]*)?Input{_NUMBERED}", re.IGNORECASE | re.MULTILINE)
 _FINAL = re.compile(rf"{_BEGIN}Final Answer[ \t*]*:[ \t*]*", re.IGNORECASE | re.MULTILINE)
 _MARK = re.compile(
-    rf"{_BEGIN}(?:Thought|Observation|Final Answer|Action(?:[ \t]*\d*[ \t]*Input)?){_NUMBERED}",
+    rf"{_BEGIN}(?:Thought|Observation|Final Answer|Action(?:[ \t]*+\d*+[ \t]*+Input)?){_NUMBERED}",
     re.IGNORECASE | re.MULTILINE,
 )
 """A line that begins with one of the words of a ReAct transcript, after which another part of the turn begins."""
