@@ -170,7 +170,7 @@ def test_actions_are_read_in_every_notation():
         ("Action: look[a b]", ("look", "a b")), ("action 2: look(a)", ("look", "a")),
         ("**Action:** `look: a`", ("look", "a")),
         ("Action: look a", ("look", "a")), ("Action: look[a", ("look", "a")), ("Action: look[a[0]]", ("look", "a[0]")),
-        ("Action: look(a](b)", ("look", "a](b")), ("Action: 'look'[x]", ("look", "x")), ("Action:", ("", "")),
+        ("Action: look(a](b)", ("look", "a](b)")), ("Action: 'look'[x]", ("look", "x")), ("Action:", ("", "")),
         ("Action: [x]", ("", "")),
         ("Action: a[1]\nAction: b[2]", ("a", "1")), ("Final Answer: 5 \nAction: a[1]", ("final answer", "5")),
         ("Action: a[1]\nFinal Answer: 5", ("a", "1")), ("  * final answer : x", ("final answer", "x")),
@@ -178,7 +178,7 @@ def test_actions_are_read_in_every_notation():
         ("my Action: a[1]", ("", "")),
     ):  # fmt: skip
         assert parse_action(text) == action, text
-    assert [_unwrapped(each) for each in ("", "[a", "(a)b)", ": a ", "a]", "[]", "]")] == [
+    assert [_unwrapped(each, is_attached=True)[0] for each in ("", "[a", "(a)b)", ": a ", "a]", "[]", "]")] == [
         "",
         "a",
         "a)b",
@@ -193,7 +193,7 @@ def test_actions_are_read_in_every_notation():
 def test_arguments_are_an_object_or_the_one_that_is_needed():
     for made, given, found in (
         (one, "x y", {"place": "x y"}), (one, "place = 'x'", {"place": "x"}),
-        (one, "places=x", {"place": "places=x"}), (one, "", {"place": ""}),
+        (one, "places=x", {"place": "places=x"}), (one, "", "The input of one is empty: write one[place]"),
         (one, '{"place": "a"}', {"place": "a"}), (one, '{"move": 1}', {"place": '{"move": 1}'}), (one, "{}", {}),
         (one, "{bad", "The input of one is not valid JSON: write one[place]"), (none, "x", {}),
         (two, "5", {"a": "5"}), (two, "a=5", {"a": "5"}),
@@ -223,12 +223,12 @@ def test_code_is_found_between_fences_and_tags():
                  "so\n```sh\nz\n```\nand\n```js\nx\n```"):  # fmt: skip
         assert first_action(f"{one}{rest}") == CodeBlock("python", "", 8, False), rest
         assert parse_code(f"{one}{rest}\nFinal Answer: 2") == ("", None)
-    assert first_action("```js\n```python\ny") == CodeBlock("python", "", 6, False), "within a block that is open"
+    assert first_action("```js\n```python\ny") is None, "within a block that is open"
     assert first_action(f"{one}```sh\nz\n```\n```py\ny\n```") == CodeBlock("python", "y", len(one) + 12, True)
     assert first_action("```python\ny\n```\n```js\nx\n```") == CodeBlock("python", "y", 0, True)
     assert first_action("```python\nx") == CodeBlock("python", "", 0, False) and first_action("x") is None
     for said, found in (
-        ("```\nx\n```\nFinal Answer: 1", ("x", None)), ("Final Answer: 1\n```\nx\n```", (None, "1")),
+        ("```\nx\n```\nFinal Answer: 1", ("x", None)), ("Final Answer: 1\n```\nx\n```", (None, "1\n```\nx\n```")),
         ("hm", (None, None)),
         ("final answer : **2", (None, "2")), ("```\nx", ("", None)), ("Final Answer:", (None, "")),
     ):  # fmt: skip

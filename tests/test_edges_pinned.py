@@ -329,9 +329,9 @@ def _opened(count: int) -> Router:
     ("text", "code", "final"),
     [
         ("```python\n1\n```\nFinal Answer: 2", "1\n", None),
-        ("Final Answer: 2\n```python\n1\n```", None, "2"),
+        ("Final Answer: 2\n```python\n1\n```", None, "2\n```python\n1\n```"),
         ("so\nFinal Answer: 3", None, "3"),
-        ("so\nFinal Answer: 2\n```python\n1\n```", None, "2"),
+        ("so\nFinal Answer: 2\n```python\n1\n```", None, "2\n```python\n1\n```"),
         ("```python\n1", "", None),
         ("nothing", None, None),
     ],

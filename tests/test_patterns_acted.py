@@ -9,6 +9,7 @@ from firsthand.loop.concurrency import Retry
 from firsthand.message import ToolCall, assistant
 from firsthand.patterns.code_act import _observe as observed_code
 from firsthand.patterns.code_act import code_act
+from firsthand.patterns.parts.actions import Action
 from firsthand.patterns.react import _observe, _opening, _worked, act, react
 from firsthand.patterns.thought_action import OVER, step_grammar, thought_action
 from firsthand.patterns.toolformer import _until_call, _with_result, toolformer
@@ -142,10 +143,10 @@ def test_an_observation_says_what_was_wrong_with_an_action():
         ("add", "1, 2"): 'add takes 2 arguments: write add[{"a": "...", "b": "..."}]',
         ("add", '{"a": 1, "b": 2}'): "3",
     }.items():
-        assert opened.run(lambda ctx, name=name, given=given: _observe(ctx, name, given, 4)) == found
+        assert opened.run(lambda ctx, name=name, given=given: _observe(ctx, Action(name, given), 4)) == found
     assert [each.detail["name"] for each in opened.attempt.calls] == ["look", "Peer", "look", "add"]
     bare = Opened()
-    assert bare.run(lambda ctx: _observe(ctx, "", "", 0)) == (
+    assert bare.run(lambda ctx: _observe(ctx, Action("", ""), 0)) == (
         "There was no action. Write one line: Action: and one of none, for there are no tools; or Final Answer: "
         "and the answer"
     )

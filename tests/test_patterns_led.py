@@ -302,7 +302,7 @@ def test_code_act_runs_code_and_reads_what_came():
         ("```python\nprint(1)\n```", ("print(1)", None)),
         ("x\n```\n  y\n```\nFinal Answer: 2", ("  y", None)),
         ("<execute>print(1)</execute>", ("print(1)", None)),
-        ("**Final Answer:** 3\n```python\nx\n```", (None, "3")),
+        ("**Final Answer:** 3\n```python\nx\n```", (None, "3\n```python\nx\n```")),
         ("```python\nx", ("", None)),
         ("```json\n{}\n```", ("", None)),
         ("no code", (None, None)),

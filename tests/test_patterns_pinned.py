@@ -727,7 +727,7 @@ def test_own_tests_are_the_first_six_that_call_the_function() -> None:
 def test_code_is_run_where_it_comes_before_the_final_answer() -> None:
     block = "```python\nprint(1)\n```"
     assert parse_code(f"{block}\nFinal Answer: 2") == ("print(1)", None)
-    assert parse_code(f"Final Answer: 2\n{block}") == (None, "2")
+    assert parse_code(f"Final Answer: 2\n{block}") == (None, f"2\n{block}")
     assert parse_code("Final Answer: 2") == (None, "2") and parse_code("```python\nprint(1)") == ("", None)
     assert parse_code("thinking") == (None, None)
 

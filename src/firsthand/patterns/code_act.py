@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Role, ToolCall
+from firsthand.patterns.parts.actions import final_answer, settled_answer
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.patterns.parts.fenced_code import first_action
 from firsthand.task import Task
-
-_FINAL = re.compile(r"^[ \t*]*Final Answer[ \t*]*:[ \t*]*([^\n]*)", re.IGNORECASE | re.MULTILINE)
 
 _INSTRUCTIONS = (
     "Answer the question by writing Python. Write a Thought line, then one ```python block that prints what you need. You "
@@ -51,12 +48,12 @@ async def code_act(task: Task, ctx: Context, *, max_steps: int = 6) -> str:
     for step in range(max_steps):
         ctx = await ctx.generate(stop=stop)
         code, final = parse_code(ctx.text)
-        if final is not None:
-            return answer_or_text(final, task)
+        if final:
+            return settled_answer(final, task)
         ctx = ctx.say(f"Observation: {await _observe(ctx, code, step)}")
     ctx = await ctx.say(f"No steps are left. Write Final Answer: and {answer_form(task, 'in few words')}.").generate()
     _, final = parse_code(ctx.text)
-    return answer_or_text(ctx.text if final is None else final, task)
+    return answer_or_text(ctx.text, task) if final is None else settled_answer(final, task)
 
 
 def parse_code(text: str) -> tuple[str | None, str | None]:
@@ -64,9 +61,9 @@ def parse_code(text: str) -> tuple[str | None, str | None]:
 
     A block that is not closed was cut off, and is no block: the code is the empty string.
     """
-    block, final = first_action(text), _FINAL.search(text)
-    if final and (block is None or final.start() < block.start):
-        return None, final.group(1).strip()
+    block, final = first_action(text), final_answer(text)
+    if final and (block is None or final.start < block.start):
+        return None, final.text
     return None if block is None else block.code, None
 
 

@@ -9,7 +9,7 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Json, Role, ToolCall
-from firsthand.patterns.parts.actions import FINISH, arguments_of, parse_action, usage
+from firsthand.patterns.parts.actions import FINISH, Action, arguments_of, read_action, settled_answer, usage
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.task import Task
 from firsthand.tokens.calls.call_grammar import action_grammar
@@ -70,8 +70,8 @@ async def react(
         return answer
     ending = "Give the answer now." if native else f"Write Final Answer: and {answer_form(task, 'in few words')}."
     ctx = await ctx.say(f"No steps are left. {ending}").generate()
-    name, given = parse_action(ctx.text)
-    return answer_or_text(given if name.lower() in FINISH else ctx.text, task)
+    action = read_action(ctx.text)
+    return settled_answer(action.input, task) if action.name.lower() in FINISH else answer_or_text(ctx.text, task)
 
 
 async def act(
@@ -88,10 +88,10 @@ async def _written(task: Task, ctx: Context, max_steps: int, constrained: bool) 
         # a world's admissible actions, which are in the schema of its tool, change with each step
         grammar = action_grammar([tool.spec for tool in ctx.tools]) if constrained else ctx.sampling.grammar
         ctx = await ctx.generate(stop=stop, grammar=grammar)
-        name, given = parse_action(ctx.text)
-        if name.lower() in FINISH:
-            return ctx, answer_or_text(given, task)
-        ctx = ctx.say(f"Observation: {await _observe(ctx, name, given, step)}")
+        action = read_action(ctx.text)
+        if action.name.lower() in FINISH and action.input:
+            return ctx, settled_answer(action.input, task)
+        ctx = ctx.say(f"Observation: {await _observe(ctx, action, step)}")
     return ctx, None
 
 
@@ -107,17 +107,22 @@ async def _native(task: Task, ctx: Context, max_steps: int) -> tuple[Context, st
     return ctx, None
 
 
-async def _observe(ctx: Context, name: str, given: str, step: int) -> str:
+async def _observe(ctx: Context, action: Action, step: int) -> str:
     """The observation of an action, errors included, so that the model can correct itself."""
+    name = action.name
     tools = {tool.name: tool for tool in ctx.tools}
     known = ", ".join(f"{each}[input]" for each in tools) or "none, for there are no tools"
     known += "; or Final Answer: and the answer"
     if not name:
         return f"There was no action. Write one line: Action: and one of {known}"
     tool = next((tool for each, tool in tools.items() if each.lower() == name.lower()), None)
+    if tool is None and name.lower() in FINISH:
+        return "The final answer was empty. Write Final Answer: and the answer after it."
     if tool is None:
         return f"There is no tool {name!r}. Write one line: Action: and one of {known}"
-    arguments = arguments_of(tool, given)
+    if action.fault and tool.spec.parameters.get("properties"):
+        return f"Nothing was done. The input of {tool.name} {action.fault}, as in {usage(tool)}"
+    arguments = arguments_of(tool, action.input)
     if isinstance(arguments, str):
         return arguments
     return (await ctx.call(ToolCall(f"step-{step}", tool.name, arguments))).content

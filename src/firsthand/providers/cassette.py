@@ -1,7 +1,8 @@
 """A Model that replays recorded replies and raises CassetteMiss for any other request.
 
-Recordings are keyed by the prompt's text alone, so that transcripts from anywhere can be replayed: published logs, or
-our own traces (`recorded`). Equal prompts get their replies in the order of the recording. Tokens are counted in words.
+Recordings are keyed by the prompt's text and tool calls alone, so that transcripts from anywhere can be replayed:
+published logs, or our own traces (`recorded`). Equal prompts get their replies in the order of the recording. Tokens are
+counted in words.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
 from firsthand.errors import ConfigError, ModelError
-from firsthand.message import assistant, canonical
-from firsthand.model import Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
+from firsthand.message import Json, Message, ToolCall, assistant, canonical
+from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.system.json_values import values_in_text
 from firsthand.system.ordinary_file import read_bounded
 from firsthand.trace import Trace
 
-Recordings = Mapping[str, Sequence[str]]
+Reply = str | Json
+"""A text, or an object with `text` and `tool_calls`, a list of `id`, `name` and `arguments`."""
+Recordings = Mapping[str, Sequence[Reply]]
 """Prompt, as `prompt_text` writes it -> its replies, in order."""
 _MAX_BYTES, _MAX_VALUES = 1 << 28, 2_000_000
 _NEAREST_OF, _NEAREST_CHARS = 4000, 8_000_000
@@ -38,7 +41,7 @@ class CassetteMiss(ModelError):
 def open_model(text: str) -> Cassette:
     """Returns the model named `cassette:FILE.jsonl`: each line has a `prompt` and its `replies`."""
     path = Path(text)
-    recordings: dict[str, list[str]] = {}
+    recordings: dict[str, list[Reply]] = {}
     values = 0
     try:
         raw = read_bounded(path, _MAX_BYTES)
@@ -62,12 +65,14 @@ def open_model(text: str) -> Cassette:
                         f"the cassette {text!r} has a prompt that is no text: {line.rstrip()[:60]!r}; write "
                         '{"prompt": "...", "replies": ["...", "..."]} on each line'
                     )
-                if not isinstance(replies, list) or not all(map(_is_text, replies)):
+                if not isinstance(replies, list) or not all(_is_text(reply) or _is_calling(reply) for reply in replies):
                     raise ConfigError(
                         f"the cassette {text!r} has replies that are no list of texts: {line.rstrip()[:60]!r}; write "
-                        '{"prompt": "...", "replies": ["...", "..."]} on each line'
+                        '{"prompt": "...", "replies": ["...", "..."]}, or for a reply with tool calls '
+                        '{"text": "...", "tool_calls": [{"id": "...", "name": "...", "arguments": {}}]}, on each line'
                     )
-                recordings.setdefault(str(prompt), []).extend(map(str, replies))
+                read = [reply if isinstance(reply, dict) else str(reply) for reply in replies]
+                recordings.setdefault(str(prompt), []).extend(read)
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise ConfigError(
@@ -82,6 +87,21 @@ def open_model(text: str) -> Cassette:
 def _is_text(value: object) -> bool:
     """True for a text, or a number that stands for its digits."""
     return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _is_calling(value: object) -> bool:
+    """True for a reply with tool calls, as `recorded` writes it."""
+    match value:
+        case {"text": str(), "tool_calls": [_, *_] as calls}:
+            return all(map(_is_call, calls))
+    return False
+
+
+def _is_call(value: object) -> bool:
+    match value:
+        case {"id": str(), "name": str(), "arguments": dict(), **others}:
+            return isinstance(others.get("invalid", ""), str)
+    return False
 
 
 class Cassette:
@@ -129,8 +149,10 @@ class Cassette:
         completions: list[Completion] = []
         for index in free:
             reply = self._recordings[text][index - indices.start]
-            usage = Usage(0 if completions else len(text.split()), 0, len(reply.split()))
-            completions.append(Completion(assistant(reply), "stop", usage, reply_index=index))
+            message = _message(reply)
+            usage = Usage(0 if completions else len(text.split()), 0, len(_said(message).split()))
+            reason: FinishReason = "tool_calls" if message.tool_calls else "stop"
+            completions.append(Completion(message, reason, usage, reply_index=index))
             self._next[text] = index + 1
         self._given.update(free)
         return completions
@@ -138,9 +160,14 @@ class Cassette:
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
     ) -> AsyncIterator[Delta]:
-        """Yields the next reply, in one piece."""
+        """Yields the next reply: its text in one piece, then its tool calls."""
         (completion,) = await self.complete(prompt, sampling, tools=tools)
-        yield Delta(completion.message.text, completion)
+        yield Delta(completion.message.text, None if completion.message.tool_calls else completion)
+        for at, call in enumerate(completion.message.tool_calls):
+            arguments = json.dumps(call.arguments, ensure_ascii=False) if call.invalid is None else call.invalid
+            yield Delta("", call=CallDelta(at, call.id, call.name, arguments))
+        if completion.message.tool_calls:
+            yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """Raises CassetteMiss: likelihoods are not recorded."""
@@ -168,13 +195,44 @@ class Cassette:
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """Returns a prompt as recordings are keyed: the text of a plain prompt or a single user message, else roles and
-    texts."""
+    """Returns a prompt as recordings are keyed: the text of a plain prompt or a single user message, else roles, texts
+    and tool calls, without the calls' ids."""
     if isinstance(prompt, str):
         return prompt
     if len(prompt) == 1 and prompt[0].role == "user":
         return prompt[0].text
-    return "\n".join(f"[{message.role}]\n{message.text}" for message in prompt)
+    return "\n".join(f"[{message.role}]\n{_said(message)}" for message in prompt)
+
+
+def _said(message: Message) -> str:
+    """The message's text, and a line for each of its tool calls."""
+    calls = [
+        f"[call] {call.name} {canonical(call.arguments) if call.invalid is None else call.invalid}"
+        for call in message.tool_calls
+    ]
+    return "\n".join([*([message.text] if message.text or not calls else []), *calls])
+
+
+def _message(reply: Reply) -> Message:
+    """The message of a recorded reply."""
+    if isinstance(reply, str):
+        return assistant(reply)
+    calls = reply["tool_calls"]
+    return assistant(
+        reply["text"], *(ToolCall(call["id"], call["name"], call["arguments"], call.get("invalid")) for call in calls)
+    )
+
+
+def _reply(message: Message) -> Reply:
+    """The message as recordings hold it: its text, or an object if it has tool calls."""
+    if not message.tool_calls:
+        return message.text
+    calls = [
+        {"id": call.id, "name": call.name, "arguments": call.arguments}
+        | ({} if call.invalid is None else {"invalid": call.invalid})
+        for call in message.tool_calls
+    ]
+    return {"text": message.text, "tool_calls": calls}
 
 
 def _differences(near: str, asked: str) -> list[str]:
@@ -229,12 +287,13 @@ def _lines(text: str) -> set[str]:
     return set(text[:_COMPARED_CHARS].splitlines()) | set(text[-_COMPARED_CHARS:].splitlines())
 
 
-def recorded(traces: Iterable[Trace]) -> dict[str, list[str]]:
-    """Returns the prompts and replies of attempts. Write each as a line for `cassette:FILE.jsonl`."""
-    found: dict[str, list[str]] = {}
+def recorded(traces: Iterable[Trace]) -> dict[str, list[Reply]]:
+    """Returns the prompts and replies of attempts, a reply with tool calls as an object. Write each as a line for
+    `cassette:FILE.jsonl`."""
+    found: dict[str, list[Reply]] = {}
     for trace in traces:
         for call in trace.calls:
             if call.kind == "generate" and call.nodes:
-                replies = [trace.nodes[node].message.text for node in call.nodes]
+                replies = [_reply(trace.nodes[node].message) for node in call.nodes]
                 found.setdefault(prompt_text(trace.messages(call.at)), []).extend(replies)
     return found

@@ -9,9 +9,10 @@ from typing import NamedTuple
 _FENCE = re.compile(r"([ \t]*+)(`{3,}+(?![^\n]*`)|~{3,}+)[ \t]*+(\w*+)")
 _INDENT = 3
 """Most blanks by which a closing fence may stand further in than the opening one, as in CommonMark."""
-_OPEN = re.compile(r"^[ \t]*(?:```(?:[ \t]*(?:python|py))?[ \t]*$|<execute>)", re.IGNORECASE | re.MULTILINE)
-_OTHER = re.compile(r"^[ \t]*```[ \t]*\w[^\n`]*$", re.MULTILINE)
-_CLOSE = re.compile(r"^[ \t]*```[ \t]*$|</execute>", re.IGNORECASE | re.MULTILINE)
+_EXECUTE = re.compile(r"^[ \t]*<execute>", re.IGNORECASE | re.MULTILINE)
+_EXECUTED = re.compile(r"</execute>", re.IGNORECASE)
+_PYTHON = ("", "python", "py", "python3", "py3", "ipython", "ipython3")
+"""The words after a fence that announce Python to be run; a fence without one does too."""
 
 
 class CodeBlock(NamedTuple):
@@ -82,28 +83,22 @@ def _dedented(line: str, indent: int) -> str:
 def first_action(text: str) -> CodeBlock | None:
     """The first block of Python that is meant to be run: fenced, indented or not, or between `<execute>` tags.
 
-    Blank lines around its code are left out; the code of a block that is not closed is empty.
+    Blank lines around its code are left out; the code of a block that is not closed is empty. Where all closed blocks are in
+    other languages, it is an empty block at the end of the first of them.
     """
-    opened = _OPEN.search(text)
-    if opened is None:
-        return None
-    own = _after_other_languages(text, opened)
-    if own is None and opened[0].strip() == "```":  # the end of a block in another language
-        return CodeBlock("python", "", opened.start(), False)
-    opened = own or opened
-    closed = _CLOSE.search(text, opened.end())
-    code = text[opened.end() : closed.start()].strip("\n") if closed else ""
-    return CodeBlock("python", code, opened.start(), closed is not None)
-
-
-def _after_other_languages(text: str, opened: re.Match[str]) -> re.Match[str] | None:
-    """The first opening that is not the end of a block in another language; None if there is no other."""
-    found: re.Match[str] | None = opened
-    other = _OTHER.search(text)
-    while found and other and other.start() < found.start():
-        end = _CLOSE.search(text, other.end())
-        if end is None:
-            return None
-        found = found if found.start() >= end.end() else _OPEN.search(text, end.end())
-        other = _OTHER.search(text, end.end())
-    return found
+    tag, other = _EXECUTE.search(text), None
+    for block, end in _blocks(text):
+        if tag and tag.start() < block.start:
+            break
+        if block.language in _PYTHON:
+            code = block.code.strip("\n") if block.is_closed else ""
+            return CodeBlock("python", code, block.start, block.is_closed)
+        if block.is_closed and other is None:
+            other = CodeBlock("python", "", text.rfind("\n", 0, end - 1) + 1, False)
+        if tag and tag.start() < end:  # within a block in another language
+            tag = _EXECUTE.search(text, end)
+    if tag is None:
+        return other
+    closed = _EXECUTED.search(text, tag.end())
+    code = text[tag.end() : closed.start()].strip("\n") if closed else ""
+    return CodeBlock("python", code, tag.start(), closed is not None)
