@@ -10,9 +10,9 @@ import pytest
 
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.redaction import MAX_VALUES_OF_REQUEST, DecodedValues, Redactor
-from firsthand.system.secret_names import SECRET_NAMES
 from firsthand.ingest.secret_texts import PUT, without_named_values
 from firsthand.ingest.trace_store import SpanPreparer
+from firsthand.system.secret_names import SECRET_NAMES
 
 SECRET = "hunter2hunter2"
 

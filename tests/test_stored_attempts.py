@@ -265,7 +265,8 @@ def test_the_sums_of_a_benchmark_are_those_of_the_latest_tries_by_task(database:
     assert score_totals.pairs(database) == [("a", "a"), ("b", "z"), ("b", "a")]
     other, single, whole = score_totals.totals(database)
     assert whole == Totals(
-        "b", "a", tasks=4, attempts=6, scored=4, sum_means=1.625, squares_between=1.265625 - 1.625**2 / 4, lowest=0.0, highest=1.0,
+        "b", "a", tasks=4, attempts=6, scored=4, sum_means=1.625, squares_between=1.265625 - 1.625**2 / 4,
+        lowest=0.0, highest=1.0,
         fractions=2, squares_within=0.53125, inverse_epochs=3.0, others=1, tokens=60, cost_usd=3.0, seconds=6.0,
         clusters=((1.0, 1), (0.625, 2), (0.0, 1)),
     )  # fmt: skip
