@@ -146,7 +146,7 @@ def test_dates_years_rows_and_products_are_several_numbers() -> None:
     assert whole_words("2×500 2 × 10 km/h 1/2 3/4 1 5000") == [
         "2", "500", "2", "10", "km", "h", "1/2", "3/4", "1", "5000"
     ]  # fmt: skip
-    assert whole_words("non-toxic 5 3/4") == ["non", "toxic", "5 3/4"]
+    assert whole_words("non-toxic 5 3/4, 5 1 500 mg") == ["non", "toxic", "5 3/4", "5", "1", "500", "mg"]
 
 
 def test_numbers_of_many_parts_take_linear_time() -> None:
