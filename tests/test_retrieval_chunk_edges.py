@@ -237,7 +237,7 @@ def test_windows_that_touch_are_one_hit_with_the_score_and_place_of_the_better()
 
     def widened(*places: int, around: int = 1) -> list[tuple[int, int, str, float]]:
         hits = [Hit(chunks[place], 9.0 - rank) for rank, place in enumerate(places)]
-        found = _widened(index, hits, around)
+        found = _widened(index, hits, around, {})
         assert [each.trail for each in found] == [
             (TrailStep("neighbours", rank, each.score),) for rank, each in enumerate(found, 1)
         ]
@@ -248,7 +248,7 @@ def test_windows_that_touch_are_one_hit_with_the_score_and_place_of_the_better()
     assert widened(0, 6, 3) == [(0, 14, text, 9.0)]
     assert widened(6, around=2) == [(8, 14, "eeffgg", 9.0)] and widened(0, around=99) == [(0, 14, text, 9.0)]
     between = Hit(Chunk("d", 3, 7, text[3:7]), 1.0)  # no chunk of the index: those that it overlaps are its middle
-    assert [(each.chunk.start, each.chunk.end) for each in _widened(index, [between], 1)] == [(0, 10)]
+    assert [(each.chunk.start, each.chunk.end) for each in _widened(index, [between], 1, {})] == [(0, 10)]
 
 
 def test_a_hit_is_as_relevant_as_the_nearest_of_several_query_vectors_makes_it() -> None:

@@ -97,7 +97,7 @@ def test_a_window_slides_from_the_end_half_its_length_at_a_time() -> None:
         asyncio.run(by_listwise(Writer())("q", ["alone"])) == [1.0]
         and asyncio.run(by_listwise(Writer())("q", [])) == []
     )
-    assert written_order("[3] > 3, 0, [1] 4 1234", 4) == [2, 0, 3, 1]
+    assert written_order("[3] > 3, 0, [1], 4, 1234", 4) == [2, 0, 3, 1]
     for wrong in ({"window": 1}, {"characters": 0}):
         with pytest.raises(ConfigError, match="give 2 passages or more, and 1 character"):
             by_listwise(Writer(), **wrong)

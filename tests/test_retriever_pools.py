@@ -164,7 +164,7 @@ def test_a_window_within_another_adds_nothing_and_one_that_touches_is_joined() -
     wide = Chunk("d", lines[2].start, lines[5].end, text[lines[2].start : lines[5].end])
 
     def widened(*hits: tuple[Chunk, float], around: int = 1) -> list[tuple[str, float, tuple[TrailStep, ...]]]:
-        found = _widened(corpus.index, [Hit(chunk, score) for chunk, score in hits], around)
+        found = _widened(corpus.index, [Hit(chunk, score) for chunk, score in hits], around, {})
         return [(hit.chunk.text, hit.score, hit.trail) for hit in found]
 
     def span(first: int, last: int) -> str:
@@ -180,7 +180,7 @@ def test_a_window_within_another_adds_nothing_and_one_that_touches_is_joined() -
     assert widened((outside, 0.9)) == [("", 0.9, (step,))]
     begun = tiny_corpus({"d": f"\n\n{text}"})
     early = Chunk("d", 0, 8, "\n\nline 0")  # it begins in the white space before the first line
-    [first] = _widened(begun.index, [Hit(early, 0.9)], 1)
+    [first] = _widened(begun.index, [Hit(early, 0.9)], 1, {})
     assert (first.chunk.start, first.chunk.text) == (0, "\n\nline 0\nline 1")
     with pytest.raises(ConfigError, match=r"^around is 0: give 1 chunk or more on each side$"):
         neighbours(Given([]), corpus, around=0)

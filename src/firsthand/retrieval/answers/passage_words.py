@@ -1,8 +1,10 @@
-"""The words and numbers of a text, each whole: `1,500`, `75.2` and `-5` are one number, and a quotation cuts none."""
+"""The words and numbers of a text, each whole: `1,500`, `1 500`, `75.2`, `-5`, `1/2`, `12:30` and `10^6` are one number,
+and a quotation cuts none. Ranges (`3-5`), dates (`12/05/2020`) and products (`2×500`) are several."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_left
 from functools import cache, lru_cache
 
@@ -10,11 +12,30 @@ from firsthand.retrieval.store.unspaced_words import has_unspaced
 from firsthand.retrieval.store.word_marks import marked, marks
 
 _MINUS = "-\u2010\u2011\u2013\u2212"
+_HYPHENS = "-\u2010\u2011"
 _CURRENCY = "$£¥\u20a0-\u20cf"
 _ARABIC = str.maketrans("\u066b\u066c", ".,")
 _GROUPED = re.compile(r"['’\u00a0\u2009\u202f](?=\d{3}(?!\d))")
 _DECIMAL = re.compile(r"-?(?:\d+,\d{1,2}|0,\d+)(?![\d,])")
 _THOUSANDS = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![\d,])")
+_CONTINENTAL = re.compile(r"-?[1-9]\d{0,2}(?:\.\d{3})+,\d+(?![\d,.])")
+_BLANKED = r"(?<!\d )\d{1,3}(?: \d{3}(?!\d))++(?! \d)"
+"""Thousands behind blanks; numbers beside others may be a row of a table."""
+_VULGAR = "¼-¾⅐-⅞↉"
+_VULGARS = re.compile(rf"\s?([{_VULGAR}])")
+_RAISED = "⁰¹²³⁴-⁹"
+_NO_DATE = r"(?<!\d{4})(?<![/⁄]\d)(?<![/⁄]\d\d)(?<![/⁄]\d{3})"
+_FRACTION = rf"{_NO_DATE}[/⁄](?=\d)(?!(?:19|20)\d\d(?!\d))(?!\d{{1,8}}/)"
+"""The stroke of a fraction, none of a date or of months and years (`12/05/2020`, `05/2020`, `2019/20`)."""
+_JOINT = (
+    rf"(?<=\d)(?::(?=\d)|{_FRACTION}|\^[{{(]?[+{_MINUS}]?(?=\d)|[⁺⁻](?=[{_RAISED}])"
+    rf"|(?: [x×*·⋅] |[x×*·⋅])(?=10[\^⁺⁻{_RAISED}])"
+    rf"|{_NO_DATE}[ \u00a0\u2009\u202f](?=[{_VULGAR}]|\d{{1,2}}[/⁄]\d{{1,2}}(?![\d/]|[.,]\d)))"
+    rf"|(?<=\d[eE])[+{_MINUS}](?=\d)"
+)
+"""What joins the parts of a time or ratio, a fraction, a power, a number times a power of 10, and a mixed number."""
+_PLAIN_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+_JOINTS = re.compile(r"([/:^×]| (?=\d))")
 _NEGATED = re.compile(r"['’]t\b")
 
 
@@ -43,9 +64,23 @@ def _is_within_word(text: str, place: int) -> bool:
 
 @lru_cache(maxsize=2)
 def _spans(text: str) -> tuple[list[int], list[int]]:
-    """The places where words begin and end. Cached: a short quotation may occur at thousands of places of a text."""
-    spans = [found.span() for found in _word().finditer(text)]
-    return [start for start, _ in spans], [end for _, end in spans]
+    """The places where words begin and end; `non-toxic` is one. Cached: a short quotation may occur at thousands of
+    places of a text."""
+    starts: list[int] = []
+    ends: list[int] = []
+    for found in _word().finditer(text):
+        start, end = found.span()
+        if ends and start == ends[-1] + 1 and text[ends[-1]] in _HYPHENS and _are_letters(text[start - 2], text[start]):
+            ends[-1] = end
+        else:
+            starts.append(start)
+            ends.append(end)
+    return starts, ends
+
+
+def _are_letters(*within: str) -> bool:
+    """True if no character of a word is a digit or a `_`."""
+    return not any(each.isnumeric() or each == "_" for each in within)
 
 
 @cache
@@ -54,19 +89,44 @@ def _word() -> re.Pattern[str]:
     letter = rf"[\w{marks()}]"
     return re.compile(
         rf"(?:(?<![^\s(\[{{<>=~≈|/:;,\"'“‘«*^{_CURRENCY}])(?<!\w[\"'*])(?<!\w\*\*)(?<!\d[{_CURRENCY}])"
-        rf"[{_MINUS}](?=[{_CURRENCY}]?\.?\d)[{_CURRENCY}]?)?"  # else a hyphen or a range
-        rf"(?:(?<![\w.,)\]])\.(?=\d))?{letter}+"
-        rf"(?:(?<=\d)(?:[.,\u066b\u066c](?=\d)|{_GROUPED.pattern}){letter}+)*"
+        rf"[{_MINUS}](?=[{_CURRENCY}]?\.?[\d{_VULGAR}])[{_CURRENCY}]?)?"  # else a hyphen or a range
+        rf"(?:(?<![\w.,)\]])\.(?=\d))?(?:{_BLANKED}{letter}*|{letter}+)"
+        rf"(?:(?:(?<=\d)(?:[.,\u066b\u066c](?=\d)|{_GROUPED.pattern})|{_JOINT}){letter}+)*"
     )
 
 
 def _parts(word: str) -> list[str]:
     """A word as it is compared; a list of numbers without blanks is its numbers."""
     word = marked(word).casefold().translate(_ARABIC)
+    word = _VULGARS.sub(lambda found: " " + unicodedata.normalize("NFKC", found[1]), word).strip()
     if not any(letter.isdigit() for letter in word):
         return [word]
     minus = "-" if word[0] in _MINUS else ""
-    word = minus + re.sub(r"^\.", "0.", _GROUPED.sub("", re.sub(rf"^[{_MINUS}{_CURRENCY}]+", "", word)))
+    word = minus + re.sub(r"^\.", "0.", _GROUPED.sub("", re.sub(rf"^[{_MINUS}{_CURRENCY}\s]+", "", word)))
+    first, *rest = _JOINTS.split(_in_one_form(word))
+    parts = _numbers(first)
+    for joint, number in zip(rest[::2], rest[1::2], strict=True):
+        joined, *others = _numbers(number)
+        parts = [*parts[:-1], f"{parts[-1]}{joint}{joined}", *others]
+    return parts
+
+
+def _in_one_form(number: str) -> str:
+    """`1½` as `1 1/2`, `10⁻⁶` and `10^{-6}` as `10^-6`, `5 x 10^3` as `5×10^3`, and thousands without blanks."""
+    number = re.sub(rf"(?<=\d)[⁺⁻]?[{_RAISED}]+", lambda found: "^" + found[0].translate(_PLAIN_RAISED), number)
+    number = re.sub(
+        rf"\^[{{(]?\+?([{_MINUS}]?)",
+        lambda found: "^-" if found[1] else "^",
+        re.sub(r"\s", " ", number.replace("⁄", "/")),
+    )
+    number = re.sub(r"(?<=\d) ?[x×*·⋅] ?(?=10\^)", "×", number)
+    return re.sub(r" (?=\d{3}(?![\d/]))", "", number).strip()
+
+
+def _numbers(word: str) -> list[str]:
+    """A number without joints as it is compared, or those of a list."""
     if _DECIMAL.match(word):
         return [word.replace(",", ".")]
+    if _CONTINENTAL.match(word):
+        return [word.replace(".", "").replace(",", ".")]
     return [word.replace(",", "")] if _THOUSANDS.match(word) else word.split(",")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex
 from firsthand.retrieval.corpus import Corpus, arguments_of
-from firsthand.retrieval.retriever import Hit, Query, Retriever, TrailStep
+from firsthand.retrieval.retriever import Filter, Hit, Query, Retriever, TrailStep
+from firsthand.retrieval.store.filter_conditions import matches
 
 
 def neighbours(retriever: Retriever, corpus: Corpus, *, around: int = 1) -> Retriever:
     """Widens each hit by `around` chunks before and after it in its document; windows that touch become one hit.
 
-    The hit keeps the score and the place of the best of its parts.
+    The hit keeps the score and the place of the best of its parts. A window ends before a chunk that the query's filter
+    excludes; filter by the query, or by `where(neighbours(...), conditions)`, as a `where` within is not known here.
     """
     if around < 1:
         raise ConfigError(f"around is {around}: give 1 chunk or more on each side")
@@ -25,7 +28,7 @@ def neighbours(retriever: Retriever, corpus: Corpus, *, around: int = 1) -> Retr
         hits = await retriever(query, k)
 
         async def act(passed: Json) -> Sequence[Hit]:
-            return await corpus.ask(lambda index: _widened(index, hits, around))
+            return await corpus.ask(lambda index: _widened(index, hits, around, query.where))
 
         return await corpus.read("neighbours", arguments_of(query, k, hits=[hit.chunk.id for hit in hits]), act)
 
@@ -33,28 +36,47 @@ def neighbours(retriever: Retriever, corpus: Corpus, *, around: int = 1) -> Retr
 
 
 def parents(retriever: Retriever, corpus: Corpus) -> Retriever:
-    """Replaces each hit by the larger chunk that holds it, once for all hits within; a hit without a parent stays."""
+    """Replaces each hit by the larger chunk that holds it, once for all hits within; a hit without a parent stays, and so
+    does one whose parent, or another chunk in it, is excluded by the query's filter."""
 
     async def found(query: Query, k: int) -> Sequence[Hit]:
         hits = await retriever(query, k)
 
         async def act(passed: Json) -> Sequence[Hit]:
-            return await corpus.ask(lambda index: _parents(index, hits))
+            return await corpus.ask(lambda index: _parents(index, hits, query.where))
 
         return await corpus.read("parents", arguments_of(query, k, hits=[hit.chunk.id for hit in hits]), act)
 
     return found
 
 
-def _parents(index: ChunkIndex, hits: Sequence[Hit]) -> list[Hit]:
+def _parents(index: ChunkIndex, hits: Sequence[Hit], where: Filter) -> list[Hit]:
     whole: dict[str, Hit] = {}
     for hit in hits:
         chunk = hit.chunk if hit.chunk.parent is None else index.chunk(hit.chunk.parent)
+        if chunk.id != hit.chunk.id and where and not _is_allowed(index, chunk, where):
+            chunk = hit.chunk
         whole.setdefault(chunk.id, replace(hit, chunk=chunk))
     return _stepped(list(whole.values()), "parents")
 
 
-def _widened(index: ChunkIndex, hits: Sequence[Hit], around: int) -> list[Hit]:
+def _is_allowed(index: ChunkIndex, parent: Chunk, where: Filter) -> bool:
+    """True if a chunk and all chunks of its document that overlap it pass a filter."""
+    chunks = index.chunks(parent.document)
+    within = [chunk for chunk in chunks if chunk.start < parent.end and chunk.end > parent.start]
+    return all(_passes(index, parent.document, within, where))
+
+
+def _passes(index: ChunkIndex, id: str, chunks: Sequence[Chunk], where: Filter) -> list[bool]:
+    """For each chunk of a document, True if it passes a filter."""
+    if not where:
+        return [True] * len(chunks)
+    document = index.document(id)
+    reserved = {"document": id, "source": document.source, "title": document.title}
+    return [matches(where, chunk.meta, reserved) for chunk in chunks]
+
+
+def _widened(index: ChunkIndex, hits: Sequence[Hit], around: int, where: Filter) -> list[Hit]:
     windows: dict[str, list[tuple[int, int, int]]] = {}
     """For each document its windows as (start, end, place of the hit)."""
     alone: list[tuple[int, Hit]] = []
@@ -63,15 +85,16 @@ def _widened(index: ChunkIndex, hits: Sequence[Hit], around: int) -> list[Hit]:
         if not _is_there(index, hit.chunk.document):
             alone.append((place, hit))
             continue
-        spans = [(each.start, each.end) for each in _level_of(index, hit.chunk)]
+        level = _level_of(index, hit.chunk)
+        spans = [(each.start, each.end) for each in level]
         here = next((i for i, span in enumerate(spans) if span == (hit.chunk.start, hit.chunk.end)), None)
         inside = _overlapping(spans, hit.chunk) if here is None else [here]
-        near = (
-            spans[max(0, inside[0] - around) : inside[-1] + around + 1]
-            if inside
-            else [(hit.chunk.start, hit.chunk.end)]
-        )
-        start, end = min(hit.chunk.start, near[0][0]), max(hit.chunk.end, *(stop for _, stop in near))
+        start, end = hit.chunk.start, hit.chunk.end
+        if inside:
+            fit = _passes(index, hit.chunk.document, level, where)
+            before = takewhile(fit.__getitem__, range(inside[0], max(-1, inside[0] - around - 1), -1))
+            behind = takewhile(fit.__getitem__, range(inside[-1], min(len(level), inside[-1] + around + 1)))
+            start, end = min([start, *(spans[at][0] for at in before)]), max([end, *(spans[at][1] for at in behind)])
         windows.setdefault(hit.chunk.document, []).append((start, end, place))
     merged: list[tuple[int, int, int, str]] = []
     for document, spans_of in windows.items():

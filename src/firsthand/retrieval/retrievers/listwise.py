@@ -16,7 +16,12 @@ from firsthand.retrieval.writer import Writer
 
 WINDOW, CHARACTERS = 10, 1200
 """Passages that are read together, and characters of each."""
-_NUMBER = re.compile(r"\d{1,3}")
+_NUMBER = re.compile(r"(?<!\d)\d{1,3}(?!\d)")
+_BRACKETED = re.compile(r"\[[\d\s,;>=]{1,2000}\]")
+_CHAIN = re.compile(r"(?<!\d)\[?\d++\]?+(?:\s*+[>=,]\s*+\[?\d++\]?+)++")
+_ITEM = re.compile(r"^[ \t]*+(\d{1,3})[.):][ \t](?=[^\d\n]*+\d)", re.MULTILINE)
+"""The number of a row of a list that names a number itself."""
+_OPENED, _CLOSED = re.compile(r"<think(?:ing)?>"), re.compile(r"</think(?:ing)?>")
 
 
 def by_listwise(writer: Writer, *, window: int = WINDOW, characters: int = CHARACTERS) -> PairScorer:
@@ -49,10 +54,26 @@ def by_listwise(writer: Writer, *, window: int = WINDOW, characters: int = CHARA
 
 
 def written_order(said: str, count: int) -> list[int]:
-    """The places, from 0, in the order that a reply such as `[2] > [1]` names them; those it does not name come last."""
-    named = [int(number) - 1 for number in _NUMBER.findall(said)]
+    """The places, from 0, in the order that a reply such as `[2] > [1]` names them; those it does not name come last.
+
+    Read is the longest chain with `>`, of equals the last; without one the numbers in brackets; without any all numbers but
+    those that number the rows of a list. Thoughts between think tags are left out.
+    """
+    said = _OPENED.split(_CLOSED.split(said)[-1])[0]
+    named = [int(number) - 1 for number in _NUMBER.findall(_order_in(said))]
     kept = list(dict.fromkeys(place for place in named if 0 <= place < count))
     return kept + [place for place in range(count) if place not in kept]
+
+
+def _order_in(said: str) -> str:
+    """The part of a reply that names the order."""
+    chains: list[str] = [chain for chain in _CHAIN.findall(said) if ">" in chain]
+    if chains:
+        return max(reversed(chains), key=lambda chain: len(set(_NUMBER.findall(chain))))
+    if bracketed := _BRACKETED.findall(said):
+        return " ".join(bracketed)
+    rows = _ITEM.findall(said)
+    return _ITEM.sub("", said) if rows == [str(row) for row in range(1, len(rows) + 1)] else said
 
 
 def _prompt(query: str, texts: Sequence[str]) -> str:
