@@ -41,7 +41,8 @@ def test_scores_are_numbers_letters_and_truth_values_by_scorer_and_part() -> Non
     }  # fmt: skip
     assert list(_scores(scores)) == [
         Score("match", 1.0, {"answer": "a" * 4000}), Score("none", 0.0), Score("wrong", 0.0),
-        Score("part", 0.5, {"explanation": "é"}), Score("word", 1.0), Score("least", -1e299), Score("number", 2.0), Score("flag", 0.0),
+        Score("part", 0.5, {"explanation": "é"}), Score("word", 1.0), Score("least", -1e299), Score("number", 2.0),
+        Score("flag", 0.0),
         Score("parts.x", 0.5, {"answer": "b"}), Score("parts.y", 1.0, {"answer": "b"}), Score("parts", 4.0, {"answer": "b"}),
     ]  # fmt: skip
     assert list(_scores([])) == list(_scores(None)) == []
