@@ -24,11 +24,13 @@ LINE = {"type": "object", "properties": {"price": {"type": "number"}, "code": {"
     ("42", {"anyOf": [{"type": "integer"}, {"type": "null"}]}, 42), ("42", {"type": ["integer", "string"]}, "42"),
     ("42", {"oneOf": [{"type": "string"}, {"type": "number"}]}, "42"), ("42", {"allOf": [{"type": "number"}]}, 42),
     ("42", {}, "42"), ("42", None, "42"), ("42", {"$ref": "#/$defs/n"}, 42), ("42", {"$ref": "#/definitions/t"}, "42"),
+    ("42", {"oneOf": [{"$ref": "#/$defs/n"}]}, 42), ("42", {"$ref": "#/title/t"}, "42"),
     ("42", {"$ref": "#/$defs/round"}, "42"), ("42", {"$ref": 3, "anyOf": 3}, "42"), ("42", {"$ref": "#/$defs/no"}, "42"),
 ])  # fmt: skip
 def test_a_stated_number_is_what_the_schema_takes(text, schema, found):
     whole = {
         "$defs": {"n": {"type": "number"}, "round": {"anyOf": [{"$ref": "#/$defs/round"}] * 2}},
+        "title": "text",
         "definitions": {"t": {"type": "string"}},
     }
     given = fitted(StatedNumber(text), schema, whole)

@@ -79,7 +79,7 @@ def fitted(value: Any, schema: Any, whole: Json) -> Any:
         if "string" in kinds or not kinds & {"number", "integer"}:
             return str(value)
         number = as_number(value)
-        return int(Decimal(value.strip())) if "number" not in kinds and number == int(number) else number
+        return int(Decimal(value)) if "number" not in kinds and number == int(number) else number
     if isinstance(value, list):
         items = {"anyOf": [each.get("items") for each in parts]}
         return [fitted(each, items, whole) for each in value]
