@@ -241,7 +241,7 @@ def test_a_hint_that_speaks_of_a_number_wants_one(hint):
 
 
 @pytest.mark.parametrize(("text", "found"), [
-    ("1. a\n- b\n- c\n2. d\n- e", ["a\n- b\n- c", "d\n- e"]), ("- z\n1. a\n2. b", ["z", "a", "b"]),
+    ("1. a\n- b\n- c\n2. d\n- e", ["a\n- b\n- c", "d\n- e"]), ("- y\n- z\n1. a\n2. b", ["y", "z", "a", "b"]),
     ("1. a\n- b\n3. c", ["a", "b", "c"]), ("1. Plan:\n- a\n- b", ["Plan:", "a", "b"]),
     ("3. a\n- b\n4. c", ["a\n- b", "c"]), ("- a\n  1. x\n  2. y\n- b", ["a\n- x\n- y", "b"]),
 ])  # fmt: skip
