@@ -238,3 +238,12 @@ def test_code_is_found_between_fences_and_tags():
 @pytest.mark.parametrize("hint", ["a number", "integer", "the number, as an integer"])
 def test_a_hint_that_speaks_of_a_number_wants_one(hint):
     assert wants_number(asks(hint=hint)) and extract_answer("so it is 5 or 6", asks(hint=hint)) == "6"
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("1. a\n- b\n- c\n2. d\n- e", ["a\n- b\n- c", "d\n- e"]), ("- y\n- z\n1. a\n2. b", ["y", "z", "a", "b"]),
+    ("1. a\n- b\n3. c", ["a", "b", "c"]), ("1. Plan:\n- a\n- b", ["Plan:", "a", "b"]),
+    ("3. a\n- b\n4. c", ["a\n- b", "c"]), ("- a\n  1. x\n  2. y\n- b", ["a\n- x\n- y", "b"]),
+])  # fmt: skip
+def test_bullets_between_numbers_that_go_on_without_them_are_no_items(text, found):
+    assert listed(text, 9) == found

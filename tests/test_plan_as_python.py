@@ -103,10 +103,23 @@ def test_strict_counts_an_end_that_was_not_reached_in_all_that_follows(text):
         assert made[-1][0] == "pay" and made[-1][1].is_trusted is not strict
 
 
+@pytest.mark.parametrize("text", [
+    "[n() and answer(1), pay()]", "[2 if t() else answer(1), pay()]", "[[answer(1) for x in [1] if n()], pay()]",
+    "[[answer(1) for x in l()], pay()]", "[x for x in [1, 2] if pay() if n() if answer(1)]",
+    "text([n() and answer(1), pay()])",
+])  # fmt: skip
+def test_strict_counts_an_end_that_was_not_reached_in_the_rest_of_its_line(text):
+    results = {"t": Labelled("x", BAD), "n": Labelled("", BAD), "l": Labelled([], BAD)}
+    for strict in (False, True):
+        _, made = carried_out(f"x = {text}", results, strict=strict)
+        assert [under for name, under in made if name == "pay"][-1].is_trusted is not strict
+
+
 @pytest.mark.parametrize(("text", "found"), [
     ('f"{10/3:.2f} {5:03d} {7:>3}|{1234567:,}"', "3.33 005   7|1,234,567"), ('f"{0.5:.0%} {-1:+d} {2:}"', "50% -1 2"),
     ('f"{True!s} {2!s:>3} {[1]!s:>4}"', "true   2  [1]"), ('f"{v:.1f} {v!s:>5} {v}"', "1.1  1.10 1.10"),
-    ('f"{255:x} {1e3:.1e}"', "ff 1.0e+03"),
+    ('f"{255:x} {1e3:.1e}"', "ff 1.0e+03"), ('f"{v:>6}|{v:6}|{v:<6}|{v:*^6}|{v:}"', "  1.10|  1.10|1.10  |*1.10*|1.10"),
+    ('f"{v:06}|{v:+}|{v:=6}|{[1]:}|{True:}"', "0001.1|+1.1|   1.1|[1]|true"),
 ])  # fmt: skip
 def test_formats_of_f_strings_are_carried_out(text, found):
     assert carried_out(f"v = look()\nanswer({text})", {"look": Labelled(StatedNumber("1.10"))})[0].value == found
@@ -118,6 +131,17 @@ def test_formats_of_f_strings_are_carried_out(text, found):
 def test_formats_that_are_not_carried_out_are_refused_with_their_line(text):
     with pytest.raises(PlanError, match=r"^line 1: (write formats like|![ra] is not part)"):
         parse_plan(f'answer(f"{text}")', [])
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("7 % 2", "Mod is not part of the language"), ("x is None", "Is is not part of the language"),
+    ("1 < 2 < 3", "compare two values at a time, and join comparisons with and"),
+    ("[a for a in [1] for b in [2]]", "a comprehension has one for"), ("~1", "Invert is not part of the language"),
+    ("[a for [a, b] in [1]]", "loop over one name"),
+])  # fmt: skip
+def test_what_the_language_leaves_out_is_refused_with_its_line_before_anything_is_done(text, said):
+    with pytest.raises(PlanError, match=f"^line 2: {said}$"):
+        parse_plan(f"x = 1\ny = {text}", [])
 
 
 def test_a_format_is_labelled_and_one_that_does_not_fit_is_an_error():

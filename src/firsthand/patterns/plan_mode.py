@@ -14,7 +14,7 @@ from firsthand.message import Json, ToolCall, canonical
 from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.safety.plans.labelled import Labelled, carrying, flat
 from firsthand.safety.plans.plan_interpreter import PlanRun
-from firsthand.safety.plans.plan_number import as_number, decoded
+from firsthand.safety.plans.plan_number import as_number, decoded, fitted
 from firsthand.safety.plans.plan_program import FUNCTIONS, PlanError, parse_plan
 from firsthand.safety.rules.case import same_call
 from firsthand.safety.rules.labels import Label, label_of_result
@@ -103,6 +103,7 @@ class _Caller:
 
         PlanError if the call was refused or failed, without what was said about it, or if it may have been made before.
         """
+        arguments = self._fitted(name, arguments)
         key = self._key(name, arguments)
         if key in self.unsure:
             raise PlanError(f"the call of {name} may have taken effect before, so it is not made again")
@@ -121,8 +122,15 @@ class _Caller:
 
     def same(self, name: str, arguments: Json) -> str:
         """A text that is the same for one call in all plans: for a lasting one, however its arguments are written."""
+        arguments = self._fitted(name, arguments)
         key = self._key(name, arguments)
         return canonical(arguments) if key is None else key[1]
+
+    def _fitted(self, name: str, arguments: Json) -> Json:
+        """The arguments with numbers that tools stated in text as the tool takes them."""
+        parameters = self.tools[name].spec.parameters
+        fitting: Json = fitted(arguments, parameters, parameters)
+        return fitting
 
     def _key(self, name: str, arguments: Json) -> tuple[str, str] | None:
         """The same for all ways to write one lasting call; None if it has no effect that lasts, or cannot be made."""

@@ -141,7 +141,7 @@ def listed(text: str, most: int) -> list[str]:
     """The items of the list in `text`, at most `most`: lines that begin with a number, a bullet, or `Step 2:`.
 
     Items that are indented further, by two characters or more, belong to the one before them, on lines of their own, unless
-    their number is its next.
+    their number is its next. So do bullets between items whose numbers go on without them: 1, bullet, 2.
     """
     found = [
         (len(each[1].expandtabs(4)), int(each[2] or 0), item)
@@ -149,11 +149,13 @@ def listed(text: str, most: int) -> list[str]:
         if (item := each[3].strip().strip("*").strip())
     ]
     least = min((indent for indent, _, _ in found), default=0)
+    outer = [given for indent, given, _ in found if given and indent < least + 2]
+    numbered = len(outer) > 1 and outer == list(range(outer[0], outer[0] + len(outer)))
     items: list[str] = []
     number = inner = 0
     for indent, given, item in found:
         goes_on = given == number + 1 and given != inner + 1
-        if items and indent >= least + 2 and not goes_on:
+        if items and not goes_on and (indent >= least + 2 or (numbered and number and not given)):
             items[-1] += f"\n- {item}"
             inner = given or inner
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import operator
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -38,6 +39,7 @@ _COMPARE = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
     ast.GtE: operator.ge, ast.In: lambda a, b: _holds(b, a), ast.NotIn: lambda a, b: not _holds(b, a),
 }  # fmt: skip
+_WIDTH = re.compile(r"(.?[<>^])?(?:[1-9][0-9]*)?")
 
 
 class _Answered(Exception):
@@ -234,6 +236,7 @@ class PlanRun:
                     break
             else:
                 found.append(await self._value(element, inner))
+            self._pass([element, *generator.ifs], inner)
         self._pass([element, *generator.ifs], under.join(label))
         self._names.pop(name, None)
         if outer is not None:
@@ -257,7 +260,7 @@ class PlanRun:
                 return await self._value(value, under)
             case ast.FormattedValue(value=value, conversion=conversion, format_spec=given):
                 wanted, is_text = format_of(given), conversion != -1
-                parts, compute = [value], lambda v: format(_shown(v) if is_text else numbers([v])[0], wanted)
+                parts, compute = [value], lambda v: _formatted(_shown(v) if is_text else v, wanted)
             case _:
                 raise PlanError(f"line {node.lineno}: {type(node).__name__} is not part of the language")
         operands = [await self._plain(await self._value(each, under)) for each in parts]
@@ -277,6 +280,7 @@ class PlanRun:
     async def _called(self, name: str, node: ast.Call, under: Label) -> Labelled:
         given = [await self._value(each, under) for each in node.args]
         named = {each.arg: await self._value(each.value, under) for each in node.keywords if each.arg is not None}
+        under = under.join(self._passed)
         if name == "answer":
             (value,) = given
             await self._plain(value)
@@ -335,6 +339,15 @@ def _bounded(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     return value if isinstance(value, str) else canonical(value)
+
+
+def _formatted(value: Any, wanted: str) -> str:
+    """The value in a format of an f-string; one that gives a width alone leaves the digits of a stated number."""
+    if not wanted:
+        return _shown(value)
+    if isinstance(value, StatedNumber) and (alone := _WIDTH.fullmatch(wanted)):
+        return format(str(value), wanted if alone[1] else f">{wanted}")
+    return format(numbers([value])[0], wanted)
 
 
 def _is_answer(node: ast.AST) -> bool:

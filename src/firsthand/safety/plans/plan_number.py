@@ -8,8 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from math import isfinite
 from typing import Any
+
+from firsthand.message import Json
+from firsthand.tool_arguments import kinds_of
 
 _PLAIN = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+\.[0-9]+|(?:,[0-9]{3}){2,})")
@@ -19,6 +23,8 @@ _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+\.[0-9]+|(?:,[0-9]{
 _WHOLE = re.compile(r"[+-]?[0-9]+(?:\.0*)?")
 _EXACT = 2**53
 """Up to here a float tells whole numbers apart."""
+MAX_PARTS = 100
+"""The most alternatives of a schema that are looked at."""
 
 
 class StatedNumber(str):
@@ -62,6 +68,49 @@ def numbers(values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
+def fitted(value: Any, schema: Any, whole: Json) -> Any:
+    """The value with its stated numbers as a schema takes them: as numbers where it takes no texts, else as plain texts.
+
+    `whole` is the schema whose definitions `schema` refers to.
+    """
+    parts = _parts(schema, whole)
+    if isinstance(value, StatedNumber):
+        kinds = {kind for each in parts for kind in kinds_of(each)}
+        if "string" in kinds or not kinds & {"number", "integer"}:
+            return str(value)
+        number = as_number(value)
+        return int(Decimal(value)) if "number" not in kinds and number == int(number) else number
+    if isinstance(value, list):
+        items = {"anyOf": [each.get("items") for each in parts]}
+        return [fitted(each, items, whole) for each in value]
+    if isinstance(value, dict):
+        return {key: fitted(each, _field(parts, key), whole) for key, each in value.items()}
+    return value
+
+
+def _parts(schema: Any, whole: Json) -> list[Json]:
+    """The schema and its alternatives, each where it refers to; at most `MAX_PARTS`, for a server may refer in a circle."""
+    found: list[Json] = []
+    left = [schema]
+    while left and len(found) < MAX_PARTS:
+        each = left.pop()
+        if not isinstance(each, dict):
+            continue
+        found.append(each)
+        for key in ("anyOf", "oneOf", "allOf"):
+            left += each[key] if isinstance(each.get(key), list) else []
+        head, _, name = str(each.get("$ref", "")).rpartition("/")
+        definitions = whole.get(head.removeprefix("#/"))
+        left += [definitions[name]] if isinstance(definitions, dict) and name in definitions else []
+    return found
+
+
+def _field(parts: Sequence[Json], key: str) -> Json:
+    others = [each.get("additionalProperties") for each in parts]
+    named = [each["properties"] if isinstance(each.get("properties"), dict) else {} for each in parts]
+    return {"anyOf": [fields.get(key, other) for fields, other in zip(named, others, strict=True)]}
+
+
 def is_true(value: Any) -> bool:
     """True if a condition holds where this is its value: a text that states zero does not."""
     return bool(as_number(value) if isinstance(value, StatedNumber) else value)
@@ -73,13 +122,17 @@ def decoded(text: str) -> Any:
     An object with two equal keys is a text, and so are NaN and infinite numbers.
     """
     try:
-        found = json.loads(text, object_pairs_hook=_unique, parse_constant=str)
+        found = json.loads(text, object_pairs_hook=_unique, parse_constant=str, parse_float=_finite)
         if isinstance(found, int | float) and not isinstance(found, bool):
             as_number(text)
             return StatedNumber(text)
     except (ValueError, RecursionError):
         return text
     return text if isinstance(found, str) else found
+
+
+def _finite(text: str) -> float | str:
+    return found if isfinite(found := float(text)) else text
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -49,13 +49,13 @@ def parse_plan(text: str, tools: Collection[str]) -> list[ast.stmt]:
     nodes = list(ast.walk(tree))
     if len(nodes) > MAX_NODES:
         raise PlanError(f"the plan has {len(nodes)} parts: at most {MAX_NODES} are carried out")
-    for node in nodes[1:]:
-        _check(node, tools)
+    for node in nodes:
+        for each in ast.iter_child_nodes(node):
+            _check(each, tools, f"line {getattr(each, 'lineno', getattr(node, 'lineno', 1))}")
     return tree.body
 
 
-def _check(node: ast.AST, tools: Collection[str]) -> None:
-    where = f"line {getattr(node, 'lineno', '?')}"
+def _check(node: ast.AST, tools: Collection[str], where: str) -> None:
     if not isinstance(node, (*_STATEMENTS, *_EXPRESSIONS, *_OPERATORS)):
         raise PlanError(f"{where}: {type(node).__name__} is not part of the language")
     match node:
@@ -65,6 +65,10 @@ def _check(node: ast.AST, tools: Collection[str]) -> None:
             raise PlanError(f"{where}: loop over one name")
         case ast.For(orelse=[_, *_]):
             raise PlanError(f"{where}: a loop has no else")
+        case ast.Compare(ops=[_, _, *_]):
+            raise PlanError(f"{where}: compare two values at a time, and join comparisons with and")
+        case ast.ListComp(generators=[_, _, *_]):
+            raise PlanError(f"{where}: a comprehension has one for")
         case ast.Attribute(attr=name) if name.startswith("__"):
             raise PlanError(f"{where}: {name} is no field")
         case ast.Constant(value=value) if not isinstance(value, str | int | float | bool | None):
