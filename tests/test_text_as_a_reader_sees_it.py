@@ -10,6 +10,7 @@ import pytest
 from firsthand.retrieval.documents.docx_reader import read_docx
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings
 from firsthand.retrieval.documents.html_reader import page_text, read_html
+from firsthand.retrieval.documents.table_reader import read_table
 from firsthand.tools.web.html import to_text
 
 _W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
@@ -51,6 +52,10 @@ def test_digits_that_are_raised_lowered_or_struck_stay_apart(source: str, text: 
         "<div><table><tr><td hidden></div>x</table></div>",
         "<ul><li hidden>x<li>",
         "<p hidden>x<div>",
+        f"<div style='display:none' data-x='{'A' * 4100}>'>x</div>",
+        "<svg>x<g><rect/></g><circle/></svg>",
+        "<math><mphantom hidden><mfrac><mn>x</mn><mn>x</mn></mfrac></mphantom></math>",
+        "<span class='katex katex-html' aria-hidden='true'>x</span>",
         "<div hidden><br>x<a href='https://x.org/x'>x</a><ul><li>x</ul></div>",
     ],
 )
@@ -85,7 +90,9 @@ def test_an_empty_element_of_xml_hides_nothing() -> None:
 def docx(runs: str) -> FileContent:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as parts:
-        parts.writestr("word/document.xml", f'<w:document xmlns:w="{_W}"><w:body>{runs}</w:body></w:document>')
+        parts.writestr(
+            "word/document.xml", f'<w:document xmlns:w="{_W}" xmlns:m="{_W}/math"><w:body>{runs}</w:body></w:document>'
+        )
         parts.writestr("[Content_Types].xml", "<Types/>")
     return read_docx(file.getvalue(), "a.docx", ReadSettings())
 
@@ -116,3 +123,121 @@ def test_a_document_is_read_without_hidden_runs_and_with_marks_of_raised_and_str
 def test_the_receipt_tells_of_hidden_text_of_a_page() -> None:
     made = read_html(b"<p>a</p><p hidden>bad</p>", "a.html", ReadSettings())
     assert made.notes == ("text that a reader does not see was left out: 3 characters",)
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("<tr><td>1<td>5<tr><th>2<th>3", "1 | 5 |\n2 | 3 |"),
+        ("<tr><td><p>1<td><b>5<tr><td>2", "1 | 5 |\n2 |"),
+        ("<caption>c<tr><td>1<td>5<tbody><tr><td>2<tfoot><tr><td>3", "c\n1 | 5 |\n\n2 |\n\n3 |"),
+        ("<tr><td>1<table><tr><td>2<td>3</table>4<td>5", "1\n\n2 | 3 |\n4 | 5 |"),
+        ("<tr><td>1<td hidden>x<td>5", "1 | 5 |"),
+        ("<caption hidden>x<tr><td>1<td>5", "1 | 5 |"),
+        ("<thead hidden><tr><td>x<tbody><tr><td>1", "1 |"),
+        ("<tr><td>1</td><td>5</td></tr>", "1 | 5 |"),
+    ],
+)
+def test_cells_stand_apart_whether_or_not_they_have_end_tags(table: str, text: str) -> None:
+    assert to_text(f"<table>{table}</table>") == text
+
+
+def test_an_empty_cell_of_xml_keeps_its_column() -> None:
+    assert page_text("<table><tr><td/><td>5</td></tr></table>", is_xml=True)[0] == "| 5 |"
+
+
+def test_what_a_tag_or_comment_without_an_end_swallows_is_counted() -> None:
+    for source in ("a<!-- bad!", "a<b bad", "a<b x='>b"):
+        text, _, notes = page_text(source)
+        assert text == "a" and notes[0].startswith("text that a reader does not see was left out: "), source
+
+
+@pytest.mark.parametrize(
+    ("formula", "text"),
+    [
+        ("<mn>5</mn>", "5"),
+        ("<mn>1</mn><mfrac> <mn>1</mn> <mn>2</mn> </mfrac><mi>x</mi>", "1 1/2 x"),
+        ("<mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow><mn>2</mn></mfrac>", "(a+b)/2"),
+        ("<msup><mn>10</mn><mn>3</mn></msup><mn>5</mn>", "10^3 5"),
+        ("<msup><mn>10</mn><mrow><mo>-</mo><mn>3</mn></mrow></msup>", "10^(-3)"),
+        ("<msubsup><mi>x</mi><mn>1</mn><mn>2</mn></msubsup>", "x_1^2"),
+        ("<mn>2</mn><msqrt><mi>a</mi><mo>+</mo><mn>1</mn></msqrt>", "2 √(a+1)"),
+        ("<mroot><mn>8</mn><mn>3</mn></mroot>", "8^(1/3)"),
+        ("<msup><mi>x</mi><none/></msup><mspace width=1 /><mo>=</mo><mn>1</mn>", "x=1"),
+        (
+            "<mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr><mtr><mtd><mn>3</mn></mtd></mtr></mtable>",
+            "1, 2; 3",
+        ),
+        ("<mfenced><mn>1</mn><mn>2</mn></mfenced>", "(1, 2)"),
+        (
+            "<mi>sin</mi><mo>&#x2061;</mo><mi>x</mi><mtext> or </mtext><mn>2</mn><mo>&#x2062;</mo><mi>y</mi>",
+            "sin x or 2y",
+        ),
+        ("<semantics><mn>1</mn><annotation encoding='application/x-tex'>bad</annotation></semantics>", "1"),
+        ("<mfrac><mfrac><mn>1</mn><mn>2</mn></mfrac><mn>3</mn></mfrac>", "(1/2)/3"),
+    ],
+)
+def test_a_formula_of_a_page_is_read_with_its_structure(formula: str, text: str) -> None:
+    assert page_text(f"Give <math>{formula}</math> mg")[::2] == (f"Give {text} mg", [])
+
+
+def test_the_texts_of_a_drawing_are_read_and_tooltips_are_no_hidden_text() -> None:
+    drawing = "<svg><title>t</title><text x=1>4<tspan>5</tspan><tspan dx=1>6</tspan></text><text>2</text></svg>"
+    assert page_text(f"a{drawing}b")[::2] == ("a\n45 6\n\n2\nb", [])
+    assert page_text("<svg><path d='x'><p>shown</p>")[::2] == ("shown", []), "a block ends a drawing"
+    assert page_text("<svg><foreignObject><div>shown</div></foreignObject></svg>")[0] == "shown"
+
+
+def formula(content: str) -> str:
+    made = docx(f"<w:p>{run('2')}<m:oMath>{content}</m:oMath>{run('5')}</w:p>").documents[0].text
+    return made.strip()
+
+
+def test_a_formula_of_a_document_is_read_with_its_structure() -> None:
+    def r(text: str) -> str:
+        return f"<m:r><m:t>{text}</m:t></m:r>"
+
+    def part(name: str, text: str) -> str:
+        return f"<m:{name}>{r(text) if text else ''}</m:{name}>"
+
+    chosen = '<m:dPr><m:begChr w:val="["/><m:sepChr w:val=";"/><m:endChr w:val=""/></m:dPr>'
+    for content, text in (
+        (f"<m:f>{part('num', '1')}{part('den', '2')}</m:f>", "2 1/2 5"),
+        (f"<m:f>{part('num', 'a+b')}{part('den', '2')}</m:f>", "2 (a+b)/2 5"),
+        (f"{r('x')}<m:sSup>{part('e', '10')}{part('sup', '3')}</m:sSup>", "2x10^3 5"),
+        (f"<m:sSub>{part('e', 'x')}{part('sub', '1')}</m:sSub>", "2x_1 5"),
+        (f"<m:sSubSup>{part('e', 'x')}{part('sub', '1')}{part('sup', '2')}</m:sSubSup>", "2x_1^2 5"),
+        (f"<m:rad>{part('deg', '')}{part('e', 'a+1')}</m:rad>", "2 √(a+1) 5"),
+        (f"<m:rad>{part('deg', '3')}{part('e', '8')}</m:rad>", "2 ^3√8 5"),
+        (f"{r('f')}<m:d>{part('e', 'x')}{part('e', 'y')}</m:d>", "2f(x|y) 5"),
+        (f"<m:d>{chosen}{part('e', 'x')}{part('e', 'y')}</m:d>", "2[x;y 5"),
+        (
+            f'<m:nary><m:naryPr><m:chr w:val="∑"/></m:naryPr>{part("sub", "")}{part("sup", "n")}{part("e", "k")}</m:nary>',
+            "2∑^n k 5",
+        ),
+        (f"<m:func>{part('fName', 'sin')}{part('e', 'x')}</m:func>", "2sin x 5"),
+        (f"<m:m><m:mr>{part('e', '1')}{part('e', '2')}</m:mr><m:mr>{part('e', '3')}</m:mr></m:m>", "2 1, 2; 3 5"),
+        (f"<m:f><w:del>{part('num', '9')}</w:del>{part('num', '1')}{part('den', '2')}</m:f>", "2 1/2 5"),
+        (f"<m:dPr/>{part('num', '1')}", "215"),
+    ):
+        assert formula(content) == text, content
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("\n ,,\nname,price,x\nA,5,1\n", "name: A\nprice: 5\nx: 1"),
+        ("Name (Last, First);Price, net, EUR;Note\nA;5,5;x\n", "Name (Last, First): A\nPrice, net, EUR: 5,5\nNote: x"),
+        ("\nA;B;C,D\n1;2;3\n", "A: 1\nB: 2\nC,D: 3"),
+        ("a,b,c|d\n", ""),
+        ("a;b\n1,5;2\n3;4,5,6\n", "a: 1,5\nb: 2\n\na: 3\nb: 4,5,6"),
+        ("a\n1;2\n", "a: 1;2"),
+        ("a,b;c\n" + "1,2\n" * 3 + "x;1;2\n" * 2, "a: 1\nb;c: 2\n\n" * 3 + "a: x;1;2\n\na: x;1;2"),
+        ("a,b;c;d\n" + "1,2\n" * 3 + "x;1;2\n" * 2500, None),
+    ],
+)
+def test_the_first_filled_row_names_the_columns_and_the_rows_that_fit_it_the_delimiter(
+    table: str, text: str | None
+) -> None:
+    read = read_table(table.encode(), "a.csv", ReadSettings()).documents[0].text.strip()
+    assert read == text if text is not None else read.startswith("a,b: 1,2\n\n") and read.endswith("c: 1\nd: 2")

@@ -24,6 +24,7 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import close_corpora, open_corpus
 from firsthand.retrieval.document import Document
+from firsthand.retrieval.documents.formats import FORMATS
 from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.retrieval.tools.search import SearchIndex, search, split
 from firsthand.rollout import rollout
@@ -472,3 +473,14 @@ def test_a_search_asks_for_1_to_20_pages(service: Service, monkeypatch: pytest.M
     with pytest.raises(ToolError, match=f"k is {k}: give words, and 1 to 20"):
         asyncio.run(tool({"query": "x", "k": k}))
     assert service.asked == []
+
+
+def test_a_large_page_is_searched_to_its_end_and_read_again_by_a_newer_reading(tmp_path: Path) -> None:
+    pages, kept = tmp_path / "pages", tmp_path / "kept.idx"
+    pages.mkdir()
+    (pages / "a.html").write_text(f"<!--{'x' * 1_000_000}--><table><tr><td>The zanzibarcode is<td>4711</table>")
+    made = SearchIndex(pages, kept)
+    assert "The zanzibarcode is | 4711" in made.search("zanzibarcode", 1)
+    stamps = [each.meta["stamp"] for each in made.index.outlines()]
+    assert all(stamp.endswith(f", reading {FORMATS['html'].version}") for stamp in stamps)
+    made.index.close()

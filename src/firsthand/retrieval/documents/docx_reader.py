@@ -1,4 +1,5 @@
-"""Reads DOCX: paragraphs, headings as `#` lines, lists, tables, footnotes and endnotes. Deleted and hidden text is left out.
+"""Reads DOCX: paragraphs, headings as `#` lines, lists, tables, formulas on one line, footnotes and endnotes. Deleted and
+hidden text is left out.
 
 Struck text stands between `~~`. Hidden is what has the format itself; styles that hide are not looked up.
 
@@ -21,6 +22,19 @@ from firsthand.retrieval.documents.file_content import (
     hidden_text_note,
 )
 from firsthand.retrieval.documents.zip_parts import ZipParts, parse_xml
+from firsthand.system.formula_text import (
+    CELLS,
+    DEGREE_AND_ROOT,
+    FRACTION,
+    LOWERED,
+    LOWERED_RAISED,
+    RAISED,
+    ROWS,
+    SIGN_WITH_LIMITS,
+    WORDS,
+    FormulaText,
+    bracketed,
+)
 from firsthand.system.raised_text import Level, mark_between
 
 _HEADING = re.compile(r"(?:heading|titre|überschrift|título|titolo)\s*([1-9])", re.IGNORECASE)
@@ -32,6 +46,12 @@ _FORMATS = ("vanish", "strike", "dstrike", "vertAlign")
 _OTHER_FORMATS = ("pPr", "rPrChange")
 _OFF = ("0", "false", "off")
 _LEVELS: dict[str, Level] = {"superscript": "^", "subscript": "_"}
+_FORMULAS = {
+    "f": FRACTION, "sSup": RAISED, "sSub": LOWERED, "sSubSup": LOWERED_RAISED, "limLow": LOWERED, "limUpp": RAISED,
+    "rad": DEGREE_AND_ROOT, "nary": SIGN_WITH_LIMITS, "sPre": SIGN_WITH_LIMITS, "func": WORDS, "eqArr": ROWS, "m": ROWS,
+    "mr": CELLS, "d": bracketed("(", "|", ")"),
+}  # fmt: skip
+_FORMULA_PARTS = ("num", "den", "e", "sub", "sup", "lim", "deg", "fName", "mr")
 
 
 def read_docx(data: bytes, name: str, settings: ReadSettings) -> FileContent:
@@ -109,19 +129,23 @@ class _Body:
         self._begin()
         self._cells: list[list[list[str]]] = []
         """The texts of each cell of the open rows, innermost last."""
-        self._around: list[tuple[list[str], int, bool, bool]] = []
+        self._around: list[tuple[list[str], int, bool, bool, FormulaText]] = []
         """The paragraphs around the one that is read: a text box has paragraphs inside of one."""
         self._in_text = self._left_out = 0
         self._formats: list[dict[str, str]] = []
         """The formats of each open run: hidden, struck, raised or lowered. Runs nest where one holds a text box."""
         self._other_formats = 0
         """Open elements whose formats are not a run's own: its paragraph's, or those of an earlier revision."""
+        self._elements: list[str] = []
+        """The open elements of a formula, from its own on."""
+        self._signs: dict[str, str] = {}
+        """The brackets of a formula's delimiters, or the sign of its sum or integral."""
         self.hidden = 0
         """Characters of hidden text."""
 
     def read(self, data: bytes) -> None:
         self._cells, self._in_text, self._left_out = [], 0, 0
-        self._formats, self._other_formats = [], 0
+        self._formats, self._other_formats, self._elements = [], 0, []
         parse_xml(data, self._start, self._end, self._add)
 
     def _begin(self) -> None:
@@ -130,8 +154,11 @@ class _Body:
         self._is_item = False
         self._is_struck = False
         self._level_of_run: Level = ""
+        self._formula = FormulaText(self._runs)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if (self._elements or name == "oMath") and not self._left_out and name not in _LEFT_OUT:
+            self._start_in_formula(name, attributes.get("val"))
         if name == "t":
             self._in_text += 1
         elif name == "r":
@@ -141,7 +168,7 @@ class _Body:
         elif name in _FORMATS and self._formats and not self._other_formats:
             self._formats[-1][name] = attributes.get("val", "true")
         elif name == "p":
-            self._around.append((self._runs, self._level, self._is_item, self._is_struck))
+            self._around.append((self._runs, self._level, self._is_item, self._is_struck, self._formula))
             self._begin()
         elif name == "pStyle":
             style = attributes.get("val", "")
@@ -160,7 +187,38 @@ class _Body:
         elif name == "tc" and self._cells:
             self._cells[-1].append([])
 
+    def _start_in_formula(self, name: str, value: str | None) -> None:
+        if self._is_part(name):
+            self._formula.start_part()
+        self._elements.append(name)
+        if name in _FORMULAS:
+            self._formula.start(_FORMULAS[name])
+        elif name in ("dPr", "naryPr"):
+            self._signs = {}
+        elif name in ("begChr", "sepChr", "endChr", "chr"):
+            self._signs[name] = value or ""
+
+    def _end_in_formula(self, name: str) -> None:
+        self._elements.pop()
+        if name in _FORMULAS:
+            self._formula.end()
+        elif name == "dPr" and self._elements[-1:] == ["d"]:
+            beginning, between, ending = (
+                self._signs.get(key, usual) for key, usual in (("begChr", "("), ("sepChr", "|"), ("endChr", ")"))
+            )
+            self._formula.reshape(bracketed(beginning, between, ending))
+        elif name == "naryPr":
+            self._runs.append(self._signs.get("chr", "∫"))
+        if self._is_part(name):
+            self._formula.end_part()
+
+    def _is_part(self, name: str) -> bool:
+        """True if an element that begins or ended is a part of the formula around it."""
+        return name in _FORMULA_PARTS and bool(self._elements) and self._elements[-1] in _FORMULAS
+
     def _end(self, name: str) -> None:
+        if self._elements and not self._left_out and name not in _LEFT_OUT:
+            self._end_in_formula(name)
         if name == "t":
             self._in_text -= 1
         elif name in _LEFT_OUT:
@@ -171,7 +229,7 @@ class _Body:
             self._other_formats -= 1
         elif name == "p":
             self._paragraph()
-            self._runs, self._level, self._is_item, self._is_struck = self._around.pop()
+            self._runs, self._level, self._is_item, self._is_struck, self._formula = self._around.pop()
         elif name == "tr" and self._cells:
             row = " | ".join(" ".join(" ".join(cell).split()) for cell in self._cells.pop())
             if row.replace("|", "").strip():
@@ -192,6 +250,8 @@ class _Body:
         is_struck = any(formats.get(name, "0") not in _OFF for name in ("strike", "dstrike"))
         if is_struck != self._is_struck:
             self._runs.append("~~")
+        if gap := self._formula.gap(words):
+            self._runs.append(gap)
         level = _LEVELS.get(formats.get("vertAlign", ""), "")
         if level != self._level_of_run and self._runs:
             self._runs.append(mark_between(self._runs[-1][-1:], words[:1], level))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from firsthand.errors import DataError
@@ -17,6 +17,8 @@ from firsthand.system.plurals import count_of
 
 _DELIMITERS = ",;\t|"
 _STATED_DELIMITER = re.compile(r'sep=([^"\n])(?:\n|\Z)', re.IGNORECASE)
+_LOOKED_AT_CHARS = 10_000
+"""Characters of a table's beginning by which its delimiter is guessed."""
 MAX_COLUMNS = 10_000
 MAX_CELL_CHARS = 10_000_000
 MAX_NAME_CHARS = 200
@@ -31,7 +33,7 @@ ROW_BYTES = 200
 
 
 def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
-    """The rows as text, each a place; the first row holds the names of the columns.
+    """The rows as text, each a place; the first row that has a filled cell holds the names of the columns.
 
     A quote that is never closed is a character like others, in its row and those behind it, and is a remark, as are rows
     of another length than the header. A first line `sep=;`, as Excel writes it, names what stands between cells.
@@ -45,7 +47,7 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     else:
         delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else _likeliest(text)
     rows = _rows(text, delimiter, notes)
-    header = [" ".join(cell.split()) or f"column {at}" for at, cell in enumerate(next(rows, []), 1)]
+    header = [" ".join(cell.split()) or f"column {at}" for at, cell in enumerate(_first_filled(rows), 1)]
     title_at = None
     if settings.title_field is not None and settings.title_field in header:
         title_at = header.index(settings.title_field)
@@ -147,7 +149,22 @@ def _check_columns(number: int, columns: int) -> None:
         )
 
 
+def _first_filled(rows: Iterable[list[str]]) -> list[str]:
+    """The first row that has a filled cell."""
+    return next((row for row in rows if any(cell.strip() for cell in row)), [])
+
+
 def _likeliest(text: str) -> str:
-    """The delimiter that stands most often in the first line, outside quotes; a comma if none does."""
-    line = "".join(text[:10_000].split("\n")[0].split('"')[::2])
-    return max(_DELIMITERS, key=line.count)
+    """The delimiter by which most of the first rows have as many cells as the header, of equals the one with most cells;
+    a comma if none divides the header.
+    """
+    lines = text[:_LOOKED_AT_CHARS].split("\n")
+    if len(text) > _LOOKED_AT_CHARS and len(lines) > 1:
+        lines.pop()
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        rows = csv.reader(lines, delimiter=delimiter)
+        header = len(_first_filled(rows))
+        return (1 + sum(len(row) == header for row in rows), header) if header > 1 else (0, 0)
+
+    return max(_DELIMITERS, key=fit)

@@ -28,6 +28,7 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IndexHeader
 from firsthand.retrieval.corpus import Corpus, open_corpus
 from firsthand.retrieval.document import Document
+from firsthand.retrieval.documents.formats import FORMATS
 from firsthand.retrieval.retriever import Hit, Query
 from firsthand.retrieval.retrievers.searches import hybrid
 from firsthand.retrieval.store.index_file import MEMORY
@@ -37,9 +38,10 @@ from firsthand.system.json_values import values_in_text
 from firsthand.system.ordinary_file import open_ordinary, read_ordinary_text
 from firsthand.system.terminal import one_line
 from firsthand.tool import Tool, tool_from_function
-from firsthand.tools.web.html import to_text
+from firsthand.tools.web.html import to_placed_text
 
 SUFFIXES = (".txt", ".md", ".rst", ".html", ".htm", ".jsonl")
+_HTML_SUFFIXES = (".html", ".htm")
 MAX_FILE_BYTES = 50_000_000
 MAX_LINE_CHARS = 50_000_000
 MAX_LINE_VALUES = 1_000_000
@@ -294,8 +296,10 @@ def _files(source: Path) -> Iterator[Path]:
 
 
 def _stamp(file: Path) -> str:
+    """What an unchanged file keeps; for HTML with the version of its reading, so that a newer one reads it again."""
     status = file.stat()
-    return f"{status.st_size} bytes, {status.st_mtime_ns} ns"
+    reading = f", reading {FORMATS['html'].version}" if file.suffix.lower() in _HTML_SUFFIXES else ""
+    return f"{status.st_size} bytes, {status.st_mtime_ns} ns{reading}"
 
 
 def _name(source: Path, file: Path) -> str:
@@ -311,7 +315,7 @@ def _texts(source: Path, path: Path) -> Iterator[tuple[str, str, str]]:
         yield from _lines(path, "" if path == source else f"{name}:")
         return
     text = read_ordinary_text(path, MAX_FILE_BYTES, errors="replace").replace("\0", " ")
-    text = to_text(text) if path.suffix.lower() in (".html", ".htm") else text
+    text = to_placed_text(text)[0] if path.suffix.lower() in _HTML_SUFFIXES else text
     heading = re.match(r"\s*#\s+(.+)", text)
     yield name, _clean(heading.group(1).strip()[:200] if heading else path.stem), _clean(text)
 

@@ -1,7 +1,8 @@
 """HTML as the text a reader sees: blocks on lines of their own, links with their targets, without scripts and styles.
 
 Elements that say themselves that they are hidden (`hidden`, `style`, a closed `dialog`) are left out; style sheets and
-scripts, which hide and show more, are not read. Raised digits are `10^6`, struck text is `~~900~~`.
+scripts, which hide and show more, are not read. Raised digits are `10^6`, struck text is `~~900~~`, MathML is text on one
+line. Of SVG the texts are read. Where a tag or comment never ends, what follows is left out, as in a browser.
 
 The standard library's `html.parser` takes minutes over 60 kB of `<a <a <a ...`, so tags are found by a scanner of our own,
 which never looks at a character more than a few times. It builds no tree and corrects no mistakes: it is for reading.
@@ -17,45 +18,81 @@ from itertools import accumulate, islice
 from string import ascii_lowercase, ascii_uppercase
 from urllib.parse import urljoin
 
+from firsthand.system.formula_text import (
+    CELLS,
+    FRACTION,
+    LOWERED,
+    LOWERED_RAISED,
+    RAISED,
+    ROOT,
+    ROOT_OF_DEGREE,
+    ROWS,
+    FormulaText,
+    bracketed,
+)
 from firsthand.system.raised_text import Level, mark_between
 
 _BLOCKS = re.compile(
     r"address|article|aside|blockquote|body|br|caption|center|dd|details|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|"
     r"header|hr|html|legend|li|main|nav|ol|option|p|pre|section|summary|table|tbody|tfoot|thead|title|tr|ul"
 )
-_SILENT = re.compile("script|style|noscript|template|svg|math|iframe|object|canvas|head")
+_SILENT = re.compile("script|style|noscript|template|iframe|object|canvas|head")
 """Elements whose content is not shown; of the head the title is."""
-_TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9-]{0,30})((?:[^>\"']++|\"[^\"]*+\"|'[^']*+')*+)>")
+_SPACE = r"[ \t\r\n\f]*+"
+_VALUE = r"\"[^\"]*+\"|'[^']*+'|[^ \t\r\n\f>\"'][^ \t\r\n\f>]*+|(?=>|\Z)"
+_NAMED_VALUE = rf"((?:=?+[^ \t\r\n\f/>=]++|=))(?:{_SPACE}={_SPACE}({_VALUE})|(?!{_SPACE}=))"
+_ATTRIBUTE = re.compile(_NAMED_VALUE)
+_TAG = re.compile(rf"</?([a-zA-Z][^ \t\r\n\f/>]*+)((?:[ \t\r\n\f/]++|{_NAMED_VALUE})*+)>")
+"""As browsers find the end of a tag: quotes hold a `>` where they are a value, and not within a name."""
+_HEAD_END = re.compile(r"</head(?=[ \t\r\n\f/>])|<body(?=[ \t\r\n\f/>])")
+_COMMENT_END = re.compile("--!?>")
+_EMPTY_COMMENT = re.compile("<!---?>")
 _HREF = re.compile(r"\shref\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE)
 _ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0-9]{1,31};")
+_TAG_BEGINS = re.compile("</?[a-zA-Z]")
 _SIGNS = re.compile(r"<+")
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 """Keeps every place where it is, as `str.lower` does not for a letter such as İ."""
 _VOID = re.compile("area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr")
 _ENDED_BY = {
     "li": ("li",), "dt": ("dt", "dd"), "dd": ("dt", "dd"), "option": ("option",), "optgroup": ("option", "optgroup"),
-    "td": ("td", "th"), "th": ("td", "th"), "tr": ("td", "th", "tr"),
-    "tbody": ("td", "th", "tr", "thead", "tbody"), "tfoot": ("td", "th", "tr", "thead", "tbody"),
 }  # fmt: skip
 """Elements whose end tag may be missing, by the one that begins behind them; a block ends a paragraph too."""
-_ATTRIBUTE = re.compile(r"([^\s\"'>/=]++)(?:\s*+=\s*+(\"[^\"]*+\"|'[^']*+'|[^\s>\"']++))?+")
+_CELLS = ("td", "th")
+_PARTS_ENDED_BY = {
+    **dict.fromkeys(_CELLS, ("td", "th", "caption")), "tr": ("td", "th", "tr", "caption"),
+    **dict.fromkeys(("thead", "tbody", "tfoot"), ("td", "th", "tr", "thead", "tbody", "tfoot", "caption")),
+}  # fmt: skip
+"""Parts of a table that end, with all that is open in them, where another part of that table begins."""
+_FORMULAS = {
+    "mfrac": FRACTION, "msup": RAISED, "mover": RAISED, "msub": LOWERED, "munder": LOWERED, "msubsup": LOWERED_RAISED,
+    "munderover": LOWERED_RAISED, "mmultiscripts": LOWERED_RAISED, "msqrt": ROOT, "mroot": ROOT_OF_DEGREE, "mtable": ROWS,
+    "mtr": CELLS, "mfenced": bracketed("(", ", ", ")"),
+}  # fmt: skip
+_INVISIBLE_SIGNS = str.maketrans({"\u2061": " ", "\u2062": "", "\u2063": "", "\u2064": " "})
+"""Signs of formulas that are not shown: a function's application, and a product, comma or sum."""
+_SHOWN_IN_SVG = ("text", "foreignobject")
+_TOOLTIPS = ("title", "desc")
 _TABLE = re.compile("caption|table|tbody|td|tfoot|th|thead|tr")
 _MAX_DEPTH = 200
 """Open elements among which the beginning of one that ends is looked for."""
 _MAY_HIDE = re.compile("hidden|style", re.IGNORECASE)
+_PLACED = re.compile(r"(?<![^ \t\r\n\f])d?[xy]=")
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _ZERO = re.compile(r"0*+(?:\.0*+)?+(?:[a-z]{1,4}|%)?+")
 _LEVELS: dict[str, Level] = {"sup": "^", "sub": "_"}
 _STRUCK = ("s", "del", "strike")
 _MAX_CHARS = 1_000_000
 """The most characters of a page that are read."""
-_MAX_TAG = 4_000
 _MAX_URL = 500
 
 
 def to_text(source: str, base: str = "") -> str:
-    """The readable text of a page; `base` is its address, for links that are relative."""
-    return _Reader(source[:_MAX_CHARS], base).read()
+    """The readable text of a page; `base` is its address, for links that are relative. Of a page of more than 1,000,000
+    characters only these are read, and the last line says so.
+    """
+    text = _Reader(source[:_MAX_CHARS], base).read()
+    return f"{text}\n[only the first {_MAX_CHARS:,} characters of the page were read]" if source[_MAX_CHARS:] else text
 
 
 def to_placed_text(source: str, *, is_xml: bool = False) -> tuple[str, list[tuple[int, int]], int]:
@@ -89,6 +126,7 @@ class _Reader:
         self.lower = source.translate(_LOWER)
         self.base = base
         self.pieces: list[str] = []
+        self.formula = FormulaText(self.pieces)
         self.href = ""
         self.in_pre = 0
         self.had_head = False
@@ -147,27 +185,38 @@ class _Reader:
     def markup(self, at: int) -> int:
         """The index after the markup that begins with `<` here."""
         if self.source.startswith("<!--", at):
-            return self.after("-->", at + 4)
+            found = _EMPTY_COMMENT.match(self.source, at) or _COMMENT_END.search(self.source, at + 4)
+            return found.end() if found else self.unseen(at + 4)
         if self.source.startswith(("<!", "<?"), at):
             return self.after(">", at)
-        tag = _TAG.match(self.source, at, at + _MAX_TAG)
+        tag = _TAG.match(self.source, at)
         if tag is None:
-            if self.source[at + 1 : at + 2].isalpha() or self.source.startswith("</", at):
+            if _TAG_BEGINS.match(self.source, at):
+                return self.unseen(at)
+            if self.source.startswith("</", at):
                 return self.after(">", at)
             end = at + len(_SIGNS.match(self.source, at).group())  # type: ignore[union-attr]
             self.words(self.source[at:end])
             return end
         return self.tag(tag.group(1).lower(), tag.group(2), tag.end(), closes=self.source[at + 1] == "/")
 
+    def unseen(self, at: int) -> int:
+        """Count the rest of the page as hidden, from a tag or comment on that never ends."""
+        self.hidden += len(self.source[at:].strip())
+        return len(self.source)
+
     def tag(self, name: str, attributes: str, end: int, *, closes: bool) -> int:
         """Handle a tag; returns the index to continue at."""
-        if _SILENT.fullmatch(name) and not closes and not attributes.endswith("/"):
+        is_silent = _SILENT.fullmatch(name) or (name.startswith("annotation") and self.opened["math"])
+        if is_silent and not closes and not attributes.endswith("/"):
             if name == "head":
                 return end if self.had_head else self.head(end)
             close = self.lower.find(f"</{name}", end)
             return len(self.source) if close < 0 else self.after(">", close)
         if self.nest(name, attributes, closes=closes):
             return end
+        if self.opened["svg"] and name in ("text", "tspan"):
+            self.mark("\n" if name == "text" else " " if _PLACED.search(attributes) else "")
         if name in _LEVELS:
             self.level = _LEVELS[name] if not closes else "" if self.written > self.written_before else None
             self.written_before = self.written
@@ -179,11 +228,9 @@ class _Reader:
             self.link("" if closes else attributes)
         elif name == "li" and not closes:
             self.mark("\n- ")
-        elif name in ("td", "th") and closes:
-            self.mark(" | ")
         elif re.fullmatch("h[1-6]", name) and not closes:
             self.mark("\n\n" + "#" * int(name[1]) + " ")
-        elif _BLOCKS.fullmatch(name):
+        elif _BLOCKS.fullmatch(name) and not (self.opened["svg"] and name in _TOOLTIPS):
             self.mark("\n")
         return end
 
@@ -197,13 +244,49 @@ class _Reader:
         ended = (*_ENDED_BY.get(name, ()), *(("p",) if _BLOCKS.fullmatch(name) else ()))
         while self.open and self.open[-1] in ended:
             self.close()
-        is_closed = _VOID.fullmatch(name) is not None or (self.is_xml and attributes.endswith("/"))
-        if not is_closed:
-            self.open.append(name)
-            self.opened[name] += 1
-            if not self.hidden_from and _is_hidden(name, attributes):
-                self.hidden_from = len(self.open)
-        return bool(self.hidden_from)
+        for _ in range(self.parts_ended_by(name)):
+            self.close()
+        if self.opened["svg"] and not self.is_in_shown_svg() and _BLOCKS.fullmatch(name) and name not in _TOOLTIPS:
+            for _ in range(self.depth("svg")):
+                self.close()
+        may_close_itself = self.is_xml or name in ("svg", "math") or self.opened["svg"] or self.opened["math"]
+        if self.is_part():
+            self.formula.start_part()
+        if self.is_formula(name):
+            self.formula.start(_FORMULAS[name])
+            if name == "msqrt":
+                self.formula.start_part()
+        self.open.append(name)
+        self.opened[name] += 1
+        if not self.hidden_from and _is_hidden(name, attributes):
+            self.hidden_from = len(self.open)
+        is_hidden = bool(self.hidden_from)
+        if _VOID.fullmatch(name) or (may_close_itself and attributes.endswith("/")):
+            self.close()
+        return is_hidden
+
+    def parts_ended_by(self, name: str) -> int:
+        """Number of open elements that end where a part of a table begins: other parts of it, and what is in them."""
+        ended, count = _PARTS_ENDED_BY.get(name, ()), 0
+        if any(self.opened[each] for each in ended):
+            for at, each in enumerate(islice(reversed(self.open), _MAX_DEPTH), 1):
+                if each == "table":
+                    break
+                if each in ended:
+                    count = at
+        return count
+
+    def is_formula(self, name: str) -> bool:
+        """True for an element of MathML that has parts, such as a fraction."""
+        return name in _FORMULAS and self.opened["math"] > 0
+
+    def is_part(self) -> bool:
+        """True if an element that begins or ended is a part of a formula; all that is in a square root is one part."""
+        return bool(self.open) and self.open[-1] != "msqrt" and self.is_formula(self.open[-1])
+
+    def is_in_shown_svg(self) -> bool:
+        """True in a text of an SVG, or the HTML that it holds."""
+        return any(self.opened[each] for each in _SHOWN_IN_SVG)
 
     def depth(self, name: str) -> int:
         """Number of open elements that an end tag closes; 0 if its element was opened outside the current block or cell."""
@@ -219,9 +302,18 @@ class _Reader:
 
     def close(self) -> None:
         """End the innermost element."""
+        name = self.open[-1]
+        if name in _CELLS and not self.hidden_from:
+            self.mark(" | ")
         if len(self.open) == self.hidden_from:
             self.hidden_from = 0
         self.opened[self.open.pop()] -= 1
+        if self.is_formula(name):
+            if name == "msqrt":
+                self.formula.end_part()
+            self.formula.end()
+        if self.is_part():
+            self.formula.end_part()
 
     def strike(self, *, closes: bool) -> None:
         """Write the mark of struck text, or take the first one back if there is no such text."""
@@ -243,8 +335,8 @@ class _Reader:
     def head(self, start: int) -> int:
         """Show the title; the head ends at `</head>`, or where the body begins."""
         self.had_head = True
-        ends = [found for each in ("</head", "<body") if (found := self.lower.find(each, start)) >= 0]
-        end = min(ends, default=start)
+        found = _HEAD_END.search(self.lower, start)
+        end = found.start() if found else start
         title = self.lower.find("<title", start, end)
         if title >= 0:
             shown, close = self.lower.find(">", title, end), self.lower.find("</title", title, end)
@@ -270,9 +362,15 @@ class _Reader:
         """Write words; what would be white space on a page is one space."""
         text = _unescaped(text)
         text = text if self.in_pre else re.sub(r"[ \t\r\n\f\xa0]+", " ", text)
-        if self.hidden_from:
-            self.hidden += len(text.strip())
+        if self.hidden_from or (self.opened["svg"] and not self.is_in_shown_svg()):
+            self.hidden += len(text.strip()) if self.hidden_from or self.open[-1] not in _TOOLTIPS else 0
             return
+        if self.opened["math"]:
+            text = (text if self.open[-1] == "mtext" else text.strip()).translate(_INVISIBLE_SIGNS)
+        if not text:
+            return
+        if gap := self.formula.gap(text):
+            self.pieces.append(gap)
         if text and self.level is not None:
             text = mark_between(self.last, text[0], self.level) + text
             self.level = None
@@ -292,6 +390,8 @@ def _is_hidden(name: str, attributes: str) -> bool:
     given: dict[str, str] = {}
     for found in _ATTRIBUTE.finditer(attributes):
         given.setdefault(found[1].lower(), _unescaped((found[2] or "").strip("\"'")).strip().lower())
+    if "katex-html" in given.get("class", "").split():  # KaTeX writes a formula twice: as MathML, and as drawn
+        return True
     if given.get("role") == "tabpanel":
         return False
     if given.get("hidden", "until-found") != "until-found" or (name == "dialog" and "open" not in given):
