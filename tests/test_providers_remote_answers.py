@@ -112,14 +112,20 @@ def test_a_message_that_failed_is_asked_again_in_its_context() -> None:
     agent, talk = Played(status("INPUT_REQUIRED", "sure?")), [user("one")]
     streamed(agent, talk)
     talk += [assistant("sure?"), user("yes")]
-    agent.events = (status("FAILED"),)
-    for _ in range(2):
-        with pytest.raises(ModelError, match="ended with failed"):
+    agent.events, agent.wait_s, agent._timeout_s = (), 9, 0.01
+    with pytest.raises(ModelError, match="no answer within"):
+        streamed(agent, talk)
+    agent.wait_s, agent._timeout_s = 0.0, 60.0
+    for state, words in (("AUTH_REQUIRED", "auth required"), ("FAILED", "failed"), ("REJECTED", "rejected")):
+        agent.events = (status(state),)
+        with pytest.raises(ModelError, match=f"ended with {words}"):
             streamed(agent, talk)
     agent.events = (status("COMPLETED", "done"),)
     streamed(agent, talk)
     streamed(agent, talk)
-    assert [thread for thread, _ in agent.asked] == [_Thread(), *[_Thread("c1", "t1")] * 3, _Thread()]
+    waits, over = _Thread("c1", "t1"), _Thread("c1")
+    told = [_Thread(), waits, waits, waits, over, over, _Thread()]
+    assert [thread for thread, _ in agent.asked] == told, "a task that ended takes no message"
     assert [len(each) for each in agent._threads.values()] == [2], "two answers with equal texts are two conversations"
     broken = Played(chunk("a", "never"), wait_s=9, timeout_s=0.01)
     with pytest.raises(ModelError, match="no answer within"):

@@ -333,10 +333,14 @@ def test_a_non_joiner_stays_where_it_keeps_letters_apart_that_would_join():
     for text in seen:
         assert POLICIES["visible_text"](case(send, {"a": text})) is None, ascii(text)
     hidden = (
-        f"a{n}b", f"{n}خ", f"می{n}", f"می{n} خ", f"ا{n}ب", f"ب{n}ء", f"ی{n}{n}خ", f"क{n}ष", f"\u094d\u064e{n}", n,
-        f"ب{n}\u064e", f"\u064e{n}ب",
+        f"a{n}b", f"{n}خ", f"می{n}", f"می{n} خ", f"ا{n}ب", f"ب{n}ء", f"a{n}{n}b", f"क{n}ष", f"\u094d\u064e{n}", n,
+        f"ب{n}\u064e", f"\u064e{n}ب", f"{n}क\u094d",
     )  # fmt: skip
     for text in hidden:
         assert POLICIES["visible_text"](case(send, {"a": text})).arguments == {"a": text.replace(n, "")}, ascii(text)
     between = POLICIES["visible_text"](case(send, {"a": f"ی\u202e{n}\u202eخ"}))
     assert between.arguments == {"a": f"ی{n}خ"}, "what is left out itself keeps nothing apart"
+    for several in (n * 2, n * 3, f"{n}\u202e{n}"):
+        for text in ("ی{}خ", "क\u094d{}ष"):
+            ruling = POLICIES["visible_text"](case(send, {"a": text.format(several)}))
+            assert ruling.arguments == {"a": text.format(n)}, "of several in a row one stays"

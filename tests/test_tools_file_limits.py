@@ -182,6 +182,8 @@ def test_an_edit_takes_the_text_as_it_is_or_with_the_files_line_ends(folder: Fil
     assert edited(b"a b\n", "a", "c\n") == b"c\n b\n"
     assert edited(b"a\r\nb\r\nc\r\n", "a\nb", "x\ny\r\nz") == b"x\r\ny\r\nz\r\nc\r\n"
     assert edited(b"a\r\nb\r\n", "a", "x\ny") == b"x\r\ny\r\nb\r\n", "the file's line ends are those of new lines too"
+    assert edited(b"a\r\nb\r\n", "a\r\nb", "x\ny") == b"x\r\ny\r\n", "found as it is too"
+    assert edited(b"a\r\nb\nc\r\n", "a\nb", "x\ny") == b"x\r\ny\nc\r\n", "found with the other line ends"
     assert edited(b"a\r\nb\r\n", "\nb", "x") == b"ax\r\n", "a line end is taken whole"
     assert edited(b"a\r\nb\n", "a", "x\ny") == b"x\ny\r\nb\n", "of two kinds of line ends none is the file's"
     assert edited(b"a", "a", "x\ny") == b"x\ny"

@@ -142,8 +142,9 @@ class RemoteAgent:
         except TimeoutError:
             raise ModelError(f"{self.name} gave no answer within {self._timeout_s:g} s: {answer.where}") from None
         finally:
-            if not is_done and thread.context:  # so that asking again goes on there
-                self._keep(owner, messages[:-1], thread)
+            if not is_done and thread.context:  # so that asking again goes on there, but not in a task that ended
+                is_waiting = not answer.task or answer.state == "TASK_STATE_AUTH_REQUIRED"
+                self._keep(owner, messages[:-1], thread if is_waiting else _Thread(thread.context))
         waits = answer.state == "TASK_STATE_INPUT_REQUIRED"
         said_so_far = [*messages, assistant(answer.text)]
         self._keep(owner, said_so_far, _Thread(answer.context, answer.task if waits else ""))

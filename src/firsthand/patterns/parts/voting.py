@@ -15,8 +15,8 @@ NO_ANSWER = "(no answer)"
 _WORD = re.compile(r"(?<!\\)[^\W\d_]+|[%°$€£]")
 _GOES_ON = re.compile(r"\w|[-‐‑'’]\w|(?<=\d)[.,:/–−]\d")
 """What follows a flag where it is a part of a word or a number: `No-one`, `5.3`."""
-_CASED = re.compile(r"[kmgt]?i?b(?:ps)?|m(?:w|wh|hz|v|a|j|n|pa|ev)?", re.IGNORECASE)
-"""Units that differ by case alone: bits and bytes, milli and mega."""
+_CASED = re.compile(r"([kmgt]?i?b(?:ps)?|m(?:w|wh|hz|v|a|j|n|pa|ev)?)(?:(?<=b)s)?", re.IGNORECASE)
+"""Units that differ by case alone: bits and bytes, which have a plural, milli and mega."""
 _SIGNS = {"%": "percent", "$": "dollar", "€": "euro", "£": "pound", "°": "degree"}
 
 
@@ -77,8 +77,8 @@ def _forms(answers: Sequence[str]) -> list[str]:
 
 def _word(text: str) -> str:
     """A word without case and plural; a unit of two letters has no plural: `ms` is not `m`."""
-    if _CASED.fullmatch(text):
-        return "".join(each if each in "mMbB" else each.casefold() for each in text)
+    if (unit := _CASED.fullmatch(text)) is not None:
+        return "".join(each if each in "mMbB" else each.casefold() for each in unit[1])
     word = text.casefold()
     return _SIGNS.get(word, word.removesuffix("s") if len(word) > 2 else word)
 

@@ -19,6 +19,7 @@ from firsthand.safety.rules.witness import texts_at
 from firsthand.system.normalised_text import normalised_text
 
 _JOINERS = ("\u200d", NON_JOINER)
+_NON_JOINERS = re.compile(f"{NON_JOINER}+")
 Action = Literal["allow", "rewrite", "ask", "deny"]
 _ORDER: tuple[Action, ...] = ("allow", "rewrite", "ask", "deny")
 
@@ -137,7 +138,7 @@ def dry_run_first(case: CallCase) -> Ruling | None:
 def visible_text(case: CallCase) -> Ruling | None:
     """Rewrites texts that hold characters nobody sees, which smuggle data out (tag characters, direction marks).
 
-    A zero-width non-joiner stays where it keeps letters apart that would join, as in Persian.
+    A zero-width non-joiner stays where it keeps letters apart that would join, as in Persian; of several in a row one does.
     """
     shown = _visible(case.arguments)
     same = shown == case.arguments
@@ -149,6 +150,7 @@ def _visible(value: Any) -> Any:
         if value.isascii():
             return value
         seen = "".join(c for c in value if unicodedata.category(c) not in ("Cf", "Co") or c in _JOINERS)
+        seen = _NON_JOINERS.sub(NON_JOINER, seen)
         return "".join(c for at, c in enumerate(seen) if c != NON_JOINER or keeps_apart(seen, at))
     if isinstance(value, dict):
         return {key: _visible(each) for key, each in value.items()}
