@@ -461,3 +461,17 @@ def test_a_telling_that_was_forgotten_is_told_again() -> None:
     assert [item.text for item in asyncio.run(memory.search("Ann", 5))] == ["Ann lives in Bergen"]
     asyncio.run(told(memory, "Oslo"))
     assert [item.text for item in asyncio.run(memory.search("Ann", 5))] == ["Ann lives in Oslo"]
+
+
+def test_a_journal_has_the_number_of_a_telling_only_where_it_is_not_the_first_and_none_told_is_no_error() -> None:
+    memory, told_before = semantic(), 0
+    for value, more in (("Oslo", 0), ("Bergen", 0), ("Oslo", 1)):
+        journal = MemoryJournal()
+        asyncio.run(told(memory, value, journal=journal))
+        told_before += sum("tellings" in reply for reply in journal.entries.values())
+        assert told_before == more
+
+    async def tells(task: Task, ctx: Context) -> str:
+        return f"told {await ctx.remember_all([])}"
+
+    assert asyncio.run(rollout(Agent("a", Scripted(str), tells, memory=memory), Task("s", "q"))).answer == "told []"
