@@ -475,3 +475,10 @@ def test_a_journal_has_the_number_of_a_telling_only_where_it_is_not_the_first_an
         return f"told {await ctx.remember_all([])}"
 
     assert asyncio.run(rollout(Agent("a", Scripted(str), tells, memory=memory), Task("s", "q"))).answer == "told []"
+
+
+def test_what_nothing_replaces_is_told_once() -> None:
+    memory = episodic()
+    for _ in range(3):
+        asyncio.run(told(memory, "Oslo"))
+    assert len(asyncio.run(memory.list())) == 1
