@@ -17,7 +17,8 @@ from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.graph.graph_build import GraphSettings, build_graph
 from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
-from firsthand.retrieval.graph.graph_state import entity_key, load_state, verify_graph
+from firsthand.retrieval.graph.graph_state import entity_key, load_state, vectors_fault, verify_graph
+from firsthand.retrieval.graph.knowledge_graph import KnowledgeGraph
 from firsthand.retrieval.graph.open_graph import _read, _stamp, check_graph, chunks_of, open_graph
 from firsthand.retrieval.store.sqlite_index import open_index
 from graph_handmade import handmade
@@ -145,6 +146,10 @@ def test_a_graph_without_vectors_and_an_index_without_vectors_have_no_vectors_to
         if not dimension:
             file = GraphFile(graph_path(path))
             file.put_vectors({"x": np.ones(3, np.float32)})
+            graph = load_state(file, index).graph
+            header = IndexHeader("e", "hash", 3, "whole")
+            assert vectors_fault(file, KnowledgeGraph((), ()), header) is None, "no entity has any"
+            assert vectors_fault(file, graph, header) is not None
             file.close()
             assert open_graph(Corpus(index), str(path)).vectors == {}
         index.close()

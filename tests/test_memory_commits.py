@@ -402,3 +402,83 @@ def test_several_facts_at_once_are_told_again_each_by_itself() -> None:
         asyncio.run(rollout(Agent("a", Scripted(str), tells, memory=memory), Task("s", "q")))
     assert sorted(item.text for item in asyncio.run(memory.search("", 9))) == ["Ann is 1", "Bob is 1"]
     assert len(asyncio.run(memory.list())) == 4
+
+
+@pytest.mark.parametrize("where", ["file", "process"])
+def test_a_fact_told_again_is_not_stored_twice_where_that_would_change_nothing(tmp_path: Path, where: str) -> None:
+    memory = semantic(str(tmp_path / "m.db") if where == "file" else "")
+    asyncio.run(told(memory, "Oslo"))
+    for _ in range(3):
+        asyncio.run(told(memory, "Rome", time="2999-01-01"))
+    assert len(asyncio.run(memory.list())) == 2, "what is to come does not hold yet, and is known"
+    for value in ("Bern", "Rome"):
+        asyncio.run(told(memory, value, time="2999-01-01"))
+    assert len(asyncio.run(memory.list())) == 4
+    (later,) = asyncio.run(memory.search("Ann", 5, at="2999-02-01"))
+    assert later.text == "Ann lives in Rome", "of plans of one time the last"
+    withdrawn = semantic(str(tmp_path / "w.db") if where == "file" else "")
+    for _ in range(3):
+        asyncio.run(told(withdrawn, "Oslo", time="2026-01-01"))
+        asyncio.run(told(withdrawn, "Oslo", withdrawn=True))
+    assert len(asyncio.run(withdrawn.list())) == 2, "withdrawn after its time, and still so"
+
+
+def test_a_withdrawal_is_told_again_where_what_it_withdraws_holds_again() -> None:
+    memory = semantic()
+    for number in (1, 2, 3):
+        asyncio.run(told(memory, "Oslo"))
+        assert len(asyncio.run(memory.search("Ann", 5))) == 1
+        for _ in range(2):
+            asyncio.run(told(memory, "Oslo", withdrawn=True))
+            assert asyncio.run(memory.search("Ann", 5)) == []
+            assert len(asyncio.run(memory.list())) == 2 * number
+    asyncio.run(told(memory, "Bergen"))
+    asyncio.run(told(memory, "Oslo", withdrawn=True))
+    assert len(asyncio.run(memory.list())) == 7, "it withdraws nothing of Bergen"
+
+
+def test_the_tellings_of_a_fact_are_counted_with_few_looks() -> None:
+    memory, fact = (
+        semantic(),
+        MemoryItem.of("Ann lives in Oslo", {"subject": "Ann", "attribute": "home", "value": "Oslo"}),
+    )
+    looks: list[str] = []
+    get = memory.get
+    memory.get = lambda id: (looks.append(id), get(id))[1]  # type: ignore[method-assign]
+    for number in range(1, 34):
+        assert memory.tellings(fact) == number - 1
+        asyncio.run(memory.write(fact.told_again(number)))
+    looks.clear()
+    assert memory.tellings(fact) == 33 and len(looks) <= 12
+
+
+def test_a_telling_that_was_forgotten_is_told_again() -> None:
+    memory = semantic()
+    for value in ("Oslo", "Bergen", "Oslo"):
+        asyncio.run(told(memory, value))
+    held = asyncio.run(memory.search("Ann", 1))[0]
+    asyncio.run(memory.forget(held.id))
+    assert [item.text for item in asyncio.run(memory.search("Ann", 5))] == ["Ann lives in Bergen"]
+    asyncio.run(told(memory, "Oslo"))
+    assert [item.text for item in asyncio.run(memory.search("Ann", 5))] == ["Ann lives in Oslo"]
+
+
+def test_a_journal_has_the_number_of_a_telling_only_where_it_is_not_the_first_and_none_told_is_no_error() -> None:
+    memory, told_before = semantic(), 0
+    for value, more in (("Oslo", 0), ("Bergen", 0), ("Oslo", 1)):
+        journal = MemoryJournal()
+        asyncio.run(told(memory, value, journal=journal))
+        told_before += sum("tellings" in reply for reply in journal.entries.values())
+        assert told_before == more
+
+    async def tells(task: Task, ctx: Context) -> str:
+        return f"told {await ctx.remember_all([])}"
+
+    assert asyncio.run(rollout(Agent("a", Scripted(str), tells, memory=memory), Task("s", "q"))).answer == "told []"
+
+
+def test_what_nothing_replaces_is_told_once() -> None:
+    memory = episodic()
+    for _ in range(3):
+        asyncio.run(told(memory, "Oslo"))
+    assert len(asyncio.run(memory.list())) == 1

@@ -293,8 +293,8 @@ def test_a_block_keeps_the_origins_of_its_older_versions_and_may_be_as_long_as_i
     core = {"store": "core", "block": "persona"}
     assert stored == [
         ("persona: abcd", {**core, "length": 4, "origin": ["web", "mail"]}),
-        ("persona: abcd\ne: fghijklm", {**core, "length": 16, "origin": ["book", "web", "mail"]}),
-        ("persona: ab: fghijklm", {**core, "length": 12, "origin": ["book", "web", "mail"]}),
+        ("persona: abcd\ne: fghijklm", {**core, "length": 16, "version": 2, "origin": ["book", "web", "mail"]}),
+        ("persona: ab: fghijklm", {**core, "length": 12, "version": 3, "origin": ["book", "web", "mail"]}),
     ]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import count
 
 from firsthand.loop.concurrency import had_ended
 from firsthand.loop.private_texts import READERS, copies, private_texts
@@ -44,10 +43,11 @@ class AttemptMemory:
 
     async def telling(self, item: MemoryItem, effect: str) -> int:
         """The number of an item's telling: 1, or more where it was told before and holds no more."""
-        if hook(self.base, "is_replaced") is None:
+        told = 0 if (tellings := hook(self.base, "tellings")) is None else tellings(item)
+        if not told:
             return 1
         seen = await self.as_of(effect)
-        return next(number for number in count(1) if not hook(seen, "is_replaced")(item.told_again(number).id))
+        return told + (1 if hook(seen, "is_replaced")(item.told_again(told).id) else 0)
 
     async def as_of(self, effect: str) -> Memory:
         """The memory as the branch of this effect sees it."""

@@ -10,7 +10,7 @@ from firsthand.errors import ToolError
 from firsthand.memories.keeping.fenced_items import joined_origins
 from firsthand.memories.keeping.reading_tools import here
 from firsthand.memory import MemoryItem
-from firsthand.message import Message, ToolResult
+from firsthand.message import Json, Message, ToolResult
 from firsthand.tool import Tool, tool
 
 BLOCKS = ("persona", "human")
@@ -79,6 +79,12 @@ def _text(block: MemoryItem) -> str:
     return block.text.partition(": ")[2]
 
 
+def _version(provenance: Json) -> int:
+    """The version of a block, whatever a file of somebody else may hold in its place."""
+    given = provenance.get("version")
+    return given if type(given) is int and 0 < given < 1 << 53 else 1
+
+
 async def _block(ctx: Context, name: str) -> MemoryItem | None:
     """The newest version of a block. ToolError for another name."""
     if name not in BLOCKS:
@@ -94,8 +100,6 @@ async def _stored(ctx: Context, name: str, text: str, limit: int, before: Memory
         )
     kept = {} if before is None else before.provenance
     origin = joined_origins([{"origin": ctx.origins}, kept])
-    again = (
-        {} if before is None else {"version": int(kept.get("version", 1)) + 1}
-    )  # an edit taken back is a new version
+    again = {} if before is None else {"version": _version(kept) + 1}  # an edit taken back is a new version
     await ctx.remember(f"{name}: {text}", store="core", block=name, length=len(text), origin=origin, **again)
     return f"The block {name} has {len(text)} of {limit} characters."

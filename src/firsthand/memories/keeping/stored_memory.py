@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins
 import math
 import time
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
@@ -223,14 +224,27 @@ class StoredMemory:
         return kept if kept is not None and kept.number <= self._last else None
 
     def is_replaced(self, id: str) -> bool:
-        """True if an item of that id is there and holds no more, though not for its own, earlier time alone."""
+        """True if an item of that id is there and holds no more, or is a withdrawal of what holds again.
+
+        One with a time is looked at as of that time: told again, it would replace nothing later, and what is to come waits.
+        """
         kept = self.get(id)
         if kept is None or kept.key is None:
             return False
         keys, holding = self._keys(kept), _Holding()
-        self._look_up([keys], RecallRequest("", 1), holding)
+        self._look_up([keys], RecallRequest("", 1, kept.valid_s if kept.is_timed else math.inf), holding)
         held = None if (holds := holding[keys]) is None else self.get(holds)
-        return holds != id and not (held is not None and kept.is_timed and kept.valid_s < held.valid_s)
+        if kept.is_withdrawal:
+            return held is not None and kept.withdraws(held)
+        return holds != id
+
+    def tellings(self, item: MemoryItem) -> int:
+        """How often an item was told, by the numbers of its tellings; 0 if it is not there."""
+        beyond = 1
+        while self.get(item.told_again(beyond).id) is not None:
+            beyond *= 2
+        missing = range(beyond // 2 + 1, beyond)
+        return beyond // 2 + bisect(missing, False, key=lambda number: self.get(item.told_again(number).id) is None)
 
     def with_key(self, key: str) -> builtins.list[KeptItem]:
         """The items of a key, the newest last."""

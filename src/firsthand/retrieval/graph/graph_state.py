@@ -201,8 +201,8 @@ def vectors_fault(file: GraphFile, graph: KnowledgeGraph, header: IndexHeader) -
     if not keys or not header.dimension or not file.has_vectors() or file.vectors(keys):
         return None
     return (
-        "the vectors of its entities are not known to be of the index's embedder: `firsthand rag graph` makes them anew, "
-        "and keeps all else"
+        "the vectors of its entities are not known to be of the index's embedder, as after `firsthand rag reindex` or of a "
+        "graph made before 0.25.0: `firsthand rag graph` makes them anew, and keeps all else"
     )
 
 

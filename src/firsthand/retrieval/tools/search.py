@@ -212,7 +212,7 @@ def _opened(source: Path, kept: Path | None) -> SqliteIndex:
     index = open_index(MEMORY if kept is None else kept, _HEADER)
     try:
         known = {each.id: each.meta for each in index.outlines()}
-        if not known or not _is_whole(known.values(), stamps):
+        if not _is_whole(known.values(), stamps):
             seen: set[str] = set()
             failed = index.put(_indexed(source, files, stamps, seen)).failed
             if failed:
