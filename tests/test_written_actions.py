@@ -235,7 +235,7 @@ def test_an_input_that_may_be_half_is_told_and_no_call_is_made(said: str, fault:
 
 
 def test_words_after_a_tool_without_arguments_or_in_finish_are_no_fault() -> None:
-    trace = attempt(react, FREE, "Action: clock\nI wait.", "Action: Finish[Ana] as she said", tools=(clock,))
+    trace = attempt(react, FREE, "Action: clock\nI wait.\nI see.", "Action: Finish[Ana] as she said", tools=(clock,))
     assert calls(trace) == [{}] and trace.answer == "Ana"
     assert attempt(react, FREE, "Action: finish (a) or b").answer == "(a) or b"
     assert attempt(react, VERBATIM, "Action: Finish: a\nb").answer == "a\nb"
