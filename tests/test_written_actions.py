@@ -104,6 +104,10 @@ def observed(trace: Trace) -> str:
         (NUMBER, "Final Answer: \n\n$$\\boxed{42}$$", "42"),
         (NUMBER, "Final Answer: 42\nThat is 6 * 7.", "42"),
         (NUMBER, "Final Answer: So:\nit is 42", "42"),
+        (NUMBER, "Final Answer: $\\boxed{42}$\n\nExplanation: 6 * 7 and 2 more.", "42"),
+        (NUMBER, "Final Answer: There are 6 boxes of 7.\n\\boxed{42}", "42"),
+        (NUMBER, "Final Answer: 1. Six\n2. Seven\nThe answer is 42.", "42"),
+        (NUMBER, "Final Answer: 42\nThe answer is a product.", "42"),
         (FREE, "Final Answer: Ana\nThought: I am done.", "Ana"),
         (FREE, "Final Answer: Ana\n\nQuestion: Who else?\nFinal Answer: Bo", "Ana"),
         (FREE, "Final Answer: Ana\nFinal Answer: Bo", "Ana"),
@@ -159,10 +163,45 @@ def test_a_choice_is_read_from_the_first_line_of_a_final_answer_and_a_last_line_
         ("change\nActionInput: a", "a"),
         ("change\n**Action Input:** a", "a"),
         ("change[a]\nThought: next\nAction: change[b]", "a"),
+        ('"change[a]"', "a"),
+        ("change\n```sql\na\nb\n```", "```sql\na\nb\n```"),
+        ("change: ```\na\n```", "```\na\n```"),
+        ("change(a) b)", "a) b"),
+        ("change[say \"it's ]\"\nx]", "say \"it's ]\"\nx"),
     ],
 )  # fmt: skip
 def test_the_whole_input_of_an_action_is_read(said: str, read: str) -> None:
     assert read_action(f"Thought: so.\nAction: {said}") == Action("change", read)
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("Thought 1: I search.\nAction 1: Search[Milhouse]\nObservation 1: A boy.", ("Search", "Milhouse")),
+        ("Thought 3: So.\nAction 3: Finish[Richard Nixon]", ("Finish", "Richard Nixon")),
+        ("> think: I look.\n> Action: go to fridge 1", ("go", "to fridge 1")),
+        ("> think: I look for a pan.", ("", "")),
+        ("Action: Final Answer: Ana", ("Final Answer", "Ana")),
+        ("Action: final answer\nAction Input: Ana", ("final answer", "Ana")),
+        ("Action: Final answers: Ana", ("Final", "answers: Ana")),
+        ("Action: Finish\nFinal Answer: Ana", ("final answer", "Ana")),
+        ("Action: Finish[Bo]\nFinal Answer: Ana", ("Finish", "Bo")),
+        ("Action: search\nFinal Answer: Ana", ("search", "")),
+        ("Action: Finish\nThought: no.\nFinal Answer: Ana", ("Finish", "")),
+    ],
+)
+def test_published_forms_of_an_action_and_of_the_last_are_read(said: str, read: tuple[str, str]) -> None:
+    assert parse_action(said) == read
+
+
+def test_a_fence_around_a_whole_input_is_left_out() -> None:
+    body = '{"to": "a", "text": "b"}'
+    trace = attempt(react, FREE, f"Action: send\nAction Input: ```json\n{body}\n```", "Final Answer: x", tools=(send,))
+    assert calls(trace) == [{"to": "a", "text": "b"}]
+    coded = attempt(react, FREE, "Action: python\n```py\na\nb\n```", "Final Answer: x", tools=(python,))
+    assert calls(coded) == [{"code": "a\nb"}]
+    for whole in ("```\na\n```\nb\n```\nc\n```", "```\na\n``` b", "```\na\n```\nb`", "```\na`", "x\n```\na\n```"):
+        assert arguments_of(python, whole) == {"code": whole}
 
 
 def test_bold_around_an_action_is_left_out_and_stars_of_its_input_are_not() -> None:
@@ -176,6 +215,7 @@ def test_bold_around_an_action_is_left_out_and_stars_of_its_input_are_not() -> N
     ("said", "fault"),
     [
         ("change[DELETE FROM t", "no closing ]"),
+        ("change[the ] key] x", "followed by more text"),
         ("change [DELETE FROM t", "no closing ]"),
         ("change[DELETE FROM t\nAction: change[x]", "no closing ]"),
         ("change: DELETE FROM t\nWHERE id = 2", "several lines"),
@@ -195,7 +235,7 @@ def test_an_input_that_may_be_half_is_told_and_no_call_is_made(said: str, fault:
 
 
 def test_words_after_a_tool_without_arguments_or_in_finish_are_no_fault() -> None:
-    trace = attempt(react, FREE, "Action: clock\nI wait.", "Action: Finish[Ana] as she said", tools=(clock,))
+    trace = attempt(react, FREE, "Action: clock\nI wait.\nI see.", "Action: Finish[Ana] as she said", tools=(clock,))
     assert calls(trace) == [{}] and trace.answer == "Ana"
     assert attempt(react, FREE, "Action: finish (a) or b").answer == "(a) or b"
     assert attempt(react, VERBATIM, "Action: Finish: a\nb").answer == "a\nb"
@@ -216,6 +256,10 @@ def test_quotes_are_left_out_as_a_pair_around_the_whole_alone(text: str, bare: s
         assert arguments_of(change, f"statement = {text}") == {"statement": bare}
 
 
+def test_the_only_argument_is_taken_as_it_is_written() -> None:
+    assert arguments_of(change, r"statement = 'a\n'") == {"statement": r"a\n"}
+
+
 def test_toolformer_keeps_the_quotes_of_an_input() -> None:
     said = [" [change(name = 'Ann')", " done"]
     assert calls(attempt(toolformer, FREE, *said, tools=(change,))) == [{"statement": "name = 'Ann'"}]
@@ -234,13 +278,28 @@ def test_toolformer_keeps_the_quotes_of_an_input() -> None:
         ('text="hello"', {"text": "hello"}),
         ("to == x", {"to": "to == x"}),
         ('"Ana" and Bo', {"to": '"Ana" and Bo'}),
+        ("to: Bob", {"to": "to: Bob"}),
+        ("to='it\\'s'", {"to": "it's"}),
+        ("text=5", {"text": 5}),
+        ("Dear to: a, text: b", {"to": "Dear to: a, text: b"}),
+        ("to: a, to: b", {"to": "to: a, to: b"}),
     ],
 )
 def test_arguments_may_be_named_as_in_python(given: str, read: dict[str, str]) -> None:
     assert arguments_of(send, given) == read
 
 
-@pytest.mark.parametrize("given", ["to = Dear Bob, text = hi", "text = hi", 'to="a", to="b"', 'to="a", text=open("x")'])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "to: a@b, text: hello",
+        "to: a@b\ntext : hello",
+        "to = Dear Bob, text = hi",
+        "text = hi",
+        'to="a", to="b"',
+        'to="a", text=open("x")',
+    ],
+)
 def test_named_arguments_that_cannot_be_told_apart_are_refused(given: str) -> None:
     assert "names its arguments in no known form" in arguments_of(send, given)
 
@@ -258,6 +317,11 @@ def test_an_empty_input_is_told_where_one_is_needed_and_left_out_where_not() -> 
 def test_code_act_runs_python_of_each_name_and_fence(word: str, fence: str) -> None:
     text = f"Thought: so.\n{fence}{word}\nprint(1)\n{fence}\n"
     assert first_action(text) == CodeBlock("python", "print(1)", 13, True) and parse_code(text) == ("print(1)", None)
+
+
+def test_code_act_reads_the_end_of_code_that_smolagents_writes() -> None:
+    text = "Thought: so.\nCode:\n```py\nprint(1)\n```<end_code>\nMore:\n```py\nprint(2)\n```<end_code>"
+    assert parse_code(text) == ("print(1)", None) and parse_code("```py\nx\n```<end>\ny") == ("", None)
 
 
 def test_code_between_tags_is_found_beside_fences_in_whichever_order() -> None:

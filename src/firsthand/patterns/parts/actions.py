@@ -7,7 +7,8 @@ import re
 from typing import NamedTuple
 
 from firsthand.message import Json
-from firsthand.patterns.parts.answers import answer_or_text, given_answer, wants_number
+from firsthand.patterns.parts.answers import answer_or_text, given_answer, states_number, wants_number
+from firsthand.patterns.parts.fenced_code import fenced_code, prose_of
 from firsthand.task import Task
 from firsthand.tokens.calls.call_parser import parse as parse_calls
 from firsthand.tool import Tool
@@ -27,7 +28,7 @@ _MARK = re.compile(
 )
 """A line that begins with one of the words of a ReAct transcript, after which another part of the turn begins."""
 _QUESTION = re.compile(rf"{_BEGIN}Question{_NUMBERED}", re.IGNORECASE | re.MULTILINE)
-_NAMED = re.compile(r"[`\"']?([A-Za-z0-9_-]{1,64})[`\"']?(\s*)(.*)", re.DOTALL)
+_NAMED = re.compile(r"[`\"']?(Final Answer\b|[A-Za-z0-9_-]{1,64})[`\"']?(\s*)(.*)", re.DOTALL | re.IGNORECASE)
 _PAIRS = {"[": "]", "(": ")"}
 _QUOTES = "\"'`"
 _LINES = "has several lines: put all of it between brackets, [ and ]"
@@ -66,6 +67,8 @@ def read_action(text: str) -> Action:
         return Action("", "")
     name, blanks, given = named.groups()
     read = Action(name, *_unwrapped(given.rstrip(), is_attached=not blanks))
+    if final and final.start == end and name.lower() in FINISH and not read.input:
+        return Action("final answer", final.text)
     if (labelled := _INPUT.match(text, end)) is None:
         return read
     labelled_input = _part(text, labelled)[0]
@@ -91,11 +94,13 @@ def settled_answer(final: str, task: Task) -> str:
     """The answer in the text of a final answer.
 
     Where the task asks for a number or a choice and the first line has one, it is read from that line, for what follows
-    explains it. A question after it, which begins another transcript, is left out unless the task is verbatim.
+    explains it, unless a number is stated below, as in a box. A question after it, which begins another transcript, is left
+    out unless the task is verbatim.
     """
     final = final if task.verbatim else _QUESTION.split(final, maxsplit=1)[0].strip()
-    first = final.partition("\n")[0]
-    is_short = not task.verbatim and not task.last_line and (task.choices or wants_number(task))
+    first, _, below = final.partition("\n")
+    is_asked = task.choices or (wants_number(task) and not states_number(below))
+    is_short = is_asked and not task.verbatim and not task.last_line
     return answer_or_text(first if is_short and given_answer(first, task) is not None else final, task)
 
 
@@ -108,8 +113,14 @@ def _part(text: str, mark: re.Match[str]) -> tuple[str, int]:
 
 
 def _without_mark(body: str) -> str:
-    """The action without backquotes around the whole of it."""
-    return unquoted(body, "`").strip()
+    """The action without quotes around the whole of it."""
+    return unquoted(body).strip()
+
+
+def _without_fence(given: str) -> str:
+    """The input without a fence around the whole of it."""
+    blocks = fenced_code(given) if given[:1] == given[-1:] else []
+    return blocks[0].code.strip("\n") if len(blocks) == 1 and blocks[0].is_closed and not prose_of(given) else given
 
 
 def unquoted(text: str, quotes: str = _QUOTES) -> str:
@@ -125,7 +136,8 @@ def _unwrapped(given: str, *, is_attached: bool) -> tuple[str, str]:
     """
     if not given or given[0] not in _PAIRS:
         given = given.removeprefix(":").strip()
-        return given, _LINES if "\n" in given and not given.startswith("{") else ""
+        is_whole = given.startswith("{") or _without_fence(given) != given
+        return given, _LINES if "\n" in given and not is_whole else ""
     closing = _PAIRS[given[0]]
     ends = [end for end in (_closed(given, False), _closed(given, True)) if end is not None]
     for end in ends:
@@ -136,9 +148,8 @@ def _unwrapped(given: str, *, is_attached: bool) -> tuple[str, str]:
     if not ends:
         return given[1:].strip(), f"has no closing {closing} for its {given[0]}: write all of it between the brackets"
     if is_attached:
-        return given[
-            1 : ends[0]
-        ].strip(), f"is followed by more text after its {closing}: end the line with the bracket"
+        fault = f"is followed by more text after its {closing}: end the line with the bracket"
+        return given[1 : ends[0]].strip(), fault
     return given, _LINES if "\n" in given else ""
 
 
@@ -161,10 +172,11 @@ def arguments_of(tool: Tool, given: str) -> Json | str:
     """The tool's arguments: a JSON object as it is, other text as its only needed argument; or an error message.
 
     An object with other keys than the only argument's, if that is a text, is the text: a move of a game may be JSON itself.
-    A tool with several arguments may get them as Python writes them, `to="a", text="b"`. Quotes around a whole text are
-    left out, and no others.
+    A tool with several arguments may get them as Python writes them, `to="a", text="b"`. Quotes or a fence
+    around a whole text are left out, and no others.
     """
     properties = tool.spec.parameters.get("properties", {})
+    given = _without_fence(given)
     if given.startswith("{"):
         try:
             body = loads_arguments(given)
@@ -181,16 +193,19 @@ def arguments_of(tool: Tool, given: str) -> Json | str:
         return {}
     required = tool.spec.parameters.get("required", [])
     needed = required or list(properties)[:1]
-    keyed = re.match(rf"({'|'.join(map(re.escape, properties))})[ \t]*=(?!=)[ \t]*(.*)", given, re.DOTALL)
+    names = "|".join(map(re.escape, properties))
+    keyed = re.match(rf"({names})[ \t]*=(?!=)[ \t]*(.*)", given, re.DOTALL)
+    labels = re.findall(rf"(?:^|[,\n])[ \t]*+({names})[ \t]*:", given)
+    if given.startswith(tuple(labels[:1])) and len({*labels}) > 1:
+        return f"The input of {tool.name} names its arguments in no known form: write {usage(tool)}"
     if len(properties) > 1 and (keyed or given[:1] in _QUOTES):
         _, calls = parse_calls(f"[{tool.name}({given})]", [tool.spec])
-        found = calls[0].arguments if len(calls) == 1 and calls[0].invalid is None else {}
+        found = calls[0].arguments if len(calls) == 1 else {}
         if len(found) > 1 or (
             keyed and keyed[1] in found and (keyed[1] not in needed or isinstance(found[keyed[1]], str))
         ):
             return found
-        others = "|".join(map(re.escape, properties))
-        if keyed and not found and (keyed[1] not in needed or re.search(rf",\s*(?:{others})[ \t]*=", keyed[2])):
+        if keyed and (keyed[1] not in needed or re.search(rf",\s*(?:{names})[ \t]*=", keyed[2])):
             return f"The input of {tool.name} names its arguments in no known form: write {usage(tool)}"
     if len(needed) != 1:
         return f"{tool.name} takes {len(needed)} arguments: write {usage(tool)}"

@@ -131,6 +131,11 @@ def wants_number(task: Task) -> bool:
     return task.hint is not None and re.search(r"\b(number|integer)\b", task.hint) is not None
 
 
+def states_number(text: str) -> bool:
+    """True if a line of the text states a number in one of the forms of `extract_answer`: a box, or `The answer is 5`."""
+    return any(re.search(r"\d", stated) for stated, _ in _standing(_tail(text)))
+
+
 def last_number(text: str) -> str | None:
     """The last number in the text, without $ and grouping commas, or None."""
     found = _last(_NUMBER, _as_slash(plain_values(_tail(text))))

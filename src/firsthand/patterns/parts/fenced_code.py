@@ -65,12 +65,12 @@ def _blocks(text: str) -> Iterator[tuple[CodeBlock, int]]:
 
 
 def _closes(line: str, opened: re.Match[str]) -> bool:
-    """True for a fence of the same sign that is at least as long, with nothing after it, or a blank and prose."""
+    """True for a fence of the same sign, at least as long, with nothing after it, a blank and prose, or `<end_code>`."""
     plain = line.lstrip(" \t")
     after = plain.lstrip(opened[2][0])
     return (
         len(plain) - len(after) >= len(opened[2])
-        and (not after or after[0].isspace())
+        and (not after or after[0].isspace() or after.startswith("<end_code>"))
         and len(line) - len(plain) <= len(opened[1]) + _INDENT
     )
 
