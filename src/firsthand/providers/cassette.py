@@ -100,7 +100,7 @@ def _is_calling(value: object) -> bool:
 def _is_call(value: object) -> bool:
     match value:
         case {"id": str(), "name": str(), "arguments": dict(), **others}:
-            return isinstance(others.get("invalid", ""), str)
+            return isinstance(others.get("invalid"), str | None)
     return False
 
 
