@@ -164,8 +164,7 @@ class Cassette:
         (completion,) = await self.complete(prompt, sampling, tools=tools)
         yield Delta(completion.message.text, None if completion.message.tool_calls else completion)
         for at, call in enumerate(completion.message.tool_calls):
-            arguments = json.dumps(call.arguments, ensure_ascii=False) if call.invalid is None else call.invalid
-            yield Delta("", call=CallDelta(at, call.id, call.name, arguments))
+            yield Delta("", call=CallDelta(at, call.id, call.name, json.dumps(call.arguments, ensure_ascii=False)))
         if completion.message.tool_calls:
             yield Delta("", completion)
 
