@@ -123,6 +123,8 @@ def test_a_document_that_comes_twice_has_two_attempts_and_no_other_document(tmp_
         assert [(each.task_id, each.epoch) for each in run.traces()] == [("0", 0), ("0", 1), ("2", 0)]
         assert len({each.id for each in run.traces()}) == 3
         assert summary(run)[0].score.value == 0.25 and summary(run)[0].attempts == 3
+    with open_run(import_samples(lines(tmp_path, *[one | {"acc": 1}] * 3), tmp_path)[0], tmp_path) as run:
+        assert [each.epoch for each in run.traces()] == [0, 1, 2]
     two = [one | {"filter": name, "acc": 1} for name in ("strict", "loose")]
     with open_run(import_samples(lines(tmp_path, *two), tmp_path)[0], tmp_path) as run:
         assert [each.epoch for each in run.traces()] == [0, 0], "a filter is an agent of its own"

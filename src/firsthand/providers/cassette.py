@@ -209,7 +209,7 @@ def _said(message: Message) -> str:
         f"[call] {call.name} {canonical(call.arguments) if call.invalid is None else call.invalid}"
         for call in message.tool_calls
     ]
-    return "\n".join([*([message.text] if message.text or not calls else []), *calls])
+    return "\n".join([*([message.text] if message.text else []), *calls])
 
 
 def _message(reply: Reply) -> Message:
