@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from firsthand.boards.result_formats.inspect_logs import inspect_results
-from firsthand.bridges.inspect.eval_logs import _score_names, import_eval
+from firsthand.bridges.inspect.eval_logs import _score_names, _scores, import_eval
 from firsthand.bridges.lm_eval.sample_lines import import_samples
 from firsthand.runs.store import open_run
 from firsthand.scorers.inspect_values import MAX_CHARS, inspect_value
@@ -83,6 +83,16 @@ def test_parts_of_a_score_are_missing_where_the_score_is(tmp_path: Path) -> None
     assert (mean, errors) == (pytest.approx(1 / 3), 1)
 
 
+def test_a_score_keeps_what_the_scorer_said_failed_or_not() -> None:
+    said = {"answer": "5", "explanation": "off by one"}
+    right, failed, bare = _scores({"a": {"value": "C", **said}, "b": {"value": "?", **said}}, ["a", "b", "c"])
+    assert right.detail == failed.detail == said and bare.detail == {}
+    assert (right.failure, failed.failure, bare.failure) == (
+        None, "no number: '?' in the log", "no number: None in the log",
+    )  # fmt: skip
+    assert [(each.name, each.value) for each in (right, failed, bare)] == [("a", 1.0), ("b", 0.0), ("c", 0.0)]
+
+
 def test_names_are_of_the_first_whole_sample_or_of_all_numbers() -> None:
     def given(**values: Any) -> dict[str, Any]:
         return {name: {"value": value} for name, value in values.items()}
@@ -113,6 +123,8 @@ def test_a_document_that_comes_twice_has_two_attempts_and_no_other_document(tmp_
         assert [(each.task_id, each.epoch) for each in run.traces()] == [("0", 0), ("0", 1), ("2", 0)]
         assert len({each.id for each in run.traces()}) == 3
         assert summary(run)[0].score.value == 0.25 and summary(run)[0].attempts == 3
+    with open_run(import_samples(lines(tmp_path, *[one | {"acc": 1}] * 3), tmp_path)[0], tmp_path) as run:
+        assert [each.epoch for each in run.traces()] == [0, 1, 2]
     two = [one | {"filter": name, "acc": 1} for name in ("strict", "loose")]
     with open_run(import_samples(lines(tmp_path, *two), tmp_path)[0], tmp_path) as run:
         assert [each.epoch for each in run.traces()] == [0, 0], "a filter is an agent of its own"
@@ -122,5 +134,5 @@ def test_boards_read_the_same_values() -> None:
     body = {"status": "success", "eval": {"model": "m", "task": "t"}, "samples": [
         {"id": n, "scores": {"s": {"value": value}}} for n, value in enumerate(["yes", "0.5", "no", "C", True])
     ]}  # fmt: skip
-    (table,) = inspect_results(body, "x")
+    (table,) = inspect_results(body, "x", [])
     assert table.scores.tolist() == [[1.0, 0.5, 0.0, 1.0, 1.0]]

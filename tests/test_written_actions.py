@@ -373,12 +373,43 @@ def test_a_cassette_streams_a_call_and_says_how_the_reply_ended() -> None:
     assert last.completion.usage.completion_tokens == 4
 
 
+def test_a_cassette_streams_several_calls_broken_ones_too_and_a_text_that_is_the_last_piece() -> None:
+    calls = [
+        {"id": "1", "name": "f", "arguments": {}, "invalid": None},
+        {"id": "2", "name": "g", "arguments": {}, "invalid": "{bad"},
+    ]
+    tape = Cassette({"q": [{"text": "", "tool_calls": calls}, "that is all"]})
+
+    async def streamed() -> list[Any]:
+        return [delta async for delta in tape.stream("q", Sampling())]
+
+    _, *pieces, last = asyncio.run(streamed())
+    assert [(each.call.index, each.call.id, each.call.arguments) for each in pieces] == [
+        (0, "1", "{}"),
+        (1, "2", "{}"),
+    ]
+    # clients join the pieces to an object; the whole answer has the broken text
+    assert last.call is None and [each.invalid for each in last.completion.message.tool_calls] == [None, "{bad"]
+    (only,) = asyncio.run(streamed())
+    assert only.text == only.completion.message.text == "that is all" and only.completion.finish_reason == "stop"
+
+
+def test_a_cassette_may_say_that_a_call_is_not_broken(tmp_path: Any) -> None:
+    call = vars(ToolCall("1", "f", {"x": 1}))
+    assert call["invalid"] is None
+    (tmp_path / "c.jsonl").write_text(json.dumps({"prompt": "q", "replies": [{"text": "", "tool_calls": [call]}]}))
+    (completion,) = asyncio.run(open_model(str(tmp_path / "c.jsonl")).complete("q", Sampling()))
+    assert completion.message.tool_calls == (ToolCall("1", "f", {"x": 1}),)
+
+
 @pytest.mark.parametrize(
     "reply",
     [
         '{"text": "a"}', '{"text": "a", "tool_calls": []}',
         '{"text": 1, "tool_calls": [{"id": "1", "name": "f", "arguments": {}}]}',
         '{"text": "", "tool_calls": [{"name": "f", "arguments": {}}]}',
+        '{"text": "", "tool_calls": [{"id": 1, "name": "f", "arguments": {}}]}',
+        '{"text": "", "tool_calls": [{"id": "1", "name": 1, "arguments": {}}]}',
         '{"text": "", "tool_calls": [{"id": "1", "name": "f", "arguments": []}]}',
         '{"text": "", "tool_calls": [{"id": "1", "name": "f", "arguments": {}, "invalid": 1}]}',
         '{"text": "", "tool_calls": [{"id": "1", "name": "f", "arguments": {}}, 1]}',

@@ -100,7 +100,7 @@ def _is_calling(value: object) -> bool:
 def _is_call(value: object) -> bool:
     match value:
         case {"id": str(), "name": str(), "arguments": dict(), **others}:
-            return isinstance(others.get("invalid", ""), str)
+            return isinstance(others.get("invalid"), str | None)
     return False
 
 
@@ -164,8 +164,7 @@ class Cassette:
         (completion,) = await self.complete(prompt, sampling, tools=tools)
         yield Delta(completion.message.text, None if completion.message.tool_calls else completion)
         for at, call in enumerate(completion.message.tool_calls):
-            arguments = json.dumps(call.arguments, ensure_ascii=False) if call.invalid is None else call.invalid
-            yield Delta("", call=CallDelta(at, call.id, call.name, arguments))
+            yield Delta("", call=CallDelta(at, call.id, call.name, json.dumps(call.arguments, ensure_ascii=False)))
         if completion.message.tool_calls:
             yield Delta("", completion)
 
@@ -210,7 +209,7 @@ def _said(message: Message) -> str:
         f"[call] {call.name} {canonical(call.arguments) if call.invalid is None else call.invalid}"
         for call in message.tool_calls
     ]
-    return "\n".join([*([message.text] if message.text or not calls else []), *calls])
+    return "\n".join([*([message.text] if message.text else []), *calls])
 
 
 def _message(reply: Reply) -> Message:
