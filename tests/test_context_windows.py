@@ -108,6 +108,15 @@ def test_a_parent_is_given_only_if_the_filter_excludes_nothing_in_it(tmp_path: P
     index.close()
 
 
+def test_chunks_that_only_touch_a_parent_are_not_in_it(tmp_path: Path) -> None:
+    parent = replace(chunk(9, 18), meta={"public": True})
+    child = replace(chunk(9, 12, parent=parent.id), meta={"public": True})
+    beside = [replace(chunk(at, at + 3), meta={"public": False}) for at in (6, 18)]
+    index = opened(tmp_path / "a.index", parent, child, *beside)
+    assert spans(_parents(index, [Hit(child, 1.0)], {"public": True})) == [(9, 18, 1.0)]
+    index.close()
+
+
 def test_the_filter_of_a_query_holds_for_what_hits_are_widened_to(tmp_path: Path) -> None:
     one = replace(chunk(0, 9), meta={"public": True})
     rows = [replace(chunk(at, at + 3, parent=one.id), meta={"public": at < 6}) for at in (0, 3, 6)]

@@ -149,6 +149,27 @@ def test_dates_years_rows_and_products_are_several_numbers() -> None:
     assert whole_words("non-toxic 5 3/4, 5 1 500 mg") == ["non", "toxic", "5 3/4", "5", "1", "500", "mg"]
 
 
+def test_a_label_or_a_column_of_a_table_is_no_part_of_thousands() -> None:
+    for text in ("Table 1 500 people", "see table 1 500 people", "May 1 500 people", "Fig. 1 500 people"):
+        assert whole_words(text)[-3:] == ["1", "500", "people"] and find_quote(text, "500 people")
+    assert whole_words("Table of 1 500, Mayor 1 500") == ["table", "of", "1500", "mayor", "1500"]
+    for other in ("Year 2020 2021", "Loss 15 10", "Sales 45 1,200"):
+        for table in (f"{other}\nCosts 12 340 \nTea 45 120", f"Tea 45 120\nCosts 12 340\n{other}"):
+            assert "120" in whole_words(table) and "340" in whole_words(table)
+            assert find_quote(table, "Costs 12") and supported("Tea was 120", table)
+    for whole in (
+        "Oslo 700 000\nTea 45 120",
+        "Year 2020 2021\n\nTea 45 120",
+        "We add 1 1/2 or 45 120",
+        "5 12 or 45 120.",
+    ):
+        assert "45120" in whole_words(whole), whole
+
+
+def test_thousands_that_no_column_holds_are_whole_in_a_table() -> None:
+    assert whole_words("Loss 15 10\nOslo 700 000") == ["loss", "15", "10", "oslo", "700000"]
+
+
 def test_numbers_of_many_parts_take_linear_time() -> None:
     start = time.process_time()
     for part in ("1 ", "100 ", "1/", "1:", "1^", "1 ½", "1×10", "1.500,", "10⁶", "a-", "1e-", "1 1/2 ", "1,", "111"):

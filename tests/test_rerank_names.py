@@ -159,6 +159,8 @@ def test_a_retrieval_run_asks_the_model_for_the_order(index: Path) -> None:
         ("<think>1 or 2?</think>3, 2, 1", [2, 1, 0]),
         ("1 or 2?</think>3, 2, 1", [2, 1, 0]),
         ("<thinking>[2] > [1]", [0, 1, 2]),
+        ("Here are the 3 passages:\n1. Passage 2\n2. Passage 1\n3. Passage 3\nThat is all 3.", [1, 0, 2]),
+        ("Of the passages 1, 2, 3 I choose: [3] [1] [2]", [2, 0, 1]),
     ],
 )
 def test_an_order_is_read_from_any_reply(said: str, order: list[int]) -> None:

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from functools import cache, lru_cache
+from itertools import groupby
 
 from firsthand.retrieval.store.unspaced_words import has_unspaced
 from firsthand.retrieval.store.word_marks import marked, marks
@@ -21,6 +22,15 @@ _THOUSANDS = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?![\
 _CONTINENTAL = re.compile(r"-?[1-9]\d{0,2}(?:\.\d{3})+,\d+(?![\d,.])")
 _BLANKED = r"(?<!\d )\d{1,3}(?: \d{3}(?!\d))++(?! \d)"
 """Thousands behind blanks; numbers beside others may be a row of a table."""
+_LABELLED = re.compile(
+    r"(?:\b(?:[Tt]able|[Ff]igure|[Ff]ig\.|[Cc]hapter|[Ss]ection|[Aa]ppendix|January|February|March|April|May|June|July"
+    r"|August|September|October|November|December) \d{1,3}) (?=\d{3}(?!\d))"
+)
+"""The number of a table or chapter, or a day, with the blank before another number: `Table 1 500`, `May 5 200`."""
+_ROW = re.compile(r"\d [-−]?\d[\d.,%]*(?<!\.)$")
+_COLUMNS = re.compile(r"\d (?!\d{3}(?!\d))\d[\d.,%]*(?![\d/⁄])")
+"""Two numbers behind one blank that are no thousands."""
+_GAP = re.compile(r"(?<=\d) (?=(?!000)\d{3}(?!\d))")
 _VULGAR = "¼-¾⅐-⅞↉"
 _VULGARS = re.compile(rf"\s?([{_VULGAR}])")
 _RAISED = "⁰¹²³⁴-⁹"
@@ -42,7 +52,18 @@ _NEGATED = re.compile(r"['’]t\b")
 def whole_words(text: str) -> list[str]:
     """The words and numbers of a text in order. Numbers of one value are alike as `1,500` and `1500`, `2,5` and `2.5`,
     and keep their minus and what is written behind them without a blank."""
-    return [part for found in _word().finditer(text) for part in _parts(found[0])]
+    return [part for found in _word().finditer(_apart(text)) for part in _parts(found[0])]
+
+
+def _apart(text: str) -> str:
+    """A text of the same length with tabs for the blanks between numbers of their own: behind labels, and in lines in a row
+    that end with numbers of which some are no thousands, the rows of a table."""
+    text = _LABELLED.sub(lambda found: f"{found[0][:-1]}\t", text)
+    lines: list[str] = []
+    for are_rows, group in groupby(text.split("\n"), key=lambda line: bool(_ROW.search(line.rstrip()))):
+        rows = list(group)
+        lines += [_GAP.sub("\t", row) for row in rows] if are_rows and any(map(_COLUMNS.search, rows)) else rows
+    return "\n".join(lines)
 
 
 def is_whole(text: str, start: int, end: int) -> bool:
@@ -68,7 +89,7 @@ def _spans(text: str) -> tuple[list[int], list[int]]:
     places of a text."""
     starts: list[int] = []
     ends: list[int] = []
-    for found in _word().finditer(text):
+    for found in _word().finditer(_apart(text)):
         start, end = found.span()
         if ends and start == ends[-1] + 1 and text[ends[-1]] in _HYPHENS and _are_letters(text[start - 2], text[start]):
             ends[-1] = end
@@ -104,11 +125,15 @@ def _parts(word: str) -> list[str]:
     minus = "-" if word[0] in _MINUS else ""
     word = minus + re.sub(r"^\.", "0.", _GROUPED.sub("", re.sub(rf"^[{_MINUS}{_CURRENCY}\s]+", "", word)))
     first, *rest = _JOINTS.split(_in_one_form(word))
-    parts = _numbers(first)
+    *parts, last = _numbers(first)
+    whole = [last]
     for joint, number in zip(rest[::2], rest[1::2], strict=True):
         joined, *others = _numbers(number)
-        parts = [*parts[:-1], f"{parts[-1]}{joint}{joined}", *others]
-    return parts
+        whole += [joint, joined]
+        if others:
+            parts += ["".join(whole), *others[:-1]]
+            whole = others[-1:]
+    return [*parts, "".join(whole)]
 
 
 def _in_one_form(number: str) -> str:

@@ -19,8 +19,8 @@ WINDOW, CHARACTERS = 10, 1200
 _NUMBER = re.compile(r"(?<!\d)\d{1,3}(?!\d)")
 _BRACKETED = re.compile(r"\[[\d\s,;>=]{1,2000}\]")
 _CHAIN = re.compile(r"(?<!\d)\[?\d++\]?+(?:\s*+[>=,]\s*+\[?\d++\]?+)++")
-_ITEM = re.compile(r"^[ \t]*+(\d{1,3})[.):][ \t](?=[^\d\n]*+\d)", re.MULTILINE)
-"""The number of a row of a list that names a number itself."""
+_ITEM = re.compile(r"^[ \t]*+(\d{1,3})[.):][ \t]([^\d\n]*+\d[^\n]*)", re.MULTILINE)
+"""The number of a row of a list that names a number itself, and the row."""
 _OPENED, _CLOSED = re.compile(r"<think(?:ing)?>"), re.compile(r"</think(?:ing)?>")
 
 
@@ -56,8 +56,8 @@ def by_listwise(writer: Writer, *, window: int = WINDOW, characters: int = CHARA
 def written_order(said: str, count: int) -> list[int]:
     """The places, from 0, in the order that a reply such as `[2] > [1]` names them; those it does not name come last.
 
-    Read is the longest chain with `>`, of equals the last; without one the numbers in brackets; without any all numbers but
-    those that number the rows of a list. Thoughts between think tags are left out.
+    Read is the longest chain with `>`, of equals the last; without one the numbers in brackets; without any those that the
+    rows of a list name behind their number, else all. Thoughts between think tags are left out.
     """
     said = _OPENED.split(_CLOSED.split(said)[-1])[0]
     named = [int(number) - 1 for number in _NUMBER.findall(_order_in(said))]
@@ -73,7 +73,8 @@ def _order_in(said: str) -> str:
     if bracketed := _BRACKETED.findall(said):
         return " ".join(bracketed)
     rows = _ITEM.findall(said)
-    return _ITEM.sub("", said) if rows == [str(row) for row in range(1, len(rows) + 1)] else said
+    is_list = rows and [row for row, _ in rows] == [str(row) for row in range(1, len(rows) + 1)]
+    return "\n".join(named for _, named in rows) if is_list else said
 
 
 def _prompt(query: str, texts: Sequence[str]) -> str:
