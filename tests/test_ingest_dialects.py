@@ -88,9 +88,11 @@ def test_the_prompt_of_a_langfuse_span_is_all_that_the_model_read() -> None:
     assert counts(input=10, output=7, **cache, total=17) == (1510, 1000, 7), "a total without them tells nothing"
     assert counts(input=1510, output=7, **cache, total=1517) == (1510, 1000, 7), "a total tells that they are in it"
     assert counts(input=1000, output=7, cache_read_input_tokens=1000, total=1007) == (1000, 1000, 7)
+    assert counts(input_tokens=1000, output_tokens=7, input_cache_read=900, total_tokens=1007) == (1000, 900, 7)
     assert counts(input=10, output=7, output_reasoning_tokens=90, total=107) == (10, 0, 7)
     assert counts(input=10, input_audio_tokens=5) == (15, 0, 0)
     assert counts(input=10, output=7, total=12) == (10, 0, 7), "what `input` counts is of the prompt"
+    assert counts(input=10, input_audio_tokens=1e300) == (10**15, 0, 0)
     nested = {"total_tokens": 1007, "prompt_tokens": 1000, "completion_tokens": 7}
     assert counts(**nested, prompt_tokens_details={"cached_tokens": 900}) == (1000, 900, 7)
     assert counts(input_tokens=1000, input_tokens_details={"cached_tokens": 900}) == (1000, 900, 0)
@@ -103,6 +105,8 @@ def test_cached_tokens_that_a_prompt_does_not_hold_were_counted_beside_it() -> N
     assert (found.prompt_tokens, found.cached_tokens) == (1010, 1000)
     found = facts_of(span(gen_ai__operation__name="chat", **names | {"gen_ai__usage__input_tokens": 1000}))
     assert (found.prompt_tokens, found.cached_tokens) == (1000, 1000)
+    found = facts_of(span(gen_ai__operation__name="chat", **names | {"gen_ai__usage__cache_read__input_tokens": 1e300}))
+    assert (found.prompt_tokens, found.cached_tokens) == (10**15, 10**15)
 
 
 def test_what_a_langfuse_observation_does_not_show_is_taken_from_its_trace() -> None:

@@ -12,10 +12,12 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.context import Context
 from firsthand.errors import ModelError, TransientError
+from firsthand.loop.budget import Limits
 from firsthand.loop.concurrency import Retry
+from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.kept_replies import KeptReplies, kept_replies
 from firsthand.message import Json
-from firsthand.model import Usage, lost_usage
+from firsthand.model import Sampling, Usage, lost_usage
 from firsthand.providers.endpoint_clients import together
 from firsthand.rollout import rollout
 from firsthand.task import Task
@@ -33,8 +35,13 @@ async def scored(task: Task, ctx: Context) -> str:
     return str(len(await ctx.score([" a", " b", " c", " d"], prompt="the")))
 
 
-def attempt(vendor: str, pattern: Any, reply: Callable[[int, Json], Json | int]) -> tuple[Trace, int]:
-    """The trace of an attempt, and how many requests it sent; `reply` gives each a body, or the status of a fault."""
+def attempt(
+    vendor: str, pattern: Any, reply: Callable[[int, Json], Json | int], times: int = 1, **limits: Any
+) -> tuple[Trace, int]:
+    """The trace of an attempt that is made so many times from one journal, and how many requests it sent.
+
+    `reply` gives each a body, or the status of a fault.
+    """
 
     async def main() -> tuple[Trace, int]:
         number = 0
@@ -55,7 +62,10 @@ def attempt(vendor: str, pattern: Any, reply: Callable[[int, Json], Json | int])
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         async with server:
             model = made(vendor, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            trace = await rollout(Agent("a", model, pattern, retry=AT_ONCE), Task("t", "q"))
+            agent = Agent("a", model, pattern, retry=AT_ONCE, limits=Limits(**limits), sampling=Sampling(max_tokens=60))
+            journal = MemoryJournal()
+            for _ in range(times):
+                trace = await rollout(agent, Task("t", "q"), journal=journal)
         return trace, number
 
     return asyncio.run(main())
@@ -79,6 +89,15 @@ def test_answers_of_a_call_that_fails_in_the_end_are_charged_once(vendor: str) -
     trace, requests = attempt(vendor, five, reply)
     assert trace.error is not None and requests == 5 + 2 + 2
     assert trace.usage == ONE + ONE + ONE
+
+
+def test_a_call_of_which_some_requests_failed_is_replayed_with_its_answers_and_cost() -> None:
+    def reply(number: int, asked: Json) -> Json | int:
+        return 429 if number in (1, 3, 6) else body("openai", GOOD["openai"], str(number))
+
+    trace, requests = attempt("openai", five, reply, times=3, tokens=1000)
+    assert trace.error is None and requests == 5 + 3 and sorted(trace.answer or "") == list("24578")
+    assert trace.usage == ONE + ONE + ONE + ONE + ONE
 
 
 def test_answers_are_charged_once_if_a_fault_that_does_not_pass_ends_the_call() -> None:

@@ -35,7 +35,8 @@ def test_the_span_of_a_trace_goes_along_with_every_request() -> None:
     claude = over(AnthropicModel("m", "http://h", api_key="k3y"), Reply(MESSAGE))
     assert asyncio.run(asked(claude)) == {"options": {"headers": header}}
     gemini = told_google(GENERATED)
-    assert asyncio.run(asked(gemini))["config"]["http_options"] == {"headers": header}
+    config = asyncio.run(asked(gemini))["config"]
+    assert config["http_options"] == {"headers": header} and config["max_output_tokens"] == 5
 
     async def asked_in_pieces(model: Any) -> Any:
         trace_context.enter(parent)

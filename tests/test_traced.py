@@ -8,6 +8,7 @@ import gc
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,30 @@ def test_async_generators_are_one_span(sink: Sink) -> None:
 
     assert asyncio.run(main()) == ["a", "b", "cut"]
     assert sink["items"].attributes["output.value"] == "ab" and sink["items"].error == "OSError: cut"
+
+
+def test_an_async_generator_that_is_left_early_has_not_failed_and_one_that_is_cancelled_has(sink: Sink) -> None:
+    @traced(name="items")
+    async def items() -> AsyncIterator[str]:
+        for word in ("a", "b"):
+            yield word
+            await asyncio.sleep(30)
+
+    async def left() -> None:
+        async for _ in items():
+            break
+
+    async def cancelled() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                async for _ in items():
+                    pass
+
+    for main, error in ((left, None), (cancelled, "CancelledError: ")):
+        asyncio.run(main())
+        gc.collect()
+        span = sink.spans.pop()
+        assert span.error == error and span.attributes["firsthand.items"] == 1 and not sink.spans
 
 
 def test_methods_and_odd_values_are_recorded_without_harm(sink: Sink) -> None:

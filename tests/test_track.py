@@ -399,7 +399,7 @@ def test_wandb_gets_an_offline_folder(track: Track, tmp_path: Path, monkeypatch:
 def test_secrets_of_a_config_are_in_no_file_of_the_run(tmp_path: Path) -> None:
     secrets = {
         "api_key": "sk-proj-abc",
-        "deep": [{"HF_TOKEN": "hf_abc", "lr": 3}],
+        "deep": ({"HF_TOKEN": "hf_abc", "lr": 3},),
         "password": 1234,
         "access_token": {"x": "abc"},
     }
@@ -407,7 +407,9 @@ def test_secrets_of_a_config_are_in_no_file_of_the_run(tmp_path: Path) -> None:
         "max_tokens": 5,
         "tokenizer": "abc",
         "api_keys": 2,
+        "id_token": 0.5,
         "secret": False,
+        "user_password": True,
         "client_secret": "",
         "auth_token": None,
     }

@@ -21,6 +21,7 @@ import random
 import secrets
 import sys
 import time
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -154,6 +155,7 @@ def _wrapped(
         async def items(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             recorded = begun(args, kwargs)
             inner = function(*args, **kwargs)
+            is_waiting = False
             try:
                 while True:
                     with recorded.running():
@@ -162,9 +164,13 @@ def _wrapped(
                         except StopAsyncIteration:
                             break
                     recorded.gave(item)
+                    is_waiting = True
                     yield item
+                    is_waiting = False
             except BaseException as error:
-                recorded.failed(error)
+                # Nobody asked for more, and the event loop ended before it had closed the generator.
+                if not (is_waiting and isinstance(error, CancelledError)):
+                    recorded.failed(error)
                 raise
             finally:
                 await inner.aclose()
