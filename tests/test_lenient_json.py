@@ -8,7 +8,7 @@ import json
 import pytest
 
 from firsthand.tokens.calls.call_parser import parse
-from firsthand.tokens.calls.lenient_json import MAX_DEPTH, MAX_WORD, Reader
+from firsthand.tokens.calls.lenient_json import MAX_DEPTH, MAX_HELD, MAX_WORD, Reader
 
 
 def read(text: str, *, final: bool = True) -> tuple[str, int, bool, bool]:
@@ -80,6 +80,13 @@ def sorted_depths(value: object, depth: int = 0) -> list[int]:
     """The number of brackets around each value, in the order in which they begin."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [depth, *(each for part in inner for each in sorted_depths(part, depth + 1))]
+
+
+def test_brackets_that_may_be_around_one_value_are_bounded_exactly() -> None:
+    assert json.loads(read("(" * MAX_HELD + "5" + ")" * MAX_HELD)[0]) == 5
+    assert read("(" * (MAX_HELD + 1) + "5" + ")" * (MAX_HELD + 1))[2] is False
+    told = "(1, " * 20 + "2" + ")" * 20
+    assert json.loads(read(told)[0]) == json.loads(json.dumps(ast.literal_eval(told))), "with a comma they are lists"
 
 
 def test_an_unclosed_bracket_around_one_value_is_closed_as_that_value() -> None:
