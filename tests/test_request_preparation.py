@@ -92,7 +92,20 @@ def test_settings_are_large_by_their_characters_and_ids_and_small_ones_need_no_t
         assert loaded.tokenizer.threads == threads
 
 
-def test_other_clients_have_their_turn_between_two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_cut_where_a_piece_is_full() -> None:
+    loaded, text = a_model(), "a" * (256 - EACH)
+    for num_texts, sizes in ((31, [31]), (32, [32]), (33, [32, 1]), (65, [32, 32, 1])):
+        assert [len(piece) for piece in request_preparation._pieces([text] * num_texts)] == sizes
+    both = Sampling(stop=(text,) * 33, bad_words=(text,) * 33, allowed_token_ids=(1,))
+    assert len(list(request_preparation._derive(loaded, both))) == 5
+    least = derive(loaded, Sampling(min_tokens=1)).token_filter
+    assert least is not None and least.min_tokens == 1
+
+
+@pytest.mark.parametrize("other", ["a", "b"])
+def test_other_clients_and_requests_have_their_turn_between_two_pieces(
+    monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
     monkeypatch.setattr(request_preparation, "THREADS", 1)
     loaded, go, seen = a_model(), threading.Event(), list[int]()
     loaded = Loaded(loaded.worker, loaded.tokenizer, None, None, preparation=Preparation())  # type: ignore[arg-type]
@@ -102,7 +115,7 @@ def test_other_clients_have_their_turn_between_two_pieces(monkeypatch: pytest.Mo
         held = asyncio.ensure_future(loaded.preparation.run(lambda: go.wait(30), owner="z"))
         long = asyncio.ensure_future(loaded.preparation.derived(loaded, Sampling(bad_words=words), owner="a"))
         await asyncio.sleep(0)
-        short = asyncio.ensure_future(loaded.preparation.run(lambda: seen.append(encoded()), owner="b"))
+        short = asyncio.ensure_future(loaded.preparation.run(lambda: seen.append(encoded()), owner=other))
         await asyncio.sleep(0)
         go.set()
         await asyncio.gather(held, long, short)
