@@ -98,7 +98,12 @@ def test_an_unclosed_bracket_around_one_value_is_closed_as_that_value() -> None:
 
 @pytest.mark.parametrize(
     "literal",
-    [r"'\101\0\18\1234'", r"'\a\v'", r"'\N{EM DASH}\N{em dash}x'", r"'\U0001f642\U0010ffff'"],
+    [
+        r"'\101\0\18\1234'",
+        r"'\a\v'",
+        r"'\N{EM DASH}\N{em dash}x\N{CJK UNIFIED IDEOGRAPH-4E00}'",
+        r"'\U0001f642\U0010ffff'",
+    ],
 )
 def test_a_call_in_python_has_pythons_escapes_and_json_has_not(literal: str) -> None:
     for cut in range(len(literal)):
