@@ -8,7 +8,7 @@ import json
 import pytest
 
 from firsthand.tokens.calls.call_parser import parse
-from firsthand.tokens.calls.lenient_json import MAX_DEPTH, MAX_WORD, Reader
+from firsthand.tokens.calls.lenient_json import MAX_DEPTH, MAX_HELD, MAX_WORD, Reader
 
 
 def read(text: str, *, final: bool = True) -> tuple[str, int, bool, bool]:
@@ -82,6 +82,13 @@ def sorted_depths(value: object, depth: int = 0) -> list[int]:
     return [depth, *(each for part in inner for each in sorted_depths(part, depth + 1))]
 
 
+def test_brackets_that_may_be_around_one_value_are_bounded_exactly() -> None:
+    assert json.loads(read("(" * MAX_HELD + "5" + ")" * MAX_HELD)[0]) == 5
+    assert read("(" * (MAX_HELD + 1) + "5" + ")" * (MAX_HELD + 1))[2] is False
+    told = "(1, " * 20 + "2" + ")" * 20
+    assert json.loads(read(told)[0]) == json.loads(json.dumps(ast.literal_eval(told))), "with a comma they are lists"
+
+
 def test_an_unclosed_bracket_around_one_value_is_closed_as_that_value() -> None:
     for text, value in (("(5", 5), ("[(5", [5]), ("(5,", [5]), ("(", [])):
         reader = Reader()
@@ -91,7 +98,12 @@ def test_an_unclosed_bracket_around_one_value_is_closed_as_that_value() -> None:
 
 @pytest.mark.parametrize(
     "literal",
-    [r"'\101\0\18\1234'", r"'\a\v'", r"'\N{EM DASH}\N{em dash}x'", r"'\U0001f642\U0010ffff'"],
+    [
+        r"'\101\0\18\1234'",
+        r"'\a\v'",
+        r"'\N{EM DASH}\N{em dash}x\N{CJK UNIFIED IDEOGRAPH-4E00}'",
+        r"'\U0001f642\U0010ffff'",
+    ],
 )
 def test_a_call_in_python_has_pythons_escapes_and_json_has_not(literal: str) -> None:
     for cut in range(len(literal)):

@@ -5,6 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +22,7 @@ from firsthand.errors import ConfigError, ModelError
 from firsthand.model import Sampling
 from firsthand.providers import request_preparation
 from firsthand.providers.local_completions import Loaded, new_request
-from firsthand.providers.request_preparation import PIECE, SMALL, Preparation, derive, size
+from firsthand.providers.request_preparation import EACH, PIECE, SMALL, Preparation, derive, size
 from firsthand.tokens.incremental_decoding import StopString
 
 
@@ -75,10 +80,11 @@ def test_answers_share_the_tables_of_stop_strings(monkeypatch: pytest.MonkeyPatc
 
 
 def test_settings_are_large_by_their_characters_and_ids_and_small_ones_need_no_thread() -> None:
-    assert size(Sampling(stop=("ab",), bad_words=("cde",), allowed_token_ids=(1, 2, 3, 4))) == 9
+    assert size(Sampling(stop=("ab",), bad_words=("cde",), allowed_token_ids=(1, 2, 3, 4))) == 9 + 2 * EACH
     for settings, threads in (
-        (Sampling(bad_words=("a" * 256,) * 8), {"MainThread"}),
-        (Sampling(bad_words=("a" * 256,) * 8, stop=("b",)), {"firsthand-prepare"}),
+        (Sampling(bad_words=("a" * (256 - EACH),) * 8), {"MainThread"}),
+        (Sampling(bad_words=("a" * (256 - EACH),) * 7 + ("a" * (257 - EACH),)), {"firsthand-prepare"}),
+        (Sampling(bad_words=("a",) * 60), {"firsthand-prepare"}),
     ):
         assert (size(settings) > SMALL) is (threads != {"MainThread"})
         loaded = a_model()
@@ -86,17 +92,30 @@ def test_settings_are_large_by_their_characters_and_ids_and_small_ones_need_no_t
         assert loaded.tokenizer.threads == threads
 
 
-def test_other_clients_have_their_turn_between_two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_cut_where_a_piece_is_full() -> None:
+    loaded, text = a_model(), "a" * (256 - EACH)
+    for num_texts, sizes in ((31, [31]), (32, [32]), (33, [32, 1]), (65, [32, 32, 1])):
+        assert [len(piece) for piece in request_preparation._pieces([text] * num_texts)] == sizes
+    both = Sampling(stop=(text,) * 33, bad_words=(text,) * 33, allowed_token_ids=(1,))
+    assert len(list(request_preparation._derive(loaded, both))) == 5
+    least = derive(loaded, Sampling(min_tokens=1)).token_filter
+    assert least is not None and least.min_tokens == 1
+
+
+@pytest.mark.parametrize("other", ["a", "b"])
+def test_other_clients_and_requests_have_their_turn_between_two_pieces(
+    monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
     monkeypatch.setattr(request_preparation, "THREADS", 1)
     loaded, go, seen = a_model(), threading.Event(), list[int]()
     loaded = Loaded(loaded.worker, loaded.tokenizer, None, None, preparation=Preparation())  # type: ignore[arg-type]
-    words = tuple(f"{at:0256}" for at in range(4 * PIECE // 256))
+    words = tuple(f"{at:0{256 - EACH}}" for at in range(4 * PIECE // 256))
 
     async def both() -> None:
         held = asyncio.ensure_future(loaded.preparation.run(lambda: go.wait(30), owner="z"))
         long = asyncio.ensure_future(loaded.preparation.derived(loaded, Sampling(bad_words=words), owner="a"))
         await asyncio.sleep(0)
-        short = asyncio.ensure_future(loaded.preparation.run(lambda: seen.append(encoded()), owner="b"))
+        short = asyncio.ensure_future(loaded.preparation.run(lambda: seen.append(encoded()), owner=other))
         await asyncio.sleep(0)
         go.set()
         await asyncio.gather(held, long, short)
@@ -128,6 +147,74 @@ def test_nothing_is_kept_of_settings_that_are_gone() -> None:
     del settings
     gc.collect()
     assert not loaded.preparation._derived
+
+
+@pytest.mark.parametrize("times", [1, 3000])
+def test_nothing_is_kept_of_settings_that_were_refused(times: int) -> None:
+    loaded = a_model()
+    settings = Sampling(bad_words=("#",), stop=("a" * times,))
+    seen = weakref.ref(settings)
+    with pytest.raises(ConfigError) as refused:
+        asyncio.run(loaded.preparation.derived(loaded, settings, owner=""))
+    assert not loaded.preparation._derived
+    del settings, refused
+    until(lambda: gc.collect() >= 0 and seen() is None and not loaded.preparation._alike)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Waits for what threads do at their end."""
+    ends = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_large_settings_that_are_the_same_are_derived_once() -> None:
+    loaded = a_model()
+
+    async def of(*given: Sampling) -> list[Any]:
+        return await asyncio.gather(*(loaded.preparation.derived(loaded, each, owner="a") for each in given))
+
+    alike = [LARGE.with_seed(seed) for seed in range(5)]
+    assert len({id(each) for each in asyncio.run(of(*alike))}) == 1 and loaded.tokenizer.num_encodings == 4 * 11
+    assert asyncio.run(of(LARGE.with_seed(9)))[0].token_filter is not None and loaded.tokenizer.num_encodings == 4 * 11
+    changes: list[dict[str, Any]] = [
+        {"stop": ("a",)}, {"bad_words": LARGE.bad_words[1:]}, {"allowed_token_ids": (1,)}, {"stop_ids": (1,)},
+        {"ignore_eos": True}, {"min_tokens": 1},
+    ]  # fmt: skip
+    others = [replace(LARGE, **change) for change in changes]
+    assert len({id(each) for each in asyncio.run(of(LARGE, *others))}) == 1 + len(others)
+    del alike, others
+    until(lambda: gc.collect() >= 0 and len(loaded.preparation._alike) == 1)  # those of LARGE alone
+    listed = replace(LARGE, bad_words=list(LARGE.bad_words), stop_ids=[1], allowed_token_ids=[1])  # type: ignore[arg-type]
+    assert asyncio.run(of(listed))[0].stop_ids == {1, 2}
+
+
+def test_calls_of_one_client_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_preparation, "THREADS", 1)
+    preparation, go, seen = Preparation(), threading.Event(), list[str]()
+
+    async def all_of_them() -> None:
+        held = asyncio.ensure_future(preparation.run(lambda: go.wait(30), owner="z"))
+        runs = [preparation.run(partial(seen.append, name), owner="a", call=name) for name in ("x", "x", "x", "y")]
+        waiting = [asyncio.ensure_future(run) for run in runs]
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(held, *waiting)
+
+    asyncio.run(all_of_them())
+    assert seen == ["x", "y", "x", "x"]
+
+
+def test_the_threads_end_with_the_model() -> None:
+    loaded = a_model()
+    before = set(threading.enumerate())
+    asyncio.run(loaded.preparation.run(lambda: None, owner=""))
+    (thread,) = set(threading.enumerate()) - before
+    del loaded
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("times", [1, 3000])

@@ -269,7 +269,8 @@ class Local:
             new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority,
             run or request_owner.current(), cache_salt, derived,
         )  # fmt: skip
-        request, new_answer = await loaded.preparation.run(make, owner=client) if is_long(prompt) else make()
+        prepare = partial(loaded.preparation.run, make, owner=client, call=derived)
+        request, new_answer = await prepare() if is_long(prompt) else make()
         request, watch = self._watched(loaded, request)
         answers = [new_answer() for _ in range(n)]
         streams = [CallStream(tools) if tools else None for _ in range(n)]

@@ -1,8 +1,8 @@
 """Prepares requests of a local model in threads that its clients share fairly.
 
 All that follows from sampling settings alone (tables of stop strings, tokens of `bad_words`, masks of allowed tokens) is
-derived once for all prompts and answers that share one Sampling object, piece by piece, so that others have their turn
-between two pieces.
+derived once for all prompts and answers that share one Sampling object, or large settings that are the same, piece by
+piece, so that others have their turn between two pieces.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ SMALL = 2048
 """Settings of at most this many characters and ids are derived at once: a turn in a thread would take longer."""
 PIECE = 8192
 """Characters of stop strings or `bad_words` that one piece of work takes, some 50 ms."""
+EACH = 48
+"""Characters that take as long as it takes to begin with another string or word."""
 T = TypeVar("T")
 
 
@@ -64,37 +66,52 @@ class Preparation:
         self._pool = FairPool(THREADS, name="firsthand-prepare")
         self._lock = threading.Lock()
         self._derived: dict[int, tuple[weakref.ref[Sampling], Future[DerivedSampling]]] = {}
-        """By the id of a Sampling, while that exists: to compare its ids would take as long as to use them."""
+        """By the id of a Sampling, while that exists: large ones take milliseconds to compare."""
+        self._alike: weakref.WeakValueDictionary[object, Future[DerivedSampling]] = weakref.WeakValueDictionary()
+        """By what is derived from, of large settings: replicas of a server get an object of their own for each prompt."""
 
-    async def run(self, work: Callable[[], T], *, owner: str) -> T:
-        """Returns the result of some work, done in a thread when its owner has a turn."""
-        return await asyncio.wrap_future(self._pool.submit(work, owner=owner))
+    async def run(self, work: Callable[[], T], *, owner: str, call: object = None) -> T:
+        """Returns the result of some work, done in a thread when its owner has a turn, and of its calls this one."""
+        return await asyncio.wrap_future(self._pool.submit(work, owner=owner, call=call))
 
     async def derived(self, loaded: LoadedModel, sampling: Sampling, *, owner: str) -> DerivedSampling:
         """Returns what follows from the settings for this model; large ones are derived in turns of `owner`.
 
         ConfigError for a word of `bad_words` without tokens, ModelError for ids outside the vocabulary.
         """
-        with self._lock:
-            known = self._derived.get(id(sampling))
-            if known is None:
-                made: Future[DerivedSampling] = Future()
-                gone = partial(_forget, self._derived, id(sampling))
-                known = self._derived[id(sampling)] = (weakref.ref(sampling, gone), made)
-                if size(sampling) > SMALL:
-                    self._pool.submit(partial(self._go_on, _derive(loaded, sampling), made, owner), owner=owner)
-                else:
-                    _finish(_derive(loaded, sampling), made)
-        future = known[1]
+        future = self._future(loaded, sampling, owner)
         if future.done():
             return future.result()
         return await asyncio.shield(asyncio.wrap_future(future))  # others wait for it too
+
+    def _future(self, loaded: LoadedModel, sampling: Sampling, owner: str) -> Future[DerivedSampling]:
+        """Returns the future of what follows from the settings, which is begun, or done, if it is new."""
+        with self._lock:
+            if known := self._derived.get(id(sampling)):
+                return known[1]
+            is_large = size(sampling) > SMALL
+            found = self._alike.get(_sources(sampling)) if is_large else None
+            made: Future[DerivedSampling] = found or Future()
+            gone = partial(_forget, self._derived, id(sampling))
+            self._derived[id(sampling)] = (weakref.ref(sampling, gone), made)
+            made.add_done_callback(partial(_forget_error, gone))
+            if found is not None:
+                return found
+            if is_large:
+                self._alike[_sources(sampling)] = made
+                self._queue(_derive(loaded, sampling), made, owner)
+            else:
+                _finish(_derive(loaded, sampling), made)
+            return made
+
+    def _queue(self, pieces: _Pieces, made: Future[DerivedSampling], owner: str) -> None:
+        self._pool.submit(partial(self._go_on, pieces, made, owner), owner=owner, call=made)
 
     def _go_on(self, pieces: _Pieces, made: Future[DerivedSampling], owner: str) -> None:
         """Do one piece, and queue the next."""
         try:
             next(pieces)
-            self._pool.submit(partial(self._go_on, pieces, made, owner), owner=owner)
+            self._queue(pieces, made, owner)
         except StopIteration as end:
             made.set_result(end.value)
         except BaseException as error:
@@ -112,8 +129,16 @@ def derive(loaded: LoadedModel, sampling: Sampling) -> DerivedSampling:
 
 
 def size(sampling: Sampling) -> int:
-    """The number of characters and ids in settings that take time to derive."""
-    return sum(map(len, (*sampling.stop, *sampling.bad_words))) + len(sampling.allowed_token_ids or ())
+    """The number of characters and ids in settings that take time to derive, with `EACH` for each string or word."""
+    texts = (*sampling.stop, *sampling.bad_words)
+    return sum(map(len, texts)) + EACH * len(texts) + len(sampling.allowed_token_ids or ())
+
+
+def _sources(sampling: Sampling) -> object:
+    """All settings that others are derived from."""
+    allowed = None if sampling.allowed_token_ids is None else tuple(sampling.allowed_token_ids)
+    ends = (tuple(sampling.stop_ids), sampling.ignore_eos, sampling.min_tokens)
+    return tuple(sampling.stop), tuple(sampling.bad_words), allowed, ends
 
 
 def bad_sequences(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -155,12 +180,12 @@ def _derive(loaded: LoadedModel, sampling: Sampling) -> _Pieces:
 
 
 def _pieces(texts: Sequence[str]) -> Generator[list[str], None, None]:
-    """The texts in lists of about `PIECE` characters."""
+    """The texts in lists of about `PIECE` characters, with `EACH` for each text."""
     piece: list[str] = []
     num_chars = 0
     for text in texts:
         piece.append(text)
-        num_chars += len(text)
+        num_chars += len(text) + EACH
         if num_chars >= PIECE:
             yield piece
             piece, num_chars = [], 0
@@ -180,3 +205,9 @@ def _finish(pieces: _Pieces, made: Future[DerivedSampling]) -> None:
 
 def _forget(derived: dict[int, tuple[weakref.ref[Sampling], Future[DerivedSampling]]], key: int, _: object) -> None:
     derived.pop(key, None)
+
+
+def _forget_error(forget: Callable[[object], None], made: Future[DerivedSampling]) -> None:
+    """Keep no error: the frames of its traceback would keep the settings."""
+    if made.exception() is not None:
+        forget(None)

@@ -2,9 +2,9 @@
 
 Accepted besides JSON: single and triple quotes, raw line ends in strings, unknown escapes, `True`, `None`, numbers such
 as `1_000` and `.5`, keys without quotes, tuples, brackets around a value, trailing commas, a call's keyword arguments,
-and in a call Python's escapes. Ambiguous input is an
-error: unquoted words, a missing comma, NaN. The result does not depend on how the text is cut. Each character is
-visited a bounded number of times, and nesting is limited to `MAX_DEPTH`.
+and in a call Python's escapes. Ambiguous input is an error: unquoted words, a missing comma, NaN. The result does not
+depend on how the text is cut. Each character is visited a bounded number of times: nesting is limited to `MAX_DEPTH`,
+and to `MAX_HELD` where it may be of brackets around one value.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 MAX_DEPTH = 64
+MAX_HELD = 8
+"""Most open brackets `(` without a comma so far, inside each other."""
 MAX_WORD = 1024
 """Most characters of a number, a constant or an unquoted key."""
 
@@ -321,6 +323,8 @@ class Reader:
         is_object = is_call or bracket == "{"
         frame = _Frame(_CLOSINGS[bracket], is_object, is_call)
         if bracket == "(" and not is_call:
+            if sum(each.held is not None for each in self._frames) >= MAX_HELD:
+                return False
             frame.comma, frame.held = self._comma(), []
         else:
             self._begin("{" if is_object else "[")
