@@ -217,7 +217,7 @@ class _Body:
         return name in _FORMULA_PARTS and bool(self._elements) and self._elements[-1] in _FORMULAS
 
     def _end(self, name: str) -> None:
-        if self._elements and not self._left_out and name not in _LEFT_OUT:
+        if self._elements and not self._left_out:
             self._end_in_formula(name)
         if name == "t":
             self._in_text -= 1
