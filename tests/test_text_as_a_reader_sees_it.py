@@ -55,7 +55,8 @@ def test_digits_that_are_raised_lowered_or_struck_stay_apart(source: str, text: 
         f"<div style='display:none' data-x='{'A' * 4100}>'>x</div>",
         "<svg>x<g><rect/></g><circle/></svg>",
         "<math><mphantom hidden><mfrac><mn>x</mn><mn>x</mn></mfrac></mphantom></math>",
-        "<span class='katex katex-html' aria-hidden='true'>x</span>",
+        "<math></math> <span class='katex katex-html' aria-hidden='true'>x</span>",
+        "<math></math><span class=katex-html>x</span>",
         "<div hidden><br>x<a href='https://x.org/x'>x</a><ul><li>x</ul></div>",
     ],
 )
@@ -174,6 +175,9 @@ def test_what_a_tag_or_comment_without_an_end_swallows_is_counted() -> None:
             "sin x or 2y",
         ),
         ("<semantics><mn>1</mn><annotation encoding='application/x-tex'>bad</annotation></semantics>", "1"),
+        ("<mn>1</mn><mspace width=1 /><mn>2</mn>", "1 2"),
+        ("<msup><mn>10</mn><mrow><mn>2</mn><mi>n</mi></mrow></msup>", "10^(2n)"),
+        ("<msub><mi>x</mi><mrow><mi>max</mi><mn>1,000.5</mn></mrow></msub>", "x_max1,000.5"),
         ("<mfrac><mfrac><mn>1</mn><mn>2</mn></mfrac><mn>3</mn></mfrac>", "(1/2)/3"),
     ],
 )
@@ -186,6 +190,26 @@ def test_the_texts_of_a_drawing_are_read_and_tooltips_are_no_hidden_text() -> No
     assert page_text(f"a{drawing}b")[::2] == ("a\n45 6\n\n2\nb", [])
     assert page_text("<svg><path d='x'><p>shown</p>")[::2] == ("shown", []), "a block ends a drawing"
     assert page_text("<svg><foreignObject><div>shown</div></foreignObject></svg>")[0] == "shown"
+
+
+def test_an_unclosed_formula_or_a_deep_drawing_ends_where_a_page_goes_on() -> None:
+    assert to_text("a <math><mn>5</mn><p>text <b>bold</b> more") == "a 5\ntext bold more"
+    assert to_text("<math><mtext>a<p>b</p></mtext><mn>1</mn> <mn>2</mn></math>") == "a\nb\n12", "HTML within a formula"
+    assert to_text(f"<svg>{'<path d=x>' * 250}</svg>Home") == to_text(f"<svg>{'<path d=x>' * 250}<p>Home") == "Home"
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        "a<span class=katex-html>x</span>",
+        "<math></math>a<span class=katex-html>x</span>",
+        "<math></math><span class=no-katex-html>x</span>",
+        "<math></math><span class=katex-html2>x</span>",
+        "<math></math><span data-class=katex-html>x</span>",
+    ],
+)
+def test_a_drawn_formula_without_mathml_before_it_is_read(drawn: str) -> None:
+    assert page_text(drawn)[0].endswith("x")
 
 
 def formula(content: str) -> str:
@@ -230,6 +254,8 @@ def test_a_formula_of_a_document_is_read_with_its_structure() -> None:
         ("Name (Last, First);Price, net, EUR;Note\nA;5,5;x\n", "Name (Last, First): A\nPrice, net, EUR: 5,5\nNote: x"),
         ("\nA;B;C,D\n1;2;3\n", "A: 1\nB: 2\nC,D: 3"),
         ("a,b,c|d\n", ""),
+        ("a,b;c;d\n1\n", "a,b: 1"),
+        (f"id;text;x,y\n1;{'a' * 9000},{'a' * 9000};z\n", f"id: 1\ntext: {'a' * 9000},{'a' * 9000}\nx,y: z"),
         ("a;b\n1,5;2\n3;4,5,6\n", "a: 1,5\nb: 2\n\na: 3\nb: 4,5,6"),
         ("a\n1;2\n", "a: 1;2"),
         ("a,b;c\n" + "1,2\n" * 3 + "x;1;2\n" * 2, "a: 1\nb;c: 2\n\n" * 3 + "a: x;1;2\n\na: x;1;2"),

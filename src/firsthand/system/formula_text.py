@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_WHOLE = re.compile(r"[^\W_]*(?:[.,][^\W_]+)*|\([^()]*\)")
-"""A part that needs no brackets: a word, a number, or one that has them."""
+_WHOLE = re.compile(r"[^\W\d_]*\d*(?:[.,]\d+)*|\([^()]*\)")
+"""A part that needs no brackets: a word, a number, or one that has them. A product such as `2x` does."""
 _MAX_PIECES = 8
 """A part of more pieces stands in brackets without a look at them."""
 
@@ -94,6 +94,10 @@ class FormulaText:
                     self._pieces[start - 1] = ""
             else:
                 self._pieces.append(")")
+        self._ended_at = len(self._pieces)
+
+    def part(self) -> None:
+        """A word or number that comes next does not go on with the one before."""
         self._ended_at = len(self._pieces)
 
     def gap(self, words: str) -> str:
