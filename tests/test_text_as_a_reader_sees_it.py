@@ -143,6 +143,11 @@ def test_cells_stand_apart_whether_or_not_they_have_end_tags(table: str, text: s
     assert to_text(f"<table>{table}</table>") == text
 
 
+def test_a_caption_without_an_end_tag_ends_where_cells_begin() -> None:
+    for part in ("<td>1", "<tr><td>1", "<tbody><tr><td>1"):
+        assert page_text(f"<table><caption hidden>x{part}</table>")[0] == "1 |", part
+
+
 def test_an_empty_cell_of_xml_keeps_its_column() -> None:
     assert page_text("<table><tr><td/><td>5</td></tr></table>", is_xml=True)[0] == "| 5 |"
 
@@ -175,6 +180,10 @@ def test_what_a_tag_or_comment_without_an_end_swallows_is_counted() -> None:
             "sin x or 2y",
         ),
         ("<semantics><mn>1</mn><annotation encoding='application/x-tex'>bad</annotation></semantics>", "1"),
+        ("<mover><mi>x</mi><mn>2</mn></mover><mo>+</mo><munder><mi>y</mi><mn>3</mn></munder>", "x^2+y_3"),
+        ("<munderover><mo>∑</mo><mn>1</mn><mi>n</mi></munderover>", "(∑)_1^n"),
+        ("<mmultiscripts><mi>C</mi><mn>6</mn><mn>12</mn></mmultiscripts>", "C_6^12"),
+        ("<mi>a</mi><mo>&#x2063;</mo><mi>b</mi><mo>&#x2064;</mo><mi>c</mi>", "ab c"),
         ("<mn>1</mn><mspace width=1 /><mn>2</mn>", "1 2"),
         ("<msup><mn>10</mn><mrow><mn>2</mn><mi>n</mi></mrow></msup>", "10^(2n)"),
         ("<msub><mi>x</mi><mrow><mi>max</mi><mn>1,000.5</mn></mrow></msub>", "x_max1,000.5"),
@@ -239,6 +248,12 @@ def test_a_formula_of_a_document_is_read_with_its_structure() -> None:
             f'<m:nary><m:naryPr><m:chr w:val="∑"/></m:naryPr>{part("sub", "")}{part("sup", "n")}{part("e", "k")}</m:nary>',
             "2∑^n k 5",
         ),
+        (f"<m:limLow>{part('e', 'x')}{part('lim', '1')}</m:limLow>", "2x_1 5"),
+        (f"<m:limUpp>{part('e', 'x')}{part('lim', '1')}</m:limUpp>", "2x^1 5"),
+        (f"<m:eqArr>{part('e', '1')}{part('e', '2')}</m:eqArr>", "2 1; 2 5"),
+        (f"<m:sPre>{part('sub', '6')}{part('sup', '12')}{part('e', 'C')}</m:sPre>", "2_6^12 C 5"),
+        (f"<m:nary><m:naryPr/>{part('sub', '1')}{part('e', 'k')}</m:nary>", "2∫_1 k 5"),
+        (f"<m:rad>{part('e', 'a+1')}</m:rad>", "2 √(a+1) 5"),
         (f"<m:func>{part('fName', 'sin')}{part('e', 'x')}</m:func>", "2sin x 5"),
         (f"<m:m><m:mr>{part('e', '1')}{part('e', '2')}</m:mr><m:mr>{part('e', '3')}</m:mr></m:m>", "2 1, 2; 3 5"),
         (f"<m:f><w:del>{part('num', '9')}</w:del>{part('num', '1')}{part('den', '2')}</m:f>", "2 1/2 5"),

@@ -67,6 +67,11 @@ class FormulaText:
         """What the innermost element is, where that is known only behind its beginning."""
         self._shapes[-1] = shape, self._shapes[-1][1]
 
+    def skip(self) -> None:
+        """The part that comes next is the last one of its shape, whichever the element lacks."""
+        shape, _ = self._shapes[-1]
+        self._shapes[-1] = shape, len(shape.marks) - 1
+
     def end(self) -> None:
         """The innermost element ends."""
         shape, parts = self._shapes.pop()

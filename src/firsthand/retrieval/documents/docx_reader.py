@@ -189,6 +189,8 @@ class _Body:
 
     def _start_in_formula(self, name: str, value: str | None) -> None:
         if self._is_part(name):
+            if name == "e" and self._elements[-1] in ("rad", "nary"):
+                self._formula.skip()
             self._formula.start_part()
         self._elements.append(name)
         if name in _FORMULAS:
