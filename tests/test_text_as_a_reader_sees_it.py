@@ -55,7 +55,8 @@ def test_digits_that_are_raised_lowered_or_struck_stay_apart(source: str, text: 
         f"<div style='display:none' data-x='{'A' * 4100}>'>x</div>",
         "<svg>x<g><rect/></g><circle/></svg>",
         "<math><mphantom hidden><mfrac><mn>x</mn><mn>x</mn></mfrac></mphantom></math>",
-        "<span class='katex katex-html' aria-hidden='true'>x</span>",
+        "<math></math> <span class='katex katex-html' aria-hidden='true'>x</span>",
+        "<math></math><span class=katex-html>x</span>",
         "<div hidden><br>x<a href='https://x.org/x'>x</a><ul><li>x</ul></div>",
     ],
 )
@@ -142,6 +143,11 @@ def test_cells_stand_apart_whether_or_not_they_have_end_tags(table: str, text: s
     assert to_text(f"<table>{table}</table>") == text
 
 
+def test_a_caption_without_an_end_tag_ends_where_cells_begin() -> None:
+    for part in ("<td>1", "<tr><td>1", "<tbody><tr><td>1"):
+        assert page_text(f"<table><caption hidden>x{part}</table>")[0] == "1 |", part
+
+
 def test_an_empty_cell_of_xml_keeps_its_column() -> None:
     assert page_text("<table><tr><td/><td>5</td></tr></table>", is_xml=True)[0] == "| 5 |"
 
@@ -174,6 +180,13 @@ def test_what_a_tag_or_comment_without_an_end_swallows_is_counted() -> None:
             "sin x or 2y",
         ),
         ("<semantics><mn>1</mn><annotation encoding='application/x-tex'>bad</annotation></semantics>", "1"),
+        ("<mover><mi>x</mi><mn>2</mn></mover><mo>+</mo><munder><mi>y</mi><mn>3</mn></munder>", "x^2+y_3"),
+        ("<munderover><mo>∑</mo><mn>1</mn><mi>n</mi></munderover>", "(∑)_1^n"),
+        ("<mmultiscripts><mi>C</mi><mn>6</mn><mn>12</mn></mmultiscripts>", "C_6^12"),
+        ("<mi>a</mi><mo>&#x2063;</mo><mi>b</mi><mo>&#x2064;</mo><mi>c</mi>", "ab c"),
+        ("<mn>1</mn><mspace width=1 /><mn>2</mn>", "1 2"),
+        ("<msup><mn>10</mn><mrow><mn>2</mn><mi>n</mi></mrow></msup>", "10^(2n)"),
+        ("<msub><mi>x</mi><mrow><mi>max</mi><mn>1,000.5</mn></mrow></msub>", "x_max1,000.5"),
         ("<mfrac><mfrac><mn>1</mn><mn>2</mn></mfrac><mn>3</mn></mfrac>", "(1/2)/3"),
     ],
 )
@@ -186,6 +199,26 @@ def test_the_texts_of_a_drawing_are_read_and_tooltips_are_no_hidden_text() -> No
     assert page_text(f"a{drawing}b")[::2] == ("a\n45 6\n\n2\nb", [])
     assert page_text("<svg><path d='x'><p>shown</p>")[::2] == ("shown", []), "a block ends a drawing"
     assert page_text("<svg><foreignObject><div>shown</div></foreignObject></svg>")[0] == "shown"
+
+
+def test_an_unclosed_formula_or_a_deep_drawing_ends_where_a_page_goes_on() -> None:
+    assert to_text("a <math><mn>5</mn><p>text <b>bold</b> more") == "a 5\ntext bold more"
+    assert to_text("<math><mtext>a<p>b</p></mtext><mn>1</mn> <mn>2</mn></math>") == "a\nb\n12", "HTML within a formula"
+    assert to_text(f"<svg>{'<path d=x>' * 250}</svg>Home") == to_text(f"<svg>{'<path d=x>' * 250}<p>Home") == "Home"
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        "a<span class=katex-html>x</span>",
+        "<math></math>a<span class=katex-html>x</span>",
+        "<math></math><span class=no-katex-html>x</span>",
+        "<math></math><span class=katex-html2>x</span>",
+        "<math></math><span data-class=katex-html>x</span>",
+    ],
+)
+def test_a_drawn_formula_without_mathml_before_it_is_read(drawn: str) -> None:
+    assert page_text(drawn)[0].endswith("x")
 
 
 def formula(content: str) -> str:
@@ -215,6 +248,12 @@ def test_a_formula_of_a_document_is_read_with_its_structure() -> None:
             f'<m:nary><m:naryPr><m:chr w:val="∑"/></m:naryPr>{part("sub", "")}{part("sup", "n")}{part("e", "k")}</m:nary>',
             "2∑^n k 5",
         ),
+        (f"<m:limLow>{part('e', 'x')}{part('lim', '1')}</m:limLow>", "2x_1 5"),
+        (f"<m:limUpp>{part('e', 'x')}{part('lim', '1')}</m:limUpp>", "2x^1 5"),
+        (f"<m:eqArr>{part('e', '1')}{part('e', '2')}</m:eqArr>", "2 1; 2 5"),
+        (f"<m:sPre>{part('sub', '6')}{part('sup', '12')}{part('e', 'C')}</m:sPre>", "2_6^12 C 5"),
+        (f"<m:nary><m:naryPr/>{part('sub', '1')}{part('e', 'k')}</m:nary>", "2∫_1 k 5"),
+        (f"<m:rad>{part('e', 'a+1')}</m:rad>", "2 √(a+1) 5"),
         (f"<m:func>{part('fName', 'sin')}{part('e', 'x')}</m:func>", "2sin x 5"),
         (f"<m:m><m:mr>{part('e', '1')}{part('e', '2')}</m:mr><m:mr>{part('e', '3')}</m:mr></m:m>", "2 1, 2; 3 5"),
         (f"<m:f><w:del>{part('num', '9')}</w:del>{part('num', '1')}{part('den', '2')}</m:f>", "2 1/2 5"),
@@ -230,6 +269,8 @@ def test_a_formula_of_a_document_is_read_with_its_structure() -> None:
         ("Name (Last, First);Price, net, EUR;Note\nA;5,5;x\n", "Name (Last, First): A\nPrice, net, EUR: 5,5\nNote: x"),
         ("\nA;B;C,D\n1;2;3\n", "A: 1\nB: 2\nC,D: 3"),
         ("a,b,c|d\n", ""),
+        ("a,b;c;d\n1\n", "a,b: 1"),
+        (f"id;text;x,y\n1;{'a' * 9000},{'a' * 9000};z\n", f"id: 1\ntext: {'a' * 9000},{'a' * 9000}\nx,y: z"),
         ("a;b\n1,5;2\n3;4,5,6\n", "a: 1,5\nb: 2\n\na: 3\nb: 4,5,6"),
         ("a\n1;2\n", "a: 1;2"),
         ("a,b;c\n" + "1,2\n" * 3 + "x;1;2\n" * 2, "a: 1\nb;c: 2\n\n" * 3 + "a: x;1;2\n\na: x;1;2"),

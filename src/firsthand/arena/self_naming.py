@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import html
 import re
-import unicodedata
 
+from firsthand.system.normalised_text import normalised_text
 from firsthand.system.unseen_letters import without_unseen
 
 _MAKERS: dict[str, tuple[str, ...]] = {
@@ -143,7 +143,7 @@ def as_seen(text: str) -> str:
 
 
 def _in_plain_letters(text: str) -> str:
-    return without_unseen(unicodedata.normalize("NFKC", html.unescape(text))).translate(_ALIKE)
+    return without_unseen(normalised_text("NFKC", html.unescape(text))).translate(_ALIKE)
 
 
 def _tells(name: str, text: str) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_WHOLE = re.compile(r"[^\W_]*(?:[.,][^\W_]+)*|\([^()]*\)")
-"""A part that needs no brackets: a word, a number, or one that has them."""
+_WHOLE = re.compile(r"[^\W\d_]*\d*(?:[.,]\d+)*|\([^()]*\)")
+"""A part that needs no brackets: a word, a number, or one that has them. A product such as `2x` does."""
 _MAX_PIECES = 8
 """A part of more pieces stands in brackets without a look at them."""
 
@@ -67,6 +67,11 @@ class FormulaText:
         """What the innermost element is, where that is known only behind its beginning."""
         self._shapes[-1] = shape, self._shapes[-1][1]
 
+    def skip(self) -> None:
+        """The part that comes next is the last one of its shape, whichever the element lacks."""
+        shape, _ = self._shapes[-1]
+        self._shapes[-1] = shape, len(shape.marks) - 1
+
     def end(self) -> None:
         """The innermost element ends."""
         shape, parts = self._shapes.pop()
@@ -94,6 +99,10 @@ class FormulaText:
                     self._pieces[start - 1] = ""
             else:
                 self._pieces.append(")")
+        self._ended_at = len(self._pieces)
+
+    def part(self) -> None:
+        """A word or number that comes next does not go on with the one before."""
         self._ended_at = len(self._pieces)
 
     def gap(self, words: str) -> str:

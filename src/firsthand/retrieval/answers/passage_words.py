@@ -4,13 +4,13 @@ and a quotation cuts none. Ranges (`3-5`), dates (`12/05/2020`) and products (`2
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect_left
 from functools import cache, lru_cache
 from itertools import groupby
 
 from firsthand.retrieval.store.unspaced_words import has_unspaced
 from firsthand.retrieval.store.word_marks import marked, marks
+from firsthand.system.normalised_text import normalised_text
 
 _MINUS = "-\u2010\u2011\u2013\u2212"
 _HYPHENS = "-\u2010\u2011"
@@ -119,7 +119,7 @@ def _word() -> re.Pattern[str]:
 def _parts(word: str) -> list[str]:
     """A word as it is compared; a list of numbers without blanks is its numbers."""
     word = marked(word).casefold().translate(_ARABIC)
-    word = _VULGARS.sub(lambda found: " " + unicodedata.normalize("NFKC", found[1]), word).strip()
+    word = _VULGARS.sub(lambda found: " " + normalised_text("NFKC", found[1]), word).strip()
     if not any(letter.isdigit() for letter in word):
         return [word]
     minus = "-" if word[0] in _MINUS else ""

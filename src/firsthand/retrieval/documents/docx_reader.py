@@ -189,6 +189,8 @@ class _Body:
 
     def _start_in_formula(self, name: str, value: str | None) -> None:
         if self._is_part(name):
+            if name == "e" and self._elements[-1] in ("rad", "nary"):
+                self._formula.skip()
             self._formula.start_part()
         self._elements.append(name)
         if name in _FORMULAS:
@@ -217,7 +219,7 @@ class _Body:
         return name in _FORMULA_PARTS and bool(self._elements) and self._elements[-1] in _FORMULAS
 
     def _end(self, name: str) -> None:
-        if self._elements and not self._left_out and name not in _LEFT_OUT:
+        if self._elements and not self._left_out:
             self._end_in_formula(name)
         if name == "t":
             self._in_text -= 1

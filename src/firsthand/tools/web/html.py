@@ -72,11 +72,15 @@ _FORMULAS = {
 _INVISIBLE_SIGNS = str.maketrans({"\u2061": " ", "\u2062": "", "\u2063": "", "\u2064": " "})
 """Signs of formulas that are not shown: a function's application, and a product, comma or sum."""
 _SHOWN_IN_SVG = ("text", "foreignobject")
+_DRAWN = {"svg": _SHOWN_IN_SVG, "math": ("mtext",)}
+"""Elements that end where a block of HTML begins, unless it is in one of these parts of them."""
 _TOOLTIPS = ("title", "desc")
 _TABLE = re.compile("caption|table|tbody|td|tfoot|th|thead|tr")
 _MAX_DEPTH = 200
 """Open elements among which the beginning of one that ends is looked for."""
 _MAY_HIDE = re.compile("hidden|style", re.IGNORECASE)
+_DRAWN_AGAIN = re.compile(r"(?<![^ \t\r\n\f])class[ =\"']+(?:[^>\"']* )?katex-html(?![^ \"'])", re.IGNORECASE)
+"""KaTeX writes a formula twice: as MathML, and behind it as drawn."""
 _PLACED = re.compile(r"(?<![^ \t\r\n\f])d?[xy]=")
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _ZERO = re.compile(r"0*+(?:\.0*+)?+(?:[a-z]{1,4}|%)?+")
@@ -127,6 +131,8 @@ class _Reader:
         self.base = base
         self.pieces: list[str] = []
         self.formula = FormulaText(self.pieces)
+        self.follows_math = False
+        """True behind a formula, until words follow."""
         self.href = ""
         self.in_pre = 0
         self.had_head = False
@@ -217,6 +223,8 @@ class _Reader:
             return end
         if self.opened["svg"] and name in ("text", "tspan"):
             self.mark("\n" if name == "text" else " " if _PLACED.search(attributes) else "")
+        if name == "mspace":
+            self.formula.part()
         if name in _LEVELS:
             self.level = _LEVELS[name] if not closes else "" if self.written > self.written_before else None
             self.written_before = self.written
@@ -246,9 +254,11 @@ class _Reader:
             self.close()
         for _ in range(self.parts_ended_by(name)):
             self.close()
-        if self.opened["svg"] and not self.is_in_shown_svg() and _BLOCKS.fullmatch(name) and name not in _TOOLTIPS:
-            for _ in range(self.depth("svg")):
-                self.close()
+        for each, shown in _DRAWN.items():
+            is_drawn = self.opened[each] and not any(self.opened[inner] for inner in shown)
+            if is_drawn and _BLOCKS.fullmatch(name) and name not in _TOOLTIPS:
+                for _ in range(self.depth(each)):
+                    self.close()
         may_close_itself = self.is_xml or name in ("svg", "math") or self.opened["svg"] or self.opened["math"]
         if self.is_part():
             self.formula.start_part()
@@ -258,7 +268,9 @@ class _Reader:
                 self.formula.start_part()
         self.open.append(name)
         self.opened[name] += 1
-        if not self.hidden_from and _is_hidden(name, attributes):
+        if not self.hidden_from and (
+            _is_hidden(name, attributes) or (self.follows_math and _DRAWN_AGAIN.search(attributes))
+        ):
             self.hidden_from = len(self.open)
         is_hidden = bool(self.hidden_from)
         if _VOID.fullmatch(name) or (may_close_itself and attributes.endswith("/")):
@@ -291,7 +303,8 @@ class _Reader:
     def depth(self, name: str) -> int:
         """Number of open elements that an end tag closes; 0 if its element was opened outside the current block or cell."""
         if self.opened[name]:
-            for count, each in enumerate(islice(reversed(self.open), _MAX_DEPTH), 1):
+            is_near = name != "svg" or self.opened["title"] > 0 or self.is_in_shown_svg()
+            for count, each in enumerate(islice(reversed(self.open), _MAX_DEPTH if is_near else None), 1):
                 if each == name:
                     return count
                 if not _TABLE.fullmatch(name) and _TABLE.fullmatch(each):
@@ -308,6 +321,8 @@ class _Reader:
         if len(self.open) == self.hidden_from:
             self.hidden_from = 0
         self.opened[self.open.pop()] -= 1
+        if name == "math":
+            self.follows_math = True
         if self.is_formula(name):
             if name == "msqrt":
                 self.formula.end_part()
@@ -369,6 +384,7 @@ class _Reader:
             text = (text if self.open[-1] == "mtext" else text.strip()).translate(_INVISIBLE_SIGNS)
         if not text:
             return
+        self.follows_math = self.follows_math and text.isspace()
         if gap := self.formula.gap(text):
             self.pieces.append(gap)
         if text and self.level is not None:
@@ -390,8 +406,6 @@ def _is_hidden(name: str, attributes: str) -> bool:
     given: dict[str, str] = {}
     for found in _ATTRIBUTE.finditer(attributes):
         given.setdefault(found[1].lower(), _unescaped((found[2] or "").strip("\"'")).strip().lower())
-    if "katex-html" in given.get("class", "").split():  # KaTeX writes a formula twice: as MathML, and as drawn
-        return True
     if given.get("role") == "tabpanel":
         return False
     if given.get("hidden", "until-found") != "until-found" or (name == "dialog" and "open" not in given):
