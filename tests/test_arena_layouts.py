@@ -162,7 +162,7 @@ def test_a_vote_is_void_where_an_answer_tells_its_own_model() -> None:
         and reason("x", "by Hugging Face") == "B names itself: hugging face"
     )
     assert reason("smollm", "qwen") == "" == reason("myqwen", "x") and reason("qwens", "x") == ""
-    assert reason("qwen", "smollm", "Who are you, Qwen?") == "B names itself: smollm"
+    assert reason("qwen", "smollm", "Who are you, Qwen?") == "A names itself: qwen"
     nodes = (Node(None, user("q")), Node(0, assistant("I am a Qwen")))
     assert (
         reason("42", "x", nodes=nodes) == "A names itself: qwen"

@@ -95,7 +95,8 @@ def test_a_block_of_an_index_that_had_one_is_kept_beside_it_and_calls_keep_their
         opened(index, kind)
     assert [piece.index for piece in stream.take_calls() if piece.name] == [0, 0, 2, 3]
     calls = stream.completion().message.tool_calls
-    assert calls == tuple(ToolCall(f"c{number}", f"f{number}", {"a": 1}) for number in (2, 4, 4, 6))
+    named = (("c2", "f2"), ("c4", "f4"), ("c4_3_1", "f4"), ("c6", "f6"))  # each id names one call
+    assert calls == tuple(ToolCall(id, name, {"a": 1}) for id, name in named)
     assert stream.completion().message.text == "t"
 
 

@@ -325,7 +325,7 @@ def test_a_block_is_its_newest_version_and_is_refused_one_character_beyond_its_l
         ),
     ]
     assert list(items_of(trace).values())[-1] == (
-        "persona: ", {"store": "core", "block": "persona", "length": 0, "origin": ["mail"]},
+        "persona: ", {"store": "core", "block": "persona", "length": 0, "origin": ["mail"], "version": 2},
     )  # fmt: skip
 
 

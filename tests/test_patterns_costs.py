@@ -174,7 +174,7 @@ def common(left, right):
     return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
-ANSWER, ACTION = "So the sum is: The answer is 12", "Thought: I multiply.\nAction: calculator[3*4] or so"
+ANSWER, ACTION = "So the sum is: The answer is 12", "Thought: so I multiply it.\nAction: calculator[3*4]"
 CODE = "Thought: run\n```python\nprint(12)\n```\nso"
 
 

@@ -334,15 +334,16 @@ def test_loops_side_by_side_have_a_client_each_that_stays_while_its_loop_does():
 
 
 def test_requests_sent_together_give_their_results_in_order_and_the_first_error():
-    async def later(value, wait_s):
+    async def later(asked):
+        value, wait_s = asked
         await asyncio.sleep(wait_s)
         if isinstance(value, Exception):
             raise value
         return value
 
     async def three():
-        assert await together([later(1, 0.002), later(2, 0), later(3, 0.001)], lambda _: Usage()) == [1, 2, 3]
-        await together([later(1, 5), later(ModelError("first"), 0)], lambda _: Usage())
+        assert await together(later, [(1, 0.002), (2, 0), (3, 0.001)], lambda _: Usage()) == [1, 2, 3]
+        await together(later, [(1, 5), (ModelError("first"), 0)], lambda _: Usage())
 
     with pytest.raises(ModelError, match="first"):
         asyncio.run(three())

@@ -13,6 +13,7 @@ import pytest
 
 from firsthand.arena.ratings import _named
 from firsthand.boards.board_columns import _scale
+from firsthand.boards.board_results import BoardResult
 from firsthand.boards.board_spec import BenchmarkEntry
 from firsthand.boards.climb import _lower
 from firsthand.boards.result_formats.code_reports import is_bigcode, swe_results
@@ -159,8 +160,8 @@ def test_looking_at_a_thing_needs_a_lamp_and_no_other_thing_in_use(lamp: bool) -
 
 def test_the_scale_of_a_column_is_found_from_its_values_or_asked_for() -> None:
     def scale(*values: float, must_know: bool = False) -> float:
-        cells = {str(value): SimpleNamespace(value=value, model="m") for value in values}
-        return _scale("b", BenchmarkEntry(), cells, must_know=must_know)[0]  # type: ignore[arg-type]
+        cells = {str(value): BoardResult("m", "b", value) for value in values}
+        return _scale("b", BenchmarkEntry(), cells, must_know=must_know)[0]
 
     assert [scale(0.5, 1.0), scale(2, 100), scale(2, 101), scale(0, 50)] == [1, 100, 1, 100]
     for values, must_know in (((2, 101), True), ((0.5, 50), False)):

@@ -12,7 +12,7 @@ from counted_templates import environment, steps_of
 from firsthand.errors import ConfigError, PromptTooLong, TemplateError
 from firsthand.message import Message, Sampled, Text, assistant, system, user
 from firsthand.model import ToolSpec
-from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopStrings, _Matcher
+from firsthand.tokens.incremental_decoding import IncrementalDetokenizer, StopString, StopStrings, _Matcher
 from firsthand.tokens.templates import chat_template, meters, render_budget
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.templates.render_budget import MAX_STEPS, MAX_TOTAL, RenderBudget, Weight, dict_of, inside
@@ -354,8 +354,8 @@ def test_a_prompt_is_remembered_and_the_oldest_ones_are_forgotten(monkeypatch: p
 
 
 def test_stop_strings_begin_with_all_text_shown_and_each_matcher_knows_where_to_fall_back() -> None:
-    assert _Matcher("aabaaab")._shorter == [0, 1, 0, 1, 2, 2, 3] and _Matcher("ab")._shorter == [0, 0]
-    matcher = _Matcher("aab")
+    assert StopString.of("aabaaab").shorter == (0, 1, 0, 1, 2, 2, 3) and StopString.of("ab").shorter == (0, 0)
+    matcher = _Matcher(StopString.of("aab"))
     assert [matcher.step(each) for each in "aaab"] == [False, False, False, True]
     stops = StopStrings(TOKENIZER, ["", "b!", "!"])
     assert [each.string for each in stops._matchers] == ["b!", "!"] and (stops.stopped, stops._early) == (None, 0)

@@ -600,7 +600,7 @@ SPANS: dict[str, dict[str, Any]] = {
     },
     "Langfuse": {
         LANGFUSE + "type": "generation", LANGFUSE + "model.name": "m-1",
-        LANGFUSE + "usage_details": '{"input": 10, "output": 4, "input_cached_tokens": 3}',
+        LANGFUSE + "usage_details": '{"input": 7, "output": 4, "input_cached_tokens": 3}',
         LANGFUSE + "cost_details": '{"input": 0.2, "output": 0.3}', "session.id": "s", "langfuse.user.id": "u",
         LANGFUSE + "input": '[{"role": "user", "content": "hi"}]',
         LANGFUSE + "output": json.dumps({"role": "assistant", "content": None, "tool_calls": [OPENAI_CALL]}),

@@ -79,7 +79,7 @@ _TABLE = re.compile("caption|table|tbody|td|tfoot|th|thead|tr")
 _MAX_DEPTH = 200
 """Open elements among which the beginning of one that ends is looked for."""
 _MAY_HIDE = re.compile("hidden|style", re.IGNORECASE)
-_DRAWN_AGAIN = re.compile(r"(?<![^ \t\r\n\f])class[ =\"']+(?:[^>\"']* )?katex-html(?![^ \"'])", re.IGNORECASE)
+_DRAWN_AGAIN = "katex-html"
 """KaTeX writes a formula twice: as MathML, and behind it as drawn."""
 _PLACED = re.compile(r"(?<![^ \t\r\n\f])d?[xy]=")
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
@@ -269,7 +269,7 @@ class _Reader:
         self.open.append(name)
         self.opened[name] += 1
         if not self.hidden_from and (
-            _is_hidden(name, attributes) or (self.follows_math and _DRAWN_AGAIN.search(attributes))
+            _is_hidden(name, attributes) or (self.follows_math and _is_drawn_again(attributes))
         ):
             self.hidden_from = len(self.open)
         is_hidden = bool(self.hidden_from)
@@ -403,9 +403,7 @@ def _is_hidden(name: str, attributes: str) -> bool:
     """True if an element says itself that it is not shown. What a click opens, such as a tab's panel, is read."""
     if name in ("html", "body") or (name != "dialog" and not _MAY_HIDE.search(attributes)):
         return False
-    given: dict[str, str] = {}
-    for found in _ATTRIBUTE.finditer(attributes):
-        given.setdefault(found[1].lower(), _unescaped((found[2] or "").strip("\"'")).strip().lower())
+    given = _given(attributes)
     if given.get("role") == "tabpanel":
         return False
     if given.get("hidden", "until-found") != "until-found" or (name == "dialog" and "open" not in given):
@@ -419,6 +417,19 @@ def _is_hidden(name: str, attributes: str) -> bool:
         or style.get("visibility") in ("hidden", "collapse")
         or any(_ZERO.fullmatch(style.get(key, "1")) is not None for key in ("font-size", "opacity"))
     )
+
+
+def _is_drawn_again(attributes: str) -> bool:
+    """True if an element is KaTeX's drawn copy of a formula."""
+    return _DRAWN_AGAIN in attributes.lower() and _DRAWN_AGAIN in _given(attributes).get("class", "").split()
+
+
+def _given(attributes: str) -> dict[str, str]:
+    """The attributes of a tag by name, in lower case; of a name given twice the first."""
+    given: dict[str, str] = {}
+    for found in _ATTRIBUTE.finditer(attributes):
+        given.setdefault(found[1].lower(), _unescaped((found[2] or "").strip("\"'")).strip().lower())
+    return given
 
 
 def _unescaped(text: str) -> str:
