@@ -8,7 +8,8 @@ weights, `<!-- sandbox -->` bubblewrap, `<!-- needs=lm_eval -->` that package, `
 from times and the ids of runs; a line `...` in it stands for any lines. Other `text` blocks are not run.
 
 Real weights cost ten seconds for each thousand tokens. In CI a `firsthand run` with real weights whose output the page does
-not show has one task and short answers; with `FIRSTHAND_THOROUGH=1` it is the command that the page has.
+not show has one task and short answers, and on most pages of patterns a model that repeats its question: two of these pages
+stand for the others. With `FIRSTHAND_THOROUGH=1` it is the command that the page has.
 """
 
 from __future__ import annotations
@@ -60,6 +61,14 @@ LONG = dict.fromkeys(
 """Pages whose blocks take more than a few seconds."""
 WEIGHTED = [page for page in PAGES if "<!-- weights" in (ROOT / page).read_text(encoding="utf-8")]
 """Pages with blocks that need real weights."""
+STANDING = ("react", "self_consistency")
+"""Pages of patterns: one with tools, and one with a pattern inside another and several samples of one prompt."""
+WITH_REAL = [
+    page
+    for page in WEIGHTED
+    if THOROUGH or (page != "docs/quickstart.md" and ("/patterns/" not in page or Path(page).stem in STANDING))
+]
+"""The pages that CI runs with real weights; what docs/quickstart.md shows is what `.ci/run` does at its start."""
 WARM: list[Path] = []
 """The folder with the `firsthand` of `warm_commands`, while a page runs; README.md has the installed one."""
 LANGUAGES = ("python", "bash", "json", "toml", "text")
@@ -129,7 +138,7 @@ def run_page(page: str, *, weights: bool, cluster: bool = False) -> None:
     """Run the blocks of a page in the working directory, with those that need weights or a cluster or without."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     printed: str | None = None
-    for block in blocks(page) if THOROUGH else in_short(list(blocks(page))):
+    for block in blocks(page) if THOROUGH else in_short(list(blocks(page)), weights=weights):
         without = (block.needs_weights and not weights) or ("cluster" in block.marks and not cluster)
         if without or ("sandbox" in block.marks and WHY_NOT) or block.lacks_package:
             printed = None
@@ -149,8 +158,11 @@ def run_page(page: str, *, weights: bool, cluster: bool = False) -> None:
 _LIMIT, _LENGTH = re.compile(r" --limit \d+"), re.compile(r" --max-tokens \d+")
 
 
-def in_short(page: list[Block]) -> Iterator[Block]:
-    """The blocks of a page; a command that runs a model on some tasks and shows no output has one task and less text."""
+def in_short(page: list[Block], *, weights: bool = True) -> Iterator[Block]:
+    """The blocks of a page; a command that runs a model on some tasks and shows no output has one task and less text.
+
+    Without weights its model is `scripted:echo`.
+    """
     for block, after in zip(page, [*page[1:], None], strict=True):
         lines = block.body.splitlines()
         shown = after is not None and after.is_output
@@ -161,10 +173,15 @@ def in_short(page: list[Block]) -> Iterator[Block]:
             or len(lines) != 1
             or not _LIMIT.search(lines[0])
         ):
-            yield block
+            whole = shown or block.language != "bash" or not block.needs_weights or _LIMIT.search(block.body)
+            yield block if whole else replace(block, body=_LENGTH.sub(" --max-tokens 8", block.body))
         else:
             short = _LIMIT.sub(" --limit 1 --max-tokens 24", _LENGTH.sub("", lines[0]))
-            yield replace(block, body=short + "\n")
+            if weights:
+                yield replace(block, body=short + "\n")
+            else:
+                marks = tuple(mark for mark in block.marks if mark != "weights")
+                yield replace(block, body=f"{short} --model scripted:echo\n", marks=marks)
 
 
 def run_bash(block: Block) -> str:
@@ -233,7 +250,7 @@ def test_each_block_of_a_page_runs(page: str, own_place: Path) -> None:
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("page", WEIGHTED)
+@pytest.mark.parametrize("page", WITH_REAL)
 def test_each_block_of_a_page_runs_with_real_weights(page: str, smollm2: Path, own_place: Path) -> None:
     models = own_place / "models"
     models.mkdir(parents=True)
@@ -285,7 +302,11 @@ def test_only_a_run_whose_output_is_not_shown_is_shortened() -> None:
     assert page(long) == ["firsthand run arithmetic --pattern direct --limit 1 --max-tokens 24 --seed 1\n"]
     assert page(long, output) == [long, "score\n"] and page(long, marks=()) == [long]
     assert page(long + "firsthand show last\n") == [long + "firsthand show last\n"]
+    tasks = "firsthand run own.py --max-tokens 64\nfirsthand show last\n"
+    assert page(tasks) == [tasks.replace("64", "8")] and page(tasks, output) == [tasks, "score\n"]
     assert page("firsthand models inspect smollm2\n") == ["firsthand models inspect smollm2\n"]
+    (echoed,) = in_short([Block("page", 1, "bash", None, ("weights", "sandbox"), long)], weights=False)
+    assert echoed.body == page(long)[0].replace("\n", " --model scripted:echo\n") and echoed.marks == ("sandbox",)
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
