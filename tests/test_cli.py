@@ -25,6 +25,7 @@ from firsthand.commands.run import Config
 from firsthand.config import make_parser, parse, settings_of
 from firsthand.runs.store import Run, create, open_run
 from firsthand.trace import Trace
+from thorough import part
 
 SCRIPT = {"\\+": "The answer is 50.", "calculate|Question": "Final Answer: 7", "": "I think it is 12."}
 RUN = ["run", "arithmetic:levels=1:tasks=6"]
@@ -595,7 +596,7 @@ def test_brackets_are_printed_as_they_are(cli: Any, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["--help", "list patterns --json", "show last"])
+@pytest.mark.parametrize("words", part(["--help", "list patterns --json", "show last"], 2))
 def test_a_reader_that_leaves_early_is_no_error(cli: Any, words: str) -> None:
     cli(*scripted("--limit", "1"))
     for reader in ("head -1", "true"):

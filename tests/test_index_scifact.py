@@ -16,6 +16,7 @@ from firsthand.retrieval.chunk_index import IndexedDocument
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.store.sqlite_index import open_index
 from index_tiny import TERMS_ONLY
+from thorough import THOROUGH
 
 SCIFACT = (
     Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data") / "retrieval" / "scifact"
@@ -24,6 +25,7 @@ SCIFACT = (
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SCIFACT.is_dir(), reason="SciFact is not here")
+@pytest.mark.skipif(not THOROUGH, reason="FIRSTHAND_THOROUGH alone runs it: tests/test_judged_sets.py has the figure")
 def test_bm25_on_scifact_is_at_least_the_published_figure() -> None:
     """Anserini's flat BM25 has nDCG@10 .6789."""
     index = open_index(":memory:", TERMS_ONLY)

@@ -27,6 +27,7 @@ from firsthand.system.home import data_home
 from firsthand.task import Task
 from test_durability import Killed, Mortal
 from test_run_killed import finish, killed
+from thorough import repetitions
 
 SAID = json.dumps({"extracted_final_answer": "4", "reasoning": "same", "correct": "yes", "confidence": 80})
 TASKS = [Task(str(n), f"What is {n} + {n}?", secret={"answer": str(2 * n)}) for n in range(4)]
@@ -102,7 +103,7 @@ def test_a_run_killed_again_and_again_pays_its_judge_once(tmp_path: Path) -> Non
     folder.mkdir()
     (folder / "quiz.py").write_text(QUIZ)
     words, kills = ["quiz.py", "--model", "scripted:echo", "--concurrency", "2"], 0
-    while killed(folder, rng, *(words if kills == 0 else ["--resume"])):
+    while kills < repetitions(99, 3) and killed(folder, rng, *(words if kills == 0 else ["--resume"])):
         kills += 1
     finish(folder, "--resume")
     assert kills >= 3

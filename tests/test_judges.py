@@ -26,7 +26,7 @@ from firsthand.show.board import leaderboard
 from firsthand.system.option_spec import parse_spec
 from firsthand.task import Task
 from firsthand.trace import Trace
-from thorough import part
+from thorough import part, repetitions
 
 SHARED = Path(os.environ.get("FIRSTHAND_DATA") or Path(__file__).parents[2] / "shared" / "data")
 PAIR = {"question": "What is 2 + 2?", "answer_a": "It is four.", "answer_b": "It is five."}
@@ -457,12 +457,22 @@ def test_likelihoods_of_nothing_are_an_error():
     assert trace.error is not None and "of no use" in trace.error.message
 
 
-@pytest.mark.weights
-@pytest.mark.parametrize("options", [{}, {"how": "grammar"}, {"reasoning": "on", "reasoning_tokens": 24}])
-def test_a_small_real_model_gives_a_verdict_in_every_way(smollm2, options):
+@pytest.fixture(scope="module")
+def small_model(smollm2):
     from firsthand.providers.local import Local
 
-    trace = judged(Local(smollm2), **options)
+    model = Local(smollm2)
+    yield model
+    model.close()
+
+
+REAL_WAYS = ({}, {"how": "grammar"}, {"reasoning": "on", "reasoning_tokens": repetitions(24, 8)})
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("options", REAL_WAYS)
+def test_a_small_real_model_gives_a_verdict_in_every_way(small_model, options):
+    trace = judged(small_model, **options)
     found = judgement_of(trace)
     assert trace.error is None and trace.answer in ("A", "B", "tie")
     assert sum(found["probabilities"].values()) == pytest.approx(1) and len(found["orders"]) == 2

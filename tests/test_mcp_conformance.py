@@ -16,14 +16,15 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 from firsthand.tools.mcp.remote_tools import RemoteTools
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from mcp_peers.node_peers import MISSING, find_node, install
+from thorough import part
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PEERS = Path(__file__).parent / "mcp_peers"
-CLIENT_SCENARIOS = (
+CLIENT_SCENARIOS = part([
     "tools_call", "request-metadata", "sep-2322-client-request-state", "http-custom-headers", "http-invalid-tool-headers",
-    "json-schema-ref-no-deref", "auth/metadata-default", "auth/scope-step-up",
-    "auth/pre-registration", "auth/iss-wrong-issuer",
-)  # fmt: skip
+    "auth/metadata-default", "auth/scope-step-up", "auth/pre-registration", "auth/iss-wrong-issuer",
+    "json-schema-ref-no-deref",
+], 2)  # fmt: skip
 """The scenarios that run here, of the 32 in docs/mcp.md: each starts a Python."""
 
 
@@ -140,7 +141,7 @@ def test_servers_of_others_from_npm_are_driven(node, home, tmp_path):
 
 def test_servers_of_others_from_pypi_are_driven(home, tmp_path):
     packages = tmp_path / "packages"
-    install_them = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(packages)]
+    install_them = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--target", str(packages)]
     subprocess.run([*install_them, "mcp-server-time", "mcp-server-git", "mcp-server-fetch"], check=True, timeout=600)
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "repository")], check=True)
 

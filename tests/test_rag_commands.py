@@ -25,7 +25,7 @@ from firsthand.retrieval.answers.conversation import standalone
 from firsthand.retrieval.answers.rag_model import RagModel, sources_of
 from firsthand.retrieval.corpus import INDEX_NAME, open_corpus
 from firsthand.retrieval.writer import ModelWriter
-from thorough import repetitions
+from thorough import part, repetitions
 
 TEXTS = {
     "mill.md": "The mill was built in 1871.\nIt burned down in 1902.\n",
@@ -359,7 +359,7 @@ def test_real_models_answer_from_an_index_with_citations_that_hold(smollm2, tmp_
     for name, text in TEXTS.items():
         (tmp_path / name).write_text(text)
     assert rag(capsys, "index", tmp_path, "--model", "minilm")[0] == 0
-    for variant in ("naive", "advanced:pool=2", "hyde:n=1"):
+    for variant in part(("naive", "advanced:pool=2", "hyde:n=1"), 2):
         length = repetitions(40, 12)
         words = ("When was the mill built?", "--index", tmp_path, "--model", smollm2, "--max-tokens", length, "--json")
         code, out, _ = rag(capsys, "ask", *words, "--variant", variant, "--k", 2)

@@ -236,7 +236,7 @@ def test_ten_times_the_queue_is_answered_or_refused_and_leaves_nothing() -> None
     model = Scripted(echo, name="scripted", delay_s=0.05)
     with serving(model, max_requests=20) as running:
         codes: list[int] = []
-        before, end = resident_bytes(), time.monotonic() + repetitions(60, 12)
+        before, end = resident_bytes(), time.monotonic() + repetitions(60, 6)
 
         def client() -> None:
             with httpx.Client(base_url=running.url, timeout=30, verify=False) as session:

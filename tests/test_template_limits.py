@@ -90,7 +90,7 @@ def test_every_method_of_a_string_is_bounded_in_one_call(method: str) -> None:
         "'a', 1",
     )
     subjects = ("words", "braces") if method in ("split", "rsplit", "format") else ("long", "lines")
-    assert slow(f"{subject}.{method}({args})" for subject, args in part(list(product(subjects, arguments)), 3)) == []
+    assert slow(f"{subject}.{method}({args})" for subject, args in part(list(product(subjects, arguments)), 7)) == []
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_every_filter_is_bounded_in_one_call(name: str) -> None:
     limit_s = (
         TIME_S + CPU_S if name in STEPWISE else CPU_S
     )  # many steps end with the time limit, one call ends before it
-    calls = part(list(calls), 6 if name in STEPWISE else 3)
+    calls = part(list(calls), 11 if name in STEPWISE else 7)
     assert slow((f"{subject} | {name}({args}){drained}" for subject, args in calls), limit_s) == []
 
 

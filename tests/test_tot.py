@@ -288,7 +288,7 @@ CASES = [(0.9, 0.2, 1), (0.7, 0.4, 1), (0.9, 0.2, 2), (0.6, 0.1, 3)]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("true", "false", "breadth", "runs"),
-    [(0.9, 0.2, 1, 150), (0.9, 0.2, 2, 150), *((*case, repetitions(700, 150)) for case in CASES)],
+    [(*case, repetitions(700, 150)) for case in CASES],
 )
 def test_success_on_a_two_level_tree_is_its_closed_form(true, false, breadth, runs):
     model = noisy(true, false)

@@ -17,6 +17,7 @@ import tiny
 from firsthand.cli import main
 from firsthand.nn import weights
 from firsthand.train.training_run import read_metrics
+from thorough import part
 
 OWN = '''
 import asyncio, os
@@ -86,8 +87,11 @@ def finished(run: Path, number: int) -> int:
     return sum(file.read_bytes().count(b"\n") - 1 for file in files)
 
 
+ADAPTER, UPDATES = ["--adapter", "lora", "--rank", "4"], ["--updates", "2", "--kl", "0.1"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [["--adapter", "lora", "--rank", "4"], ["--updates", "2", "--kl", "0.1"]])
+@pytest.mark.parametrize("settings", part([[*ADAPTER, *UPDATES], ADAPTER, UPDATES], 3))
 def test_a_killed_run_with_rollouts_under_way_ends_with_the_bits_of_the_undisturbed_one(
     settings: list[str], tmp_path: Path
 ) -> None:
