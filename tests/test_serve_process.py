@@ -20,7 +20,7 @@ import pytest
 
 from firsthand.cli import main
 from served import until
-from thorough import repetitions
+from thorough import THOROUGH, repetitions
 from tiny import write_model
 
 BODY = {"messages": [{"role": "user", "content": "one two three four"}], "stream": True}
@@ -174,8 +174,12 @@ def test_schemathesis_finds_no_answer_that_the_description_does_not_tell_of(tmp_
             "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
             "--exclude-path", "/v1/embeddings",
         ]  # fmt: skip
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+        # the thousands of systematic cases of the longest descriptions are for one of them in CI, the drawn ones for all
+        others = [f"--exclude-path=/v1/{name}" for name in ("completions", "messages", "responses")]
+        in_ci = (["--phases", "examples,fuzzing,stateful"], ["--phases", "coverage", *others])
+        for words in ([],) if THOROUGH else in_ci:
+            done = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True, timeout=1500)
+            assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert not [line for line in lines if "traceback" in line]
 
