@@ -377,7 +377,7 @@ def test_a_training_run_says_how_to_go_on_and_does(tmp_path: Path, number: int, 
         f"firsthand: interrupted: `firsthand train --resume {folder}` goes on from the newest checkpoint"
     )
     steps = max(int("".join(filter(str.isdigit, each.name))) for each in folder.glob("checkpoints/*"))
-    again = process(tmp_path, "train", "--resume", str(folder), "--steps", str(steps + 5))
+    again = process(tmp_path, "train", "--resume", str(folder), "--steps", str(steps + 25))
     _, told = again.communicate(timeout=300)
     assert again.returncode == 0, told
 
