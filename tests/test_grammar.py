@@ -326,7 +326,7 @@ def test_a_tool_whose_schema_makes_no_grammar_may_still_be_called(local):
 
 @pytest.mark.slow
 def test_action_lines_are_what_react_reads():
-    from firsthand.patterns.react import parse_action
+    from firsthand.patterns.parts.actions import parse_action
 
     found = answers(
         engine(max_sequences=48),

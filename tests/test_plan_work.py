@@ -111,7 +111,7 @@ def turns(text, **results):
 
 @pytest.mark.slow
 def test_the_event_loop_has_a_turn_every_20000_parts():
-    for text in ("b = len(a)\n" * 6, "b = " + " and ".join(["a"] * 6), "b = [" + ",".join(["len(a)"] * 6) + "]"):
+    for text in ("b = len(a)\n" * 6, "b = " + " and ".join(["a"] * 7), "b = [" + ",".join(["len(a)"] * 6) + "]"):
         ticks, work = turns(f"{DOUBLED}{text}")
         assert work > 250_000 and ticks >= 7, "two doublings and six uses are of more than a turn each"
     numbers = f"all = [{','.join('1' * 100)}]\n"
