@@ -57,6 +57,7 @@ def test_digits_that_are_raised_lowered_or_struck_stay_apart(source: str, text: 
         "<math><mphantom hidden><mfrac><mn>x</mn><mn>x</mn></mfrac></mphantom></math>",
         "<math></math> <span class='katex katex-html' aria-hidden='true'>x</span>",
         "<math></math><span class=katex-html>x</span>",
+        "<p style='display:none' style='color:red'>x</p>",
         "<div hidden><br>x<a href='https://x.org/x'>x</a><ul><li>x</ul></div>",
     ],
 )

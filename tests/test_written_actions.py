@@ -167,6 +167,7 @@ def test_a_choice_is_read_from_the_first_line_of_a_final_answer_and_a_last_line_
         ("change\n```sql\na\nb\n```", "```sql\na\nb\n```"),
         ("change: ```\na\n```", "```\na\n```"),
         ("change(a) b)", "a) b"),
+        ("change[ a ]", "a"),
         ("change[say \"it's ]\"\nx]", "say \"it's ]\"\nx"),
     ],
 )  # fmt: skip
