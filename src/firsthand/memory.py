@@ -98,7 +98,7 @@ class MemoryHooks(Protocol):
         """Write an item, or forget an id, unless a change of that name was made before; attempts are committed by it."""
 
     def tellings(self, item: MemoryItem) -> int:
-        """How often an item was told: the highest number with which `item.told_again(number)` is there, 0 for none."""
+        """The number of times an item was told: the highest number for which `item.told_again(number)` is stored, else 0."""
 
     def is_replaced(self, id: str) -> bool:
         """True if an item of that id is there and holds no more: `ctx.remember` then stores its text as a new item."""

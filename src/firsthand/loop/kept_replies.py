@@ -21,7 +21,7 @@ class KeptReplies:
 
     @property
     def usage(self) -> Usage:
-        """What the replies cost that are still here."""
+        """The usage of the replies that are still kept."""
         return sum((usage for _, _, usage in self._kept), Usage())
 
     def keep(self, request: object, reply: Any, usage: Usage) -> None:
@@ -47,7 +47,7 @@ def current() -> KeptReplies | None:
 
 @contextmanager
 def kept_replies() -> Iterator[KeptReplies]:
-    """Within it, the tries of one call keep their replies for each other."""
+    """Shares kept replies between the tries of one call, which are made within this context."""
     kept = KeptReplies()
     before = _current.set(kept)
     try:

@@ -513,5 +513,5 @@ class Local:
 
 
 def _client(run: str = "") -> str:
-    """Whose turn the preparation of a request takes: a client, whatever users it names, or a run."""
+    """The owner of a request's turn in the preparation pool: a client, whatever users it names, or a run."""
     return (run or request_owner.current()).partition("/")[0]

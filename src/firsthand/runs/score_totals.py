@@ -164,7 +164,7 @@ def _counted(database: Database, name: str | None) -> list[tuple[str, str, str |
 
 
 def _asked(database: Database, benchmark: str, agent: str, name: str | None) -> dict[str, Any]:
-    """What the queries are given. Squares are summed about `shift`, one of the scores, so large ones keep digits."""
+    """The parameters of the queries. Squares are summed about `shift`, one of the scores, so large ones keep digits."""
     asked = {"benchmark": benchmark, "agent": agent, "name": None if name is None else plain(name)}
     some = (
         "SELECT score FROM traces WHERE benchmark = :benchmark AND agent = :agent AND score IS NOT NULL LIMIT 1"

@@ -16,7 +16,7 @@ _MAX_PIECES = 8
 
 @dataclass(frozen=True)
 class FormulaShape:
-    """What stands around the parts of an element of a formula."""
+    """The signs around and between the parts of a formula's element."""
 
     marks: tuple[str, ...]
     """The mark before each part; the last one is also before all that follow."""
@@ -64,7 +64,7 @@ class FormulaText:
         self._shapes.append((shape, 0))
 
     def reshape(self, shape: FormulaShape) -> None:
-        """What the innermost element is, where that is known only behind its beginning."""
+        """Set the kind of the innermost element, where it is known only after the element begins."""
         self._shapes[-1] = shape, self._shapes[-1][1]
 
     def skip(self) -> None:

@@ -239,7 +239,7 @@ class StoredMemory:
         return holds != id
 
     def tellings(self, item: MemoryItem) -> int:
-        """How often an item was told, by the numbers of its tellings; 0 if it is not there."""
+        """The number of times an item was told, 0 if it is not stored."""
         beyond = 1
         while self.get(item.told_again(beyond).id) is not None:
             beyond *= 2

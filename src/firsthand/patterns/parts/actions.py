@@ -105,7 +105,7 @@ def settled_answer(final: str, task: Task) -> str:
 
 
 def _part(text: str, mark: re.Match[str]) -> tuple[str, int]:
-    """What stands between a mark and the next one, and the index of the next; without the end of bold begun at the mark."""
+    """The text between a mark and the next one, without the end of bold begun at the mark, and the index of the next."""
     after = _MARK.search(text, mark.end())
     end = after.start() if after else len(text)
     part = text[mark.end() : end].strip()

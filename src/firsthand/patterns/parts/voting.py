@@ -14,7 +14,7 @@ from firsthand.patterns.parts.answers import MAX_NUMBER_CHARS, normal_form, pars
 NO_ANSWER = "(no answer)"
 _WORD = re.compile(r"(?<!\\)[^\W\d_]+|[%°$€£]")
 _GOES_ON = re.compile(r"\w|[-‐‑'’]\w|(?<=\d)[.,:/–−]\d")
-"""What follows a flag where it is a part of a word or a number: `No-one`, `5.3`."""
+"""Matches after a flag that is only a part of a longer word or number: `No-one`, `5.3`."""
 _CASED = re.compile(r"([kmgt]?i?b(?:ps)?|m(?:w|wh|hz|v|a|j|n|pa|ev)?)(?:(?<=b)s)?", re.IGNORECASE)
 """Units that differ by case alone: bits and bytes, which have a plural, milli and mega."""
 _SIGNS = {"%": "percent", "$": "dollar", "€": "euro", "£": "pound", "°": "degree"}

@@ -43,7 +43,7 @@ _JOINT = (
     rf"|{_NO_DATE}[ \u00a0\u2009\u202f](?=[{_VULGAR}]|\d{{1,2}}[/⁄]\d{{1,2}}(?![\d/]|[.,]\d)))"
     rf"|(?<=\d[eE])[+{_MINUS}](?=\d)"
 )
-"""What joins the parts of a time or ratio, a fraction, a power, a number times a power of 10, and a mixed number."""
+"""Signs that join two numbers into one: times and ratios, fractions, powers, multiples of powers of 10, mixed numbers."""
 _PLAIN_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _JOINTS = re.compile(r"([/:^×]| (?=\d))")
 _NEGATED = re.compile(r"['’]t\b")

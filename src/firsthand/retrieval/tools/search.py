@@ -296,7 +296,7 @@ def _files(source: Path) -> Iterator[Path]:
 
 
 def _stamp(file: Path) -> str:
-    """What an unchanged file keeps; for HTML with the version of its reading, so that a newer one reads it again."""
+    """A stamp of an unchanged file; for HTML it has the version of the reader, so that a newer one reads it again."""
     status = file.stat()
     reading = f", reading {FORMATS['html'].version}" if file.suffix.lower() in _HTML_SUFFIXES else ""
     return f"{status.st_size} bytes, {status.st_mtime_ns} ns{reading}"
