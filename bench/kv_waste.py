@@ -10,7 +10,7 @@ somebody uses. They lie in the last block of each text, half a block on average:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -130,13 +130,13 @@ def _step(scheduler: Scheduler, rng: Random) -> int:
     return ended
 
 
-def table() -> list[str]:
-    """The lines of docs/engine.md."""
+def table(mixes: Iterable[Mix] = MIXES) -> list[str]:
+    """The lines of docs/engine.md, with a row for each mix of lengths."""
     lines = [
         f"| lengths in tokens | tokens of a live text | {' | '.join(f'blocks of {size}' for size in BLOCK_SIZES)} |",
         "|---|---|" + "---|" * len(BLOCK_SIZES),
     ]
-    for mix in MIXES:
+    for mix in mixes:
         found = [waste(mix, size) for size in BLOCK_SIZES]
         shares = " | ".join(f"{100 * each.share:.2f} %" for each in found)
         lines.append(f"| {mix.name} | {found[0].positions:.0f} | {shares} |")

@@ -33,11 +33,9 @@ settings.register_profile("firsthand", deadline=None, suppress_health_check=[Hea
 settings.load_profile("firsthand")
 
 LONG = (
-    "test_a_model_learns_to_call_where_it_helps_and_shuffled_results_are_not_kept",
     "test_schemathesis_finds_no_answer_that_the_description_does_not_tell_of",
     "test_a_run_of_two_processes_is_resumed_by_one_and_the_other_way_round",
     "test_minilm_on_tatoeba_and_sts_is_as_published",
-    "test_a_small_reasoner_learns_to_write_its_steps_because_they_pay",
     "test_a_killed_run_with_rollouts_under_way_ends_with_the_bits_of_the_undisturbed_one",
     "test_a_replica_killed_under_load_costs_no_answer_and_SIGTERM_ends_all",
     "test_servers_of_others_from_pypi_are_driven",

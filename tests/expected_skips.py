@@ -52,7 +52,7 @@ MACHINE = [
     "Node 22 is not installed",
     "the A2A TCK is not installed",
     "the whole tour is run by FIRSTHAND_THOROUGH alone",
-    r"FIRSTHAND_THOROUGH alone runs it: tests/test_judged_sets\.py has the figure",
+    r"FIRSTHAND_THOROUGH alone runs it: \S+ (has the figure|trains a smaller one)",
     "the SDKs for traces (cannot be installed|are installed by FIRSTHAND_THOROUGH alone)",
 ]
 """What the machine may lack, or not be."""

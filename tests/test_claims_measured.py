@@ -23,7 +23,7 @@ KEPT: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [*(name for name in KEPT if not KEPT[name]["slow"]), *part([name for name in KEPT if KEPT[name]["slow"]], 4)],
+    [*(name for name in KEPT if not KEPT[name]["slow"]), *part([name for name in KEPT if KEPT[name]["slow"]], 8)],
 )
 def test_a_claim_measures_the_numbers_that_are_kept(name: str, tmp_path: Path) -> None:
     claim, kept = all_claims()[name], KEPT[name]

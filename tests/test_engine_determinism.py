@@ -16,6 +16,7 @@ from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.quant import best_mode
+from thorough import part
 
 pytestmark = pytest.mark.skipif(best_mode() != "float16", reason="needs the compiled kernels")
 
@@ -108,7 +109,7 @@ def company_and_kinds() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("settings", "weights", "kv_cache"), list(company_and_kinds()))
+@pytest.mark.parametrize(("settings", "weights", "kv_cache"), part(list(company_and_kinds()), 5))
 def test_company_threads_chunking_caching_and_preemption_change_no_bit(
     settings: dict[str, Any], weights: str, kv_cache: str, one_thread_again: None
 ) -> None:

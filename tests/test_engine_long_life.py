@@ -131,9 +131,9 @@ class EngineLife(LongLife):
 @pytest.mark.parametrize(
     ("life", "num_lives"),
     [
-        (SchedulerLife, repetitions(25, 12)),
+        (SchedulerLife, repetitions(25, 6)),
         pytest.param(
-            EngineLife, repetitions(6, 3), marks=pytest.mark.skipif(WEIGHTS != "float16", reason="needs equal rows")
+            EngineLife, repetitions(6, 2), marks=pytest.mark.skipif(WEIGHTS != "float16", reason="needs equal rows")
         ),
     ],
 )

@@ -15,6 +15,7 @@ from firsthand.model import Sampling
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder
 from test_engine_sampler import reference
+from thorough import part
 
 VOCAB, COUNT = 6, 6000
 
@@ -62,14 +63,20 @@ def exact(model: Decoder, prompt: tuple[int, ...], sampling: Sampling) -> dict[t
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
-    [
-        {},
-        {"top_p": 0.8},
-        {"top_k": 4, "top_p": 0.95},
-        {"repetition_penalty": 1.3, "frequency_penalty": 0.6, "presence_penalty": 0.4},
-        {"top_k": 5, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 1.2, "frequency_penalty": 0.5},
-    ],
-    ids=["temperature", "top_p", "top_k and top_p", "penalties", "all"],
+    part(
+        [
+            pytest.param({}, id="temperature"),
+            pytest.param({"top_p": 0.8}, id="top_p"),
+            pytest.param({"top_k": 4, "top_p": 0.95}, id="top_k and top_p"),
+            pytest.param(
+                {"repetition_penalty": 1.3, "frequency_penalty": 0.6, "presence_penalty": 0.4}, id="penalties"
+            ),
+            pytest.param(
+                {"top_k": 5, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 1.2, "frequency_penalty": 0.5}, id="all"
+            ),
+        ],
+        4,
+    ),
 )
 def test_answers_that_were_looked_up_have_the_distribution_of_the_model(settings: dict[str, float]) -> None:
     prompt = every_run_of_three()

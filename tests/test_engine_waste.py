@@ -9,6 +9,7 @@ from kv_waste import BLOCK_SIZES, MIXES, Mix, table, waste
 from engine_tiny import drain, tiny_engine, tokens
 from firsthand.engine.core.sequence import Request
 from firsthand.model import Sampling
+from thorough import part
 
 DOCS = Path(__file__).parent.parent / "docs" / "engine.md"
 
@@ -42,4 +43,5 @@ def test_blocks_of_8_give_the_same_answers_through_the_models_modules() -> None:
 
 @pytest.mark.slow
 def test_the_documentation_has_these_numbers() -> None:
-    assert "\n".join(table()) in DOCS.read_text()
+    kept = DOCS.read_text()
+    assert all(line in kept for line in table(part(MIXES, len(MIXES))))

@@ -213,7 +213,7 @@ def test_log_prob_scoring_killed_many_times_scores_nothing_twice(tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "num_kills"), [("scripted", repetitions(20, 6)), ("local", repetitions(8, 2))])
+@pytest.mark.parametrize(("model", "num_kills"), [("scripted", repetitions(20, 4)), ("local", repetitions(8, 2))])
 def test_a_run_killed_many_times_gives_the_results_of_an_undisturbed_one(
     tmp_path: Path, model: str, num_kills: int
 ) -> None:

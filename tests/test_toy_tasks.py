@@ -17,6 +17,7 @@ from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.train.toy_tasks.toy_models import toy_model
 from firsthand.train.training_run import opened, read_metrics
+from thorough import THOROUGH
 
 
 def answered(text: str | None) -> Trace:
@@ -76,6 +77,7 @@ def trained(recipe: str, out: Path, **settings: Any) -> list[dict[str, float]]:
     return read_metrics(out)
 
 
+@pytest.mark.skipif(not THOROUGH, reason="FIRSTHAND_THOROUGH alone runs it: docs/reinforcement.md trains a smaller one")
 @pytest.mark.slow
 def test_a_small_reasoner_learns_to_write_its_steps_because_they_pay(tmp_path: Path) -> None:
     trained("toy_reasoner", tmp_path / "reasoner")

@@ -42,7 +42,7 @@ from firsthand.train.toolformer.call_filter import (
 )
 from firsthand.train.toolformer.call_proposals import executed
 from firsthand.train.training_run import opened, read_metrics, stored_settings
-from thorough import repetitions
+from thorough import THOROUGH
 
 torch.set_num_threads(1)
 SUM = InlineCall("calculator", " 2 + 3")
@@ -296,14 +296,15 @@ def test_bad_texts_and_too_high_a_threshold_are_one_sentence(base: Path, tmp_pat
         trained("toolformer", tmp_path / "nothing", steps=1, **given | {"data": ""})
 
 
+@pytest.mark.skipif(not THOROUGH, reason="FIRSTHAND_THOROUGH alone runs it: docs/toolformer.md trains a smaller one")
 @pytest.mark.slow
 def test_a_model_learns_to_call_where_it_helps_and_shuffled_results_are_not_kept(tmp_path: Path) -> None:
-    trained("toy_bookkeeper", tmp_path / "base", texts=repetitions(1500, 1000), steps=repetitions(600, 450))
+    trained("toy_bookkeeper", tmp_path / "base", texts=1500, steps=600)
     given = {
         "data": str(tmp_path / "base" / "ledgers.jsonl"), "model": str(tmp_path / "base" / "model"), "places": 2,
         "samples": 4, "threshold": 0.5, "batch_size": 64, "lr": 1e-3, "eval_every": 50, "checkpoint_every": 0,
     }  # fmt: skip
-    rows = trained("toolformer", tmp_path / "caller", steps=repetitions(100, 50), **given)
+    rows = trained("toolformer", tmp_path / "caller", steps=100, **given)
     some = tmp_path / "some.jsonl"
     some.write_text("".join(Path(given["data"]).read_text().splitlines(keepends=True)[:400]))
     control = trained("toolformer", tmp_path / "control", steps=1, corrupt=True, **given | {"data": str(some)})

@@ -112,7 +112,7 @@ def data_of(name: str) -> DataState:
 
 
 _ADAPTERS = ("inspect", "lm_eval")
-_ROWS = 100
+_ROWS = 10
 
 
 def print_benchmarks(found: dict[str, str]) -> None:
