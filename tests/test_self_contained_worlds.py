@@ -20,6 +20,10 @@ from firsthand.errors import OutcomeUnknown, ToolError
 from firsthand.loop.approval import Approval, Decision
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, ToolCall
+from firsthand.patterns.parallel import parallel
+from firsthand.patterns.parts.feedback import Feedback
+from firsthand.patterns.reflexion import reflexion
+from firsthand.patterns.self_consistency import self_consistency
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.forking import Fork, fork
@@ -258,3 +262,57 @@ def test_every_benchmark_whose_tools_declare_lasting_effects_says_what_its_envir
         assert benchmark.environment is not None
         assert is_self_contained(benchmark.environment(next(iter(benchmark.tasks(0)))))
     assert DojoEnvironment.self_contained and ScenarioRoom.self_contained
+
+
+async def pay_once(task: Task, ctx: Context) -> str:
+    """Sends once, in whatever branch it runs."""
+    return (await ctx.call(ToolCall("c", "send", {"to": "ann"}))).content
+
+
+def shared(pattern: Any, environment: Any = None, effect: Effect = "write", **options: Any) -> list[Json]:
+    agent = Agent("a", Scripted(lambda *_: "It failed."), pattern, {"pattern": pay_once, **options}, approval=ALLOWED)
+    bank = Bank(effect=effect) if environment is None else environment
+    trace = asyncio.run(rollout(agent, TASK, benchmark=setting(bank)))
+    assert trace.error is None
+    return [each.data for each in trace.events if each.kind == "shared_world"]
+
+
+def test_a_pattern_that_acts_several_times_in_one_world_says_so() -> None:
+    async def never(*_: Any) -> Feedback:
+        return Feedback(False, "no")
+
+    for pattern, options, runs in (
+        (self_consistency, {"samples": 3}, 3),
+        (parallel, {"n": 2}, 2),
+        (reflexion, {"trials": 3, "evaluate": never}, 2),
+    ):
+        assert shared(pattern, **options) == [{"runs": runs, "tools": ["send"]}]
+        assert shared(pattern, effect="irreversible", **options) == [{"runs": runs, "tools": ["send"]}]
+        assert not shared(pattern, effect="read", **options), "looking shares nothing"
+    for pattern, options in ((self_consistency, {"samples": 1}), (parallel, {"n": 1}), (reflexion, {"trials": 1})):
+        assert not shared(pattern, **options, **({"evaluate": never} if pattern is reflexion else {}))
+
+
+def test_a_trial_after_the_world_is_over_says_so_too() -> None:
+    class Brief(Bank):
+        @property
+        def tools(self) -> Sequence[Tool]:
+            return () if self.sent else super().tools
+
+        version = property(lambda self: len(self.sent))
+
+    async def never(*_: Any) -> Feedback:
+        return Feedback(False, "no")
+
+    assert shared(reflexion, Brief(), trials=2, evaluate=never) == [{"runs": 2, "tools": ["send"]}]
+
+
+def test_tools_of_the_agents_own_are_no_shared_world() -> None:
+    @tool(effect="write")
+    def send(to: str) -> str:
+        """Send."""
+        return "sent"
+
+    agent = Agent("a", Scripted([]), self_consistency, {"pattern": pay_once, "samples": 2}, tools=(send,))
+    trace = asyncio.run(rollout(agent, TASK, benchmark=NamedSetting("none")))
+    assert trace.error is None and not [each for each in trace.events if each.kind == "shared_world"]
