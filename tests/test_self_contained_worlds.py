@@ -76,6 +76,7 @@ async def told(benchmark: Any, task: Task, steps: Steps) -> None:
         resumed = await attempt(benchmark, task, steps, journal)
         assert (resumed.final_state, resumed.scores, resumed.answer) == (whole.final_state, whole.scores, whole.answer)
         assert not [each for each in resumed.events if each.kind in ("rebuilt_otherwise", "not_repeated")]
+        assert {"started": True} not in journal.entries.values(), "a call that runs again does not begin anew"
 
 
 @pytest.mark.parametrize("effects", ["declared", "simulated"])
