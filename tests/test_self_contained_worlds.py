@@ -167,6 +167,15 @@ def test_what_reaches_the_outside_is_never_done_twice_and_the_trace_says_so(effe
     assert noted.data == {"tool": "send", "call": resumed.calls[0].id}
 
 
+def test_a_look_that_is_told_from_the_record_is_no_call_that_was_not_repeated() -> None:
+    bank, journal = Bank(self_contained=False, effect="read"), MemoryJournal()
+    with pytest.raises(Killed):
+        asyncio.run(attempt(setting(bank), TASK, SEND, journal, 1))
+    resumed = asyncio.run(attempt(setting(bank), TASK, SEND, journal))
+    assert resumed.answer == "sent to ann"
+    assert not [each for each in resumed.events if each.kind == "not_repeated"]
+
+
 def test_the_agents_own_tools_are_never_done_twice_beside_a_self_contained_environment() -> None:
     outside: list[str] = []
 
