@@ -143,6 +143,10 @@ class SandboxError(FirsthandError):
     """No sandbox can be opened here, or it broke: never the fault of the code it runs."""
 
 
+class WorldFailed(FirsthandError):
+    """A part of the task's world broke, such as the model that plays a customer: never the fault of the agent."""
+
+
 class GuardBlocked(FirsthandError):
     """A guard blocked a prompt or an answer. It ends the attempt, with the stop reason `guard`."""
 

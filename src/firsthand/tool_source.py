@@ -53,6 +53,11 @@ def is_shared(source: ToolSource) -> bool:
     return bool(getattr(source, "shared", False))
 
 
+def is_self_contained(source: ToolSource) -> bool:
+    """True if its tools read and change nothing but the state that each `open` makes anew; see `benchmark.Environment`."""
+    return bool(getattr(source, "self_contained", False))
+
+
 def version_of(source: ToolSource) -> object:
     """A value that differs from an earlier one if the tools changed in between."""
     return getattr(source, "version", 0)

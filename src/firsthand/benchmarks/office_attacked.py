@@ -59,6 +59,8 @@ def office_attacked(*, channel: str = "mails", level: int = 2, tasks: int = 80, 
 class AttackedOffice:
     """One office and its tools."""
 
+    self_contained = True
+
     def __init__(self, task: Task):
         self.task = task
         self.tools: Sequence[Tool] = ()

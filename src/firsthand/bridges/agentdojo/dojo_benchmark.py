@@ -36,6 +36,8 @@ SUITES = ("workspace", "travel", "banking", "slack")
 class DojoEnvironment:
     """One environment of AgentDojo, and its tools."""
 
+    self_contained = True
+
     def __init__(self, task: Task):
         self.facts: Json = task.metadata["dojo"]
         self.tools: Sequence[Tool] = ()
