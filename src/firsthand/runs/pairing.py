@@ -129,7 +129,8 @@ def compare(
         agent_b: The same for `run_b`; if it has several, the one named like `agent_a`.
         benchmark: Compare on this benchmark alone.
         score: The name of a score; if left out, the one that is first in `run_a` at each task, by its name in both runs.
-        error_value: What an attempt without a score counts as, such as 0; None leaves it out.
+        error_value: What an attempt without a score counts as, such as 0; None leaves it out. One whose judge gave no
+            verdict is left out whatever it is.
         unmade_value: The same for attempts that a run was to make and has not made, at tasks that it has attempted.
         strata: The key of the tasks' metadata that tells their stratum; see `Run.clusters`.
         reduce: The name of a reducer of epochs; see `Run.reducer`.
@@ -230,13 +231,13 @@ class _FirstNames(NamedTuple):
     of_task: Mapping[Key, str]
     of_benchmark: Mapping[str, frozenset[str]]
 
-    def value(self, attempt: AttemptSummary) -> float | None:
-        """The attempt's score of its task's name; where the task has none, its first of a name that its benchmark has."""
+    def name(self, attempt: AttemptSummary) -> str | None:
+        """The name of its task's score; where the task has none, of the attempt's first of a name that its benchmark has."""
         name = self.of_task.get((attempt.benchmark, attempt.task_id))
         known = self.of_benchmark.get(attempt.benchmark)
         if name is None and known is not None:
             name = next((each.name for each in attempt.scores if each.name in known), "")
-        return attempt.value(name)
+        return name
 
 
 def _first_names(sides: Iterable[tuple[Run, str]], benchmark: str | None) -> _FirstNames:
@@ -265,12 +266,13 @@ def _tried(
     """The agent's attempts at each task, of those too that have no value; each of `epochs` not made is `unmade_value`."""
     attempts: dict[Key, list[_Attempt]] = defaultdict(list)
     for each in run.summaries(benchmark=benchmark, agent=agent):
-        value = score.value(each) if isinstance(score, _FirstNames) else each.value(score)
-        attempts[each.benchmark, each.task_id].append(_Attempt(each.epoch, each.place, each.id, value))
+        which = score.name(each) if isinstance(score, _FirstNames) else score
+        tried = _Attempt(each.epoch, each.place, each.id, each.value(which), each.is_unjudged(which))
+        attempts[each.benchmark, each.task_id].append(tried)
     names = {name: reduce if isinstance(reduce, str) else reduce(name) for name, _ in attempts}
     counts: dict[str, list[int]] = defaultdict(list)
     for (name, _), tries in attempts.items():
-        counts[name].append(len(tries))
+        counts[name].append(sum(not each.is_unjudged for each in tries))
     reducers = {name: (epoch_reducer(each), needed_of(each, counts[name])) for name, each in names.items()}
     return {
         key: _attempted(
@@ -288,6 +290,7 @@ class _Attempt(NamedTuple):
     place: str
     id: str
     value: float | None
+    is_unjudged: bool
 
 
 def _attempted(
@@ -302,7 +305,9 @@ def _attempted(
     `unmade` are epochs without an attempt, and the value each counts as.
     """
     attempts = sorted(attempts, key=lambda each: (each.epoch, each.place))
-    valued = [(each.epoch, error_value if each.value is None else each.value) for each in attempts]
+    valued = [
+        (each.epoch, error_value if each.value is None and not each.is_unjudged else each.value) for each in attempts
+    ]
     valued = sorted([*valued, *unmade], key=lambda each: each[0])
     lacking = max(0, needed - len(valued))
     if sum(value is not None for _, value in valued) < needed:
