@@ -9,6 +9,7 @@ import pytest
 
 from firsthand.boards.board_results import ItemScores
 from firsthand.boards.read_results import run_results
+from firsthand.commands import compare as compare_command
 from firsthand.commands import runs as runs_command
 from firsthand.perturbations.helm_figures import CONFIDENCE, helm_figures
 from firsthand.runs.index import Index
@@ -90,7 +91,10 @@ def test_the_runs_reducer_counts_in_lists_plots_grids_and_boards(tmp_path: Path)
     assert [(each.agent, each.tasks) for each in agent_scores(run)] == [("lucky", 2), ("steady", 2)]
 
 
-def test_an_attempt_without_a_verdict_is_left_out_everywhere_and_an_error_counts_as_0(tmp_path: Path) -> None:
+def test_an_attempt_without_a_verdict_is_left_out_everywhere_and_an_error_counts_as_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     unread = [attempt("unread", f"t{n}", ok(1.0) if n < 2 else NO_VERDICT) for n in range(4)]
     wrong = [attempt("wrong", f"t{n}", (ok(1.0), ok(1.0), ok(1.0), None)[n]) for n in range(4)]
     run = stored(tmp_path, unread + wrong)
@@ -104,6 +108,11 @@ def test_an_attempt_without_a_verdict_is_left_out_everywhere_and_an_error_counts
     found = compare(run, run, agent_a="wrong", agent_b="unread", error_value=0.0)
     assert [(pair.task_id, pair.change) for pair in found.pairs] == [("t0", "same"), ("t1", "same")]
     assert found.only_a == (("b", "t2"), ("b", "t3")) and found.unscored == ({"b": 1}, {"b": 2})
+    assert found.num_unjudged == (0, 2)
+    assert compare_command.main(compare_command.Config((run.id, run.id), agent_a="wrong", agent_b="unread")) == 0
+    told = capsys.readouterr().out
+    assert "1 attempt of a without a score, counted as 0\n" in told
+    assert "2 attempts of b without a score, counted as 0, but for 2 without a verdict: left out" in told
     tables = [each for each in run_results(run, print) if isinstance(each, ItemScores)]
     assert [table.scores.tolist()[0][:2] for table in tables] == [[1.0, 1.0]] * 2
 

@@ -39,6 +39,8 @@ class Attempted:
     """`Trace.place` of each attempt, shorter to type than its id."""
     reduced: float | None = None
     """The score that its epochs are reduced to, where that is not their mean; see `Comparison.evened`."""
+    num_unjudged: int = 0
+    """Attempts whose judge gave no verdict, which are unscored and never count."""
 
     @property
     def value(self) -> float:
@@ -86,6 +88,8 @@ class Comparison:
     """Attempts of each side that have no score, by benchmark, whether or not their task is paired."""
     unmade: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
     """Attempts that each side's run was to make and has not made, by benchmark."""
+    num_unjudged: tuple[int, int] = (0, 0)
+    """Those among the unscored attempts of each side whose judge gave no verdict: they are left out."""
     evened: tuple[Key, ...] = ()
     """Tasks with more attempts on one side, of which only as many are reduced as the other has: `max` grows with them."""
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -158,6 +162,10 @@ def compare(
         changed=tuple(key for key in side_a if key in side_b and key in changed),
         missing=tuple(key for key in tried_a if key not in tried_b),
         unscored=(_unscored(tried_a), _unscored(tried_b)),
+        num_unjudged=(
+            sum(each.num_unjudged for each in tried_a.values()),
+            sum(each.num_unjudged for each in tried_b.values()),
+        ),
         unmade=(_of_agent(plan_a.counts, name_a, benchmark), _of_agent(plan_b.counts, name_b, benchmark)),
         evened=tuple(
             key
@@ -320,6 +328,7 @@ def _attempted(
         epochs=tuple(epoch for epoch, value in valued if value is not None),
         places=tuple(each.place for each in attempts),
         reduced=reduce(values) if reduce and values else None,
+        num_unjudged=sum(each.is_unjudged for each in attempts),
     )
 
 
