@@ -11,6 +11,7 @@ from firsthand.boards.board_results import ItemScores
 from firsthand.boards.read_results import run_results
 from firsthand.commands import compare as compare_command
 from firsthand.commands import runs as runs_command
+from firsthand.errors import ConfigError
 from firsthand.perturbations.helm_figures import CONFIDENCE, helm_figures
 from firsthand.runs.index import Index
 from firsthand.runs.pairing import compare
@@ -142,6 +143,15 @@ def test_a_reducer_takes_the_attempts_with_a_verdict_and_leaves_out_a_task_with_
     assert task_values(run) == {("b", "a"): {"t0": 0.0}}
     none = stored(tmp_path / "few", [attempt("a", "t0", ok(1.0)), attempt("a", "t1", NO_VERDICT)], "at_least_2")
     assert agent_scores(none) == (), "so far there are too few attempts"
+    unread = [attempt("a", "t0", each, epoch) for epoch, each in enumerate((ok(1.0), NO_VERDICT))]
+    with pytest.raises(ConfigError, match="1 scored attempts"):
+        task_values(stored(tmp_path / "unread", unread, "at_least_2"))
+
+
+def test_a_scorer_that_failed_counts_as_0_everywhere(tmp_path: Path) -> None:
+    broken = Score("ok", 0.0, failure="KeyError: x")
+    run = stored(tmp_path, [attempt("a", f"t{n}", (ok(1.0), broken)[n]) for n in range(2)])
+    assert scores_everywhere(run, tmp_path) == [{"a": 0.5}] * 6
 
 
 def test_an_agent_without_any_verdict_has_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
