@@ -148,9 +148,10 @@ def test_a_reducer_takes_the_attempts_with_a_verdict_and_leaves_out_a_task_with_
         task_values(stored(tmp_path / "unread", unread, "at_least_2"))
 
 
-def test_a_scorer_that_failed_counts_as_0_everywhere(tmp_path: Path) -> None:
+def test_a_scorer_or_an_attempt_that_failed_counts_as_0_everywhere(tmp_path: Path) -> None:
     broken = Score("ok", 0.0, failure="KeyError: x")
-    run = stored(tmp_path, [attempt("a", f"t{n}", (ok(1.0), broken)[n]) for n in range(2)])
+    run = stored(tmp_path, [attempt("a", f"t{n}", (ok(1.0), ok(1.0), broken)[n]) for n in range(3)])
+    run.append(replace(attempt("a", "t3", None), scores=(NO_VERDICT,)))
     assert scores_everywhere(run, tmp_path) == [{"a": 0.5}] * 6
 
 
