@@ -252,6 +252,11 @@ class Trace:
             return None
         return float(found.value)
 
+    def is_unjudged(self, name: str | None = None) -> bool:
+        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt."""
+        found = self.score(name) if name is not None else next(iter(self.attempt_scores), None)
+        return self.error is None and found is not None and found.unjudged
+
     def messages(self, node: int | None) -> tuple[Message, ...]:
         """The conversation that ends at a node, from its first message on."""
         return tuple(self.nodes[index].message for index in self.path(node))

@@ -140,10 +140,11 @@ def print_comparison(
     if comparison.evened:
         out.print(f"{count_of(len(comparison.evened), 'task')} reduced over as many attempts as both sides have")
     treated = "counted as 0" if config.errors == "zero" else "left out"
-    for side, counts in zip("ab", comparison.unscored, strict=True):
+    for side, counts, unjudged in zip("ab", comparison.unscored, comparison.num_unjudged, strict=True):
         if sum(counts.values()):
             unscored = count_of(sum(counts.values()), "attempt")
-            out.print(f"{unscored} of {side} without a score, {treated}", markup=False)
+            but = f", but for {unjudged} without a verdict: left out" if unjudged and config.errors == "zero" else ""
+            out.print(f"{unscored} of {side} without a score, {treated}{but}", markup=False)
     for what, keys in (
         ("only in a", comparison.only_a),
         ("only in b", comparison.only_b),

@@ -83,6 +83,11 @@ class AttemptSummary:
             return None
         return float(found.value)
 
+    def is_unjudged(self, name: str | None = None) -> bool:
+        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt."""
+        found = self.score(name) if name is not None else next(iter(self.scores), None)
+        return self.error is None and found is not None and found.unjudged
+
     def scored(self, scores: tuple[Score, ...]) -> AttemptSummary:
         """The same summary with these scores."""
         return replace(self, scores=scores)

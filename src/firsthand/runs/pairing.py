@@ -39,6 +39,8 @@ class Attempted:
     """`Trace.place` of each attempt, shorter to type than its id."""
     reduced: float | None = None
     """The score that its epochs are reduced to, where that is not their mean; see `Comparison.evened`."""
+    num_unjudged: int = 0
+    """Attempts whose judge gave no verdict, which are unscored and never count."""
 
     @property
     def value(self) -> float:
@@ -86,6 +88,8 @@ class Comparison:
     """Attempts of each side that have no score, by benchmark, whether or not their task is paired."""
     unmade: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
     """Attempts that each side's run was to make and has not made, by benchmark."""
+    num_unjudged: tuple[int, int] = (0, 0)
+    """Those among the unscored attempts of each side whose judge gave no verdict: they are left out."""
     evened: tuple[Key, ...] = ()
     """Tasks with more attempts on one side, of which only as many are reduced as the other has: `max` grows with them."""
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -129,7 +133,8 @@ def compare(
         agent_b: The same for `run_b`; if it has several, the one named like `agent_a`.
         benchmark: Compare on this benchmark alone.
         score: The name of a score; if left out, the one that is first in `run_a` at each task, by its name in both runs.
-        error_value: What an attempt without a score counts as, such as 0; None leaves it out.
+        error_value: What an attempt without a score counts as, such as 0; None leaves it out. One whose judge gave no
+            verdict is left out whatever it is.
         unmade_value: The same for attempts that a run was to make and has not made, at tasks that it has attempted.
         strata: The key of the tasks' metadata that tells their stratum; see `Run.clusters`.
         reduce: The name of a reducer of epochs; see `Run.reducer`.
@@ -157,6 +162,10 @@ def compare(
         changed=tuple(key for key in side_a if key in side_b and key in changed),
         missing=tuple(key for key in tried_a if key not in tried_b),
         unscored=(_unscored(tried_a), _unscored(tried_b)),
+        num_unjudged=(
+            sum(each.num_unjudged for each in tried_a.values()),
+            sum(each.num_unjudged for each in tried_b.values()),
+        ),
         unmade=(_of_agent(plan_a.counts, name_a, benchmark), _of_agent(plan_b.counts, name_b, benchmark)),
         evened=tuple(
             key
@@ -230,13 +239,13 @@ class _FirstNames(NamedTuple):
     of_task: Mapping[Key, str]
     of_benchmark: Mapping[str, frozenset[str]]
 
-    def value(self, attempt: AttemptSummary) -> float | None:
-        """The attempt's score of its task's name; where the task has none, its first of a name that its benchmark has."""
+    def name(self, attempt: AttemptSummary) -> str | None:
+        """The name of its task's score; where the task has none, of the attempt's first of a name that its benchmark has."""
         name = self.of_task.get((attempt.benchmark, attempt.task_id))
         known = self.of_benchmark.get(attempt.benchmark)
         if name is None and known is not None:
             name = next((each.name for each in attempt.scores if each.name in known), "")
-        return attempt.value(name)
+        return name
 
 
 def _first_names(sides: Iterable[tuple[Run, str]], benchmark: str | None) -> _FirstNames:
@@ -265,12 +274,13 @@ def _tried(
     """The agent's attempts at each task, of those too that have no value; each of `epochs` not made is `unmade_value`."""
     attempts: dict[Key, list[_Attempt]] = defaultdict(list)
     for each in run.summaries(benchmark=benchmark, agent=agent):
-        value = score.value(each) if isinstance(score, _FirstNames) else each.value(score)
-        attempts[each.benchmark, each.task_id].append(_Attempt(each.epoch, each.place, each.id, value))
+        which = score.name(each) if isinstance(score, _FirstNames) else score
+        tried = _Attempt(each.epoch, each.place, each.id, each.value(which), each.is_unjudged(which))
+        attempts[each.benchmark, each.task_id].append(tried)
     names = {name: reduce if isinstance(reduce, str) else reduce(name) for name, _ in attempts}
     counts: dict[str, list[int]] = defaultdict(list)
     for (name, _), tries in attempts.items():
-        counts[name].append(len(tries))
+        counts[name].append(sum(not each.is_unjudged for each in tries))
     reducers = {name: (epoch_reducer(each), needed_of(each, counts[name])) for name, each in names.items()}
     return {
         key: _attempted(
@@ -288,6 +298,7 @@ class _Attempt(NamedTuple):
     place: str
     id: str
     value: float | None
+    is_unjudged: bool
 
 
 def _attempted(
@@ -302,7 +313,9 @@ def _attempted(
     `unmade` are epochs without an attempt, and the value each counts as.
     """
     attempts = sorted(attempts, key=lambda each: (each.epoch, each.place))
-    valued = [(each.epoch, error_value if each.value is None else each.value) for each in attempts]
+    valued = [
+        (each.epoch, error_value if each.value is None and not each.is_unjudged else each.value) for each in attempts
+    ]
     valued = sorted([*valued, *unmade], key=lambda each: each[0])
     lacking = max(0, needed - len(valued))
     if sum(value is not None for _, value in valued) < needed:
@@ -315,6 +328,7 @@ def _attempted(
         epochs=tuple(epoch for epoch, value in valued if value is not None),
         places=tuple(each.place for each in attempts),
         reduced=reduce(values) if reduce and values else None,
+        num_unjudged=sum(each.is_unjudged for each in attempts),
     )
 
 

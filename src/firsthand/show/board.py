@@ -273,10 +273,8 @@ def _values(attempts: Iterable[Trace | AttemptSummary], name: str) -> dict[str, 
     """Task -> the values of its attempts in the order of their epochs, tasks in the order they came."""
     values: dict[str, list[tuple[int, float]]] = {}
     for each in attempts:
-        found = each.score(name)
-        if each.error is None and found is not None and found.unjudged:
-            continue
-        values.setdefault(each.task_id, []).append((each.epoch, each.value(name) or 0.0))
+        if not each.is_unjudged(name):
+            values.setdefault(each.task_id, []).append((each.epoch, each.value(name) or 0.0))
     return {task: [value for _, value in sorted(made)] for task, made in values.items()}
 
 

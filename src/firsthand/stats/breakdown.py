@@ -33,7 +33,7 @@ class Cell:
     score: Interval
     attempts: int
     errors: int
-    """Attempts without a score; each counts as 0."""
+    """Attempts without a score. Each counts as 0; one without a verdict of its judge is left out."""
 
     def to_json(self, by: Sequence[str]) -> Json:
         """The cell as a JSON object; `by` names the keys."""
@@ -149,10 +149,12 @@ def _cell(
 
 def _scores(task: TaskMean) -> list[float]:
     """The scores of a task's attempts where each is 0 or 1, in no order; else their mean alone."""
+    if task.mean is None:
+        return []
     if not task.binary:
         return [task.mean]
-    ones = round(task.mean * task.attempts)
-    return [1.0] * ones + [0.0] * (task.attempts - ones)
+    ones = round(task.mean * task.counted)
+    return [1.0] * ones + [0.0] * (task.counted - ones)
 
 
 def _value(found: object) -> Value:

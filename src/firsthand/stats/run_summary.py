@@ -33,7 +33,7 @@ class SummaryRow:
     """The variance of single attempts, between tasks and within them."""
     attempts: int
     errors: int
-    """Attempts without a score, for they or their scoring failed; each counts as 0."""
+    """Attempts without a score, for they or their scoring failed. Each counts as 0; one without a verdict is left out."""
     tokens: float
     """Tokens per attempt."""
     seconds: float
@@ -143,7 +143,7 @@ def _line(each: Totals, confidence: float) -> SummaryRow:
     return SummaryRow(
         each.benchmark,
         each.agent,
-        interval_of(moments, confidence),
+        interval_of(moments, confidence) if each.tasks else mean_interval({}, confidence),
         _spread(each, variance),
         each.attempts,
         each.attempts - each.scored,
@@ -155,14 +155,14 @@ def _line(each: Totals, confidence: float) -> SummaryRow:
 
 def _repeats(each: Totals) -> int:
     """The attempts at each task if they are equally many and each is 0 or 1, else 1."""
-    epochs, over = divmod(each.attempts, each.tasks)
+    epochs, over = divmod(each.counted, max(1, each.tasks))
     equally = not over and abs(each.inverse_epochs * epochs - each.tasks) < 1e-9 * each.tasks
     return epochs if equally and each.others == 0 else 1
 
 
 def _spread(each: Totals, variance: float) -> Spread:
-    freedom = each.attempts - each.tasks
+    freedom = each.counted - each.tasks
     if each.tasks < 2 or freedom == 0:
-        return Spread(math.nan, math.nan, each.tasks, each.attempts)
+        return Spread(math.nan, math.nan, each.tasks, each.counted)
     within = max(0.0, each.squares_within) / freedom
-    return Spread(max(0.0, variance - within * each.inverse_epochs / each.tasks), within, each.tasks, each.attempts)
+    return Spread(max(0.0, variance - within * each.inverse_epochs / each.tasks), within, each.tasks, each.counted)
