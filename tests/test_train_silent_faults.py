@@ -228,6 +228,10 @@ def test_tokenizers_that_differ_in_their_ends_read_each_others_ids(folder: Path)
     description = json.loads((folder / "tokenizer.json").read_text())
     other = Tokenizer(description, eos_ids=[min(own.eos_ids, default=0) + 1])
     assert own.fingerprint != other.fingerprint and own.reads_ids_of(other) and other.reads_ids_of(own)
+    vocabulary = description["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    swapped = Tokenizer(description, eos_ids=own.eos_ids)
+    assert not own.reads_ids_of(swapped) and not swapped.reads_ids_of(own), "the same tokens under other ids"
 
 
 @pytest.mark.parametrize("recipe", ["grpo", "ppo"])
