@@ -103,6 +103,11 @@ class TrainingRun:
         if files and is_first() and (is_begun or self.loop.checkpoint_every):
             expect_same_model(self.folder, role, path, files, is_begun=is_begun)
 
+    def expect_steps(self) -> None:
+        """ConfigError if the loop has no steps: for a recipe that counts no epochs."""
+        if self.loop.steps < 1:
+            raise ConfigError(f"steps is {self.loop.steps}: expected 1 or more")
+
     def spread(self, model: Decoder) -> Decoder:
         """The model sharded over the processes that train together, if the settings say so; in one process as it is."""
         return sharded(model) if self.loop.shard else model
@@ -139,7 +144,12 @@ class TrainingRun:
         evaluate: Callable[[int], Mapping[str, float]] | None = None,
         sinks: Sequence[MetricSink] = (),
     ) -> int:
-        """Train as the run's settings say, from its newest checkpoint on; returns the number of the last step."""
+        """Train as the run's settings say, from its newest checkpoint on; returns the number of the last step.
+
+        `steps` is for recipes that count them by themselves; without it, ConfigError if the settings have none.
+        """
+        if steps is None:
+            self.expect_steps()
         steps = self.loop.steps if steps is None else steps
         self.spread(model)
         whole = model if values is None else nn.ModuleDict({"model": model, "value_head": values})
@@ -257,8 +267,9 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
     """Open a run's folder for training, alone, and write its settings.
 
     `config` is the recipe's, with a `loop`. ConfigError if the folder holds a run of a step or more and `resume` is False,
-    if it is resumed with another seed, or if another process trains there. torch's random state is that of the run's
-    seed. Of processes that train together (`processes.joined`) the first one opens and writes, and the others wait for it.
+    if it is resumed with another seed or for fewer steps than it has made, or if another process trains there. torch's
+    random state is that of the run's seed. Of processes that train together (`processes.joined`) the first one opens and
+    writes, and the others wait for it.
     """
     if not is_first():
         torch.manual_seed(config.loop.seed)
@@ -282,6 +293,7 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
             left.unlink()
     elif path.exists():
         _expect_seed(config.loop.seed, folder)
+        _expect_no_fewer(config.loop.steps, folder)
     body = {"recipe": recipe, "settings": dataclasses.asdict(config), "version": __version__}
     settings = json.loads(json.dumps(body, default=str))
     if not (folder / DATABASE).exists():  # so too if its maker was stopped at once
@@ -303,6 +315,16 @@ def _expect_seed(seed: int, folder: Path) -> None:
         raise ConfigError(
             f"seed is {seed}, and {folder} was begun with {own}, which tells the order of its data: leave --seed out, or "
             "begin a run in another folder"
+        )
+
+
+def _expect_no_fewer(steps: int, folder: Path) -> None:
+    """ConfigError for fewer steps than a run has made: its model would be that of a later step than its settings tell."""
+    made = max(Checkpoints(folder / "checkpoints", every=0).steps(), default=0)
+    if 0 < steps < made:
+        raise ConfigError(
+            f"steps is {steps}, and {folder} has a checkpoint of step {made}: give {made} or more, or begin a run in "
+            "another folder"
         )
 
 
