@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from firsthand.contamination import canary_rank, completion_overlap, option_order, order_test
-from firsthand.contamination.canary_rank import canary_evidence
+from firsthand.contamination.canary_rank import canary_evidence, is_regular
 from firsthand.contamination.completion_overlap import completion_evidence, halves, rouge_l_recall
 from firsthand.contamination.contamination_tests import TESTS, contamination
 from firsthand.contamination.leak_evidence import Evidence, _p, paired_p_value, report
@@ -123,13 +123,37 @@ def test_of_a_canary_sentence_its_guid_alone_is_drawn_anew():
         drawn = [{text[at] for text in others} for at in range(1, 37) if at not in (9, 14, 15, 19, 20, 24)]
         assert all(each <= digits and len(each) > 9 for each in drawn)
     plain = Known(lambda text: 0.0)
-    asyncio.run(canary_evidence(plain, "3fb72ac9" * 4, others=60))
+    asyncio.run(canary_evidence(plain, "3fb72ac9d04e816b5ca17e29f6038dbb", others=60))
     assert all(len({text[at] for text in plain.asked[0][1]}) > 9 for at in range(32)), "such a run has no version"
     both = Known(lambda text: 0.0)
-    asyncio.run(canary_evidence(both, "1a2b3c4d5 and 9f8e7d6c", others=1))
+    asyncio.run(canary_evidence(both, "7c1e94fa0 and 9d83e06b", others=1))
     ((before, (own, other)),) = both.asked
-    assert (before, own) == ("\n", "1a2b3c4d5 and 9f8e7d6c") and other[9:14] == " and " and len(other) == len(own)
+    assert (before, own) == ("\n", "7c1e94fa0 and 9d83e06b") and other[9:14] == " and " and len(other) == len(own)
     assert other[:9] != own[:9] and other[14:] != own[14:]
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    ["12345678-90ab-cdef-1234-567890abcdef", "aaaaaaac-86ad-45d3-8fa5-3a9dcd1d0a5a", "1a2b3c4d", "DEADBEEFDEADBEEF00",
+     "9876543210abcdee", "00000000-0000-0000-0000-000000000000", "c0ffee12c0ffee12", "3fb72ac9" * 4],
+)  # fmt: skip
+def test_a_canary_that_no_draw_would_give_is_not_tested(identifier: str) -> None:
+    model = Known(lambda text: 0.0)
+    found = asyncio.run(canary_evidence(model, f"b7 3fb72Ac90x {identifier} z", others=3))
+    told = f"not run: {identifier!r} repeats or counts as no random identifier does: any model finds it more "
+    told += "probable than those"
+    assert found == Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS) and not model.asked
+
+
+def test_random_identifiers_are_tested_but_for_fewer_than_one_in_ten_thousand() -> None:
+    draw = Random(3)
+    for size in (8, 12, 32):
+        drawn = ["".join(draw.choices("0123456789abcdef", k=size)) for _ in range(2000)]
+        assert sum(map(is_regular, drawn)) <= 2, size
+    # of 8 digits 22 pairs at distances up to 4, each with three steps: 66 places; a run of 5 is rarer than 1e-4
+    assert (
+        is_regular("000000a7") and not is_regular("00000ba7") and is_regular("7a543210") and not is_regular("7ab43210")
+    )
 
 
 def test_log_probs_that_are_no_finite_numbers_are_no_evidence():
