@@ -427,6 +427,7 @@ def test_a_report_says_its_verdict_in_words_and_as_json():
         "flagged": [],
         "limits": "",
         "unread": [],
+        "short": 0,
     }
     assert report("set", "m", [none], corpus="here", alpha=0.1).to_json() == {
         "benchmark": "set", "model": "m", "corpus": "here", "verdict": "untested", "alpha": 0.1, "corrected": {},

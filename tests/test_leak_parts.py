@@ -331,6 +331,7 @@ def test_evidence_is_json_whatever_its_statistic_is() -> None:
         "flagged": ["x", "y"],
         "limits": "l",
         "unread": [],
+        "short": 0,
     }
     for statistic, told in (
         (math.inf, None), (-math.inf, None), (math.nan, None), (0.0, 0.0), (-1.5, -1.5), (1e308, 1e308), (3, 3),
@@ -341,6 +342,7 @@ def test_evidence_is_json_whatever_its_statistic_is() -> None:
     assert Evidence("t", "?").to_json() == {
         "test": "t", "asks": "?", "statistic": None, "p_value": None, "n": 0, "detail": "", "flagged": [], "limits": "",
         "unread": [],
+        "short": 0,
     }  # fmt: skip
     ran = [Evidence("t", "?"), Evidence("t", "?", math.inf), Evidence("t", "?", n=1), Evidence("t", "?", p_value=0.0)]
     assert [each.ran for each in ran] == [False, False, True, True]
