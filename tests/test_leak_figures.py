@@ -20,7 +20,7 @@ from firsthand.contamination.contamination_tests import TESTS, contamination
 from firsthand.contamination.leak_evidence import Evidence, _p, paired_p_value, report
 from firsthand.contamination.ngram_overlap import CorpusIndex
 from firsthand.contamination.option_order import natural_order, option_evidence
-from firsthand.contamination.order_test import _shards, order_evidence
+from firsthand.contamination.order_test import _shards, order_evidence, own_order
 from firsthand.contamination.text_twins import TwinWords, task_text, twin_text, twins_of
 from firsthand.contamination.token_evidence import min_k, min_k_evidence, standardised, text_logprobs
 from firsthand.loop.concurrency import derive_seed
@@ -174,7 +174,7 @@ def test_log_probs_that_are_no_finite_numbers_are_no_evidence():
             asyncio.run(min_k_evidence(broken, tasks, twins)),
             asyncio.run(min_k_evidence(partly, tasks, twins)),
             asyncio.run(min_k_evidence(fine, tasks, twins, reference=partly)),
-            asyncio.run(order_evidence(partly, tasks)),
+            asyncio.run(order_evidence(partly, tasks, reference=fine)),
             asyncio.run(option_evidence(options, tasks)),
             asyncio.run(option_evidence(fine, tasks, reference=options)),
         ]
@@ -291,8 +291,9 @@ def test_min_k_of_items_is_compared_with_that_of_their_twins():
 
 
 def test_the_order_of_items_is_tested_over_shards():
-    tasks = [Task(f"t{i}", f"item {i:02}") for i in range(12)]
-    pairs = [f"item {i:02}\n\nitem {i + 1:02}" for i in range(0, 12, 2)]
+    names = [f"item {(i * 5 + 3) % 12:02}" for i in range(12)]
+    tasks = [Task(f"t{i}", name) for i, name in enumerate(names)]
+    pairs = [f"{names[i]}\n\n{names[i + 1]}" for i in range(0, 12, 2)]
     rates = {text: (2.0 + place) / (len(text) - 1) for place, text in enumerate(pairs)}
     model = Known(lambda text: rates.get(text, 1.0 / 15))
     found = asyncio.run(order_evidence(model, tasks, shards=6, permutations=3))
@@ -308,6 +309,34 @@ def test_the_order_of_items_is_tested_over_shards():
         (none, "not run: the model does not give the log-probs of a text's tokens"),
     ):
         assert unrun == Evidence("order", order_test.ASKS, detail=told, limits=order_test.LIMITS)
+
+
+def test_items_with_an_order_of_their_own_are_tested_against_a_reference_alone() -> None:
+    draw = Random(2)
+    for name, texts in {
+        "number": [f"{draw.choice('abcdef')} {draw.choice('xyz')} {i + 7}: {draw.random()}" for i in range(20)],
+        "alphabet": [f"{letter} {'x' * draw.randint(1, 9)}" for letter in "abcdefghijklmnop"],
+        "length": [draw.choice("abcdef") + "y" * (90 - i) for i in range(20)],
+    }.items():
+        assert own_order(texts) == name == own_order(texts[::-1])
+        tasks = [Task(f"t{i}", text) for i, text in enumerate(texts)]
+        first = "".join(texts[:1])
+        model = Known(lambda text, first=first: 1.0 + text.startswith(first), context=4096)
+        found = asyncio.run(order_evidence(model, tasks))
+        assert (found.p_value, found.limits) == (None, order_test.LIMITS) and found.detail == (
+            f"not run: the items have an order of their own, by {name}: name a model that cannot have seen them "
+            "(--reference)"
+        )
+        same = asyncio.run(order_evidence(model, tasks, reference=model))
+        assert same.p_value == 1.0 and same.statistic == 0.0
+        assert same.detail.endswith(" of them above 0; beyond the reference model +0.00")
+    refused = sum(
+        bool(own_order([f"{draw.random()} {'x' * draw.randint(1, 30)}" for _ in range(20)])) for _ in range(200)
+    )
+    assert refused <= 16
+    assert own_order(["same"] * 20) == "" == own_order([])
+    none = asyncio.run(order_evidence(model, tasks, reference=bare(abs)))  # type: ignore[arg-type]
+    assert none.detail == "not run: the reference model does not give the log-probs of a text's tokens"
 
 
 def test_shards_are_runs_of_distinct_items_that_fit_the_context():
