@@ -2,8 +2,8 @@
 
 Oren et al. (2024), "Proving test set contamination in black-box language models": the log-prob of shards in the file's order
 against random orders of the same items; one-sided t-test over shards. The null hypothesis is that items are exchangeable:
-that nothing but having seen the file tells its order. Numbered, sorted or ever longer items have an order of their own, which
-any model finds more probable; such files are tested against a reference model alone.
+that nothing but having seen the file tells its order. Numbered, sorted or ever longer items have an order of their own, so
+that any model finds it more probable; such files are tested against a reference model alone.
 """
 
 from __future__ import annotations
