@@ -56,8 +56,8 @@ def by_listwise(writer: Writer, *, window: int = WINDOW, characters: int = CHARA
 def written_order(said: str, count: int) -> list[int]:
     """The places, from 0, in the order that a reply such as `[2] > [1]` names them; those it does not name come last.
 
-    Read is the chain with `>` that names the most passages, of equals the last; without one the numbers in brackets; without any those that the
-    rows of a list name behind their number, else all. Thoughts between think tags are left out.
+    Read is the chain with `>` that names the most passages, of equals the last; without one the numbers in brackets; without
+    any those that the rows of a list name behind their number, else all. Thoughts between think tags are left out.
     """
     said = _OPENED.split(_CLOSED.split(said)[-1])[0]
     named = [int(number) - 1 for number in _NUMBER.findall(_order_in(said, count))]
