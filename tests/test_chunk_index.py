@@ -24,7 +24,7 @@ from firsthand.retrieval.chunk_index import ChunkIndex, HybridSearch, IndexedDoc
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.retrievers.fusion import reciprocal_rank_fusion
 from firsthand.retrieval.retrievers.searches import traced
-from firsthand.retrieval.store.filter_conditions import matches
+from firsthand.retrieval.store.filter_conditions import MAX_CONDITIONS, MAX_LISTED, check_filter, matches
 from firsthand.retrieval.store.record_index import RecordIndex
 from firsthand.retrieval.store.sqlite_index import open_index
 from index_postgres import postgres  # noqa: F401
@@ -468,6 +468,30 @@ def test_a_list_may_have_thousands_of_values(filtered: ChunkIndex, field: str, m
     where = {field: [values[0], *(each for n in range(10 * many) for each in (f"v{n}", -n)), values[1]]}
     assert sorted(ids(filtered.search_terms("fox", 9, where))) == ["b", "c"]
     assert sorted(ids(filtered.search_terms("fox", 9, {field: {"not": where[field]}}))) == ["a", "d"]
+
+
+def test_a_filter_has_no_more_values_and_conditions_than_an_engine_can_take() -> None:
+    check_filter({"year": [0] * MAX_LISTED})
+    for wrong in ([0] * (MAX_LISTED + 1), {"not": (0,) * (MAX_LISTED + 1)}):
+        with pytest.raises(
+            ConfigError, match=r"^the filter lists 200,001 values of 'year', and 200,000 are the most: give"
+        ):
+            check_filter({"year": wrong})
+
+    def within(depth: int) -> Any:
+        return {"not": within(depth - 1)} if depth else 1
+
+    check_filter({str(n): n for n in range(MAX_CONDITIONS)})
+    check_filter({"a": within(MAX_CONDITIONS - 3), "b": within(1)})
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = {"not": deep}
+    many = {str(n): n for n in range(MAX_CONDITIONS + 1)}
+    for where in (many, {"a": within(MAX_CONDITIONS - 3), "b": within(2)}, {"a": deep}):
+        with pytest.raises(
+            ConfigError, match=r"^the filter has more than 100 conditions: give fewer, or one with a list"
+        ):
+            check_filter(where)
 
 
 @pytest.mark.parametrize(
