@@ -123,6 +123,11 @@ class Score:
         return share if isinstance(share, dict) else None
 
     @property
+    def is_harm(self) -> bool:
+        """True if a higher value is worse, as of attacks that succeed: a failed attempt is then no part of a mean."""
+        return self.detail.get("is_harm") is True
+
+    @property
     def failed(self) -> bool:
         """True if the scorer itself failed, so that the value says nothing about the attempt."""
         return self.failure is not None

@@ -19,8 +19,9 @@ from firsthand.trace import Score, Trace
 KEPT_DETAIL = (
     "corpus", "confidence",
     "judge", "protocol", "by", "calls", "tokens", "cost_usd", "orders", "first", "forged",
+    "is_harm",
 )  # fmt: skip
-"""The keys of `Score.detail` that tables read: shares of figures, and what a judge cost."""
+"""The keys of `Score.detail` that tables read: shares of figures, what a judge cost, and a score of harm."""
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)

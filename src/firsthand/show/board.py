@@ -76,7 +76,7 @@ class Row:
     secondary: Mapping[str, Interval] = field(default_factory=dict)
     """The means of the other scores, and the figures, by name."""
     left_out: int = 0
-    """Tasks that failed and are no part of the score, as of a correlation."""
+    """Tasks that failed and are no part of the score, as of a correlation or of a score of harm."""
 
     def to_json(self) -> Json:
         """The row as a JSON object."""
@@ -261,8 +261,12 @@ def _rank(row: Row, versus: Iterable[PairedDifference]) -> float:
 
 
 def scores_of(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> dict[str, Scores]:
-    """The scores of that name by agent and task."""
-    return {agent: _values(made, name) for agent, made in agents.items()}
+    """The scores of that name by agent and task. A failed attempt counts as 0, or for a score of harm not at all."""
+    is_harm = any(score.is_harm for made in agents.values() for each in made if (score := each.score(name)) is not None)
+    return {
+        agent: _values([each for each in made if each.error is None or not is_harm], name)
+        for agent, made in agents.items()
+    }
 
 
 def _interval(values: Scores | Figure, clusters: Clusters | None) -> Interval:
@@ -301,9 +305,11 @@ def _row(
 
 
 def _left_out(attempts: Sequence[AttemptSummary], values: Scores | Figure) -> int:
-    """The number of tasks with a failed attempt that a figure does not cover."""
+    """The number of tasks with a failed attempt that a figure, or the mean of a score of harm, does not cover."""
+    if not isinstance(values, Figure):
+        return len({each.task_id for each in attempts if each.error is not None} - {*values})
     failed = {each.task_id for each in attempts if each.error is not None or any(score.failed for score in each.scores)}
-    return len(failed - {*values.tasks}) if isinstance(values, Figure) else 0
+    return len(failed - {*values.tasks})
 
 
 def _passes(values: Scores, clusters: Clusters | None) -> dict[str, Interval]:
