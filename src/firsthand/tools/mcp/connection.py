@@ -34,6 +34,12 @@ from firsthand.tools.mcp.stdio_frames import ServerProcess, started
 T = TypeVar("T")
 CLOSING_S = 10.0
 """Seconds to close in; the task is cancelled after them, and the process killed."""
+REFUSALS = frozenset({
+    types.METHOD_NOT_FOUND, types.INVALID_PARAMS, types.HEADER_MISMATCH, types.MISSING_REQUIRED_CLIENT_CAPABILITY,
+    types.UNSUPPORTED_PROTOCOL_VERSION, types.URL_ELICITATION_REQUIRED,
+})  # fmt: skip
+"""Codes of JSON-RPC errors by which a server says that it did not begin. The SDK gives some others, such as -32600 and
+-32700, to answers that are none and to those that cannot be read."""
 _LISTS = ("tools", "resources", "prompts")
 
 
@@ -96,7 +102,7 @@ class McpConnection:
     async def request(self, send: Callable[[Client], Awaitable[T]], *, timeout_s: float | None = None) -> T:
         """The reply to a request, or a ToolError that says what went wrong, the server's words in it as data.
 
-        OutcomeUnknown if the request may have reached the server and no reply to it came.
+        OutcomeUnknown if the request may have reached the server, unless its reply says that it was not carried out.
         """
         client = self.client
         at = caller()
@@ -114,8 +120,7 @@ class McpConnection:
             limit = timeout_s or self.declaration.timeout_s
             raise OutcomeUnknown(f"{self.declaration.origin} did not answer within {limit:g} s") from None
         except MCPError as error:
-            unanswered = error.code in (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT)
-            raise (OutcomeUnknown if unanswered else ToolError)(await self._told(error)) from None
+            raise (ToolError if error.code in REFUSALS else OutcomeUnknown)(await self._told(error)) from None
         except FirsthandError:
             raise
         except Exception as error:
@@ -150,7 +155,8 @@ class McpConnection:
                         await asyncio.sleep(0.01)
             self._dead.set()
             return self.ending() if self._process is not None else f"{self.declaration.origin} closed the connection"
-        return f"{self.declaration.origin} refused the request (code {error.code}): {str(error.message)[:2_000]}"
+        verb = "refused the request" if error.code in REFUSALS else "failed the request"
+        return f"{self.declaration.origin} {verb} (code {error.code}): {str(error.message)[:2_000]}"
 
     def _reason(self, error: BaseException) -> str:
         while isinstance(error, BaseExceptionGroup):

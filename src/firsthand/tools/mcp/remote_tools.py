@@ -228,7 +228,10 @@ class RemoteTools:
         except ToolError as error:  # of the list: the call was made
             raise OutcomeUnknown(str(error)) from None
         if result.is_error:
-            raise ToolError(as_text(text or f"{name} failed without a message", MAX_ERROR))
+            said = as_text(text or f"{name} failed without a message", MAX_ERROR)
+            raise OutcomeUnknown(
+                said, answered=True
+            )  # most SDKs make this of whatever the tool raised, before or after it acted
         return text
 
     def _check_answered(self, at: CallPosition | None) -> None:
