@@ -176,9 +176,11 @@ def test_an_answer_with_half_an_emoji_is_read_over_http_and_over_standard_output
 
 
 @pytest.mark.parametrize(("line", "id"), [
-    (b'{"id":7,"result":1}', 7), (b'{"id":"a","error":1}', "a"), (b'{"id":7,"method":"x"}', ""), (b'{"id":true,"result":1}', ""),
+    (b'{"id":7,"result":1}', 7), (b'{"id":"a","error":1}', "a"), (b'{"id":7,"method":"x"}', ""),
+    (b'{"id":true,"result":1}', ""),
     (b'{"id":[7],"result":1}', ""), (b'{"result":1}', ""), (b"[7]", ""), (b"no message", ""), (b'{"id":\xff}', ""),
-    (b"[" * 100_000, ""), (b'{"result":1,"id":' + b"1" * 5_000 + b"}", ""), (b'{"result":1,"id":' + b"1" * 19 + b"}", int("1" * 19)),
+    (b"[" * 100_000, ""), (b'{"result":1,"id":' + b"1" * 5_000 + b"}", ""),
+    (b'{"result":1,"id":' + b"1" * 19 + b"}", int("1" * 19)),
     (b'{"result":1,"id":' + b"1" * 20 + b"}", ""),
 ])  # fmt: skip
 def test_a_line_that_is_no_message_may_still_say_which_request_it_answers(line: bytes, id: Any) -> None:

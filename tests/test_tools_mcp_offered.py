@@ -307,7 +307,7 @@ def test_a_call_whose_server_is_lost_may_have_taken_effect(lost: bool) -> None:
     assert type(raised.value) is kind
 
     made.result = types.CallToolResult(content=[types.TextContent(type="text", text="no money")], is_error=True)
-    with pytest.raises(OutcomeUnknown, match="^no money$") as answered:
+    with pytest.raises(OutcomeUnknown, match=r"^no money$") as answered:
         asyncio.run(source._call("a", {}))
     assert answered.value.answered
 

@@ -24,6 +24,7 @@ from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
 from firsthand.system.terminal import one_line
 from firsthand.tools.mcp.bounded_schema import ResultValidator
+from firsthand.tools.mcp.failed_responses import McpHttpClient
 from firsthand.tools.mcp.http_endpoint import http_client
 from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, SignIn, oauth
 from firsthand.tools.mcp.remote_tasks import TasksOfServer
@@ -55,6 +56,7 @@ class McpConnection:
         """The lists, such as `tools`, that the server said had changed since they were read."""
         self._client: Client | None = None
         self._process: ServerProcess | None = None
+        self._http: McpHttpClient | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
         self._stop = asyncio.Event()
@@ -68,6 +70,11 @@ class McpConnection:
         if self._client is None or self._dead.is_set():
             raise ToolError(self.ending())
         return self._client
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the connection has ended, or its server has."""
+        return self._dead.is_set() or (self._process is not None and self._process.process.returncode is not None)
 
     async def open(self) -> None:
         """Connect. ToolError if that fails or takes too long."""
@@ -120,7 +127,11 @@ class McpConnection:
             limit = timeout_s or self.declaration.timeout_s
             raise OutcomeUnknown(f"{self.declaration.origin} did not answer within {limit:g} s") from None
         except MCPError as error:
-            raise (ToolError if error.code in REFUSALS else OutcomeUnknown)(await self._told(error)) from None
+            told = await self._told(error)
+            if self._http is not None and self._http.session_lost:
+                self._failure = self._failure or ToolError(f"{self.declaration.origin} ended the session")
+                self._dead.set()
+            raise (ToolError if error.code in REFUSALS else OutcomeUnknown)(told) from None
         except FirsthandError:
             raise
         except Exception as error:
@@ -210,8 +221,8 @@ class McpConnection:
             sign_in = self._sign_in()
             stack.callback(sign_in.close)
             auth = oauth(self.declaration, sign_in)
-        http = await stack.enter_async_context(http_client(self.declaration, auth))
-        return streamable_http_client(self.declaration.url, http_client=http)
+        self._http = await stack.enter_async_context(http_client(self.declaration, auth))
+        return streamable_http_client(self.declaration.url, http_client=self._http)
 
     def _make_client(self, transport: Any) -> Client:
         wanted = {"2025-11-25": "legacy"}.get(self.declaration.revision, self.declaration.revision)

@@ -90,7 +90,7 @@ class TasksOfServer(ClientExtension):
         return (ResultClaim(result_type="task", model=CreatedTask, resolve=self._follow),)
 
     async def _follow(self, created: CreatedTask, context: ClaimContext) -> types.CallToolResult:
-        """The result of the task. OutcomeUnknown without one: the server has begun. A call that is cancelled cancels the task."""
+        """The result of the task. OutcomeUnknown without one: the server has begun. A cancelled call cancels the task."""
         try:
             return await self._result(created, context)
         except MCPError as error:

@@ -161,7 +161,8 @@ def _answered(line: bytes) -> int | str:
         return ""
     if not isinstance(body, dict) or not body.keys() & {"result", "error"}:
         return ""
-    return found if type(found := body.get("id")) in (int, str) else ""
+    found = body.get("id")
+    return found if isinstance(found, int | str) and not isinstance(found, bool) else ""
 
 
 async def _write(server: ServerProcess, outbound: Any, inbound: Any) -> None:
