@@ -26,7 +26,7 @@ from firsthand.system.terminal import one_line
 from firsthand.tools.mcp.bounded_schema import ResultValidator
 from firsthand.tools.mcp.failed_responses import McpHttpClient
 from firsthand.tools.mcp.http_endpoint import http_client
-from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, SignIn, oauth
+from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, SignIn, is_signed_in, oauth
 from firsthand.tools.mcp.remote_tasks import TasksOfServer
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.mcp.server_requests import RequestAnswers
@@ -217,7 +217,7 @@ class McpConnection:
             self._process, transport = await stack.enter_async_context(started(self.declaration))
             return transport
         auth = None
-        if self.declaration.oauth:
+        if self.declaration.oauth or is_signed_in(self.declaration):
             sign_in = self._sign_in()
             stack.callback(sign_in.close)
             auth = oauth(self.declaration, sign_in)
