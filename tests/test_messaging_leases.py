@@ -4,9 +4,6 @@ import math
 
 import pytest
 
-pytest.importorskip("redis", reason="needs the Redis client: pip install 'firsthand[redis]'")
-pytest.importorskip("nats", reason="needs the NATS client: pip install 'firsthand[nats]'")
-
 from firsthand.errors import ConfigError
 from firsthand.messaging.message_bus import MAX_LEASE_S, check_fetch
 from firsthand.messaging.nats_messaging import NatsMessaging
@@ -18,7 +15,7 @@ from firsthand.messaging.sqlite_messaging import SqliteMessaging
 def test_a_fetch_that_cannot_be_is_refused_by_each_store(store):
     bus = object.__new__(store)
     for lease_s in (math.inf, -math.inf, math.nan, 1e300, MAX_LEASE_S + 1):
-        with pytest.raises(ConfigError, match="^lease_s is .*: give a number of seconds, at most 315,360,000$"):
+        with pytest.raises(ConfigError, match=r"^lease_s is .*: give a number of seconds, at most 315,360,000$"):
             bus.fetch("g", lease_s=lease_s)
     with pytest.raises(ConfigError, match=r"^limit is 0: give 1 or more$"):
         bus.fetch("g", 0)
