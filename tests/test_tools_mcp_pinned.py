@@ -206,9 +206,13 @@ def uses(net: Renewing, home: Path, times: int = 1, **settings: Any) -> list[int
     """The status of each of some requests at once, each of a connection of its own."""
     declared = ServerDeclaration("corp", url=f"{MINE}/mcp", oauth=True, **settings)
 
+    async def answered(request: httpx2.Request) -> httpx2.Response:
+        await asyncio.sleep(0.01)  # the others go on
+        return net(request)
+
     async def one() -> int | str:
         flow = PinnedOAuth(declared, CALLBACK, StoredTokens(declared, CALLBACK, home), net.redirect, net.answer)
-        async with httpx2.AsyncClient(transport=httpx2.MockTransport(net), auth=flow) as client:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answered), auth=flow) as client:
             return (await client.post(declared.url)).status_code
 
     async def main() -> list[int | str]:
