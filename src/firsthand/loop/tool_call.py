@@ -205,7 +205,7 @@ async def _run_approved(
     except ToolError as error:
         text = str(error)
         if isinstance(error, OutcomeUnknown) and tool.effect in LASTING:
-            text += "; it may have taken effect: find out before you call it again"
+            text += "" if error.answered else "; it may have taken effect: find out before you call it again"
         else:
             del detail["ran"]
         return replace(_refused(call, text), origin=tool.origin or error.origin)

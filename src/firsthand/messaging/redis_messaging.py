@@ -20,6 +20,7 @@ from firsthand.messaging.message_bus import (
     DeadLetter,
     Delivery,
     check_bounds,
+    check_fetch,
     check_payloads,
     is_time,
 )
@@ -175,8 +176,7 @@ class RedisMessaging:
 
     def fetch(self, group: str, limit: int = 100, *, lease_s: float = 30.0) -> list[Delivery]:
         """The next messages for a group, the oldest first: those whose lease ran out, and new ones."""
-        if limit < 1:
-            raise ConfigError(f"limit is {limit}: give 1 or more")
+        check_fetch(limit, lease_s)
         return self._of(group, "fetch", limit, lease_s, self.max_deliveries, read=_deliveries)
 
     def acknowledge(self, group: str, offsets: Sequence[int]) -> int:

@@ -41,6 +41,8 @@ MAX_LIST = 16_000_000
 """The most characters of a list, all its pages together."""
 MAX_ERROR = 4_000
 """The most characters of a server's error that are shown."""
+MAX_REOPENED = 1_000
+"""The most times that the lost connection of a shared server is opened anew."""
 MAX_PROGRESS = 50
 """The most progress reports of one call that are recorded; the last is always."""
 
@@ -73,6 +75,7 @@ class RemoteTools:
         self._extra: tuple[Tool, ...] = ()
         self._reading = asyncio.Lock()
         self._noted: set[int] = set()
+        self._reopened = 0
 
     @property
     def connection(self) -> McpConnection:
@@ -108,6 +111,22 @@ class RemoteTools:
                 f"declare it with shared = false, or with lazy_above = {len(self._all)}"
             )
         self._extra = tuple(await self._extra_tools())
+
+    async def reopen(self) -> None:
+        """Connect anew if the connection of a shared server was lost, and read its tools. ToolError if that fails."""
+        async with self._reading:
+            await self._reopen_lost()
+
+    async def _reopen_lost(self) -> None:
+        if not (self.shared and self.connection.is_lost):
+            return
+        if self._reopened >= MAX_REOPENED:
+            raise ToolError(f"{self.connection.ending()}; it was lost more than {MAX_REOPENED:,} times")
+        self._reopened += 1
+        await self.connection.close()
+        self._connection = McpConnection(self.declaration, self._sign_in)
+        await self._connection.open()
+        await self._read_tools()
 
     async def close(self) -> None:
         """End the connection, and the process of the server."""
@@ -228,7 +247,10 @@ class RemoteTools:
         except ToolError as error:  # of the list: the call was made
             raise OutcomeUnknown(str(error)) from None
         if result.is_error:
-            raise ToolError(as_text(text or f"{name} failed without a message", MAX_ERROR))
+            said = as_text(text or f"{name} failed without a message", MAX_ERROR)
+            raise OutcomeUnknown(
+                said, answered=True
+            )  # most SDKs make this of whatever the tool raised, before or after it acted
         return text
 
     def _check_answered(self, at: CallPosition | None) -> None:
@@ -250,8 +272,9 @@ class RemoteTools:
         )  # fmt: skip
 
     async def refresh(self) -> None:
-        """Read the tools again if the server said that they changed."""
+        """Read the tools again if the server said that they changed, or was lost."""
         async with self._reading:
+            await self._reopen_lost()
             if "tools" in self.connection.changed:
                 await self._read_tools()
 
