@@ -176,7 +176,7 @@ def test_an_encoder_or_decoder_with_an_embedding_of_its_own_is_refused(
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3_text", "deepseek_v3"])
 def test_rope_scaling_that_differs_from_rope_parameters_is_refused(kind: str) -> None:
-    more: dict[str, Any] = {"num_key_value_heads": 8, "moe_intermediate_size": 8, "n_routed_experts": 8}
+    more: dict[str, Any] = {"num_key_value_heads": 8, "moe_intermediate_size": 8, "n_routed_experts": 16}
     more |= {"num_experts_per_tok": 2, "first_k_dense_replace": 9}
     plain: dict[str, Any] = {"rope_type": "default", "rope_theta": 1e6}
 
@@ -189,7 +189,7 @@ def test_rope_scaling_that_differs_from_rope_parameters_is_refused(kind: str) ->
     for parameters, scaling in (
         (plain, YARN), (plain, old), ({**plain, **YARN}, {**YARN, "factor": 2.0}), ({**plain, **YARN}, {"type": "default"}),
     ):  # fmt: skip
-        with pytest.raises(ModelFileError, match="rope_scaling is .* and remove rope_scaling"):
+        with pytest.raises(ModelFileError, match=r"rope_scaling is .* and remove rope_scaling"):
             both(parameters, scaling)
     for scaling in ({}, YARN, old, {**YARN, "attention_factor": None}):
         assert both({**plain, **YARN}, scaling) == both({**plain, **YARN}, {})
@@ -225,7 +225,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("mpt", {"logit_scale": 0.5}, "logit_scale"),
     ("mpt", {"logit_scale": "inv_sqrt_d_model"}, "logit_scale"),
 ]
-EXPERTS = {"moe_intermediate_size": 8, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_layers": 2, "n_heads": 4}
+EXPERTS = {"moe_intermediate_size": 8, "n_routed_experts": 16, "num_experts_per_tok": 2, "n_layers": 2, "n_heads": 4}
 EXPERTS |= {"d_model": 32}
 
 
