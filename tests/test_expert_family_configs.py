@@ -90,7 +90,8 @@ def test_each_key_of_deepseek_counts_and_yarn_scales_attention() -> None:
     assert stretched.attention_scale == pytest.approx(0.25 * (0.1 * 0.5 * math.log(4) + 1) ** 2)
     assert deepseek.to_config(stretched)["rope_parameters"]["mscale_all_dim"] == pytest.approx(0.5)
     linear = {"type": "linear", "factor": 4.0, "mscale_all_dim": 0.5}
-    assert read("deepseek_v2", **FEW, **given, rope_scaling=linear).attention_scale == 0.25
+    scaled = read("deepseek_v2", **FEW, **given, rope_scaling=linear)
+    assert scaled.attention_scale == stretched.attention_scale
     dense = read("deepseek_v2", **{**FEW, "first_k_dense_replace": 5})
     assert dense.experts is None and deepseek.to_config(dense)["moe_intermediate_size"] == 1
     assert deepseek.to_config(dense)["first_k_dense_replace"] == 5
