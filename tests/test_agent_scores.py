@@ -153,6 +153,11 @@ def test_a_scorer_or_an_attempt_that_failed_counts_as_0_everywhere(tmp_path: Pat
     run = stored(tmp_path, [attempt("a", f"t{n}", (ok(1.0), ok(1.0), broken)[n]) for n in range(3)])
     run.append(replace(attempt("a", "t3", None), scores=(NO_VERDICT,)))
     assert scores_everywhere(run, tmp_path) == [{"a": 0.5}] * 6
+    unread = attempt("a", "t4", NO_VERDICT)
+    assert [each.is_unjudged(name) for each in (unread, *run.traces()) for name in ("ok", None)] == [True] * 2 + [
+        False
+    ] * 8
+    assert not unread.is_unjudged("other")
 
 
 def test_an_agent_without_any_verdict_has_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +216,42 @@ def test_the_list_of_runs_keeps_a_score_that_is_no_mean_and_asks_once(
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     assert runs_command.main(runs_command.Config()) == 0 and "1.00" in capsys.readouterr().out
     Index(tmp_path / "runs")._remove()
-    assert [info.scores for info in list_runs(tmp_path, scored=broken)] == [()]
+    told: list[str] = []
+    for times in (1, 2):
+        assert [info.scores for info in list_runs(tmp_path, told.append, scored=broken)] == [()]
+        (*_, said) = told
+        assert (
+            len(told) == times
+            and f"run {run.id} cannot be computed" in said
+            and "ValueError: a benchmark's own" in said
+        )
+    assert [info.scores for info in list_runs(tmp_path, scored=agent_scores)] == [(ScoreMean("b", "a", 1.0, 1),)]
+
+
+def test_a_run_that_goes_on_is_listed_with_its_score_so_far_which_is_not_kept(tmp_path: Path) -> None:
+    run = stored(tmp_path, [attempt("a", "t0", ok(float(e)), e) for e in range(2)], "max")
+    with run, run.working():
+        assert run.info.status == "running"
+        assert [info.scores for info in list_runs(tmp_path, scored=agent_scores)] == [(ScoreMean("b", "a", 1.0, 1),)]
+        assert [info.lacks_scores for info in list_runs(tmp_path)] == [True]
+
+
+def test_a_grid_of_a_run_with_too_few_attempts_for_its_reducer_so_far_has_no_scores_of_it(tmp_path: Path) -> None:
+    early = stored(tmp_path / "early", [attempt("a", "t0", ok(1.0))], "pass_at_2")
+    other = stored(tmp_path / "other", [attempt("a", "t0", ok(0.5))])
+    assert [row.values for row in grid_rows(sides_of([early, other]))] == [(None, 0.5)]
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3])
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_table_with_attempts_without_a_verdict_is_the_one_without_them(
+    tmp_path: Path, tasks: int, cluster: bool
+) -> None:
+    made = [attempt("a", f"t{n}", ok(float((n + e) % 3 == 0)), e) for n in range(tasks) for e in range(2)]
+    unread = [attempt("a", f"t{n}", NO_VERDICT, 2) for n in range(4)]
+    (less,) = summary(stored(tmp_path / "less", made, cluster=cluster))
+    (more,) = summary(stored(tmp_path / "more", made + unread, cluster=cluster))
+    assert repr((more.score, more.spread)) == repr((less.score, less.spread)) and more.errors == 4
 
 
 def test_helm_figures_leave_out_attempts_without_a_verdict() -> None:

@@ -160,11 +160,11 @@ def listed(
     home: Path,
     ask: Callable[[Path], RunInfo],
     on_problem: Callable[[str], None] = lambda text: None,
-    score: Callable[[Path], tuple[ScoreMean, ...]] | None = None,
+    score: Callable[[Path], tuple[ScoreMean, ...] | None] | None = None,
 ) -> list[RunInfo]:
     """All runs under `home`, in no order, from the index; runs that it does not know are asked, and kept in it.
 
-    `score` computes the scores that are no means of attempts. Those of a run that goes on are not kept.
+    `score` computes the scores that are no means of attempts; None if it cannot. Those of a run that goes on are not kept.
     """
     index = Index(home / "runs")
     entries, ids = index.entries(on_problem), run_ids(home)
@@ -172,10 +172,11 @@ def listed(
     asked = {id: ask(home / "runs" / id) for id in ids if id not in known}
     found = known | asked
     scored = {} if score is None else {id: score(info.path) for id, info in found.items() if info.lacks_scores}
-    found |= {id: replace(found[id], scores=scores) for id, scores in scored.items()}
-    at_rest = {id for id in scored if found[id].status != "running"}
-    index.keep([found[id] for id in ids if id in asked or id in at_rest], entries.keys() - set(ids))
-    return [found[id] for id in ids]
+    at_rest = {id for id, scores in scored.items() if scores is not None and found[id].status != "running"}
+    full = found | {id: replace(found[id], scores=scores or ()) for id, scores in scored.items()}
+    kept = [(full if id in at_rest else found)[id] for id in ids if id in asked or id in at_rest]
+    index.keep(kept, entries.keys() - set(ids))
+    return [full[id] for id in ids]
 
 
 def files_of(path: Path) -> str:

@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -132,14 +131,21 @@ def list_runs(
     """All runs under `home`, the newest first. One that cannot be read is listed with its problem.
 
     They come from the index of runs, which opens no run. Runs that it does not know are opened once. `on_problem` is told
-    if the index was damaged. Scores that are no means of attempts are None without `scored`, such as `stats.agent_scores`,
-    which is asked once for each run that has some; where it fails they are left out.
+    if the index was damaged, and of runs whose scores cannot be computed. Scores that are no means of attempts are None
+    without `scored`, such as `stats.agent_scores`, which is asked once for each run that has some; where it fails the run
+    is listed without scores, and asked again the next time.
     """
 
-    def score(path: Path) -> tuple[ScoreMean, ...]:
-        with suppress(Exception), Run(path, Database(path / DATABASE)) as run:
-            return () if scored is None else scored(run)
-        return ()
+    def score(path: Path) -> tuple[ScoreMean, ...] | None:
+        try:
+            with Run(path, Database(path / DATABASE)) as run:
+                return None if scored is None else scored(run)
+        except Exception as error:  # a figure runs a benchmark's own code, and one run must not hide the others
+            on_problem(
+                f"the scores of run {path.name} cannot be computed, so it is listed without them; "
+                f"`firsthand summary {path.name}` says more ({type(error).__name__}: {error})"
+            )
+            return None
 
     infos = listed(home, _info, on_problem, None if scored is None else score)
     return sorted(infos, key=lambda info: (info.id[:15], info.created_at), reverse=True)

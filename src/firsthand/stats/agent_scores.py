@@ -40,14 +40,18 @@ def agent_scores(run: Run, own: Mapping[str, Figures] | None = None) -> tuple[Sc
     return tuple(each for each in found.values() if each.mean is not None and not math.isnan(each.mean))
 
 
-def task_values(run: Run) -> dict[tuple[str, str], dict[str, float]]:
-    """Benchmark and agent -> task -> its score: the mean of its attempts, or what the run's reducer makes of them."""
+def task_values(run: Run, *, so_far: bool = False) -> dict[tuple[str, str], dict[str, float]]:
+    """Benchmark and agent -> task -> its score: the mean of its attempts, or what the run's reducer makes of them.
+
+    A benchmark with too few attempts for its reducer is a ConfigError; `so_far` leaves it without scores, as in a run that
+    goes on.
+    """
     found: dict[tuple[str, str], dict[str, float]] = {pair: {} for pair in run.pairs()}
     reduced = reduced_benchmarks(run)
     for mean in run.task_means():
         if mean.benchmark not in reduced and mean.mean is not None:
             found[mean.benchmark, mean.agent][mean.task] = mean.mean
-    for pair, scores in task_scores(run, reduced).items():
+    for pair, scores in (_reduced_scores(run) if so_far else task_scores(run, reduced)).items():
         found[pair] = {task: each[0] for task, each in scores.items()}
     return found
 

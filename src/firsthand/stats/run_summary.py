@@ -143,7 +143,7 @@ def _line(each: Totals, confidence: float) -> SummaryRow:
     return SummaryRow(
         each.benchmark,
         each.agent,
-        interval_of(moments, confidence) if each.tasks else mean_interval({}, confidence),
+        interval_of(moments, confidence),
         _spread(each, variance),
         each.attempts,
         each.attempts - each.scored,

@@ -205,7 +205,7 @@ def grid_rows(sides: list[Side]) -> list[GridRow]:
     known: dict[Run, dict[tuple[str, str], dict[str, float]]] = {}
     for number, side in enumerate(sides):
         if side.run not in known:
-            known[side.run] = task_values(side.run)
+            known[side.run] = task_values(side.run, so_far=True)
         for (benchmark, agent), values in known[side.run].items():
             for task, value in values.items() if agent == side.agent else ():
                 means.setdefault((benchmark, task), {})[number] = value
