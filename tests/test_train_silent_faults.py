@@ -221,6 +221,9 @@ def test_weights_that_are_not_finite_are_not_saved(value: float, tmp_path: Path)
         layer.bias[1] = value
     told = refused(lambda: saver.save(2, layer, optimizer, Lists()), TrainingError)
     assert "the update of step 2 made weights that are not finite (bias; 1 in all)" in told and saver.steps() == [1]
+    layer.bias.requires_grad_(False)
+    saver.save(2, layer, optimizer, Lists())
+    assert saver.steps() == [1, 2], "a frozen weight is the base model's"
 
 
 @pytest.mark.parametrize("every", [0, 1])
