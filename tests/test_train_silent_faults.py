@@ -105,6 +105,13 @@ def test_ranks_are_taken_by_reward_models_alone(recipe: str, line: Any, folder: 
     assert f"{file}:1 has ranked answers" in told
 
 
+@pytest.mark.parametrize("recipe", ["dpo", "ipo", "orpo", "simpo", "reward"])
+def test_answers_that_are_judged_alone_are_ktos(recipe: str, folder: Path, tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "d.jsonl", [PAIR, SINGLE])
+    told = refused(lambda: rehearsed(recipe, tmp_path / "run", data=str(file), model=str(folder)), DataError)
+    assert f"{file}:2 has an answer that is judged alone" in told
+
+
 def test_kto_takes_pairs_and_single_answers(folder: Path, tmp_path: Path) -> None:
     file = write_lines(tmp_path / "d.jsonl", [PAIR, SINGLE])
     _, run, _ = rehearsed("kto", tmp_path / "run", data=str(file), model=str(folder))
@@ -160,6 +167,12 @@ def test_training_without_a_weight_in_the_optimizer_is_refused() -> None:
     assert "in no group of the optimizer (layers.0.mlp.up_proj.weight; 1 in all)" in told
     left.requires_grad_(False)
     assert train() == 1
+    head = nn.Linear(32, 1)
+    told = refused(
+        lambda: fit(decoder, Lists(ROWS[0]), objective=Objective(ce=1.0), optimizer=optimizer, schedule=lambda step: 1.0,
+                    steps=1, values=head), TrainingError,
+    )  # fmt: skip
+    assert "(value_head.weight, value_head.bias; 2 in all)" in told
 
 
 # -- checkpoints --
@@ -208,6 +221,23 @@ def test_weights_that_are_not_finite_are_not_saved(value: float, tmp_path: Path)
         layer.bias[1] = value
     told = refused(lambda: saver.save(2, layer, optimizer, Lists()), TrainingError)
     assert "the update of step 2 made weights that are not finite (bias; 1 in all)" in told and saver.steps() == [1]
+    layer.bias.requires_grad_(False)
+    saver.save(2, layer, optimizer, Lists())
+    assert saver.steps() == [1, 2], "a frozen weight is the base model's"
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_last_update_that_is_not_finite_ends_a_run_without_a_model(every: int, tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path, LoopSettings(steps=1, checkpoint_every=every), None)
+    decoder = model()
+    with torch.no_grad():
+        decoder.embed.weight[90] = 1e35  # of a token that no row has: its decay alone goes beyond float32
+    settings = OptimizerSettings(lr=900.0, weight_decay=900.0)
+    with pytest.raises(
+        TrainingError, match=r"the update of step 1 made weights that are not finite \(embed.weight; 1 in"
+    ):
+        run.fit(decoder, Lists(*ROWS), objective=Objective(ce=1.0), optimizer=settings, schedule=ScheduleSettings())
+    assert not list(tmp_path.glob("checkpoints/step-*"))
 
 
 # -- reward models --
@@ -299,6 +329,17 @@ def test_steps_are_counted_by_the_recipe_or_by_the_loop(tmp_path: Path) -> None:
     assert refused(lambda: run.fit(model(), Lists(*ROWS), **given)) == "steps is 0: expected 1 or more"
     assert run.fit(model(), Lists(*ROWS), steps=1, **given) == 1
     TrainingRun(tmp_path, LoopSettings(steps=1), None).expect_steps()
+
+
+def test_fewer_epochs_than_a_run_has_made_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "step-000004").mkdir(parents=True)
+    run = TrainingRun(tmp_path, LoopSettings(steps=0), None)
+    given = {"objective": Objective(ce=1.0), "optimizer": OptimizerSettings(), "schedule": ScheduleSettings()}
+    assert refused(lambda: run.fit(model(), Lists(*ROWS), steps=3, **given)) == (
+        f"the epochs make 3 steps, and {tmp_path} has a checkpoint of step 4: give more epochs, or begin a run in another "
+        "folder"
+    )
+    assert "is whole" in refused(lambda: run.fit(model(), Lists(*ROWS), steps=4, **given), TrainingError)
 
 
 def test_a_run_is_not_resumed_for_fewer_steps_than_it_has_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ class Checkpoints:
         path, part = self._path(step), self.folder / f"{_UNFINISHED}{step}"
         tensors, numbers = _split(optimizer.state_dict())
         weights = {name: whole_tensor(weight).contiguous() for name, weight in trained_weights(model).items()}
-        _expect_finite({name: weights[name] for name, _ in model.named_parameters() if name in weights}, step)
+        expect_finite(model, step)
         position = batches.state()
         if not is_first():  # it has sent its parts of sharded tensors
             return path
@@ -264,9 +264,13 @@ def _merged(numbers: Json, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {"state": state, "param_groups": groups}
 
 
-def _expect_finite(weights: Mapping[str, Tensor], step: int) -> None:
-    """TrainingError if a weight is NaN or infinite, as after an update that was too large."""
-    broken = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+def expect_finite(model: nn.Module, step: int) -> None:
+    """TrainingError if a weight that is trained is NaN or infinite after a step, as after an update that was too large.
+
+    Processes that share a model in parts all call it.
+    """
+    trained = ((name, whole_tensor(weight)) for name, weight in model.named_parameters() if weight.requires_grad)
+    broken = [name for name, weight in trained if not torch.isfinite(weight).all()]
     if broken:
         raise TrainingError(
             f"the update of step {step} made weights that are not finite ({', '.join(broken[:3])}; {len(broken)} in all), "

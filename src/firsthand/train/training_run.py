@@ -43,7 +43,7 @@ from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import adapter_of, first_folder, merged, with_adapter
 from firsthand.train.adapters.save_adapter import write_adapter
-from firsthand.train.checkpoints import Checkpoints
+from firsthand.train.checkpoints import Checkpoints, expect_finite
 from firsthand.train.fit import MetricSink, fit
 from firsthand.train.frozen_models import SOURCES, expect_same_model, weight_files
 from firsthand.train.live_line import LiveLine
@@ -146,10 +146,14 @@ class TrainingRun:
     ) -> int:
         """Train as the run's settings say, from its newest checkpoint on; returns the number of the last step.
 
-        `steps` is for recipes that count them by themselves; without it, ConfigError if the settings have none.
+        `steps` is for recipes that count epochs: ConfigError if they are fewer than the run has made. Without it,
+        ConfigError if the settings have none. TrainingError if the weights are not finite at the end, so that no such
+        model is saved.
         """
         if steps is None:
             self.expect_steps()
+        else:
+            _expect_no_fewer(steps, self.folder, counted="epochs")
         steps = self.loop.steps if steps is None else steps
         self.spread(model)
         whole = model if values is None else nn.ModuleDict({"model": model, "value_head": values})
@@ -163,7 +167,7 @@ class TrainingRun:
         if self.on_fit is not None:
             self.on_fit()
             self.on_fit = None
-        return fit(
+        last = fit(
             model,
             batches,
             objective=objective,
@@ -179,6 +183,8 @@ class TrainingRun:
             folder=self.folder / "stopped",
             evaluate=evaluate,
         )
+        expect_finite(whole, last)
+        return last
 
     def save(
         self, model: Decoder, tokenizer: Tokenizer, *, base: Path | None = None, adapter: AdapterSettings | None = None,
@@ -318,13 +324,14 @@ def _expect_seed(seed: int, folder: Path) -> None:
         )
 
 
-def _expect_no_fewer(steps: int, folder: Path) -> None:
+def _expect_no_fewer(steps: int, folder: Path, *, counted: str = "steps") -> None:
     """ConfigError for fewer steps than a run has made: its model would be that of a later step than its settings tell."""
     made = max(Checkpoints(folder / "checkpoints", every=0).steps(), default=0)
     if 0 < steps < made:
+        told = f"steps is {steps}" if counted == "steps" else f"the {counted} make {steps} steps"
+        more = f"{made} or more" if counted == "steps" else f"more {counted}"
         raise ConfigError(
-            f"steps is {steps}, and {folder} has a checkpoint of step {made}: give {made} or more, or begin a run in "
-            "another folder"
+            f"{told}, and {folder} has a checkpoint of step {made}: give {more}, or begin a run in another folder"
         )
 
 
