@@ -3,7 +3,7 @@
 Accuracy is the first score of the originals. Robustness and fairness are the mean over items of the worst of the original
 and its copies of that kind. Calibration needs the log-probs of choices. Bias and toxicity are counts over answers.
 Efficiency is tokens and seconds as measured. An attempt whose judge gave no verdict is no part of the first four; a copy
-without one counts as one that was not made. A kind of which no copy was made has no figures: they would be the accuracy.
+without one counts as one that was not made.
 """
 
 # T items, D draws, G groups
@@ -86,12 +86,11 @@ def helm_figures(traces: Sequence[Trace], names: Sequence[str] = tuple(PERTURBAT
         return _mean_figure(name, tuple(values), [of(each) for each in values.values()], lower)
 
     figures = [mean(metric, lambda each: each[""])]
-    made = [name for name in names if any(name in each for each in values.values())]
     for name, kind in (("robustness", ROBUSTNESS), ("fairness", FAIRNESS)):
-        used = [each for each in kind if each in made]
+        used = [each for each in kind if each in names]
         if used:
             figures.append(mean(name, lambda each, used=used: min(each.get(p, each[""]) for p in ["", *used])))  # type: ignore[misc]
-    figures += [mean(f"under {name}", lambda each, name=name: each.get(name, each[""])) for name in made]  # type: ignore[misc]
+    figures += [mean(f"under {name}", lambda each, name=name: each.get(name, each[""])) for name in names]  # type: ignore[misc]
     originals = {each: items[each][""] for each in tasks}
     return [
         *figures,
