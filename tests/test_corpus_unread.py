@@ -173,6 +173,9 @@ ROWS = [{"id": 1, "instruction": "none"}, {"instruction": SPOKEN}]
         "nested": json.dumps([[SPOKEN]]),
         "mixed.txt": json.dumps(ROWS[0]) + "\nfree text\n" + json.dumps(ROWS[1]),
         "bom": "\ufeff" + json.dumps(ROWS),
+        "commas.txt": ",\n".join(map(json.dumps, ROWS)),
+        "cut": json.dumps(ROWS)[:-1],
+        "one after another": "\n".join(json.dumps(row, indent=1) for row in ROWS),
     }.items(),
 )
 def test_escapes_of_json_hide_no_item(name: str, text: str, tmp_path: Path) -> None:
@@ -215,8 +218,8 @@ def test_a_json_text_larger_than_memory_holds_is_told(tmp_path: Path, monkeypatc
         monkeypatch.setattr(corpus_texts, "MAX_LINE_VALUES", values)
         found = overlap_evidence([TASK], corpus=tmp_path)
         assert found.flagged == (("t",) if bytes_ > 2 else ())
-        told = f"{tmp_path / 'a.json'}, line 1: larger than {bytes_} bytes or {values} values: give it as .jsonl, one document"
-        told += " a line"
+        told = f"{tmp_path / 'a.json'}, line 1: larger than {bytes_} bytes or {values} values: give it as .jsonl, "
+        told += "one document a line"
         assert found.unread == (() if is_whole else (told,))
     (tmp_path / "a.json").write_text('{"text": ["a", "b", "c"]}')
     assert overlap_evidence([TASK], corpus=tmp_path).unread[0].startswith(f"{tmp_path / 'a.json'}, line 1: larger than")

@@ -146,6 +146,7 @@ def test_a_canary_that_no_draw_would_give_is_not_tested(identifier: str) -> None
 
 
 def test_random_identifiers_are_tested_but_for_fewer_than_one_in_ten_thousand() -> None:
+    assert is_regular("aaaaaaa7c3e9") and not is_regular("aaaaaa07c3e9"), "chances of 9e-6 and 1.5e-4"
     draw = Random(3)
     for size in (8, 12, 32):
         drawn = ["".join(draw.choices("0123456789abcdef", k=size)) for _ in range(2000)]

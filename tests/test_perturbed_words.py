@@ -24,6 +24,7 @@ from firsthand.perturbations.answer_harms import (
     words_of,
 )
 from firsthand.perturbations.helm_figures import CONFIDENCE, choice_confidence, helm_figures, with_helm_metrics
+from firsthand.perturbations.kept_text import code_places
 from firsthand.perturbations.perturbed_benchmark import FAIRNESS, PERTURBATIONS, ROBUSTNESS, perturbed, with_copies
 from firsthand.perturbations.surface_noise import (
     _NEAR,
@@ -283,6 +284,18 @@ def test_code_of_a_prompt_stays_as_it_is(prompt: str, secret: dict[str, str]) ->
         assert all("\nassert f('UppEr', 0) == ??\n" in copy.prompt for copy in made)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["    assert Many  THINGS", "class Many(Things):", "class Many:", "import Many", "from Many.a import Things",
+     "return Many  THINGS", ">>> Many  THINGS", "@Many  THINGS", "~~~\nMany  THINGS\n~~~", "  ```\nMany  THINGS\n  ```",
+     "def f():\n\tMany  THINGS", "def f():\n\n    Many  THINGS"],
+)  # fmt: skip
+def test_each_form_of_code_is_known(line: str) -> None:
+    text = f"Here are MANY ways\n{line}\nof that"
+    assert "".join(text[start:end] for start, end in code_places(text)) == f"{line}\n"
+    assert code_places("The class of Many\nimports from Many") == []
+
+
 def test_what_tests_and_other_checks_hold_stays_as_it_is() -> None:
     task = Task(
         "t", 'Write find_many to tell "Many of THEM" those that there are.\nUse the  KEYWORD\nOf Street and big city',
@@ -293,6 +306,14 @@ def test_what_tests_and_other_checks_hold_stays_as_it_is() -> None:
     for kept in ("find_many", '"Many of THEM"', "\nUse the  KEYWORD\n", "Street", "big city"):
         assert all(kept in copy.prompt for copy in made), kept
     assert any("that" not in copy.prompt for copy in made)
+
+
+def test_quotations_stay_where_there_are_checks() -> None:
+    for quoted in ('"Many of THEM"', "`Many of THEM`", "“Many of THEM”"):
+        made = copies_of(Task("t", f"Say {quoted} to those that there are.", secret={"tests": ["x"]}))
+        assert made and all(quoted in copy.prompt for copy in made), quoted
+    made = copies_of(Task("t", 'Say "Many of THEM" to those.', secret={"answer": "none"}))
+    assert any('"Many of THEM"' not in copy.prompt for copy in made)
 
 
 def test_identifiers_stay_as_they_are() -> None:

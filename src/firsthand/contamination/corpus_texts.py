@@ -39,6 +39,8 @@ _NO_TEXT = {".png", ".jpg", ".jpeg", ".gif", ".gguf", ".safetensors", ".pyc"}
 _OTHER_FORMS = {".pdf", ".zip", ".npy", ".npz", ".parquet", ".bin"}
 _JSON_HEAD = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{\s*\"|\[\s*[\[{\"])")
 """The beginning of an object, or of a list of objects, lists or strings."""
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|[nrt])")
+"""An escape of JSON for a character, or for white space."""
 _MARKS = {
     b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz",
     b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "a zip file", b"PAR1": "Parquet", b"%PDF-": "PDF",
@@ -114,8 +116,8 @@ def _of_lines(file: IO[bytes], path: Path, most: int = MAX_LINE_BYTES) -> Iterat
 def _of_json(file: IO[bytes], path: Path, is_named: bool, most: int = MAX_LINE_BYTES) -> Iterator[bytes]:
     """The documents of a JSON text, or of lines of JSON: each element of a list is one.
 
-    What is no JSON is given as it stands. UnreadText, at the end, for that of a file whose name says JSON, for a text of too
-    many bytes or values, and for numbers without text.
+    What is no JSON, such as a list cut short, is given as it stands, and again without escapes. UnreadText, at the end, for
+    that of a file whose name says JSON, for a text of too many bytes or values, and for numbers without text.
     """
     first = file.readline(most + 1)
     lines = chain([first], iter(lambda: file.readline(most + 1), b""))
@@ -133,7 +135,10 @@ def _of_json(file: IO[bytes], path: Path, is_named: bool, most: int = MAX_LINE_B
                 unread = unread or f"{path}, line {number}: {told}"
             elif is_named:
                 unread = unread or f"{path}, line {number}: not JSON: is the file cut short?"
-            yield from (line[max(0, at - OVERLAP_BYTES) : at + PIECE_BYTES] for at in range(0, len(line), PIECE_BYTES))
+            for text in dict.fromkeys([line, _ESCAPE.sub(_unescaped, line)]):
+                yield from (
+                    text[max(0, at - OVERLAP_BYTES) : at + PIECE_BYTES] for at in range(0, len(text), PIECE_BYTES)
+                )
             continue
         rows = value if isinstance(value, list) else [value]
         found = [_texts(row) for row in rows]
@@ -143,6 +148,11 @@ def _of_json(file: IO[bytes], path: Path, is_named: bool, most: int = MAX_LINE_B
             unread = unread or f"{path}, line {number}: numbers and no text: give the texts of its tokens"
     if unread:
         raise UnreadText(unread)
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    """The character of an escape, as UTF-8; a blank for white space and halves of characters."""
+    return chr(int(found[1] or b"20", 16)).encode("utf-8", "replace")
 
 
 def _decoded(raw: bytes) -> Any:
