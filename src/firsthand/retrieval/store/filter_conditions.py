@@ -112,7 +112,7 @@ def check_filter(where: Filter) -> None:
     for key, condition in where.items():
         if not isinstance(key, str):
             raise ConfigError(f"the filter's key {str(key)[:80]!r} is no string: give the name of a field")
-        while left >= 0 and (inner := excluded(condition)):
+        while inner := excluded(condition):
             condition, left = inner[0], left - 1
         if left < 0:
             raise ConfigError(
