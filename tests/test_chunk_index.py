@@ -26,6 +26,7 @@ from firsthand.retrieval.retrievers.fusion import reciprocal_rank_fusion
 from firsthand.retrieval.retrievers.searches import traced
 from firsthand.retrieval.store.filter_conditions import MAX_CONDITIONS, MAX_LISTED, check_filter, matches
 from firsthand.retrieval.store.record_index import RecordIndex
+from firsthand.retrieval.store.records import Not
 from firsthand.retrieval.store.sqlite_index import open_index
 from index_postgres import postgres  # noqa: F401
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
@@ -462,6 +463,16 @@ def test_filters_are_exact(filtered: ChunkIndex) -> None:
         assert held == list(expected), "the predicate that defines filters"
 
 
+def test_any_number_of_nots_is_one_or_none(filtered: ChunkIndex) -> None:
+    for inner in (2021, [2021, 2022], {"min": 2021, "max": 2022}):
+        deep: Any = inner
+        for depth in range(5):
+            plain = {"not": inner} if depth % 2 else inner
+            expected = filtered.search_terms("fox", 9, {"year": plain})
+            assert ids(filtered.search_terms("fox", 9, {"year": deep})) == ids(expected), depth
+            deep = {"not": deep}
+
+
 @pytest.mark.parametrize("field", ["year", "document"])
 def test_a_list_may_have_thousands_of_values(filtered: ChunkIndex, field: str, many: int) -> None:
     values = [2021, 2022] if field == "year" else ["b", "c"]
@@ -472,11 +483,17 @@ def test_a_list_may_have_thousands_of_values(filtered: ChunkIndex, field: str, m
 
 def test_a_filter_has_no_more_values_and_conditions_than_an_engine_can_take() -> None:
     check_filter({"year": [0] * MAX_LISTED})
-    for wrong in ([0] * (MAX_LISTED + 1), {"not": (0,) * (MAX_LISTED + 1)}):
+    check_filter({"year": [0] * (MAX_LISTED - 1), "size": [0], "name": "a text"})
+    for wrong in (
+        {"year": [0] * (MAX_LISTED + 1)},
+        {"year": {"not": (0,) * (MAX_LISTED + 1)}},
+        {"size": [0], "year": [0] * MAX_LISTED},
+    ):
         with pytest.raises(
-            ConfigError, match=r"^the filter lists 200,001 values of 'year', and 200,000 are the most: give"
+            ConfigError,
+            match=r"^the filter lists 200,001 values, the last of them of 'year', and 200,000 are the most: give a field",
         ):
-            check_filter({"year": wrong})
+            check_filter(wrong)
 
     def within(depth: int) -> Any:
         return {"not": within(depth - 1)} if depth else 1
@@ -613,6 +630,14 @@ def test_a_writer_that_ends_between_records_leaves_the_old_document_whole() -> N
 
 
 # -- headers and terms alone --
+
+
+def test_engines_are_asked_without_a_not_within_a_not() -> None:
+    index = RecordIndex(ListedRecords(), "listed", HEADER)
+    plain, condition = index._one("a", 1), 1
+    for depth in range(MAX_CONDITIONS):
+        assert index._one("a", condition) == (Not(plain) if depth % 2 else plain), depth
+        condition = {"not": condition}  # type: ignore[assignment]
 
 
 def test_an_index_of_terms_alone_has_no_vectors(make: Make) -> None:

@@ -442,6 +442,8 @@ def test_locomos_categories_are_whole_numbers_however_they_are_written(tmp_path:
     for wrong in (True, "4", 4.5, 0, 6, [4], None):
         with pytest.raises(DataError, match="sample 1, question 1: a category from 1 to 5 was expected"):
             locomo(data=of(wrong))
+    with pytest.raises(DataError, match="sample 1, question 1: a category from 1 to 5 was expected"):
+        locomo(data=write(tmp_path / "locomo10.json", [{**LOCOMO, "qa": ["a text"]}]))
 
 
 def test_locomos_evidence_is_a_list_of_ids_and_joined_ones_are_parted(tmp_path: Path) -> None:

@@ -372,6 +372,19 @@ def test_vectors_in_a_file_are_those_up_to_the_last_item_that_is_seen(tmp_path):
     assert found(early, "8e0 0e0") == ["a", "e", "b"] and found(memory, "8e0 0e0", 2) == ["a", "d"]
 
 
+def test_vectors_of_items_that_were_forgotten_are_not_held_and_others_are_not_read_anew(tmp_path):
+    memory = semantic(str(tmp_path / "m.db"))
+    memory.vectors = ItemVectors(Axes())
+    write(memory, item("a", "1 0"), item("b", "1 0.1"), item("c", "1 0.2"))
+    assert found(memory, "8e0 0e0") == ["a", "b", "c"]
+    (held,) = memory.vectors._loaded.values()
+    assert found(memory, "8e0 0e0") == ["a", "b", "c"] and next(iter(memory.vectors._loaded.values())) is held
+    asyncio.run(memory.forget("b"))
+    assert found(memory, "8e0 0e0") == ["a", "c"]
+    (held,) = memory.vectors._loaded.values()
+    assert held.numbers.tolist() == [1, 3] and held.matrix.shape == (2, 2)
+
+
 def test_vectors_of_texts_are_held_up_to_a_bound_the_latest_used_and_without_the_texts(monkeypatch):
     monkeypatch.setattr(item_vectors, "HELD_BYTES", 3 * 8)
     vectors = ItemVectors(Axes())

@@ -121,9 +121,11 @@ class ItemVectors:
             await in_thread(partial(file.put_vectors, scope, model, halves))
 
     def _load(self, file: ItemFile, scope: int) -> _Loaded:
-        """The scope's vectors, those that were added since the last search read now."""
+        """The scope's vectors, those that were added since the last search read now; all, if items were deleted since."""
         with self._lock:
             known = self._loaded.setdefault((file, scope), _Loaded())
+            if len(known.numbers) > file.count_of(scope):
+                known = self._loaded[file, scope] = _Loaded()
             rows = file.vectors(scope, self._embedder.fingerprint, known.last)
             if rows:
                 added = np.stack([np.frombuffer(body, "<f2") for _, body in rows]).astype(np.float32)
