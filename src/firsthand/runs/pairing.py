@@ -322,8 +322,8 @@ class _Attempt(NamedTuple):
     place: str
     id: str
     value: float | None
-    is_unjudged: bool
-    is_harm: bool
+    is_unjudged: bool = False
+    is_harm: bool = False
 
 
 def _attempted(
