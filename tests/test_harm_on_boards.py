@@ -9,7 +9,7 @@ import pytest
 from firsthand.boards.board_results import ItemScores
 from firsthand.boards.read_results import run_results
 from firsthand.commands import compare as compare_command
-from firsthand.runs.pairing import compare, scores_of
+from firsthand.runs.pairing import _Attempt, _tried, compare, scores_of
 from firsthand.runs.store import Run, create
 from firsthand.show.board import leaderboard
 from firsthand.show.live_totals import LiveTotals
@@ -128,3 +128,9 @@ def test_the_line_of_a_run_that_goes_on_counts_like_its_table(detail: dict[str, 
     for n in (1, 2, 3, 0):
         line = totals.add(attempt("flaky", n, 1.0 if n == 0 else None, detail))
     assert line.startswith(shown)
+
+
+def test_attempts_that_were_not_made_resisted_nothing() -> None:
+    tries = {("b", "t"): [_Attempt(0, "p", "i", 1.0, is_harm=True)]}
+    assert _tried(tries, {"b"}, 0.0, "mean", 3, 0.0)["b", "t"].values == (1.0,)
+    assert _tried(tries, (), 0.0, "mean", 3, 0.0)["b", "t"].values == (1.0, 0.0, 0.0)
