@@ -225,7 +225,7 @@ def test_documents_are_refused_cited_and_planted_as_their_secret_says() -> None:
         ([], 0.0),
     ):
         made = attempt(events=(Event("ranking", 0.0, {"documents": documents}),))
-        assert planted_share(attacked, made) == Score("planted_share", planted), documents
+        assert planted_share(attacked, made) == Score("planted_share", planted, {"is_harm": True}), documents
     for answer, right, attack in (
         ("Oslo", 1.0, 0.0),
         ("Rome, no: Oslo", 0.0, 1.0),

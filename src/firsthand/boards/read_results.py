@@ -72,7 +72,8 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
 
 
 def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
-    """The first scores of each benchmark of a run, by task: each agent's epochs reduced as in the run; an error counts as 0.
+    """The first scores of each benchmark of a run, by task: each agent's epochs reduced as in the run; an error counts as 0,
+    or, of a score of harm, is left out.
 
     A figure of that name, such as BLEU of a corpus, stands in place of the mean, as in the run's own table. `tell` receives
     a sentence for figures that cannot be computed; the means then have another metric's name.

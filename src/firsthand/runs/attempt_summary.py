@@ -89,6 +89,11 @@ class AttemptSummary:
         found = self.score(name) if name is not None else next(iter(self.scores), None)
         return self.error is None and found is not None and found.unjudged
 
+    def is_harm(self, name: str | None = None) -> bool:
+        """True if the score of that name, or the first, is of harm: then an attempt without it counts nowhere."""
+        found = self.score(name) if name is not None else next(iter(self.scores), None)
+        return found is not None and found.is_harm
+
     def scored(self, scores: tuple[Score, ...]) -> AttemptSummary:
         """The same summary with these scores."""
         return replace(self, scores=scores)

@@ -6,7 +6,7 @@ The statistics of the paired values (intervals, tests) are in `stats/score_stati
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -97,6 +97,9 @@ class Comparison:
     repeated: bool = False
     """True if both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
 
+    harms: frozenset[str] = frozenset()
+    """The benchmarks whose score is one of harm: attempts without it are left out, whatever others count as."""
+
     @property
     def values(self) -> tuple[list[float], list[float]]:
         """The paired scores, task by task: those of `a`, and those of `b`."""
@@ -134,7 +137,7 @@ def compare(
         benchmark: Compare on this benchmark alone.
         score: The name of a score; if left out, the one that is first in `run_a` at each task, by its name in both runs.
         error_value: What an attempt without a score counts as, such as 0; None leaves it out. One whose judge gave no
-            verdict is left out whatever it is.
+            verdict is left out whatever it is, and so is one without a score of harm (`Score.is_harm`).
         unmade_value: The same for attempts that a run was to make and has not made, at tasks that it has attempted.
         strata: The key of the tasks' metadata that tells their stratum; see `Run.clusters`.
         reduce: The name of a reducer of epochs; see `Run.reducer`.
@@ -145,9 +148,11 @@ def compare(
     plan_a = unmade(run_a)
     plan_b = plan_a if run_b is run_a else unmade(run_b)
     planned = (plan_a.epochs, plan_b.epochs) if unmade_value is not None else (0, 0)
+    attempts = [_attempts(run, name, benchmark, names) for run, name in ((run_a, name_a), (run_b, name_b))]
+    harms = _harms(attempts)
     tried_a, tried_b = (
-        _tried(run, name, benchmark, names, error_value, reduce or run_a.reducer, epochs, unmade_value)
-        for run, name, epochs in ((run_a, name_a, planned[0]), (run_b, name_b, planned[1]))
+        _tried(each, harms, error_value, reduce or run_a.reducer, epochs, unmade_value)
+        for each, epochs in zip(attempts, planned, strict=True)
     )
     side_a, side_b = ({key: each for key, each in tried.items() if each.values} for tried in (tried_a, tried_b))
     changed = _changed(run_a, run_b)
@@ -175,6 +180,7 @@ def compare(
         ),
         clusters=common_groups(run_b.clusters(strata), run_a.clusters(strata)),
         repeated=_repeated(run_a, run_b, name_a, name_b),
+        harms=harms,
     )
 
 
@@ -196,13 +202,16 @@ def scores_of(
     names = _first_names([(run, agent) for run in runs for agent in _agents(run)], None) if score is None else score
     found: dict[str, dict[str, dict[str, Attempted]]] = {}
     tasks: dict[Key, Task] = {}
-    for run in runs:
+    attempts = {
+        (place, agent): _attempts(run, agent, None, names) for place, run in enumerate(runs) for agent in _agents(run)
+    }
+    harms = _harms(attempts.values())
+    for place, run in enumerate(runs):
         changed = {key for key, task in run.tasks().items() if not same_problem(tasks.setdefault(key, task), task)}
         for agent in _agents(run):
             name = agent if len(runs) == 1 else f"{run.id}/{agent}"
-            for (benchmark, task), each in _tried(
-                run, agent, None, names, error_value, reduce or runs[0].reducer
-            ).items():
+            tried = _tried(attempts.pop((place, agent)), harms, error_value, reduce or runs[0].reducer)
+            for (benchmark, task), each in tried.items():
                 if each.values and (benchmark, task) not in changed:
                     found.setdefault(benchmark, {}).setdefault(name, {})[task] = each
     for benchmark, agents in found.items() if even else ():
@@ -261,22 +270,34 @@ def _first_names(sides: Iterable[tuple[Run, str]], benchmark: str | None) -> _Fi
     return _FirstNames(of_task, {name: frozenset(firsts) for name, firsts in of_benchmark.items()})
 
 
+def _attempts(
+    run: Run, agent: str, benchmark: str | None, score: str | _FirstNames | None
+) -> Mapping[Key, list[_Attempt]]:
+    """The agent's attempts at each task, of those too that have no value."""
+    attempts: dict[Key, list[_Attempt]] = defaultdict(list)
+    for each in run.summaries(benchmark=benchmark, agent=agent):
+        which = score.name(each) if isinstance(score, _FirstNames) else score
+        tried = _Attempt(
+            each.epoch, each.place, each.id, each.value(which), each.is_unjudged(which), each.is_harm(which)
+        )
+        attempts[each.benchmark, each.task_id].append(tried)
+    return attempts
+
+
+def _harms(sides: Iterable[Mapping[Key, list[_Attempt]]]) -> frozenset[str]:
+    """The benchmarks at which any side has a score of harm."""
+    return frozenset(name for side in sides for (name, _), tries in side.items() if any(each.is_harm for each in tries))
+
+
 def _tried(
-    run: Run,
-    agent: str,
-    benchmark: str | None,
-    score: str | _FirstNames | None,
+    attempts: Mapping[Key, list[_Attempt]],
+    harms: Collection[str],
     error_value: float | None,
     reduce: str | Callable[[str], str],
     epochs: int = 0,
     unmade_value: float | None = None,
 ) -> Mapping[Key, Attempted]:
-    """The agent's attempts at each task, of those too that have no value; each of `epochs` not made is `unmade_value`."""
-    attempts: dict[Key, list[_Attempt]] = defaultdict(list)
-    for each in run.summaries(benchmark=benchmark, agent=agent):
-        which = score.name(each) if isinstance(score, _FirstNames) else score
-        tried = _Attempt(each.epoch, each.place, each.id, each.value(which), each.is_unjudged(which))
-        attempts[each.benchmark, each.task_id].append(tried)
+    """The attempts at each task with what they count as; each of `epochs` not made is `unmade_value`."""
     names = {name: reduce if isinstance(reduce, str) else reduce(name) for name, _ in attempts}
     counts: dict[str, list[int]] = defaultdict(list)
     for (name, _), tries in attempts.items():
@@ -285,9 +306,12 @@ def _tried(
     return {
         key: _attempted(
             tries,
-            error_value,
+            None if key[0] in harms else error_value,
             *reducers[key[0]],
-            unmade=[(epoch, unmade_value) for epoch in sorted(set(range(epochs)) - {each.epoch for each in tries})],
+            unmade=[
+                (epoch, None if key[0] in harms else unmade_value)
+                for epoch in sorted(set(range(epochs)) - {each.epoch for each in tries})
+            ],
         )
         for key, tries in sorted(attempts.items())
     }
@@ -298,7 +322,8 @@ class _Attempt(NamedTuple):
     place: str
     id: str
     value: float | None
-    is_unjudged: bool
+    is_unjudged: bool = False
+    is_harm: bool = False
 
 
 def _attempted(

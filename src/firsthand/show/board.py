@@ -32,7 +32,7 @@ from firsthand.stats.score_statistics import (
     mean_interval,
 )
 from firsthand.system.plurals import count_of
-from firsthand.trace import Trace
+from firsthand.trace import Score, Trace
 
 EVERY_K = 8
 """Up to so many attempts at a task pass@k is shown for every k."""
@@ -261,10 +261,10 @@ def _rank(row: Row, versus: Iterable[PairedDifference]) -> float:
 
 
 def scores_of(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> dict[str, Scores]:
-    """The scores of that name by agent and task. A failed attempt counts as 0, or for a score of harm not at all."""
+    """The scores of that name by agent and task. An attempt without it counts as 0, or for a score of harm not at all."""
     is_harm = any(score.is_harm for made in agents.values() for each in made if (score := each.score(name)) is not None)
     return {
-        agent: _values([each for each in made if each.error is None or not is_harm], name)
+        agent: _values([each for each in made if each.value(name) is not None or not is_harm], name)
         for agent, made in agents.items()
     }
 
@@ -307,9 +307,14 @@ def _row(
 def _left_out(attempts: Sequence[AttemptSummary], values: Scores | Figure) -> int:
     """The number of tasks with a failed attempt that a figure, or the mean of a score of harm, does not cover."""
     if not isinstance(values, Figure):
-        return len({each.task_id for each in attempts if each.error is not None} - {*values})
+        lacking = (each for each in attempts if each.error is not None or any(_is_lacking(one) for one in each.scores))
+        return len({each.task_id for each in lacking} - {*values})
     failed = {each.task_id for each in attempts if each.error is not None or any(score.failed for score in each.scores)}
     return len(failed - {*values.tasks})
+
+
+def _is_lacking(score: Score) -> bool:
+    return score.failed and not score.unjudged
 
 
 def _passes(values: Scores, clusters: Clusters | None) -> dict[str, Interval]:

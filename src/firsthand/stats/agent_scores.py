@@ -1,7 +1,8 @@
 """The score of each agent of a run, as the run's table has it: what lists, plots, grids and boards show.
 
 Epochs are reduced as in the run, a figure such as BLEU of a corpus stands in place of the mean, an attempt without a score
-counts as 0, and one whose judge gave no verdict is left out. Leaves out intervals: `run_summary.py` has them.
+counts as 0, and one without a score of harm, or whose judge gave no verdict, is left out. Leaves out intervals:
+`run_summary.py` has them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from firsthand.runs.score_totals import ScoreMean, score_means
 from firsthand.stats.figure_stats import figure_value
 from firsthand.stats.intervals import Scores, task_means
 from firsthand.stats.stored_figures import first_score, own_figures, stored_figures
-from firsthand.stats.task_scores import reduced_benchmarks, task_scores
+from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks, task_scores
 
 
 def agent_scores(run: Run, own: Mapping[str, Figures] | None = None) -> tuple[ScoreMean, ...]:
@@ -26,7 +27,7 @@ def agent_scores(run: Run, own: Mapping[str, Figures] | None = None) -> tuple[Sc
     computed the mean stands. A benchmark with too few attempts for its reducer, so far, has no scores.
     """
     found = {(each.benchmark, each.agent): each for each in score_means(run.totals())}
-    reduced = reduced_benchmarks(run)
+    reduced = reduced_benchmarks(run) | harm_benchmarks(run)
     by_task = _reduced_scores(run)
     for pair in [pair for pair in found if pair[0] in reduced]:
         means = task_means(by_task.get(pair, {}))
@@ -47,7 +48,7 @@ def task_values(run: Run, *, so_far: bool = False) -> dict[tuple[str, str], dict
     goes on.
     """
     found: dict[tuple[str, str], dict[str, float]] = {pair: {} for pair in run.pairs()}
-    reduced = reduced_benchmarks(run)
+    reduced = reduced_benchmarks(run) | harm_benchmarks(run)
     for mean in run.task_means():
         if mean.benchmark not in reduced and mean.mean is not None:
             found[mean.benchmark, mean.agent][mean.task] = mean.mean
@@ -59,7 +60,7 @@ def task_values(run: Run, *, so_far: bool = False) -> dict[tuple[str, str], dict
 def _reduced_scores(run: Run) -> dict[tuple[str, str], Scores]:
     """The scores of the benchmarks with a reducer, but for those whose attempts are too few for it so far."""
     found: dict[tuple[str, str], Scores] = {}
-    for benchmark in reduced_benchmarks(run):
+    for benchmark in reduced_benchmarks(run) | harm_benchmarks(run):
         try:
             found |= task_scores(run, {benchmark})
         except ConfigError:
