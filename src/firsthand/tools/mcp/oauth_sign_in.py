@@ -147,7 +147,7 @@ class StoredTokens:
 
 
 def tokens_path(declaration: ServerDeclaration, home: Path | None = None) -> Path:
-    """The file of the tokens of an endpoint, by whatever name. Declared issuers, clients and scopes have files of their own."""
+    """The file of the tokens of an endpoint, by whatever name; declared issuers, clients and scopes have others."""
     scopes = " ".join(sorted(declaration.scopes))  # tokens for more are not to be used where fewer are declared
     who = [declaration.url, *filter(None, (declaration.issuer, declaration.client_id, scopes))]
     key = hashlib.sha256("\n".join(who).encode()).hexdigest()[:16]
