@@ -119,6 +119,9 @@ def test_the_client_knows_a_lost_session_and_leaves_other_requests_as_they_are()
                 assert (await client.post(URL, **other)).content == b"<p>Gateway"
             assert (await client.put(URL, **sent)).content == b"<p>Gateway"
             assert (await client.post(URL, **sent)).json()["id"] == "a" and not client.session_lost
+            for other in ("GET", "DELETE"):  # a server without a stream, or without an end of sessions
+                await client.request(other, URL, headers={"Mcp-Session-Id": "s"})
+            assert not client.session_lost
             await client.post(URL, headers={"Mcp-Session-Id": "s"}, **sent)
             assert client.session_lost
         async with McpHttpClient(transport=httpx2.MockTransport(lambda request: bare(500)(0))) as client:

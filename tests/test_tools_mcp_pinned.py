@@ -273,10 +273,12 @@ def test_tokens_belong_to_an_address_and_a_declared_client_whatever_the_server_i
 ) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     first = ServerDeclaration("first", url=f"{MINE}/mcp")
-    same = [replace(first, name="second"), replace(first, oauth=True), replace(first, scopes=("read",))]
+    same = [replace(first, name="second"), replace(first, oauth=True)]
     others = [replace(first, url=f"{MINE}/other"), replace(first, issuer=CORP), replace(first, **CLIENT)]
+    others.append(replace(first, scopes=("read", "list")))  # tokens for more are not its own
+    assert tokens_path(others[-1]) == tokens_path(replace(first, scopes=("list", "read")))
     assert {tokens_path(each) for each in same} == {tokens_path(first)}
-    assert len({tokens_path(each) for each in [first, *others]}) == 4
+    assert len({tokens_path(each) for each in [first, *others]}) == 5
     assert not is_signed_in(first)
     asyncio.run(StoredTokens(first, CALLBACK).set_tokens(OAuthToken(access_token="t")))
     assert is_signed_in(first) and all(map(is_signed_in, same)) and not any(map(is_signed_in, others))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from firsthand.tools.mcp.connection import McpConnection
 from firsthand.tools.mcp.remote_tools import RemoteTools
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
+CALL = ContextVar("call", default="")
 WEB = ServerDeclaration("web", url="http://127.0.0.1:9/mcp")
 
 
@@ -30,6 +32,7 @@ class Connection:
 
     made: list[Any] = []  # noqa: RUF012
     down = False
+    failed_lists = 0
 
     def __init__(self, declaration: ServerDeclaration, sign_in: Any = None) -> None:
         self.is_lost, self.closed, self.changed = False, 0, set[str]()
@@ -37,8 +40,10 @@ class Connection:
         capabilities = SimpleNamespace(tools=object(), resources=None, prompts=None)
         self.client = SimpleNamespace(server_capabilities=capabilities)
         Connection.made.append(self)
+        self.opened_for = ""
 
     async def open(self) -> None:
+        self.opened_for = CALL.get()
         if Connection.down:
             self.is_lost = True
             raise ToolError("it cannot be reached")
@@ -50,6 +55,12 @@ class Connection:
         return "it went away"
 
     async def request(self, send: Any, *, timeout_s: float | None = None) -> Any:
+        if timeout_s is None:  # a call
+            self.is_lost = True
+            return types.CallToolResult(content=[types.TextContent(text="done")])
+        if Connection.failed_lists:
+            Connection.failed_lists -= 1
+            raise OutcomeUnknown("the list was late")
         tools = [types.Tool(name=name, input_schema={"type": "object"}) for name in self.names]
         return SimpleNamespace(tools=tools, next_cursor=None)
 
@@ -59,6 +70,7 @@ def connections(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[Any]:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
     monkeypatch.setattr(Connection, "made", [])
     monkeypatch.setattr(Connection, "down", False)
+    monkeypatch.setattr(Connection, "failed_lists", 0)
     monkeypatch.setattr(remote_tools, "McpConnection", Connection)
     return Connection.made
 
@@ -83,6 +95,61 @@ def test_a_shared_server_that_was_lost_is_connected_anew_and_its_tools_are_read_
         Connection.down = False
         await getattr(source, way)()
         assert not source.connection.is_lost and [each.closed for each in connections] == [1, 1, 1, 1, 0]
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_a_call_makes_anew_is_not_of_that_call(connections: list[Any]) -> None:
+    async def main() -> None:
+        source = RemoteTools(ServerDeclaration("s", command="serve", shared=True))
+        CALL.set("the run")
+        await source.open()
+        CALL.set("a call")
+        connections[0].is_lost = True
+        await source.refresh()
+        assert [each.opened_for for each in connections] == ["the run"] * 2
+
+    asyncio.run(main())
+
+
+def test_tools_that_could_not_be_read_of_a_new_connection_are_read_before_the_next_call(connections: list[Any]) -> None:
+    async def main() -> None:
+        source = RemoteTools(ServerDeclaration("s", command="serve", shared=True))
+        await source.open()
+        connections[0].is_lost, Connection.failed_lists = True, 1
+        with pytest.raises(ToolError, match=r"^the list was late$") as caught:
+            await source._call("a", {})
+        assert type(caught.value) is ToolError, "the call was not sent"
+        assert [each.name for each in source.tools] == ["s__a"]
+        await source.refresh()
+        assert [each.name for each in source.tools] == ["s__a", "s__b"] and len(connections) == 2
+
+    asyncio.run(main())
+
+
+def test_an_answer_stands_though_its_server_ends_and_cannot_be_reached_again(connections: list[Any]) -> None:
+    async def main() -> None:
+        source = RemoteTools(ServerDeclaration("s", command="serve", shared=True))
+        await source.open()
+        Connection.down = True
+        assert await source._call("a", {}) == "done" and len(connections) == 1
+        with pytest.raises(ToolError, match=r"^it cannot be reached$"):
+            await source._call("a", {})
+
+    asyncio.run(main())
+
+
+def test_an_answer_of_another_form_is_told_in_few_words() -> None:
+    async def odd(client: Any) -> Any:
+        return types.CallToolResult.model_validate({"content": 7})
+
+    async def main() -> None:
+        made = McpConnection(WEB)
+        made._client = SimpleNamespace()  # type: ignore[assignment]
+        with pytest.raises(
+            OutcomeUnknown, match=r"^MCP server web broke the protocol: content: Input should be a valid list$"
+        ):
+            await made.request(odd)
 
     asyncio.run(main())
 

@@ -7,7 +7,6 @@ that lags too far behind holds publishers back, instead of growing the file with
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -117,7 +116,7 @@ def check_bounds(**bounds: int) -> None:
 def check_fetch(limit: int, lease_s: float) -> None:
     """ConfigError for a limit below 1, and for a lease that is no number of seconds or longer than ten years."""
     check_bounds(limit=limit)
-    if not lease_s <= MAX_LEASE_S or lease_s == -math.inf:
+    if not -MAX_LEASE_S <= lease_s <= MAX_LEASE_S:
         raise ConfigError(f"lease_s is {lease_s}: give a number of seconds, at most {MAX_LEASE_S:,.0f}")
 
 

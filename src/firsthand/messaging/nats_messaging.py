@@ -117,6 +117,7 @@ class NatsMessaging:
 
     def changes(self, after: int = 0, limit: int = 1000) -> list[BoardEntry]:
         """The writes after that place in the sequence, in order."""
+        check_bounds(limit=limit)
         return self._call(self._client.changes(after, limit))
 
     # -- the bus --

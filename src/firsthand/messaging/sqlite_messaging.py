@@ -141,6 +141,7 @@ class SqliteMessaging:
 
     def changes(self, after: int = 0, limit: int = 1000) -> list[BoardEntry]:
         """The writes after that place in the sequence, in order."""
+        check_bounds(limit=limit)
         rows = self._database.read(f"SELECT {_ENTRY} FROM entries WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
         return [BoardEntry(*row) for row in rows]
 

@@ -17,6 +17,7 @@ import mcp_types as types
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError
+from pydantic import ValidationError
 
 from firsthand.errors import FirsthandError, OutcomeUnknown, StoreError, ToolError
 from firsthand.loop.calling import CallPosition, caller
@@ -175,6 +176,10 @@ class McpConnection:
         if isinstance(error, FirsthandError):
             return str(error)
         said = one_line(str(error) or type(error).__name__)[:500]
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(each) for each in first["loc"])
+            said = one_line(f"{where or 'the reply'}: {first['msg']}")[:500]
         if isinstance(error, httpx2.TransportError | OSError):
             return f"{self.declaration.origin} cannot be reached: {said}"
         return f"{self.declaration.origin} broke the protocol: {said}"

@@ -24,7 +24,9 @@ class McpHttpClient(httpx2.AsyncClient):
         response = await super().send(request, **options)
         if response.status_code < 400:
             return response
-        self.session_lost |= response.status_code == 404 and "mcp-session-id" in request.headers
+        # to GET and DELETE, servers without them say 404 as well
+        is_message = request.method == "POST" and "mcp-session-id" in request.headers
+        self.session_lost |= response.status_code == 404 and is_message
         if (call := _call_id(request)) is None or await _is_refusal(response):
             return response
         await response.aclose()

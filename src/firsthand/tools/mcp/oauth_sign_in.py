@@ -147,8 +147,9 @@ class StoredTokens:
 
 
 def tokens_path(declaration: ServerDeclaration, home: Path | None = None) -> Path:
-    """The file of the tokens of an endpoint, whatever the server is called; of a declared issuer or client its own."""
-    who = [declaration.url, *filter(None, (declaration.issuer, declaration.client_id))]
+    """The file of the tokens of an endpoint, by whatever name; declared issuers, clients and scopes have others."""
+    scopes = " ".join(sorted(declaration.scopes))  # tokens for more are not to be used where fewer are declared
+    who = [declaration.url, *filter(None, (declaration.issuer, declaration.client_id, scopes))]
     key = hashlib.sha256("\n".join(who).encode()).hexdigest()[:16]
     host = re.sub(r"[^a-z0-9.-]", "-", str(urlsplit(declaration.url).hostname))[:100]
     return (home or data_home()) / "mcp" / "tokens" / f"{host}-{key}.json"
