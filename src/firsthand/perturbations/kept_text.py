@@ -15,7 +15,7 @@ from firsthand.task import Task
 REFERENCES = ("answer", "answers", "reference", "solution")
 """The secrets that are texts of a right answer."""
 _WORD = re.compile(r"\w+")
-_QUOTED = re.compile(r'"[^"\n]+"|`[^`\n]+`|“[^”\n]+”')
+_QUOTED = re.compile(r'"[^"\n]+"|`[^`\n]+`|“[^“”\n]+”')
 _CODE_LINE = re.compile(r"[ \t]*(?:assert |def \w|class \w+[:(]|import \w|from [\w.]+ import |return |>>> |@\w)")
 Place = tuple[int, int]
 
