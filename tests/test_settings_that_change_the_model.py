@@ -134,6 +134,30 @@ def test_a_head_in_the_file_that_is_not_the_embedding_is_the_models(differs: boo
     assert open_checkpoint(tmp_path).architecture.tie_embeddings is not differs
 
 
+def test_tied_heads_are_compared_across_dtypes_and_a_head_of_another_shape_is_refused(tmp_path: Path) -> None:
+    save(initialise(Decoder(TINY), std=0.3), tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    table = state["model.embed_tokens.weight"].bfloat16().float()
+    for head, tied in ((table.bfloat16(), True), (table.double(), True), ((table + 1).bfloat16(), False)):
+        save_file({**state, "model.embed_tokens.weight": table, "lm_head.weight": head}, tmp_path / "model.safetensors")
+        assert open_checkpoint(tmp_path).architecture.tie_embeddings is tied
+    save_file({**state, "lm_head.weight": table[:-1].clone()}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelFileError, match=r"lm_head\.weight"):
+        load(tmp_path)
+
+
+def test_the_bias_of_cross_attention_that_t5s_first_release_wrote_is_not_read(tmp_path: Path) -> None:
+    unused = {"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight": torch.ones(8, 2)}
+    for a, fits in ((T5, True), (BART, False)):
+        save_encoder_decoder(EncoderDecoder(a), tmp_path)
+        save_file({**load_file(tmp_path / "model.safetensors"), **unused}, tmp_path / "model.safetensors")
+        if fits:
+            load_encoder_decoder(tmp_path)
+        else:
+            with pytest.raises(ModelFileError, match="EncDecAttention"):
+                load_encoder_decoder(tmp_path)
+
+
 @pytest.mark.parametrize("a", [T5, BART], ids=["t5", "bart"])
 def test_an_encoder_decoder_keeps_a_head_of_its_own_through_saving(
     a: EncoderDecoderArchitecture, tmp_path: Path
@@ -193,6 +217,9 @@ def test_rope_scaling_that_differs_from_rope_parameters_is_refused(kind: str) ->
             both(parameters, scaling)
     for scaling in ({}, YARN, old, {**YARN, "attention_factor": None}):
         assert both({**plain, **YARN}, scaling) == both({**plain, **YARN}, {})
+    stated = {**plain, **YARN, "attention_factor": 1.5}
+    assert both(stated, {**YARN, "attention_factor": None}) == both(stated, {})  # null states nothing
+    assert both({"rope_theta": 1e6, **old}, YARN) == both({**plain, **YARN}, {})
     for scaling in ({"type": "default"}, {"rope_type": "default"}):
         assert both({"rope_theta": 1e6}, scaling) == both(plain, {}) == both({**plain, "type": "default"}, scaling)
 

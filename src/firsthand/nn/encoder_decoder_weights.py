@@ -26,6 +26,8 @@ _COPIES = (
     "model.decoder.embed_tokens.weight",
 )  # fmt: skip
 _HEAD = "lm_head.weight"
+# Written by T5's first release, and read by no program.
+_UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 _SINUSOIDAL = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
 
 
@@ -54,7 +56,7 @@ def load_encoder_decoder(
         model = EncoderDecoder(a)
     named = {ours: file_name(ours, a) for ours, _ in model.named_parameters()}
     wanted = {named[ours]: _file_shape(ours, tuple(each.shape)) for ours, each in model.named_parameters()}
-    allowed = {*_COPIES, _HEAD, *(_SINUSOIDAL if a.positions == "sinusoidal" else ())}
+    allowed = {*_COPIES, _HEAD, *(_UNUSED if a.is_t5 else ()), *(_SINUSOIDAL if a.positions == "sinusoidal" else ())}
     found = {name: shard.tensors[name].shape for name, shard in holder.items()}
     missing_bias = "final_logits_bias" not in found and "final_logits_bias" in wanted
     if missing_bias:  # a buffer that some files leave out: zeros

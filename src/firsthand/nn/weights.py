@@ -329,7 +329,9 @@ def _open_folder(folder: Path) -> Checkpoint:
     reader = None if layout is None else LayoutReader(layout, tensors, in_file)
     table, head = ((name_of if reader is None else reader.name_of)(f"{each}.weight") for each in ("embed", "lm_head"))
     # Fine-tunes that trained the head alone: it is theirs, whatever config.json says of tying it.
-    is_own = stated.tie_embeddings and head in tensors and table in tensors and not same(in_file(head), in_file(table))
+    is_own = stated.tie_embeddings and head in tensors and table in tensors
+    if is_own and tensors[head].shape == tensors[table].shape:
+        is_own = not same(in_file(head), in_file(table))
     architecture = replace(stated, tie_embeddings=False) if is_own else stated
 
     def blocks(ours: str) -> Blockwise:
@@ -344,7 +346,9 @@ def _open_folder(folder: Path) -> Checkpoint:
 
 def same(one: Tensor, other: Tensor) -> bool:
     """True if two tensors of a file hold the same values, whatever their dtypes."""
-    return one.shape == other.shape and bool((one == other).all())
+    if one.shape == other.shape and one.dtype != other.dtype:
+        return bool((one == other).all())
+    return torch.equal(one, other)  # stops early, and makes no table of answers
 
 
 def _as_matrices(tensors: dict[str, TensorInfo], packed: PackedFormat) -> dict[str, TensorInfo]:

@@ -172,6 +172,5 @@ def _ropes(config: Fields) -> tuple[Rope, Rope]:
     nested = config.section("rope_parameters")
     near = rope_from_parameters(nested.section("sliding_attention"), config, theta=near_theta)
     far = nested.section("full_attention") if config.has("rope_parameters") else config.section("rope_scaling")
-    if config.has("rope_parameters"):
-        refuse_other_scaling(config, far)
+    refuse_other_scaling(config, far)
     return near, rope_from_parameters(far, config, theta=far_theta)
