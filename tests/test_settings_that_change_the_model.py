@@ -21,6 +21,7 @@ from firsthand.nn.encoder_decoder import EncoderDecoder
 from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
 from firsthand.nn.encoder_decoder_weights import load_encoder_decoder, save_encoder_decoder
 from firsthand.nn.families import bert
+from firsthand.nn.gguf_quantizer import quantise_model
 from firsthand.nn.gguf_writer import save_gguf
 from firsthand.nn.model_config import architecture_of, config_architecture, to_config
 from firsthand.nn.weights import load, open_checkpoint, save
@@ -132,6 +133,36 @@ def test_a_head_in_the_file_that_is_not_the_embedding_is_the_models(differs: boo
     torch.testing.assert_close(model.lm_head.weight, state["lm_head.weight"], atol=0, rtol=0)
     assert (model.lm_head.weight is model.embed.weight) is not differs
     assert open_checkpoint(tmp_path).architecture.tie_embeddings is not differs
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_folder_of_the_body_alone_embeds_as_the_whole_one_and_generates_where_its_head_is_tied(
+    tied: bool, tmp_path: Path
+) -> None:
+    whole = initialise(Decoder(replace(TINY, tie_embeddings=tied)), std=0.3)
+    save(whole, tmp_path / "whole")
+    save(whole, tmp_path / "body")
+    state = load_file(tmp_path / "whole" / "model.safetensors")
+    body = {name.removeprefix("model."): each for name, each in state.items() if name != "lm_head.weight"}
+    save_file(body, tmp_path / "body" / "model.safetensors")
+    ids = np.array([3, 4, 5, 6])
+    expected, found = (_torch_forward(_load_model(tmp_path / name))(ids, [4]) for name in ("whole", "body"))
+    np.testing.assert_array_equal(found, expected)
+    assert open_checkpoint(tmp_path / "body").has_head is tied
+    if tied:
+        torch.testing.assert_close(load(tmp_path / "body").lm_head.weight, whole.lm_head.weight, atol=0, rtol=0)
+        return
+    with pytest.raises(ModelFileError, match=r"body holds no head \(lm_head\.weight\), so it embeds"):
+        load(tmp_path / "body")
+    with pytest.raises(ModelFileError, match="body holds no head"):
+        quantise_model(tmp_path / "body", tmp_path / "m.gguf", "Q8_0")
+    save_file({**body, "norm2.weight": body["norm.weight"].clone()}, tmp_path / "body" / "model.safetensors")
+    with pytest.raises(ModelFileError, match=r"1 surplus: model\.norm2\.weight"):
+        _load_model(tmp_path / "body")
+    del state["lm_head.weight"]
+    save_file(state, tmp_path / "body" / "model.safetensors")  # a whole model that lacks its head
+    with pytest.raises(ModelFileError, match=r"1 missing: lm_head\.weight"):
+        _load_model(tmp_path / "body")
 
 
 def test_tied_heads_are_compared_across_dtypes_and_a_head_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ _HEADS = (
     "embeddings.token_type_ids",
 )
 _MAX_NAMED = 8
+_BODY = "model."
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Checkpoint:
     """Returns such a matrix in its blocks."""
     layout: LayoutReader | None = None
     """Reads the parameters, if the family's files do not hold one a tensor."""
+    has_head: bool = True
+    """False if the files hold no head: their model embeds texts, and its architecture is then told as tied."""
 
 
 def load(
@@ -97,13 +100,18 @@ def load(
 
     With `keep_blocks` the projections of a GGUF file stay in the file's own blocks (`quant.BlockLinear`), if all of
     them can. The LoRA `adapter` in a folder is merged into the weights, which then cannot stay in blocks. A decoder that
-    attends in both directions (`Architecture.is_causal` is False) is loaded only `for_embeddings`.
+    attends in both directions (`Architecture.is_causal` is False), or has no head, is loaded only `for_embeddings`.
     """
     checkpoint = open_checkpoint(Path(path))
     if not (checkpoint.architecture.is_causal or for_embeddings):
         raise ModelFileError(
             f"{path} attends in both directions (is_causal is false), so it embeds texts and writes none: name it as "
             "embedder:NAME with --pattern embed, or as --embedder NAME"
+        )
+    if not (checkpoint.has_head or for_embeddings):
+        raise ModelFileError(
+            f"{path} holds no head (lm_head.weight), so it embeds texts and writes none: name it as embedder:NAME with "
+            "--pattern embed, or as --embedder NAME"
         )
     model = skeleton(checkpoint)
     wanted = _shapes(model)
@@ -308,12 +316,15 @@ def _laid_out_gguf(file: GGUF, architecture: Architecture, reader: LayoutReader)
 def _open_folder(folder: Path) -> Checkpoint:
     stated = folder_architecture(folder)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
-    tensors = {name: shard.tensors[name] for name, shard in holder.items()}
+    # Embedders are often saved without the model that holds the head (transformers' AutoModel), and without its prefix.
+    is_bare = "embed_tokens.weight" in holder and not any(name.startswith(_BODY) for name in holder)
+    tensors = {(_BODY + name if is_bare else name): shard.tensors[name] for name, shard in holder.items()}
     packed = packed_format(Fields(read_json(folder / "config.json"), str(folder / "config.json")))
     if packed is not None:
         tensors = _as_matrices(tensors, packed)
 
     def in_file(name: str) -> Tensor:
+        name = name.removeprefix(_BODY) if is_bare else name
         stem = name.removesuffix("weight")
         if packed is not None and f"{stem}qweight" in holder:
             return unpack(lambda part: _stored(holder, stem + part), packed, name)
@@ -332,16 +343,17 @@ def _open_folder(folder: Path) -> Checkpoint:
     is_own = stated.tie_embeddings and head in tensors and table in tensors
     if is_own and tensors[head].shape == tensors[table].shape:
         is_own = not same(in_file(head), in_file(table))
-    architecture = replace(stated, tie_embeddings=False) if is_own else stated
+    has_head = stated.tie_embeddings or head in tensors or not is_bare
+    architecture = replace(stated, tie_embeddings=not is_own) if is_own or not has_head else stated
 
     def blocks(ours: str) -> Blockwise:
         raise AssertionError(f"{ours} has no blocks in safetensors")
 
     if reader is not None:
         return Checkpoint(
-            folder, architecture, tensors, reader.name_of, reader.read, lambda ours: False, blocks, reader
+            folder, architecture, tensors, reader.name_of, reader.read, lambda ours: False, blocks, reader, has_head
         )
-    return Checkpoint(folder, architecture, tensors, name_of, read, lambda ours: False, blocks)
+    return Checkpoint(folder, architecture, tensors, name_of, read, lambda ours: False, blocks, has_head=has_head)
 
 
 def same(one: Tensor, other: Tensor) -> bool:
