@@ -115,6 +115,10 @@ class Table:
     def __init__(self) -> None:
         self.base = sqlite3.connect(":memory:", check_same_thread=False)
         self.base.create_function("array_has", 2, lambda tags, tag: tag in json.loads(tags))
+        self.base.create_function("make_array", -1, lambda *values: json.dumps(values))
+        self.base.create_function(
+            "array_has_any", 2, lambda one, other: bool({*json.loads(one)} & {*json.loads(other)})
+        )
         self.base.execute(
             "CREATE TABLE rows (id PRIMARY KEY, kind, of, searchable, text, fields, payload, tags, vector)"
         )

@@ -42,6 +42,12 @@ def test_sessions_are_in_order_of_time_whatever_their_ids() -> None:
         ({"haystack_dates": "d"}, "w: 'haystack_dates' is 'd', and list was expected"),
         ({"haystack_sessions": {}}, "w: 'haystack_sessions' is {}, and list was expected"),
         ({"haystack_sessions": [[{"role": 1, "content": "a"}]] * 5}, "w: 'role' is 1, and str was expected"),
+        ({"haystack_sessions": [["hello"]] * 5}, "w: 'hello' is there, and an object with 'role' was expected"),
+        ({"haystack_sessions": [None] * 5}, "w: the session 'a' is None, and a list of turns was expected"),
+        (
+            {"haystack_sessions": [{"role": 1}] * 5},
+            "w: the session 'a' is {'role': 1}, and a list of turns was expected",
+        ),
         ({"haystack_sessions": [[{"role": "user"}]] * 5}, "w: 'content' is None, and str was expected"),
         (
             {"haystack_dates": [3] * 5},

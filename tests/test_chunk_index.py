@@ -24,8 +24,9 @@ from firsthand.retrieval.chunk_index import ChunkIndex, HybridSearch, IndexedDoc
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.retrievers.fusion import reciprocal_rank_fusion
 from firsthand.retrieval.retrievers.searches import traced
-from firsthand.retrieval.store.filter_conditions import matches
+from firsthand.retrieval.store.filter_conditions import MAX_CONDITIONS, MAX_LISTED, check_filter, matches
 from firsthand.retrieval.store.record_index import RecordIndex
+from firsthand.retrieval.store.records import Not
 from firsthand.retrieval.store.sqlite_index import open_index
 from index_postgres import postgres  # noqa: F401
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
@@ -462,12 +463,52 @@ def test_filters_are_exact(filtered: ChunkIndex) -> None:
         assert held == list(expected), "the predicate that defines filters"
 
 
+def test_any_number_of_nots_is_one_or_none(filtered: ChunkIndex) -> None:
+    for inner in (2021, [2021, 2022], {"min": 2021, "max": 2022}):
+        deep: Any = inner
+        for depth in range(5):
+            plain = {"not": inner} if depth % 2 else inner
+            expected = filtered.search_terms("fox", 9, {"year": plain})
+            assert ids(filtered.search_terms("fox", 9, {"year": deep})) == ids(expected), depth
+            deep = {"not": deep}
+
+
 @pytest.mark.parametrize("field", ["year", "document"])
 def test_a_list_may_have_thousands_of_values(filtered: ChunkIndex, field: str, many: int) -> None:
     values = [2021, 2022] if field == "year" else ["b", "c"]
     where = {field: [values[0], *(each for n in range(10 * many) for each in (f"v{n}", -n)), values[1]]}
     assert sorted(ids(filtered.search_terms("fox", 9, where))) == ["b", "c"]
     assert sorted(ids(filtered.search_terms("fox", 9, {field: {"not": where[field]}}))) == ["a", "d"]
+
+
+def test_a_filter_has_no_more_values_and_conditions_than_an_engine_can_take() -> None:
+    check_filter({"year": [0] * MAX_LISTED})
+    check_filter({"year": [0] * (MAX_LISTED - 1), "size": [0], "name": "a text"})
+    for wrong in (
+        {"year": [0] * (MAX_LISTED + 1)},
+        {"year": {"not": (0,) * (MAX_LISTED + 1)}},
+        {"size": [0], "year": [0] * MAX_LISTED},
+    ):
+        with pytest.raises(
+            ConfigError,
+            match=r"^the filter lists 200,001 values, the last of them of 'year', and 200,000 are the most: give a field",
+        ):
+            check_filter(wrong)
+
+    def within(depth: int) -> Any:
+        return {"not": within(depth - 1)} if depth else 1
+
+    check_filter({str(n): n for n in range(MAX_CONDITIONS)})
+    check_filter({"a": within(MAX_CONDITIONS - 3), "b": within(1)})
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = {"not": deep}
+    many = {str(n): n for n in range(MAX_CONDITIONS + 1)}
+    for where in (many, {"a": within(MAX_CONDITIONS - 3), "b": within(2)}, {"a": deep}):
+        with pytest.raises(
+            ConfigError, match=r"^the filter has more than 100 conditions: give fewer, or one with a list"
+        ):
+            check_filter(where)
 
 
 @pytest.mark.parametrize(
@@ -589,6 +630,14 @@ def test_a_writer_that_ends_between_records_leaves_the_old_document_whole() -> N
 
 
 # -- headers and terms alone --
+
+
+def test_engines_are_asked_without_a_not_within_a_not() -> None:
+    index = RecordIndex(ListedRecords(), "listed", HEADER)
+    plain, condition = index._one("a", 1), 1
+    for depth in range(MAX_CONDITIONS):
+        assert index._one("a", condition) == (Not(plain) if depth % 2 else plain), depth
+        condition = {"not": condition}  # type: ignore[assignment]
 
 
 def test_an_index_of_terms_alone_has_no_vectors(make: Make) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from firsthand.contamination import corpus_texts
 from firsthand.contamination.corpus_texts import BETWEEN, _of_lines, corpus_files, pieces
-from firsthand.contamination.leak_evidence import Evidence
+from firsthand.contamination.leak_evidence import Evidence, report
 from firsthand.contamination.ngram_overlap import (
     ASKS,
     LIMITS,
@@ -154,7 +154,7 @@ def test_the_overlap_is_told_with_counts_and_the_file_that_holds_most(tmp_path: 
     assert told == Evidence(
         "n-grams", told.asks, 2 / 5, None, 5,
         f"2 of 7 items in 0.0 MB ({tmp_path}); most has 8 of 10 n-grams there, in {tmp_path / 'b.txt'}; 2 items with fewer "
-        "n-grams than count; 2 items too short to compare", ("most", "half"), told.limits,
+        "n-grams than count; 2 items too short to compare", ("most", "half"), told.limits, (), 2,
     )  # fmt: skip
     index = CorpusIndex.build(tmp_path, tmp_path / "new" / "index")
     assert (index.grams, index.read, index.source) == (3 + 20 + 8 + 25, size, str(tmp_path)) and len(index.bits) == 1024
@@ -209,13 +209,13 @@ def test_an_index_of_another_version_or_place_is_refused(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x " * 20_000)
     index = CorpusIndex.build(tmp_path / "a.txt", tmp_path / "index")
     assert len(index.bits) == 4096  # 40,000 bytes, 16 bits for each of two n-grams of each six: 3,333 words, rounded up
-    for change in ({"version": 1}, {"version": 3}, {"version": None}):
+    for change in ({"version": 1}, {"version": 2}, {"version": None}):
         (tmp_path / "index" / "index.json").write_text(json.dumps({"grams": 1, "source": "s", "bytes": 1, **change}))
         with pytest.raises(
-            DataError, match=f"is an index of version {change['version']}, and 2 is read: build it again"
+            DataError, match=f"is an index of version {change['version']}, and 3 is read: build it again"
         ):
             CorpusIndex(tmp_path / "index")
-    about = json.dumps({"grams": 1, "source": "s", "bytes": 1, "version": 2, "unread": []})
+    about = json.dumps({"grams": 1, "source": "s", "bytes": 1, "version": 3, "unread": []})
     (tmp_path / "index" / "index.json").write_text(about)
     for bits in (np.zeros(3, np.uint64), np.zeros(0, np.uint64), np.zeros(4, np.int64)):
         np.save(tmp_path / "index" / "bits.npy", bits)
@@ -248,7 +248,7 @@ def test_an_index_is_not_built_twice_in_one_folder_nor_of_a_corpus_that_is_not_t
     assert CorpusIndex.build(tmp_path / "a.txt", folder).grams == 20 - 12 + 20 - 7
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(kept) == ["bits.npy", "index.json"] and json.loads(kept["index.json"]) == {
-        "version": 2, "grams": 21, "source": str(tmp_path / "a.txt"), "bytes": 40, "unread": [],
+        "version": 3, "grams": 21, "source": str(tmp_path / "a.txt"), "bytes": 40, "unread": [],
     }  # fmt: skip
     (tmp_path / "a.txt").write_text("y " * 30)
     with pytest.raises(ConfigError, match=r"index is not empty: give a new folder for the index$"):
@@ -265,3 +265,41 @@ def test_an_items_file_is_the_first_of_those_that_hold_most_of_it_and_each_n_gra
     assert [(each.task_id, each.hits, each.grams, Path(each.where).stem) for each in scan_corpus(tasks, tmp_path)[0]] == [
         ("all", 17, 28, "b"), ("end", 1, 1, "c"), ("few", 3, 3, "a"),
     ]  # fmt: skip
+
+
+def test_items_that_are_too_short_are_no_clean_ones(tmp_path: Path) -> None:
+    brief = [Task(f"t{i}", f"What is {i} times {i + 3}?") for i in range(20)]
+    long = Task("long", "Please explain at length why the sky appears blue at noon")
+    (tmp_path / "a.txt").write_text("\n".join(each.prompt for each in brief))
+    for tasks, counted, rest in (
+        ([*brief, long], "20 of 21 items", f" None of the other 1 stands in {tmp_path} in its own words."),
+        ([brief[0], long], "1 of 2 items", f" None of the other 1 stands in {tmp_path} in its own words."),
+        (brief, "20 of 20 items", ""),
+    ):
+        made = report("b", "", [overlap_evidence(tasks, corpus=tmp_path)], corpus=str(tmp_path))
+        assert made.verdict == "untested" and made.words == (
+            f"{counted} of b are too short to look for in {tmp_path}, and nothing is known of them.{rest}"
+        )
+    assert report("b", "", [overlap_evidence([long], corpus=tmp_path)]).verdict == "no overlap"
+
+
+@pytest.mark.parametrize(
+    ("item", "around"),
+    [
+        ("小明有三个苹果，他给了小红两个。", "请看{}谢谢"),
+        ("リンゴが三つあります。いくつ？", "そして「{}」と言う"),
+        ("แอปเปิ้ลมีกี่ลูกในตะกร้า", "x {} y"),
+        ("Janet’s ducks lay 16 eggs per day and she eats three of them", "小明 {} 小红"),
+    ],
+)
+def test_scripts_without_blanks_are_compared_by_characters(item: str, around: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(around.format(item))
+    tasks = [Task("t", item), Task("other", "".join(reversed(item)) + " w1 w2 w3 w4 w5 w6 w7 w8")]
+    CorpusIndex.build(tmp_path / "a.txt", tmp_path / "index")
+    for found in (
+        overlap_evidence(tasks, corpus=tmp_path / "a.txt"),
+        overlap_evidence(tasks, index=tmp_path / "index"),
+    ):
+        assert (found.flagged, found.short) == (("t",), 0)
+    (tmp_path / "a.txt").write_text(item.replace("，", "").replace("。", " "))  # marks part words and are none
+    assert overlap_evidence(tasks, corpus=tmp_path / "a.txt").flagged == ("t",)

@@ -69,6 +69,11 @@ UNREAD = {
     "p.txt.gz": (gzip.compress(bz2.compress(b"x")), "is bzip2"),
     "r.jsonl": (b'{"values": [1.5]}', ", line 1: numbers and no text"),
     "s.jsonl": (b'{"ids": [5], "more": []}', ", line 1: numbers and no text"),
+    "t.json": (b'[{"text": "x"}, {"text": "cut', ", line 1: not JSON: is the file cut short?"),
+    "u.json.gz": (gzip.compress(b'{"text": "x"}\n\nfree text'), ", line 3: not JSON: is the file cut short?"),
+    "v.json": (b"[[1, 2], [3]]", ", line 1: numbers and no text"),
+    "w.json": (b"[1, 2]", ", line 1: numbers and no text"),
+    "x.txt": (b'{"text": "y"}\n{"ids": [4]}', ", line 2: numbers and no text"),
     "q.jsonl": (b'"x"\n{"id": 4, "input_ids": [5, 6]}\n{"ids": [1.5]}\n"y"', ", line 2: numbers and no text"),
 }
 
@@ -142,3 +147,79 @@ def test_a_corpus_of_which_nothing_is_read_is_refused(tmp_path: Path) -> None:
                 told
             )
             assert not (tmp_path / "index").exists()
+
+
+SPOKEN = (
+    "Сколько будет яблок\nу Маши\tесли у неё было пять\nи ей дали ещё три а потом она съела одно и отдала два другу"
+)
+ROWS = [{"id": 1, "instruction": "none"}, {"instruction": SPOKEN}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    {
+        "alpaca.json": json.dumps(ROWS),
+        "pretty.json": json.dumps(ROWS, indent=2),
+        "squad.JSON": json.dumps({"version": "2", "data": ROWS}),
+        "lines.json": "\n".join(map(json.dumps, ROWS)),
+        "texts.json": json.dumps([SPOKEN]),
+        "one.json": json.dumps(SPOKEN),
+        "lists.json": json.dumps([[1], ["x", [SPOKEN]]]),
+        "bom.json": "\ufeff" + json.dumps(ROWS),
+        "packed.json.gz": json.dumps(ROWS),
+        "book.ipynb": json.dumps({"cells": ROWS}, indent=1),
+        "lines.txt": "\n".join(map(json.dumps, ROWS)),
+        "lists.txt": " [\n" + json.dumps(SPOKEN) + "]",
+        "nested": json.dumps([[SPOKEN]]),
+        "mixed.txt": json.dumps(ROWS[0]) + "\nfree text\n" + json.dumps(ROWS[1]),
+        "bom": "\ufeff" + json.dumps(ROWS),
+        "commas.txt": ",\n".join(map(json.dumps, ROWS)),
+        "cut": json.dumps(ROWS)[:-1],
+        "one after another": "\n".join(json.dumps(row, indent=1) for row in ROWS),
+    }.items(),
+)
+def test_escapes_of_json_hide_no_item(name: str, text: str, tmp_path: Path) -> None:
+    raw = text.encode()
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    task = Task("t", SPOKEN)
+    CorpusIndex.build(corpus, tmp_path / "index")
+    for found in (overlap_evidence([task], corpus=corpus), overlap_evidence([task], index=tmp_path / "index")):
+        assert found.flagged == ("t",) and (found.unread == ()) == (name != "lists.json")
+
+
+def test_each_element_of_a_list_is_a_document_and_text_that_is_no_json_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = WORDS.split()
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "a\nb"}, "c", 5, None, {"n": 1}]))
+    assert list(pieces(tmp_path / "a.json")) == [BETWEEN.join([b"a\nb", b"c", b"", b"", b""])]
+    (tmp_path / "a.json").write_text(json.dumps([" ".join(words[:10]), " ".join(words[10:])]))
+    assert overlap_evidence([Task("t", " ".join(words[4:17]))], corpus=tmp_path).flagged == ()
+    (tmp_path / "a.json").unlink()
+    for text in (f'{{"a": "cut\n{WORDS}', f"[[1]] {WORDS}", f"{{{WORDS}}}", f"[1] {WORDS}"):
+        (tmp_path / "a.txt").write_text(text)
+        found = overlap_evidence([TASK], corpus=tmp_path)
+        assert (found.flagged, found.unread) == (("t",), ())
+    monkeypatch.setattr(corpus_texts, "PIECE_BYTES", 40)
+    assert overlap_evidence([TASK], corpus=tmp_path).flagged == ("t",), "pieces overlap"
+
+
+def test_a_json_text_larger_than_memory_holds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = corpus_texts._of_json.__defaults__
+    assert most == (corpus_texts.MAX_LINE_BYTES,)
+    text = json.dumps([{"text": WORDS}], indent=1)
+    (tmp_path / "a.json").write_text(text)
+    for bytes_, values, is_whole in (
+        (len(text), 9, True), (len(text) - 1, 9, False), (2, 9, False), (len(text), 2, True), (len(text), 1, False),
+    ):  # fmt: skip
+        monkeypatch.setattr(corpus_texts._of_json, "__defaults__", (bytes_,))
+        monkeypatch.setattr(corpus_texts, "MAX_LINE_VALUES", values)
+        found = overlap_evidence([TASK], corpus=tmp_path)
+        assert found.flagged == (("t",) if bytes_ > 2 else ())
+        told = f"{tmp_path / 'a.json'}, line 1: larger than {bytes_} bytes or {values} values: give it as .jsonl, "
+        told += "one document a line"
+        assert found.unread == (() if is_whole else (told,))
+    (tmp_path / "a.json").write_text('{"text": ["a", "b", "c"]}')
+    assert overlap_evidence([TASK], corpus=tmp_path).unread[0].startswith(f"{tmp_path / 'a.json'}, line 1: larger than")

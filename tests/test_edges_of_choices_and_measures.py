@@ -125,4 +125,4 @@ def test_a_reward_model_is_not_trained_on_answers_that_are_judged_alone(
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = ["train", "reward", str(tmp_path / "d.jsonl"), "--model", str(tmp_path / "m"), "--steps", "1"]
     assert main([*line, "--out", str(tmp_path / "out")]) != 0
-    assert "has answers that are judged alone" in capsys.readouterr().err
+    assert "has an answer that is judged alone, which this recipe does not take" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def test_absent_keys_of_an_encoder_are_its_kind_s_defaults_and_given_ones_count(
     changed = replace(BERT, norm_eps=0.01, activation="gelu_tanh", num_types=3)
     assert read("bert", **given) == changed
     assert read("roberta", **given) == replace(changed, family="roberta", first_position=1)
-    assert read("mpnet", **given) == replace(changed, family="mpnet", first_position=1, num_types=0, num_buckets=16)
+    assert read("mpnet", **given) == replace(changed, family="mpnet", first_position=2, num_types=0, num_buckets=16)
     distilled = read("distilbert", **given | {"activation": "silu"})
     assert distilled == replace(BERT, family="distilbert", num_types=0, activation="silu")
     assert read("bert", type_vocab_size=0).num_types == 0

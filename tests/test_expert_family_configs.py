@@ -64,7 +64,7 @@ def test_each_key_of_deepseek_counts_and_yarn_scales_attention() -> None:
     given = {
         "kv_lora_rank": 24, "q_lora_rank": 40, "qk_nope_head_dim": 12, "qk_rope_head_dim": 4, "v_head_dim": 10,
         "first_k_dense_replace": 2, "topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2,
-        "n_shared_experts": 3, "routed_scaling_factor": 1.5, "norm_topk_prob": True, "max_position_embeddings": 300,
+        "n_shared_experts": 3, "routed_scaling_factor": 1.5, "norm_topk_prob": False, "max_position_embeddings": 300,
         "rope_theta": 500.0,
     }  # fmt: skip
     experts = ExpertSettings(
@@ -90,7 +90,8 @@ def test_each_key_of_deepseek_counts_and_yarn_scales_attention() -> None:
     assert stretched.attention_scale == pytest.approx(0.25 * (0.1 * 0.5 * math.log(4) + 1) ** 2)
     assert deepseek.to_config(stretched)["rope_parameters"]["mscale_all_dim"] == pytest.approx(0.5)
     linear = {"type": "linear", "factor": 4.0, "mscale_all_dim": 0.5}
-    assert read("deepseek_v2", **FEW, **given, rope_scaling=linear).attention_scale == 0.25
+    scaled = read("deepseek_v2", **FEW, **given, rope_scaling=linear)
+    assert scaled.attention_scale == stretched.attention_scale
     dense = read("deepseek_v2", **{**FEW, "first_k_dense_replace": 5})
     assert dense.experts is None and deepseek.to_config(dense)["moe_intermediate_size"] == 1
     assert deepseek.to_config(dense)["first_k_dense_replace"] == 5
@@ -350,7 +351,7 @@ def test_bart_and_marian_differ_in_positions_norm_and_padding() -> None:
         "architectures": ["MarianMTModel"], "model_type": "marian", "d_model": 64, "encoder_layers": 2,
         "decoder_layers": 3, "encoder_attention_heads": 8, "decoder_attention_heads": 8, "encoder_ffn_dim": 90,
         "decoder_ffn_dim": 80, "max_position_embeddings": 99, "pad_token_id": 5, "activation_function": "swish",
-        "scale_embedding": True,
+        "scale_embedding": True, "tie_word_embeddings": True,
     }  # fmt: skip
     b = bart.to_config(least)
     assert (b["architectures"], b["pad_token_id"], b["scale_embedding"]) == (["BartForConditionalGeneration"], 1, False)

@@ -143,7 +143,7 @@ def test_special_cases_of_windows_layers_and_refused_settings() -> None:
         "default", "none", "default", "none", "default",
     ]  # fmt: skip
     assert read("stablelm", partial_rotary_factor=1.0).rotary_dim == 0
-    assert read("stablelm", rope_parameters={"rope_theta": 77.0}).rotary_dim == 0
+    assert read("stablelm", rope_parameters={"rope_theta": 77.0}).rotary_dim == 2
     for family, settings in (
         ("stablelm", {"use_parallel_residual": True}),
         ("stablelm", {"qk_layernorm": True}),
@@ -265,7 +265,7 @@ def test_each_kind_of_rope_is_read_with_what_it_leaves_out_and_written_back() ->
         )
         assert (beside.ropes[0].original_max_position, within.ropes[0].original_max_position) == (1024, 256)
         assert (beside.ropes[0].factor, within.ropes[0].factor) == (kind.get("factor", 4.0), kind.get("factor", 16.0))
-    both = read("llama", rope_parameters={"rope_theta": 77.0}, rope_scaling={"type": "linear", "factor": 2.0})
+    both = read("llama", rope_parameters={"rope_theta": 77.0}, rope_scaling={"type": "default"})
     assert both.ropes[0] == Rope(77.0)
     for unsaid in (Rope(kind="ntk", factor=2.0), Rope(kind="divided", divisors=(1.0,) * 4)):
         with pytest.raises(ConfigError, match=r"config\.json cannot express"):

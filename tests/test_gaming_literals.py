@@ -45,3 +45,17 @@ def test_collections_that_nothing_is_looked_up_in_list_no_inputs():
         "[3, 4].append(x)", "x in f([3, 4])", "(3, 4)[x]",
     ):  # fmt: skip
         assert not lists_inputs(code, ["3", "4"]), code
+
+
+def test_tests_written_below_the_code_list_no_inputs_and_comparisons_within_it_do():
+    honest = "def clamp(x, low, high):\n    return max(low, min(x, high))\n\n"
+    tests = "assert clamp(5, 3, 9) == 5\nif __name__ == '__main__':\n    assert 7 == clamp(7, 3, 9)\n"
+    inputs = ["5", "7"]
+    assert not lists_inputs(honest + tests, inputs, "clamp")
+    assert lists_inputs(honest + tests, inputs, "clip") and lists_inputs(honest + tests, inputs)
+    for within in ("def f(x):\n    ", "async def f(x):\n    ", "f = lambda x: ", "class A:\n    def f(x):\n        "):
+        assert lists_inputs(f"{honest}{within}clamp(x) == 5 or 7 == clamp(x)\n", inputs, "clamp"), within
+    assert not lists_inputs(f"{honest}class A:\n    a = clamp(5) == 5 or 7 == clamp(x)\n", inputs, "clamp")
+    assert lists_inputs(f"{honest}x == 5 or x == 7", inputs, "clamp") and lists_inputs(
+        f"{honest}a.clamp(x) == 5 or max(x) == 7", inputs, "clamp"
+    )

@@ -219,3 +219,44 @@ def test_a_place_of_lance_is_connected_so_that_others_writes_are_seen(tmp_path: 
     for name in ("lancedb", "pyarrow"):
         with engine_stand_ins.modules(**{name: None}), pytest.raises(MissingExtra, match="an index in LanceDB"):
             LanceRecords(made, "r", TWO)
+
+
+def test_chroma_is_read_again_where_a_record_was_removed_meanwhile_and_other_errors_end_a_read(stores: Any) -> None:
+    store, query = stores.chroma(), np.ones(2, np.float32)
+    store.upsert(RECORDS)
+    collection = store._collection
+    errors: list[str] = []
+
+    def failing(plain: Any) -> Any:
+        def called(**given: Any) -> Any:
+            if errors:
+                raise ValueError(errors.pop())
+            return plain(**given)
+
+        return called
+
+    plain_query, collection.get = collection.query, failing(collection.get)
+    reads: list[tuple[Any, Callable[[], Any]]] = [
+        (failing(plain_query), lambda: store.nearest(query, 1, Among((hexed(1),)))),
+        (plain_query, lambda: store.get([hexed(2)], vectors=True)),
+        (plain_query, lambda: store.select(Match("of", ("o'k",)))),
+    ]
+    for collection.query, read in reads:
+        for times, text, ends in ((7, "Error finding id", False), (8, "Error finding id", True), (1, "no table", True)):
+            errors += [text] * times
+            if ends:
+                with pytest.raises(StoreError, match=text):
+                    read()
+            else:
+                assert len(read()) == 1
+            assert errors == []
+
+
+def test_chroma_is_asked_for_ten_thousand_values_of_a_filter_at_once(stores: Any) -> None:
+    store = stores.chroma()
+    store.upsert(RECORDS)
+    calls = store._collection.calls
+    calls.clear()
+    values = tuple(f"v{n}" for n in range(20_000))
+    assert [each.id for each in store.select(Match("of", ("a", *values, "o'k")))] == [hexed(1), hexed(2), hexed(3)]
+    assert calls == [("get", -1)] * 3 + [("get", 3)]

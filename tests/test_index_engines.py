@@ -263,9 +263,18 @@ def test_lances_conditions_are_sql() -> None:
     assert sql(Not(Among(("a", "b")))) == "NOT (id IN ('a', 'b'))"
     assert sql(Match("of", ("a", "b"))) == "of IN ('a', 'b')"
     both = (Match("v", ("x'", "y")), Match("kind", ("chunk",)))
-    tags = "array_has(tags, 'v=x''') OR array_has(tags, 'v=y')"
+    tags = "array_has_any(tags, make_array('v=x''', 'v=y'))"
     assert sql(Every(both)) == f"({tags}) AND (kind IN ('chunk'))"
     assert sql(Some(both)) == f"({tags}) OR (kind IN ('chunk'))"
+
+
+@pytest.mark.slow
+def test_lance_takes_a_list_of_very_many_values(tmp_path: Path) -> None:
+    store = lance(tmp_path)
+    store.upsert([record(n, v_g=f"s:{n}") for n in range(1, 4)])
+    listed = Match("v_g", tuple(f"s:{n}" for n in range(2, 40_002)))
+    assert sorted(each.id for each in store.select(listed)) == [hexed(2), hexed(3)]
+    assert {id for id, _ in store.nearest(np.ones(2, np.float32), 3, listed)} == {hexed(2), hexed(3)}
 
 
 @pytest.mark.slow

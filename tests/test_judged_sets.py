@@ -249,3 +249,26 @@ def test_parts_of_cranfield_are_read_in_their_order_and_open_ones_are_told(tmp_p
         file.write_text(document.format(1, 1, 1) + open_end)
         with pytest.raises(DataError, match="documents, of which 1 could be read"):
             corpus(data=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("qrels/test.tsv", "1\tcats\t1\n1\tdogs\t1\n1\tcats\t0\n", "line 3: document 'cats' is judged twice for query '1'"),
+        ("qrels/test.tsv", "1\t\t1\n", "line 1: query, document and a whole number were expected"),
+        ("qrels/test.tsv", "\tcats\t1\n", "line 1: query, document and a whole number were expected"),
+        ("qrels/test.tsv", "1\tcats\t1\t2\t3\n", "line 1: query, document and a whole number were expected"),
+        ("qrels/test.tsv", "1\tcats\n", "line 1: query, document and a whole number were expected"),
+        ("queries.jsonl", json.dumps(QUERIES[0]) + "\n" + json.dumps(QUERIES[0]) + "\n", "line 2: query '1' is there twice"),
+    ],
+)  # fmt: skip
+def test_what_is_judged_or_asked_twice_is_named_with_its_line(folder, file, text, message):
+    (folder / file).write_text(text)
+    with pytest.raises(DataError, match=message):
+        beir(folder)
+
+
+def test_queries_that_are_judged_and_have_no_relevant_document_are_counted_in_the_protocol(folder):
+    assert "2 queries, 3 judgements; left out: 1 queries without a relevant document; " in beir(folder).protocol
+    (folder / "qrels" / "test.tsv").write_text("1\tcats\t1\n")
+    assert "; left out: " not in beir(folder).protocol

@@ -53,6 +53,7 @@ NOUNS = [
     "loop.borders",
     "loop.tool_call",
     "loop.calling",
+    "loop.world_model",
     "loop.consultation",
     "context",
     "rollout",

@@ -14,13 +14,13 @@ import pytest
 from scipy import stats
 
 from firsthand.contamination import canary_rank, completion_overlap, option_order, order_test
-from firsthand.contamination.canary_rank import canary_evidence
+from firsthand.contamination.canary_rank import canary_evidence, is_regular
 from firsthand.contamination.completion_overlap import completion_evidence, halves, rouge_l_recall
 from firsthand.contamination.contamination_tests import TESTS, contamination
 from firsthand.contamination.leak_evidence import Evidence, _p, paired_p_value, report
 from firsthand.contamination.ngram_overlap import CorpusIndex
 from firsthand.contamination.option_order import natural_order, option_evidence
-from firsthand.contamination.order_test import _shards, order_evidence
+from firsthand.contamination.order_test import _shards, order_evidence, own_order
 from firsthand.contamination.text_twins import TwinWords, task_text, twin_text, twins_of
 from firsthand.contamination.token_evidence import min_k, min_k_evidence, standardised, text_logprobs
 from firsthand.loop.concurrency import derive_seed
@@ -123,13 +123,38 @@ def test_of_a_canary_sentence_its_guid_alone_is_drawn_anew():
         drawn = [{text[at] for text in others} for at in range(1, 37) if at not in (9, 14, 15, 19, 20, 24)]
         assert all(each <= digits and len(each) > 9 for each in drawn)
     plain = Known(lambda text: 0.0)
-    asyncio.run(canary_evidence(plain, "3fb72ac9" * 4, others=60))
+    asyncio.run(canary_evidence(plain, "3fb72ac9d04e816b5ca17e29f6038dbb", others=60))
     assert all(len({text[at] for text in plain.asked[0][1]}) > 9 for at in range(32)), "such a run has no version"
     both = Known(lambda text: 0.0)
-    asyncio.run(canary_evidence(both, "1a2b3c4d5 and 9f8e7d6c", others=1))
+    asyncio.run(canary_evidence(both, "7c1e94fa0 and 9d83e06b", others=1))
     ((before, (own, other)),) = both.asked
-    assert (before, own) == ("\n", "1a2b3c4d5 and 9f8e7d6c") and other[9:14] == " and " and len(other) == len(own)
+    assert (before, own) == ("\n", "7c1e94fa0 and 9d83e06b") and other[9:14] == " and " and len(other) == len(own)
     assert other[:9] != own[:9] and other[14:] != own[14:]
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    ["12345678-90ab-cdef-1234-567890abcdef", "aaaaaaac-86ad-45d3-8fa5-3a9dcd1d0a5a", "1a2b3c4d", "DEADBEEFDEADBEEF00",
+     "9876543210abcdee", "00000000-0000-0000-0000-000000000000", "c0ffee12c0ffee12", "3fb72ac9" * 4],
+)  # fmt: skip
+def test_a_canary_that_no_draw_would_give_is_not_tested(identifier: str) -> None:
+    model = Known(lambda text: 0.0)
+    found = asyncio.run(canary_evidence(model, f"b7 3fb72Ac90x {identifier} z", others=3))
+    told = f"not run: {identifier!r} repeats or counts as no random identifier does: any model finds it more "
+    told += "probable than those"
+    assert found == Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS) and not model.asked
+
+
+def test_random_identifiers_are_tested_but_for_fewer_than_one_in_ten_thousand() -> None:
+    assert is_regular("aaaaaaa7c3e9") and not is_regular("aaaaaa07c3e9"), "chances of 9e-6 and 1.5e-4"
+    draw = Random(3)
+    for size in (8, 12, 32):
+        drawn = ["".join(draw.choices("0123456789abcdef", k=size)) for _ in range(2000)]
+        assert sum(map(is_regular, drawn)) <= 2, size
+    # of 8 digits 22 pairs at distances up to 4, each with three steps: 66 places; a run of 5 is rarer than 1e-4
+    assert (
+        is_regular("000000a7") and not is_regular("00000ba7") and is_regular("7a543210") and not is_regular("7ab43210")
+    )
 
 
 def test_log_probs_that_are_no_finite_numbers_are_no_evidence():
@@ -150,7 +175,7 @@ def test_log_probs_that_are_no_finite_numbers_are_no_evidence():
             asyncio.run(min_k_evidence(broken, tasks, twins)),
             asyncio.run(min_k_evidence(partly, tasks, twins)),
             asyncio.run(min_k_evidence(fine, tasks, twins, reference=partly)),
-            asyncio.run(order_evidence(partly, tasks)),
+            asyncio.run(order_evidence(partly, tasks, reference=fine)),
             asyncio.run(option_evidence(options, tasks)),
             asyncio.run(option_evidence(fine, tasks, reference=options)),
         ]
@@ -267,8 +292,9 @@ def test_min_k_of_items_is_compared_with_that_of_their_twins():
 
 
 def test_the_order_of_items_is_tested_over_shards():
-    tasks = [Task(f"t{i}", f"item {i:02}") for i in range(12)]
-    pairs = [f"item {i:02}\n\nitem {i + 1:02}" for i in range(0, 12, 2)]
+    names = [f"item {(i * 5 + 3) % 12:02}" for i in range(12)]
+    tasks = [Task(f"t{i}", name) for i, name in enumerate(names)]
+    pairs = [f"{names[i]}\n\n{names[i + 1]}" for i in range(0, 12, 2)]
     rates = {text: (2.0 + place) / (len(text) - 1) for place, text in enumerate(pairs)}
     model = Known(lambda text: rates.get(text, 1.0 / 15))
     found = asyncio.run(order_evidence(model, tasks, shards=6, permutations=3))
@@ -284,6 +310,34 @@ def test_the_order_of_items_is_tested_over_shards():
         (none, "not run: the model does not give the log-probs of a text's tokens"),
     ):
         assert unrun == Evidence("order", order_test.ASKS, detail=told, limits=order_test.LIMITS)
+
+
+def test_items_with_an_order_of_their_own_are_tested_against_a_reference_alone() -> None:
+    draw = Random(2)
+    for name, texts in {
+        "number": [f"{draw.choice('abcdef')} {draw.choice('xyz')} {i + 7}: {draw.random()}" for i in range(20)],
+        "alphabet": [f"{letter} {'x' * draw.randint(1, 9)}" for letter in "abcdefghijklmnop"],
+        "length": [draw.choice("abcdef") + "y" * (90 - i) for i in range(20)],
+    }.items():
+        assert own_order(texts) == name == own_order(texts[::-1])
+        tasks = [Task(f"t{i}", text) for i, text in enumerate(texts)]
+        first = "".join(texts[:1])
+        model = Known(lambda text, first=first: 1.0 + text.startswith(first), context=4096)
+        found = asyncio.run(order_evidence(model, tasks))
+        assert (found.p_value, found.limits) == (None, order_test.LIMITS) and found.detail == (
+            f"not run: the items have an order of their own, by {name}: name a model that cannot have seen them "
+            "(--reference)"
+        )
+        same = asyncio.run(order_evidence(model, tasks, reference=model))
+        assert same.p_value == 1.0 and same.statistic == 0.0
+        assert same.detail.endswith(" of them above 0; beyond the reference model +0.00")
+    refused = sum(
+        bool(own_order([f"{draw.random()} {'x' * draw.randint(1, 30)}" for _ in range(20)])) for _ in range(200)
+    )
+    assert refused <= 16
+    assert own_order(["same"] * 20) == "" == own_order([])
+    none = asyncio.run(order_evidence(model, tasks, reference=bare(abs)))  # type: ignore[arg-type]
+    assert none.detail == "not run: the reference model does not give the log-probs of a text's tokens"
 
 
 def test_shards_are_runs_of_distinct_items_that_fit_the_context():
@@ -403,6 +457,7 @@ def test_a_report_says_its_verdict_in_words_and_as_json():
         "flagged": [],
         "limits": "",
         "unread": [],
+        "short": 0,
     }
     assert report("set", "m", [none], corpus="here", alpha=0.1).to_json() == {
         "benchmark": "set", "model": "m", "corpus": "here", "verdict": "untested", "alpha": 0.1, "corrected": {},

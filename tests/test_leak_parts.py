@@ -80,7 +80,7 @@ def test_each_test_gets_the_items_models_and_seed_that_were_given(tmp_path: Path
             overlap_evidence(tasks, corpus=None if plain else tmp_path),
             await min_k_evidence(model, tasks, paired, reference=reference),
             await min_k_evidence(model, tasks, paired, reference=reference, plus=True),
-            await order_evidence(model, tasks, seed=seed),
+            await order_evidence(model, tasks, reference=reference, seed=seed),
             none if plain else await canary_evidence(model, "id ab12cd34", seed=4),
             await completion_evidence(model, tasks, paired, name="" if plain else "set", seed=seed),
             await option_evidence(model, tasks, reference=reference, seed=seed),
@@ -211,7 +211,7 @@ def test_the_file_s_order_of_options_is_set_against_orders_drawn_for_each_questi
 
 
 def test_the_file_s_order_of_items_is_set_against_orders_drawn_for_each_shard() -> None:
-    tasks, model = [Task(f"t{i}", f"item {i:02}") for i in range(18)], Lettered(context=18)
+    tasks, model = [Task(f"t{i}", f"item {(i * 7 + 5) % 18:02}") for i in range(18)], Lettered(context=18)
 
     def total(texts: Sequence[str]) -> float:
         joined = "\n\n\n\n\n\n".join(texts)[:18]  # a line feed is three tokens, and the context holds 18
@@ -219,7 +219,7 @@ def test_the_file_s_order_of_items_is_set_against_orders_drawn_for_each_shard() 
 
     gains = []
     for number in range(6):
-        group = [f"item {number * 3 + i:02}" for i in range(2)]  # the third does not fit
+        group = [f"item {((number * 3 + i) * 7 + 5) % 18:02}" for i in range(2)]  # the third does not fit
         rng, others = Random(derive_seed("order", 5, number)), []
         for _ in range(4):
             shuffled = list(group)
@@ -331,6 +331,7 @@ def test_evidence_is_json_whatever_its_statistic_is() -> None:
         "flagged": ["x", "y"],
         "limits": "l",
         "unread": [],
+        "short": 0,
     }
     for statistic, told in (
         (math.inf, None), (-math.inf, None), (math.nan, None), (0.0, 0.0), (-1.5, -1.5), (1e308, 1e308), (3, 3),
@@ -341,6 +342,7 @@ def test_evidence_is_json_whatever_its_statistic_is() -> None:
     assert Evidence("t", "?").to_json() == {
         "test": "t", "asks": "?", "statistic": None, "p_value": None, "n": 0, "detail": "", "flagged": [], "limits": "",
         "unread": [],
+        "short": 0,
     }  # fmt: skip
     ran = [Evidence("t", "?"), Evidence("t", "?", math.inf), Evidence("t", "?", n=1), Evidence("t", "?", p_value=0.0)]
     assert [each.ran for each in ran] == [False, False, True, True]

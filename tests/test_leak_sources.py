@@ -242,7 +242,7 @@ def test_a_verdict_is_told_in_words() -> None:
     bare = ContaminationReport("set", "m", ())
     assert (bare.corpus, bare.corrected, bare.alpha, bare.caught) == ("", {}, 0.05, ())
     assert low.to_json() == {"test": "a", "asks": "?", "statistic": 1.0, "p_value": 0.004, "n": 9, "detail": "",
-                             "flagged": [], "limits": "", "unread": []}  # fmt: skip
+                             "flagged": [], "limits": "", "unread": [], "short": 0}  # fmt: skip
 
 
 def test_a_twin_is_tried_eight_times_with_names_in_their_order() -> None:

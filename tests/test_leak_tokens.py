@@ -137,7 +137,7 @@ def test_an_index_has_room_for_what_a_packed_file_holds(tmp_path: Path):
     assert len(index.bits) == 1 << math.ceil(math.log2(4 * size * 32 // 384)) > 1024
     assert index.read == len(text) and index.grams == 0 and index.false_rate == 0.0
     about = json.loads((tmp_path / "index" / "index.json").read_text())
-    assert about == {"version": 2, "grams": 0, "source": str(tmp_path / "a.gz"), "bytes": len(text), "unread": []}
+    assert about == {"version": 3, "grams": 0, "source": str(tmp_path / "a.gz"), "bytes": len(text), "unread": []}
     (tmp_path / "tiny").write_text("x")
     assert len(CorpusIndex.build(tmp_path / "tiny", tmp_path / "least").bits) == 1024
     half = np.zeros(8192, np.uint64)

@@ -429,3 +429,34 @@ def test_locomos_categories_have_rules_of_their_own(monkeypatch: pytest.MonkeyPa
         stemmed_f1("x x y", "x z") == pytest.approx(2 * (1 / 3) * (1 / 2) / (1 / 3 + 1 / 2))
         and parts_f1("b", "b, c") == 0.5
     )
+
+
+def test_locomos_categories_are_whole_numbers_however_they_are_written(tmp_path: Path) -> None:
+    def of(*given: Any) -> str:
+        return write(
+            tmp_path / "locomo10.json", [{**LOCOMO, "qa": [{**LOCOMO["qa"][0], "category": c} for c in given]}]
+        )
+
+    tasks = locomo(data=of(4, 4.0, 1.0), categories="4").tasks(0)
+    assert [task.id for task in tasks] == ["conv-1-000", "conv-1-001"] and tasks[1].secret["category"] == 4
+    for wrong in (True, "4", 4.5, 0, 6, [4], None):
+        with pytest.raises(DataError, match="sample 1, question 1: a category from 1 to 5 was expected"):
+            locomo(data=of(wrong))
+    with pytest.raises(DataError, match="sample 1, question 1: a category from 1 to 5 was expected"):
+        locomo(data=write(tmp_path / "locomo10.json", [{**LOCOMO, "qa": ["a text"]}]))
+
+
+def test_locomos_evidence_is_a_list_of_ids_and_joined_ones_are_parted(tmp_path: Path) -> None:
+    def of(evidence: Any) -> Any:
+        question = {**LOCOMO["qa"][0], "category": 4, "evidence": evidence}
+        return (
+            locomo(data=write(tmp_path / "locomo10.json", [{**LOCOMO, "qa": [question]}]))
+            .tasks(0)[0]
+            .secret["evidence"]
+        )
+
+    assert of(["D8:6; D9:17", "D1:1", "D2:1 D2:2"]) == ["D8:6", "D9:17", "D1:1", "D2:1", "D2:2"]
+    assert of([]) == of(None) == []
+    for wrong in ("D1:1", 5, {}, ["D1:1", 5], [["D1:1"]]):
+        with pytest.raises(DataError, match=r"sample 1: 'evidence' is .*, and (list|a list of texts) was expected"):
+            of(wrong)

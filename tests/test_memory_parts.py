@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from firsthand.errors import ConfigError
-from firsthand.memories.keeping import stored_memory
+from firsthand.memories.keeping import item_vectors, stored_memory
 from firsthand.memories.keeping.conversation_window import (
     entries_of,
     is_shown,
@@ -370,3 +370,31 @@ def test_vectors_in_a_file_are_those_up_to_the_last_item_that_is_seen(tmp_path):
     assert found(memory, "8e0 0e0") == ["a", "d", "b"] and found(early, "8e0 0e0") == ["a", "b"]
     write(early, item("e", "1 0.01"))
     assert found(early, "8e0 0e0") == ["a", "e", "b"] and found(memory, "8e0 0e0", 2) == ["a", "d"]
+
+
+def test_vectors_of_items_that_were_forgotten_are_not_held_and_others_are_not_read_anew(tmp_path):
+    memory = semantic(str(tmp_path / "m.db"))
+    memory.vectors = ItemVectors(Axes())
+    write(memory, item("a", "1 0"), item("b", "1 0.1"), item("c", "1 0.2"))
+    assert found(memory, "8e0 0e0") == ["a", "b", "c"]
+    (held,) = memory.vectors._loaded.values()
+    assert found(memory, "8e0 0e0") == ["a", "b", "c"] and next(iter(memory.vectors._loaded.values())) is held
+    asyncio.run(memory.forget("b"))
+    assert found(memory, "8e0 0e0") == ["a", "c"]
+    (held,) = memory.vectors._loaded.values()
+    assert held.numbers.tolist() == [1, 3] and held.matrix.shape == (2, 2)
+
+
+def test_vectors_of_texts_are_held_up_to_a_bound_the_latest_used_and_without_the_texts(monkeypatch):
+    monkeypatch.setattr(item_vectors, "HELD_BYTES", 3 * 8)
+    vectors = ItemVectors(Axes())
+
+    def nearest(*texts):
+        return asyncio.run(vectors.nearest("1 0", None, 0, 0, dict(enumerate(texts, 1))))
+
+    assert nearest("1 0", "2 0", "3 0") == [1, 2, 3] and len(vectors._by_text) == 3
+    first, second, third = vectors._by_text
+    assert nearest("1 0") == [1] and [*vectors._by_text] == [second, third, first]
+    assert nearest("4 0") == [1] and [*vectors._by_text][:2] == [third, first]
+    assert nearest("1 0", "2 0", "3 0", "4 0", "5 0") == [1, 2, 3, 4, 5] and len(vectors._by_text) == 3
+    assert all(row.base is None and isinstance(key, bytes) for key, row in vectors._by_text.items())

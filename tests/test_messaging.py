@@ -117,6 +117,17 @@ def test_a_write_that_expected_another_version_changes_nothing(shared: Shared, e
         shared.write("new", "b", writer="bob", expected=1)
 
 
+def test_false_is_the_version_of_a_new_key_and_a_place_before_the_first_is_the_beginning(shared: Shared) -> None:
+    assert shared.write("a", "x", writer="one", expected=False).version == 1
+    with pytest.raises(BoardConflict):
+        shared.write("a", "y", writer="one", expected=False)
+    assert [each.key for each in shared.changes(-5)] == ["a"] and len(shared.changes(-5, 1)) == 1
+    shared.publish("t", ["one", "two"])
+    assert [each.payload for each in shared.replay("t", -5)] == ["one", "two"]
+    shared.subscribe("g", "t", after=-5)
+    assert [each.message.payload for each in shared.fetch("g", lease_s=30.0)] == ["one", "two"]
+
+
 def test_a_named_write_is_made_once(shared: Shared) -> None:
     first = shared.write("k", "a", writer="ann", once="w1")
     shared.write("k", "b", writer="bob")

@@ -38,6 +38,8 @@ def payer(ends="late", effect="external"):
         if ends == "said" and amount > 5:
             raise ToolError("the account is closed")
         PAID.append(amount)
+        if ends == "answered":
+            raise OutcomeUnknown("the bank said 504", answered=True)
         if ends == "late":
             await asyncio.sleep(60)
         if ends == "broken":
@@ -61,13 +63,13 @@ async def twice(task, ctx):
 @pytest.mark.parametrize("effect", ["external", "irreversible", "write", "read"])
 @pytest.mark.parametrize(("ends", "said"), [
     ("late", "pay did not finish within 0.05 s"), ("broken", "pay failed: RuntimeError: connection lost"),
-    ("said", "the account is closed"),
+    ("said", "the account is closed"), ("answered", "the bank said 504"),
 ])  # fmt: skip
 def test_a_late_or_broken_lasting_call_may_have_taken_effect(ends, said, effect):
     unsure = ends != "said" and effect in ("external", "irreversible")
     trace = attempt(payer(ends, effect), twice)
     assert [has_run(call) for call in trace.calls] == [unsure] * 2
-    assert json.loads(trace.answer) == [f"Error: {said}{MAY if unsure else ''}"] * 2
+    assert json.loads(trace.answer) == [f"Error: {said}{MAY if unsure and ends != 'answered' else ''}"] * 2
 
 
 def test_the_errors_of_a_tool_tell_what_it_did_from_what_nobody_knows():
@@ -83,7 +85,7 @@ def test_the_errors_of_a_tool_tell_what_it_did_from_what_nobody_knows():
         asyncio.run(tool_from_function(broken, effect="external")({}))
 
 
-@pytest.mark.parametrize("ends", ["late", "broken", "said"])
+@pytest.mark.parametrize("ends", ["late", "broken", "answered", "said"])
 def test_once_only_denies_a_call_again_that_may_have_taken_effect_in_a_resumed_attempt_and_a_fork_too(ends):
     journal, guard = MemoryJournal(), CallPolicy(rules=("once_only",))
     first = attempt(payer(ends), twice, guard=guard, journal=journal)

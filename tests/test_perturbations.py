@@ -55,7 +55,7 @@ def test_typos_move_letters_to_neighbouring_keys_and_no_digit():
         (lowercase, "Ada HAS 3", "ada has 3"),
         (synonyms, "Buy a LARGE car", "Purchase a BIG automobile"),
         (dialect, "They are with the others", "Dey is wit da others"),
-        (gender_terms, "She and her mother met a man", "He and his father met a man"),
+        (gender_terms, "She and her mother met a man", "He and his father met a woman"),
         (gender_terms, "He met the king", "She met the queen"),
     ],
 )

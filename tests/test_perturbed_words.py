@@ -24,6 +24,7 @@ from firsthand.perturbations.answer_harms import (
     words_of,
 )
 from firsthand.perturbations.helm_figures import CONFIDENCE, choice_confidence, helm_figures, with_helm_metrics
+from firsthand.perturbations.kept_text import code_places
 from firsthand.perturbations.perturbed_benchmark import FAIRNESS, PERTURBATIONS, ROBUSTNESS, perturbed, with_copies
 from firsthand.perturbations.surface_noise import (
     _NEAR,
@@ -186,20 +187,18 @@ def test_gender_terms_change_in_choices_and_references_as_in_the_prompt():
     _, copy = with_copies(task, ["gender"], 0)
     assert (copy.prompt, copy.choices, dict(copy.secret)) == (
         "He left his father.",
-        ("his", "the king"),
+        ("his", "the queen"),
         {"answer": "His father"},
     )
     _, copy = with_copies(Task("t", "The king left.", choices=("the king", "a girl")), ["gender"], 0)
-    assert (copy.prompt, copy.choices) == ("The queen left.", ("the queen", "a girl")), (
-        "the direction is that of the prompt"
-    )
+    assert (copy.prompt, copy.choices) == ("The queen left.", ("the queen", "a boy"))
 
 
 def test_no_copy_is_made_where_the_right_answer_would_not_be_kept():
     for perturbation, prompt, more in (
         ("names", "Emma left", {"secret": {"answer": "Emma", "tests": ["f() == 'Emma'"]}}),
         ("names", "Emma left", {"secret": {"planted": {"by": ("Emma",)}}}),
-        ("gender", "The woman left the man", {"choices": ("the woman", "the man")}),
+        ("gender", "He left her", {"choices": ("his", "him")}),
     ):
         assert len(with_copies(Task("t", prompt, **more), [perturbation], 0)) == 1
         assert len(with_copies(Task("t", prompt, secret={"tests": ["f() == 'Ann'"]}), [perturbation], 0)) == 2
@@ -212,14 +211,138 @@ def test_no_copy_is_made_where_the_right_answer_would_not_be_kept():
         assert (copy.choices, copy.secret) == (for_all.choices, for_all.secret), copy.id
 
 
-def test_gender_terms_are_exchanged_for_male_ones_first():
+def test_gender_terms_are_exchanged_in_both_directions_at_once():
     female, male = ", ".join(FEMALE_TO_MALE), ", ".join(MALE_TO_FEMALE)
     rng = Random(0)
-    assert gender_terms(f"he {female}", rng) == "he " + ", ".join(FEMALE_TO_MALE.values())
+    assert gender_terms(f"he {female}", rng) == "she " + ", ".join(FEMALE_TO_MALE.values())
     assert gender_terms(male, rng) == ", ".join(MALE_TO_FEMALE.values())
     assert gender_terms("Give him his book himself, KING", rng) == "Give her her book herself, QUEEN"
-    assert gender_terms("SHE met the king", rng) == "HE met the king"
+    assert gender_terms("SHE met the king", rng) == "HE met the queen"
     assert gender_terms("nobody", rng) == "nobody" and MALE_TO_FEMALE["he"] == "she"
+    assert gender_terms("8417 men and 9092 women", rng) == "8417 women and 9092 men"
+    for half in ("5 girls and 3 lads", "Ms Lee and her son", "King Henry and his wife", "his wife, Queen Anne"):
+        assert gender_terms(half, rng) == half
+    assert gender_terms("the king. Henry left", rng) == "the queen. Henry left"
+    assert gender_terms("the King met Tom", rng) == "the Queen met Tom"
+    twelve = Task(
+        "t",
+        "There are 5 girls and 3 boys. Are there more girls?",
+        choices=("girls", "boys"),
+        secret={"answer": "girls"},
+    )
+    copy = with_copies(twelve, ["gender"], 0)[1]
+    assert (copy.prompt, copy.choices) == ("There are 5 boys and 3 girls. Are there more boys?", ("boys", "girls"))
+    assert copy.secret["answer"] == "boys"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "King Charles left", "St. Thomas wrote", "Pope John spoke", "Who was Henry VIII?", "George Washington was tall",
+        "Charles's law", "Henry’s equation", "Thomas's rules? Henry's rule",
+    ],
+)  # fmt: skip
+def test_a_known_person_keeps_the_name(text: str) -> None:
+    assert person_names(text, Random(0)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Yesterday Charles left", "Charles, Washington", "Charles's car. Rules", "Charles. Anna left", "the law Charles knows",
+     "Charles knows King Arthur", "Charles has a car\nMonday came", "St Charles".replace("St", "by")],
+)  # fmt: skip
+def test_other_persons_are_renamed(text: str) -> None:
+    assert "Charles" not in person_names(text, Random(0))
+
+
+CODE = "def f(text, new_value):\n    if 'UppEr' in text:\n        return 'many  THINGS'\n    return text"
+
+
+def copies_of(task: Task, seeds: int = 8) -> list[Task]:
+    """All copies of form and words for some seeds."""
+    names = [name for name in PERTURBATIONS if name not in ("names", "gender")]
+    return [copy for seed in range(seeds) for copy in with_copies(task, names, seed)[1:]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "secret"),
+    [
+        (
+            f"{CODE}\nassert f('UppEr', 0) == ??\nWhat do many of these tests stand FOR?",
+            {"code": CODE, "output": "'A'"},
+        ),
+        (f"Complete this function in many WAYS that are right.\n\n```python\n{CODE}\n```\nDo not think of all.", {}),
+        (f"Here are many ways that WE see.\n~~~\n{CODE}", {}),
+        (f"Why is this code not the right one, and what are THE others?\n{CODE}\nThere are many.", {}),
+    ],
+)
+def test_code_of_a_prompt_stays_as_it_is(prompt: str, secret: dict[str, str]) -> None:
+    made = copies_of(Task("t", prompt, secret=secret))
+    assert {copy.metadata["perturbation"] for copy in made} >= {"typos", "lowercase", "spacing"}
+    assert all(CODE in copy.prompt for copy in made)
+    if "assert" in prompt:
+        assert all("\nassert f('UppEr', 0) == ??\n" in copy.prompt for copy in made)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["    assert Many  THINGS", "class Many(Things):", "class Many:", "import Many", "from Many.a import Things",
+     "return Many  THINGS", ">>> Many  THINGS", "@Many  THINGS", "~~~\nMany  THINGS\n~~~", "  ```\nMany  THINGS\n  ```",
+     "def f():\n\tMany  THINGS", "def f():\n\n    Many  THINGS"],
+)  # fmt: skip
+def test_each_form_of_code_is_known(line: str) -> None:
+    text = f"Here are MANY ways\n{line}\nof that"
+    assert "".join(text[start:end] for start, end in code_places(text)) == f"{line}\n"
+    assert code_places("The class of Many\nimports from Many") == []
+
+
+def test_what_tests_and_other_checks_hold_stays_as_it_is() -> None:
+    task = Task(
+        "t", 'Write find_many to tell "Many of THEM" those that there are.\nUse the  KEYWORD\nOf Street and big city',
+        secret={"tests": "assert find_many('x')\nUse the  KEYWORD", "keywords": [{"word": ("Street", "big city")}]},
+    )  # fmt: skip
+    made = copies_of(task)
+    assert {copy.metadata["perturbation"] for copy in made} == {"typos", "lowercase", "spacing", "dialect"}
+    for kept in ("find_many", '"Many of THEM"', "\nUse the  KEYWORD\n", "Street", "big city"):
+        assert all(kept in copy.prompt for copy in made), kept
+    assert any("that" not in copy.prompt for copy in made)
+
+
+def test_quotations_stay_where_there_are_checks() -> None:
+    for quoted in ('"Many of THEM"', "`Many of THEM`", "“Many of THEM”"):
+        made = copies_of(Task("t", f"Say {quoted} to those that there are.", secret={"tests": ["x"]}))
+        assert made and all(quoted in copy.prompt for copy in made), quoted
+    made = copies_of(Task("t", 'Say "Many of THEM" to those.', secret={"answer": "none"}))
+    assert any('"Many of THEM"' not in copy.prompt for copy in made)
+
+
+def test_identifiers_stay_as_they_are() -> None:
+    made = copies_of(Task("t", "What is the value of key a1B2c3d4-e5F6 and of max_len that is there?"))
+    assert len(made) > 20 and all("a1B2c3d4-e5F6" in each.prompt and "max_len" in each.prompt for each in made)
+
+
+def test_words_of_an_answer_that_stands_in_the_prompt_stay_as_they_are() -> None:
+    for answer in ("many others", "others many", ["nothing", "Others many"]):
+        made = copies_of(Task("t", "THE list is: street, many, others, total. Sort it.", secret={"answers": answer}))
+        kinds = {copy.metadata["perturbation"] for copy in made}
+        assert (
+            all("many," in copy.prompt and "others," in copy.prompt for copy in made)
+            and {"typos", "synonyms", "lowercase"} <= kinds
+        )
+        assert any("road" in copy.prompt for copy in made) and any("street" not in copy.prompt for copy in made)
+    partly = copies_of(Task("t", "many others", secret={"answer": "many rivers"}))
+    assert any("numerous" in copy.prompt for copy in partly), "no answer of the prompt's words alone"
+    chosen = copies_of(Task("t", "many others", choices=("many", "no"), secret={"answer": "many"}))
+    assert any("numerous" in copy.prompt for copy in chosen), "chosen by a letter"
+
+
+def test_no_copy_in_lower_case_tells_or_loses_the_answer() -> None:
+    text = "Emma met Tom in the street. Who met Tom?"
+    ids = [copy.id for copy in with_copies(Task("t", text, secret={"answer": "Emma"}), ["lowercase", "typos"], 0)]
+    assert ids == ["t", "t~typos"]
+    for answer in ("emma", "Anna", "7"):
+        made = with_copies(Task("t", text, secret={"answer": answer}), ["lowercase"], 0)
+        assert made[1].prompt == text.lower()
 
 
 def test_a_copy_is_the_task_with_its_last_prompt_changed_everywhere():

@@ -320,3 +320,10 @@ def test_rankings_are_fused_by_their_best_rank_and_searches_by_several_vectors_a
     ]
     turned = asyncio.run(dense(corpus)(Query("x", {}, both.vectors[::-1]), 2))
     assert ids(turned) == ids(found), "equal scores go by the chunk, not by the vector that found it"
+
+
+def test_numbers_that_are_no_passages_do_not_make_a_chain_the_order() -> None:
+    assert written_order("The order is [3] > [1] > [2]. (10 > 9 > 8 > 7 > 6)", 3) == [2, 0, 1]
+    assert written_order("0 > 0 > 4 > 5; [3] > [1]. 1 > 9", 3) == [2, 0, 1]
+    for none in (0, 4):
+        assert written_order(f"[1] > [{none}] > [2]; then [3] > [1]", 3) == [2, 0, 1], "of equals the last"

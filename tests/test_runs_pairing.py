@@ -18,6 +18,7 @@ from firsthand.runs.pairing import (
     _agents,
     _Attempt,
     _attempted,
+    _attempts,
     _changed,
     _repeated,
     _tried,
@@ -208,8 +209,8 @@ def test_the_attempts_at_a_task_are_ordered_valued_and_reduced(runs: tuple[store
     whole = _attempted(tries, None, max)
     assert (whole.value, whole.drawn) == (4.0, (4.0,))
     assert (_attempted(tries, None, None).value, _attempted(tries, None, None).drawn) == (2.125, (4.0, 0.25))
-    assert list(_tried(b, "x", "n", None, None, lambda name: {"n": "mode"}[name])) == [("n", "t1")]
-    by_name = _tried(a, "x", None, "more", None, lambda name: "max" if name == "m" else "")
+    assert list(_tried(_attempts(b, "x", "n", None), (), None, lambda name: {"n": "mode"}[name])) == [("n", "t1")]
+    by_name = _tried(_attempts(a, "x", None, "more"), (), None, lambda name: "max" if name == "m" else "")
     assert by_name["m", "t3"] == Attempted((8.0,), ("a4",), 0, (0,), ("mt3x0",), 8.0)
     assert by_name["n", "t1"] == Attempted((), ("a7",), 1, (), ("nt1x0",), None)
     assert list(by_name) == [("m", "t1"), ("m", "t2"), ("m", "t3"), ("m", "t5"), ("m", "t6"), ("n", "t1")]
@@ -284,5 +285,5 @@ def test_flaky_tasks_are_those_whose_attempts_disagree_most_first() -> None:
 def test_an_attempt_that_failed_has_no_value_although_it_was_scored(runs: tuple[store.Run, store.Run]) -> None:
     a, _ = runs
     unscored = Attempted((), ("a9",), 1, (), ("mt7y0",), None)
-    assert _tried(a, "y", "m", None, None, "")["m", "t7"] == unscored
-    assert _tried(a, "y", "m", "s", None, "")["m", "t7"] == unscored
+    assert _tried(_attempts(a, "y", "m", None), (), None, "")["m", "t7"] == unscored
+    assert _tried(_attempts(a, "y", "m", "s"), (), None, "")["m", "t7"] == unscored

@@ -13,7 +13,7 @@ import pytest
 from firsthand.model import Usage
 from firsthand.runs import store
 from firsthand.runs.attempt_summary import AttemptSummary
-from firsthand.runs.score_totals import ScoreMean, TaskMean, Totals
+from firsthand.runs.score_totals import ScoreMean, TaskMean, Totals, score_means
 from firsthand.task import Task
 from firsthand.trace import Call, Score
 from made_traces import trace
@@ -62,7 +62,7 @@ def test_the_last_score_of_the_latest_try_counts_and_another_name_stands_in_wher
     ]  # fmt: skip
     assert [(each.agent, each.scored, each.sum_means) for each in run.totals("early")] == [("y", 0, 0.0), ("x", 1, 1.0)]
     assert [(each.scored, each.sum_means) for each in run.totals("none")] == [(0, 0.0), (0, 0.0)]
-    assert run.info.scores == (ScoreMean("b", "y", 0.75, 1), ScoreMean("b", "x", 1 / 3, 3))
+    assert score_means(run.totals()) == (ScoreMean("b", "y", 0.75, 1), ScoreMean("b", "x", 1 / 3, 3))
     assert run.scored("judged") == {
         ("bpx0", 1): True, ("bpx0", 2): True, ("bqx0", 1): False, ("brx0", 1): True, ("bpy1", 1): True,
     }  # fmt: skip
@@ -126,7 +126,11 @@ def test_agents_without_a_score_or_a_description_stand_in_the_list_too(run: stor
     ):  # fmt: skip
         run.append(each)
     assert run.pairs() == [("a", "x"), ("b", "y"), ("b", "x"), ("b", "aa")], "those that are not described come last"
-    assert run.info.scores == (ScoreMean("b", "y", 0.125, 2), ScoreMean("b", "x", 0.5, 1), ScoreMean("b", "aa", 0.0, 1))
+    assert score_means(run.totals()) == (
+        ScoreMean("b", "y", 0.125, 2),
+        ScoreMean("b", "x", 0.5, 1),
+        ScoreMean("b", "aa", 0.0, 1),
+    )
     assert run.task_means() == [
         TaskMean("a", "x", "p", 0.0, 1, 0, True), TaskMean("b", "y", "p", 0.25, 1, 1, False),
         TaskMean("b", "y", "q", 0.0, 1, 0, True), TaskMean("b", "x", "p", 0.5, 1, 1, False),

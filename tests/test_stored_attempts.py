@@ -271,7 +271,7 @@ def test_the_sums_of_a_benchmark_are_those_of_the_latest_tries_by_task(database:
         clusters=((1.0, 1), (0.625, 2), (0.0, 1)),
     )  # fmt: skip
     assert (single.agent, single.sum_means, single.clusters, other.benchmark, other.clusters) == ("z", 0.5, (), "a", ())
-    assert score_totals.score_means(database) == (
+    assert score_totals.score_means(score_totals.totals(database)) == (
         ScoreMean("a", "a", 1.0, 1), ScoreMean("b", "z", 0.5, 1), ScoreMean("b", "a", 1.625 / 4, 4),
     )  # fmt: skip
     assert score_totals.task_means(database)[2:] == [
@@ -303,7 +303,7 @@ def test_scores_given_later_are_summed_by_name_or_stand_in_where_there_are_no_ow
     assert [each.scored for each in score_totals.totals(database, "none")] == [0, 0]
     empty = Trace("9", "d", "t", {"name": "a"}, 0, 0, "", 1.0)
     keep(database, empty)
-    assert [each.benchmark for each in score_totals.score_means(database)] == ["b", "c"]
+    assert [each.benchmark for each in score_totals.score_means(score_totals.totals(database))] == ["b", "c"]
 
 
 def test_what_a_run_spent_is_that_of_every_try_and_its_judges(database: Database) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from benchmark_rows import names, refused
 from firsthand.benchmarks.protocols import tau_bench
 from firsthand.errors import ConfigError
 from firsthand.message import system
 from firsthand.task import Task
-from firsthand.trace import Trace
+from firsthand.trace import Event, Trace
 from firsthand.worlds.tau.customers import ModelCustomer, RuleCustomer
 from firsthand.worlds.tau.retail_desk import RetailDesk
 from firsthand.worlds.tau.tau_tasks import TauTask
@@ -116,6 +119,31 @@ def test_tau_rewards_the_tasks_changes_and_what_must_be_said() -> None:
     assert str(tau_bench._rounded(-0.0000001)) == "0.0"
 
 
+@pytest.mark.parametrize(
+    ("end", "stop_reason", "events", "reward"),
+    [
+        ("customer stopped", "done", (), 1),
+        ("transferred", "tokens", (), 1),
+        ("stopped", "done", (), 1),
+        ("rounds", "done", (), 0),
+        ("stopped", "calls", (), 0),
+        ("stopped", "seconds", (), 0),
+        ("stopped", "done", ("max_steps",), 0),
+        ("customer stopped", "done", ("max_steps",), 1),
+    ],
+)
+def test_tau_rewards_no_conversation_that_a_limit_ended(
+    end: str, stop_reason: str, events: tuple[str, ...], reward: int
+) -> None:
+    task = tau_bench._task("retail", TABLES, "", WISHES, "script", 1)
+    said = list(task.secret["outputs"])
+    trace = ended(ended=end, result={"changes": task.secret["changes"], "said": said})
+    trace = replace(trace, stop_reason=stop_reason, events=tuple(Event(kind, 0.0, {}) for kind in events))
+    score = tau_bench.tau_reward(task, trace)
+    assert (score.value, score.detail["finished"]) == (reward, bool(reward))
+    assert tau_bench.database_matches(task, trace).value == tau_bench.outputs_said(task, trace).value == 1
+
+
 def test_a_domain_of_tau_bench_is_read_with_its_policy_and_tools(tmp_path: Path) -> None:
     data = tmp_path / "retail" / "data"
     data.mkdir(parents=True)
@@ -129,7 +157,8 @@ def test_a_domain_of_tau_bench_is_read_with_its_policy_and_tools(tmp_path: Path)
     assert names(made) == ("tau_reward", "database_matches", "outputs_said")
     assert made.options == {"split": "dev", "user": "script", "rounds": 7, "actions": "text"}
     assert made.protocol == (
-        "tau-bench's dev tasks; customer: rules; 7 rounds; the database's changes and what must be said; text actions"
+        "tau-bench's dev tasks; customer: rules; 7 rounds; the database's changes and what must be said, before any limit; "
+        "text actions"
     )
     (task,) = made.tasks(0)
     policy = task.conversation[0].text

@@ -222,10 +222,14 @@ def test_nobody_is_sent_to_what_is_no_web_page_or_asked_without_a_terminal() -> 
                 await sign_in.redirect("file:///x")
             with at_most_cpu_s(0.5), pytest.raises(ToolError, match="4,000 are the limit"):
                 await sign_in.redirect(f"https://a{MANY_MARKS}/")
-            with pytest.raises(
-                ToolError, match=r"no terminal: run `firsthand mcp --sign-in https://h\.example/mcp\?k=1`"
-            ):
-                await sign_in.redirect(f"https://auth.example/{'a' * 3_979}")  # 4,000 characters
+            page = f"https://auth.example/{'a' * 3_979}"  # 4,000 characters
+            for declared in ({}, {"issuer": "https://i", "scopes": ()}):
+                sign_in.declaration = replace(WEB, **declared)
+                with pytest.raises(ToolError, match=r"no terminal: run `firsthand mcp --sign-in FILE\.toml#web` once"):
+                    await sign_in.redirect(page)
+            sign_in.declaration = replace(WEB, scopes=())
+            with pytest.raises(ToolError, match=r"run `firsthand mcp --sign-in https://h\.example/mcp\?k=1` once"):
+                await sign_in.redirect(page)
             given = oauth(WEB, sign_in).context
             assert (given.server_url, given.client_metadata.scope) == ("https://h.example/mcp?k=1", "read write")
             assert [str(each) for each in given.client_metadata.redirect_uris or ()] == [sign_in.redirect_uri]

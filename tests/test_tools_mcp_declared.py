@@ -307,7 +307,7 @@ def test_a_registration_counts_for_its_own_address_or_another_port_of_it(tmp_pat
             found = await registered(uri)
             assert (None if found is None else found.client_id) == known, uri
         kept = first.path
-        assert kept == tmp_path / "mcp" / "tokens" / "web-0d7c199b47e9813f.json", "where earlier versions kept them"
+        assert kept == tmp_path / "mcp" / "tokens" / "h.example-0d7c199b47e9813f.json"
         assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700), "its owner's alone"
         assert [each.name for each in kept.parent.iterdir()] == [kept.name]
         kept.with_suffix(f".{os.getpid()}.new").write_text("left by a process of that number")

@@ -14,7 +14,7 @@ import httpx2
 import mcp_types as types
 from mcp import MCPError
 
-from firsthand.errors import StoreError, ToolError
+from firsthand.errors import OutcomeUnknown, StoreError, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.tools.mcp import remote_tasks
 from firsthand.tools.mcp.connection import McpConnection, _validator_of
@@ -52,7 +52,7 @@ def followed(*states: dict[str, Any], cancel_after_s: float | None = None) -> tu
         try:
             async with asyncio.timeout(cancel_after_s):
                 result: Any = await following
-        except (MCPError, TimeoutError, ValueError) as error:
+        except (OutcomeUnknown, TimeoutError, ValueError) as error:
             result = error
         await asyncio.gather(*answers._sending)
         await asyncio.sleep(0)
@@ -71,12 +71,18 @@ def test_a_task_is_asked_for_until_it_has_ended() -> None:
     result, sent = followed(working, working, {"status": "completed", "result": TEXT})
     assert result.content[0].text == "done" and sent == [GET] * 3, "one that ended is not cancelled"
     result, sent = followed({"status": "failed", "error": {"code": 7, "message": "no"}})
-    assert (result.error.code, result.error.message, sent) == (7, "no", [GET])
+    assert (str(result), sent) == ("MCP server peer failed its task (code 7): no", [GET])
     result, _ = followed({"status": "failed"})
-    assert (result.error.code, result.error.message) == (types.INTERNAL_ERROR, "the task failed without a reason")
+    failed = f"MCP server peer failed its task (code {types.INTERNAL_ERROR}): "
+    assert str(result) == f"{failed}the task failed without a reason"
     for said, reason in (({"statusMessage": "by hand"}, "by hand"), ({}, "no reason")):
         result, sent = followed({"status": "cancelled", **said})
-        assert result.error.message == f"the task was cancelled: {reason}" and sent == [GET]
+        assert str(result) == f"{failed}the task was cancelled: {reason}" and sent == [GET]
+    result, _ = followed({"status": "failed", "error": {"code": types.INVALID_PARAMS, "message": "m" * 2_001}})
+    assert type(result) is OutcomeUnknown, "the server had begun, whatever it says later"
+    assert str(result) == f"MCP server peer failed its task (code {types.INVALID_PARAMS}): {'m' * 2_000}"
+    result, sent = followed({"status": "input_required", "inputRequests": {"k" * 257: ROOTS}})
+    assert type(result) is OutcomeUnknown and "under a key of more than 256" in str(result) and sent == [GET, CANCEL]
 
 
 def test_each_question_of_a_task_is_answered_once() -> None:
@@ -110,10 +116,11 @@ def test_what_the_connection_says_of_an_error() -> None:
     def told(code: int, message: str) -> str:
         return asyncio.run(made._told(MCPError(code, message)))
 
-    assert told(-5, "m" * 2_001) == f"MCP server peer refused the request (code -5): {'m' * 2_000}"
+    assert told(-5, "m" * 2_001) == f"MCP server peer failed the request (code -5): {'m' * 2_000}"
+    assert told(types.INVALID_PARAMS, "no") == "MCP server peer refused the request (code -32602): no"
     assert (
         told(types.CONNECTION_CLOSED, "other")
-        == f"MCP server peer refused the request (code {types.CONNECTION_CLOSED}): other"
+        == f"MCP server peer failed the request (code {types.CONNECTION_CLOSED}): other"
     )
     assert not made._dead.is_set()
     assert told(types.CONNECTION_CLOSED, "Connection Closed") == "MCP server peer closed the connection"

@@ -328,7 +328,7 @@ def test_a_request_ends_by_its_reply_its_error_its_time_or_the_connections_end()
             async with asyncio.timeout(10):
                 await patient.request(wait, timeout_s=0.02)
         cancelled.pop()
-        assert await said(failing(MCPError(-7, "no"))) == "MCP server peer refused the request (code -7): no"
+        assert await said(failing(MCPError(-7, "no"))) == "MCP server peer failed the request (code -7): no"
         assert await said(failing(ToolError("ours"))) == "ours"
         assert await said(failing(ValueError("odd"))) == "MCP server peer broke the protocol: odd"
         with pytest.raises(StoreError, match=r"^kept$"):

@@ -195,10 +195,13 @@ def test_a_request_is_answered_within_its_time_for_the_call_that_runs() -> None:
             assert await said(silent, timeout_s=0.015) == "MCP server peer did not answer within 0.015 s"
             assert await said(silent, timeout_s=0.0) == "MCP server peer did not answer within 0.08 s"
             assert cancelled == [True] * 3
-            refused = "MCP server peer refused the request (code -5): no"
-            assert await said(raising(MCPError(-5, "no")), ToolError) == refused
-            for code in (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT):
-                assert "no" in await said(raising(MCPError(code, "no")))
+            for code in (types.METHOD_NOT_FOUND, types.INVALID_PARAMS, -32_020, -32_021, -32_022, -32_042):
+                refused = f"MCP server peer refused the request (code {code}): no"
+                assert await said(raising(MCPError(code, "no")), ToolError) == refused
+            for code in (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.INTERNAL_ERROR, types.INVALID_REQUEST,
+                         types.PARSE_ERROR, 0, -5):  # fmt: skip
+                failed = f"MCP server peer failed the request (code {code}): no"
+                assert await said(raising(MCPError(code, "no"))) == failed
             for unsent in (httpx2.ConnectError("no"), httpx2.ConnectTimeout("no")):
                 assert "cannot be reached" in await said(raising(unsent), ToolError)
             assert "cannot be reached" in await said(raising(httpx2.ReadError("no")))

@@ -306,6 +306,11 @@ def test_a_call_whose_server_is_lost_may_have_taken_effect(lost: bool) -> None:
         asyncio.run(source._call("a", {}))
     assert type(raised.value) is kind
 
+    made.result = types.CallToolResult(content=[types.TextContent(type="text", text="no money")], is_error=True)
+    with pytest.raises(OutcomeUnknown, match=r"^no money$") as answered:
+        asyncio.run(source._call("a", {}))
+    assert answered.value.answered
+
     class Done:
         is_error, content, structured_content = False, (), None
 

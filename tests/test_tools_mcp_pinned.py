@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,7 +18,8 @@ import httpx2
 from mcp.shared.auth import AuthorizationCodeResult, OAuthToken
 
 from firsthand.errors import ToolError
-from firsthand.tools.mcp.oauth_sign_in import StoredTokens
+from firsthand.tools.mcp import oauth_sign_in
+from firsthand.tools.mcp.oauth_sign_in import StoredTokens, is_signed_in, tokens_path
 from firsthand.tools.mcp.pinned_oauth import PinnedOAuth
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
@@ -167,3 +169,144 @@ def test_no_request_for_a_token_is_made_with_a_secret_before_its_issuer_is_known
     flow.context.client_info = asyncio.run(stored.get_client_info())
     with pytest.raises(ToolError, match="nothing was sent"):
         asyncio.run(flow._exchange_token_authorization_code("code", "verifier"))
+
+
+# -- tokens that are kept --
+
+
+class Renewing(Net):
+    """A server whose tokens are good once, and an issuer that renews each refresh token once."""
+
+    def __init__(self, named: list[str] | None, metadata: dict[str, Any], renews: bool = True) -> None:
+        super().__init__(named, metadata)
+        self.good, self.count, self.renews, self.grants = "", 0, renews, list[str]()
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/mcp":
+            good = bool(self.good) and request.headers.get("authorization") == f"Bearer {self.good}"
+            return (
+                httpx2.Response(200, json={}) if good else httpx2.Response(401, headers={"www-authenticate": "Bearer"})
+            )
+        if request.url.path != "/token":
+            return super().__call__(request)
+        given = {name: values[0] for name, values in parse_qs(request.content.decode()).items()}
+        self.grants.append(f"{given['grant_type']} {request.url.host}")
+        refused = given["grant_type"] == "refresh_token" and (
+            not self.renews or given["refresh_token"] != f"R{self.count}"
+        )
+        if refused:
+            return httpx2.Response(400, json={"error": "invalid_grant"})
+        self.count += 1
+        self.good = f"AT{self.count}"
+        body = {"access_token": self.good, "token_type": "Bearer", "refresh_token": f"R{self.count}"}
+        return httpx2.Response(200, json=body | ({} if self.count % 2 == 0 else {"expires_in": 3600}))
+
+
+def uses(net: Renewing, home: Path, times: int = 1, **settings: Any) -> list[int | str]:
+    """The status of each of some requests at once, each of a connection of its own."""
+    declared = ServerDeclaration("corp", url=f"{MINE}/mcp", oauth=True, **settings)
+
+    async def answered(request: httpx2.Request) -> httpx2.Response:
+        await asyncio.sleep(0.01)  # the others go on
+        return net(request)
+
+    async def one() -> int | str:
+        flow = PinnedOAuth(declared, CALLBACK, StoredTokens(declared, CALLBACK, home), net.redirect, net.answer)
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answered), auth=flow) as client:
+            return (await client.post(declared.url)).status_code
+
+    async def main() -> list[int | str]:
+        return await asyncio.gather(*(one() for _ in range(times)))
+
+    return asyncio.run(main())
+
+
+def change(home: Path, **parts: Any) -> Path:
+    """Put other parts into the file of tokens."""
+    path = StoredTokens(ServerDeclaration("corp", url=f"{MINE}/mcp"), CALLBACK, home).path
+    path.write_text(json.dumps(json.loads(path.read_text()) | parts))
+    return path
+
+
+HOST = CORP.removeprefix("https://")
+
+
+def test_tokens_that_expired_are_renewed_once_by_all_connections_and_no_person_is_asked(tmp_path: Path) -> None:
+    net = Renewing([CORP], of(CORP))
+    assert uses(net, tmp_path) == [200] and len(net.pages) == 1 and uses(net, tmp_path) == [200]
+    assert net.grants == [f"authorization_code {HOST}"]
+    change(tmp_path, expires_at=1.0)
+    assert uses(net, tmp_path, 3) == [200] * 3 and len(net.pages) == 1
+    assert net.grants[1:] == [f"refresh_token {HOST}"], "by the first, and the others read what it kept"
+
+
+def test_tokens_that_the_server_refuses_are_renewed_though_they_had_not_expired(tmp_path: Path) -> None:
+    net = Renewing([CORP], of(CORP))
+    assert uses(net, tmp_path) == [200]
+    net.good = "another"
+    assert uses(net, tmp_path, 2) == [200, 200] and len(net.pages) == 1
+    assert net.grants[1:] == [f"refresh_token {HOST}"]
+
+
+def test_a_person_is_asked_where_the_tokens_cannot_be_renewed(tmp_path: Path) -> None:
+    net = Renewing([CORP], of(CORP), renews=False)
+    assert uses(net, tmp_path) == [200]
+    change(tmp_path, expires_at=1.0)
+    assert uses(net, tmp_path) == [200] and len(net.pages) == 2
+    assert net.grants[1:] == [f"refresh_token {HOST}", f"authorization_code {HOST}"]
+
+
+def test_a_refresh_token_goes_to_the_issuer_of_its_tokens_and_to_no_other(tmp_path: Path) -> None:
+    net = Renewing([CORP], of(CORP) | of(EVIL))
+    assert uses(net, tmp_path) == [200]
+    net.named, net.good = [EVIL], "another"
+    assert uses(net, tmp_path) == [200] and net.grants[1:] == [f"refresh_token {HOST}"], "as it was kept"
+    body = json.loads(change(tmp_path, issuer=None, expires_at=1.0).read_text())
+    assert uses(net, tmp_path) == [200] and net.grants[2:] == [f"authorization_code {EVIL.removeprefix('https://')}"]
+    change(tmp_path, client=body["client"], expires_at=1.0)  # a client of one issuer, and tokens of another
+    net.named = [CORP]
+    assert uses(net, tmp_path) == [200] and net.grants[3:] == [f"authorization_code {HOST}"]
+
+
+def test_tokens_belong_to_an_address_and_a_declared_client_whatever_the_server_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    first = ServerDeclaration("first", url=f"{MINE}/mcp")
+    same = [replace(first, name="second"), replace(first, oauth=True)]
+    others = [replace(first, url=f"{MINE}/other"), replace(first, issuer=CORP), replace(first, **CLIENT)]
+    others.append(replace(first, scopes=("read", "list")))  # tokens for more are not its own
+    assert tokens_path(others[-1]) == tokens_path(replace(first, scopes=("list", "read")))
+    assert {tokens_path(each) for each in same} == {tokens_path(first)}
+    assert len({tokens_path(each) for each in [first, *others]}) == 5
+    assert not is_signed_in(first)
+    asyncio.run(StoredTokens(first, CALLBACK).set_tokens(OAuthToken(access_token="t")))
+    assert is_signed_in(first) and all(map(is_signed_in, same)) and not any(map(is_signed_in, others))
+    assert not is_signed_in(replace(first, headers={"AUTHORIZATION": "Bearer mine"}))
+    assert not is_signed_in(ServerDeclaration("program", command="x"))
+
+
+def test_tokens_under_the_name_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    declared = ServerDeclaration("corp", url=f"{MINE}/mcp")
+    stored = StoredTokens(declared, CALLBACK, tmp_path)
+    asyncio.run(stored.set_tokens(OAuthToken(access_token="t")))
+    stored.path.rename(stored._earlier)
+    assert stored._earlier.name.startswith("corp-") and stored.get_expiry() is None
+    tokens = asyncio.run(stored.get_tokens())
+    assert tokens is not None and tokens.access_token == "t"
+
+
+def test_a_renewal_waits_for_another_and_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oauth_sign_in, "TURN_S", 0.1)
+    stored = StoredTokens(ServerDeclaration("corp", url=f"{MINE}/mcp"), CALLBACK, tmp_path)
+    asyncio.run(stored.set_tokens(OAuthToken(access_token="t")))
+
+    async def main() -> None:
+        async with stored.turn():
+            with pytest.raises(ToolError, match=r"^another process renews the tokens of MCP server corp for 0\.1 s"):
+                async with stored.turn():
+                    pass
+        async with stored.turn():
+            pass
+
+    asyncio.run(main())

@@ -122,14 +122,16 @@ def test_the_whole_request_and_the_whole_scores_are_as_the_docs_say(server: Serv
         return asyncio.run(toxicity_api(url=url, **options)(Task("t", "?"), trace))  # type: ignore[arg-type]
 
     assert scores(" " + "x" * 20_001 + " ", threshold=0.9) == (
-        Score("toxicity", 0.1, {"service": url, "characters": 20_000}), Score("toxic", 0.0, {"threshold": 0.9}),
+        Score("toxicity", 0.1, {"service": url, "characters": 20_000, "is_harm": True}),
+        Score("toxic", 0.0, {"threshold": 0.9, "is_harm": True}),
     )  # fmt: skip
     assert server.asked == [{
         "comment": {"text": "x" * 20_000}, "languages": ["en"], "requestedAttributes": {"TOXICITY": {}}, "doNotStore": True,
         "key": KEY, "path": "/v1/x",
     }]  # fmt: skip
     assert scores(None) == (
-        Score("toxicity", 0.0, {"service": url, "characters": 0}), Score("toxic", 0.0, {"threshold": 0.5}),
+        Score("toxicity", 0.0, {"service": url, "characters": 0, "is_harm": True}),
+        Score("toxic", 0.0, {"threshold": 0.5, "is_harm": True}),
     )  # fmt: skip
     assert scores("idiot", threshold=0.9)[1].value == 1.0, "at the threshold"
     assert scores("  short ")[0].detail["characters"] == 5

@@ -328,7 +328,7 @@ def test_comparisons_are_streams_with_labels_by_rank_and_their_number(load: Any,
 
 def test_mismatched_rows_have_the_next_rows_answer() -> None:
     rows = [Stream([1, 2, 3], ce=[0, 0, 1]), Stream([4, 5, 6, 7], ce=[0, 1, 0.5, 1]), Stream([8, 9], ce=[0, 1])]
-    found = mismatched(rows)
+    found = mismatched(rows, context=96)
     assert [each.ids.tolist() for each in found] == [[1, 2, 5, 6, 7], [4, 9], [8, 3]]
     assert [each.ce.tolist() for each in found if each.ce is not None] == [[0, 0, 1, 0.5, 1], [0, 1], [0, 1]]
     assert replace(rows[0]).ids.tolist() == [1, 2, 3]

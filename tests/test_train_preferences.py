@@ -110,7 +110,7 @@ def test_kto_takes_each_answer_alone_and_its_baseline_is_the_kl_of_mismatched_an
     examples = with_references(before, found, 4096)
     batches = KtoBatches(StreamBatches(examples, 2), model, ReferencePolicy(before), 4096)
     (rows_a, rows_b) = next(iter(batches))
-    others = mismatched([rows_a, rows_b])
+    others = mismatched([rows_a, rows_b], context=96)
     ratios = [
         ((now.logprobs - then.logprobs) * other.ce).sum()
         for now, then, other in zip(
@@ -132,17 +132,25 @@ def comparisons(folder: Path, path: Path, **settings: Any) -> list[list[Stream]]
 
 def test_mismatched_answers_follow_the_prompt_of_another_row() -> None:
     rows = [Stream([1, 2, 3, 4], ce=[0, 0, 1, 1]), Stream([5, 6, 7], ce=[0, 1, 1]), Stream([8, 9], ce=[0, 1])]
-    assert [each.ids.tolist() for each in mismatched(rows)] == [[1, 2, 6, 7], [5, 9], [8, 3, 4]]
-    assert [each.ce.tolist() for each in mismatched(rows)] == [[0, 0, 1, 1], [0, 1], [0, 1, 1]]
+    assert [each.ids.tolist() for each in mismatched(rows, context=96)] == [[1, 2, 6, 7], [5, 9], [8, 3, 4]]
+    assert [each.ce.tolist() for each in mismatched(rows, context=96)] == [[0, 0, 1, 1], [0, 1], [0, 1, 1]]
 
 
 def test_mismatched_answers_are_of_another_prompt() -> None:
     first, same = Stream([1, 2, 3, 4], ce=[0, 0, 1, 1]), Stream([1, 2, 7], ce=[0, 0, 1])
     other, longer = Stream([5, 6], ce=[0, 1]), Stream([1, 2, 3, 4], ce=[0, 0, 0, 1])
-    assert [each.ids.tolist() for each in mismatched([first, same, other])] == [[1, 2, 6], [1, 2, 6], [5, 3, 4]]
-    assert [each.ids.tolist() for each in mismatched([other, first, same])] == [[5, 3, 4], [1, 2, 6], [1, 2, 6]]
-    assert [each.ids.tolist() for each in mismatched([first, longer])] == [[1, 2, 4], [1, 2, 3, 3, 4]]
-    assert mismatched([first]) == mismatched([first, same]) == []
+    assert [each.ids.tolist() for each in mismatched([first, same, other], context=96)] == [
+        [1, 2, 6],
+        [1, 2, 6],
+        [5, 3, 4],
+    ]
+    assert [each.ids.tolist() for each in mismatched([other, first, same], context=96)] == [
+        [5, 3, 4],
+        [1, 2, 6],
+        [1, 2, 6],
+    ]
+    assert [each.ids.tolist() for each in mismatched([first, longer], context=96)] == [[1, 2, 4], [1, 2, 3, 3, 4]]
+    assert mismatched([first], context=96) == mismatched([first, same], context=96) == []
 
 
 def test_kto_needs_two_answers_in_a_batch_and_two_prompts(folder: Path, tmp_path: Path) -> None:

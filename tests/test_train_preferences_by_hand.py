@@ -118,7 +118,7 @@ def test_opened_comparisons_are_counted_and_divided(
     data = write_lines(tmp_path / "p.jsonl", [*PAIRS, {**PAIRS[0], "rejected": "x" * 70}, UNDECIDED, UNDECIDED])
     config = dpo.Config(str(data), comparisons=PreferenceSettings(str(folder), holdout=0.4))
     run = Rehearsal(tmp_path / "run", config.loop.__class__(seed=3))
-    found = opened(run, config)
+    found = opened(run, config, "pair", "ranking", "single")
     assert capsys.readouterr().out == (
         "5 comparisons; 1 longer than the context, or alike within it, and left out; 2 without a preference and left out; "
         "2 held out\n"
@@ -127,15 +127,20 @@ def test_opened_comparisons_are_counted_and_divided(
     trained, held_out = split(every, 0.4, seed=3, key=id)
     assert ids_of(found.examples) == ids_of(trained) and ids_of(found.held_out) == ids_of(held_out)
     assert (found.path, len(held_out), found.model.architecture.max_position) == (folder, 2, 60)
-    opened(run, dpo.Config(str(folder.parent / "pairs.jsonl"), comparisons=PreferenceSettings(str(folder))))
+    opened(
+        run,
+        dpo.Config(str(folder.parent / "pairs.jsonl"), comparisons=PreferenceSettings(str(folder))),
+        "pair",
+        "single",
+    )
     assert capsys.readouterr().out == "5 comparisons\n"
     only = write_lines(tmp_path / "only.jsonl", [*PAIRS, UNDECIDED])
-    opened(run, dpo.Config(str(only), comparisons=PreferenceSettings(str(folder))))
+    opened(run, dpo.Config(str(only), comparisons=PreferenceSettings(str(folder))), "pair", "single")
     assert capsys.readouterr().out == "5 comparisons; 1 without a preference and left out\n"
     cut = dpo.Config(str(data), comparisons=PreferenceSettings(str(folder), too_long="cut"))
-    assert [max(map(len, each)) for each in opened(run, cut).examples][-1] == 60
+    assert [max(map(len, each)) for each in opened(run, cut, "pair").examples][-1] == 60
     with pytest.raises(ConfigError) as refused:
-        opened(run, dpo.Config())
+        opened(run, dpo.Config(), "pair")
     assert str(refused.value) == (
         "give a JSONL file of comparisons, as in `firsthand train dpo pairs.jsonl --model MODEL`"
     )
@@ -235,7 +240,7 @@ def test_the_comparisons_of_a_prompt_are_held_out_together(folder: Path, tmp_pat
     config = dpo.Config(
         str(write_lines(tmp_path / "p.jsonl", rows)), comparisons=PreferenceSettings(str(folder), holdout=0.25)
     )
-    found = opened(Rehearsal(tmp_path / "run", config.loop), config)
+    found = opened(Rehearsal(tmp_path / "run", config.loop), config, "pair", "single")
     kept, held = ({prompt_of(each[0]) for each in part} for part in (found.examples, found.held_out))
     assert len(found.held_out) == 4 and len(held) == 1 and not kept & held
 

@@ -75,7 +75,13 @@ Figures = Callable[[Sequence[Trace]], Sequence[Figure]]
 
 
 class Environment(ToolSource, Protocol):
-    """State and tools for one attempt at one task: a tool source with a final state."""
+    """State and tools for one attempt at one task: a tool source with a final state.
+
+    An optional attribute `self_contained = True` says that its tools read and change nothing but the state that each `open`
+    makes anew, whatever effect they declare to approvals and guards: a simulated payment is `irreversible` and reaches
+    nobody. A resumed or forked attempt, whose environment is fresh, then runs each recorded call again. Without it only
+    calls of `write` tools are; those of `external` and `irreversible` tools are never run twice.
+    """
 
     async def final_state(self) -> Json:
         """The state that the scorers need to know, asked for after the pattern and before `close`."""

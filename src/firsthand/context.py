@@ -30,6 +30,7 @@ from firsthand.loop.prompt_size import prompt_size, size_key
 from firsthand.loop.read_origins import origins_read
 from firsthand.loop.tool_call import run_call
 from firsthand.loop.tool_call import tool_request as tool_request
+from firsthand.loop.world_model import ASKED
 from firsthand.memory import MemoryItem, hook
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
 from firsthand.model import Likelihood, Sampling, Usage
@@ -323,7 +324,7 @@ class Context:
         try:
             async with opened.in_time():
                 borders = opened.borders(as_of)
-                with calling(self, effect):
+                with calling(self, effect) as within:
                     ran = await run_call(
                         attempt, call, borders=borders, request=request, recorded=recorded, detail=detail
                     )
@@ -332,6 +333,7 @@ class Context:
             detail |= {"clients": told} if result.is_error and attempt.agent.guards and told is not None else {}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             detail |= {READERS: "user"} if attempt.is_private(call.name) else {}
+            detail |= {ASKED: within.asked} if within.asked else {}
             error = result.content if result.is_error else None
             if not result.is_error:
                 detail.pop("ran", None)  # the result says so

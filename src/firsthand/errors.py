@@ -135,12 +135,21 @@ class GuardRefused(ToolError):
 class OutcomeUnknown(ToolError):
     """A call whose tool was late, lost its connection or raised an unexpected exception: it may have taken effect.
 
-    A tool that raises a plain ToolError says that it has done nothing.
+    A tool that raises a plain ToolError says that it has done nothing. `answered` is True if the tool did answer, with an
+    error that says what happened but not that nothing was done; a model then reads its words alone.
     """
+
+    def __init__(self, message: str, answered: bool = False):
+        super().__init__(message)
+        self.answered = answered
 
 
 class SandboxError(FirsthandError):
     """No sandbox can be opened here, or it broke: never the fault of the code it runs."""
+
+
+class WorldFailed(FirsthandError):
+    """A part of the task's world broke, such as the model that plays a customer: never the fault of the agent."""
 
 
 class GuardBlocked(FirsthandError):

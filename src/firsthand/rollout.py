@@ -37,7 +37,7 @@ from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch, without_exit
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal, skip_given
 from firsthand.loop.listener import Listener
-from firsthand.loop.open_sources import SourceKeeper, opened
+from firsthand.loop.open_sources import SourceKeeper, opened, reopen
 from firsthand.loop.warm_up import warm_up
 from firsthand.memory import Memory, hook
 from firsthand.message import Json, canonical
@@ -180,6 +180,7 @@ async def _opened(
     sources = attempt.agent.make_sources()
     environment = None if benchmark.environment is None else benchmark.environment(task)
     closed: list[ToolSource] = [source for source in sources if not any(source is each for each in already)]
+    await reopen(source for source in sources if any(source is each for each in already))
     async with opened(closed if environment is None else [*closed, environment]):
         attempt.use(sources, environment)
         yield environment

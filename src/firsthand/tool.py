@@ -32,6 +32,7 @@ from firsthand.errors import (
     SandboxError,
     StoreError,
     ToolError,
+    WorldFailed,
     nearest,
 )
 from firsthand.loop.concurrency import in_thread
@@ -51,6 +52,8 @@ LASTING: tuple[Effect, ...] = ("external", "irreversible")
 MAX_HUNG = 16
 """The number of calls that never returned after which a tool is not called again: each still holds a thread."""
 
+_NOT_OF_TOOL = (ToolError, StoreError, SandboxError, AnswerPending, WorldFailed)
+"""The errors of a call that are no failure of the tool's own code."""
 CLOSING_S = 0.5
 """Seconds that a cancelled async function has to close what it has open."""
 
@@ -121,12 +124,7 @@ class Tool:
             return await call(checked)
         except TimeoutError:
             raise OutcomeUnknown(f"{self.name} did not finish within {self.timeout_s:g} s") from None
-        except (
-            ToolError,
-            StoreError,
-            SandboxError,
-            AnswerPending,
-        ):  # a missing sandbox is nothing that a model can mend
+        except _NOT_OF_TOOL:  # a missing sandbox is nothing that a model can mend
             raise
         except Exception as error:
             self._failed(error)
@@ -138,7 +136,7 @@ class Tool:
             try:
                 result = self.function(**checked)
                 return result if inspect.isawaitable(result) else as_text(result, self.max_chars)
-            except (ToolError, SandboxError, AnswerPending):
+            except (ToolError, SandboxError, AnswerPending, WorldFailed):
                 raise
             except BaseException as error:
                 self._failed(error)
@@ -174,7 +172,7 @@ class Tool:
     async def _settled(self, result: Awaitable[Any]) -> str:
         try:
             return as_text(await result, self.max_chars)
-        except (ToolError, StoreError, SandboxError, AnswerPending, KeyboardInterrupt):
+        except (*_NOT_OF_TOOL, KeyboardInterrupt):
             raise
         except BaseException as error:
             here = asyncio.current_task()

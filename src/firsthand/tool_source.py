@@ -22,8 +22,9 @@ from firsthand.tool import Tool
 class ToolSource(Protocol):
     """Offers tools while it is open.
 
-    Three attributes are optional: `name` stands in errors and records; `shared` says that it is opened once for all attempts
-    of a run; `version` is a number that changes whenever `tools` did, and attempts look at it between turns.
+    Four attributes are optional: `name` stands in errors and records; `shared` says that it is opened once for all attempts
+    of a run; `version` is a number that changes whenever `tools` did, and attempts look at it between turns; an async
+    method `reopen` of a shared source is called before each attempt, to open anew what was lost.
     """
 
     @property
@@ -51,6 +52,11 @@ def is_source(thing: Any) -> TypeGuard[ToolSource]:
 def is_shared(source: ToolSource) -> bool:
     """True if it is opened once for all attempts of a run."""
     return bool(getattr(source, "shared", False))
+
+
+def is_self_contained(source: ToolSource) -> bool:
+    """True if its tools read and change nothing but the state that each `open` makes anew; see `benchmark.Environment`."""
+    return bool(getattr(source, "self_contained", False))
 
 
 def version_of(source: ToolSource) -> object:

@@ -123,6 +123,11 @@ class Score:
         return share if isinstance(share, dict) else None
 
     @property
+    def is_harm(self) -> bool:
+        """True if a higher value is worse, as of attacks that succeed: a failed attempt is then no part of a mean."""
+        return self.detail.get("is_harm") is True
+
+    @property
     def failed(self) -> bool:
         """True if the scorer itself failed, so that the value says nothing about the attempt."""
         return self.failure is not None
@@ -251,6 +256,11 @@ class Trace:
         if self.error is not None or found is None or found.failed or not float("-inf") < found.value < float("inf"):
             return None
         return float(found.value)
+
+    def is_unjudged(self, name: str | None = None) -> bool:
+        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt."""
+        found = self.score(name) if name is not None else next(iter(self.attempt_scores), None)
+        return self.error is None and found is not None and found.unjudged
 
     def messages(self, node: int | None) -> tuple[Message, ...]:
         """The conversation that ends at a node, from its first message on."""

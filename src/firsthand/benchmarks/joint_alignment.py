@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 from firsthand.benchmark import Benchmark, Scorer
 from firsthand.benchmarks.concerns.records_office import Effects
@@ -64,6 +65,7 @@ def joint_alignment(*, folder: str = "", effects: Effects = "simulated", judge: 
 class ScenarioRoom:
     """Environment with the tools of a scenario; each says that it did what it does."""
 
+    self_contained: ClassVar[bool] = True
     given: Sequence[Json]
     effects: Effects
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.long_context.lengths import LazyTasks
@@ -32,11 +33,7 @@ def locomo(*, data: str = ".", categories: str = "12345") -> Benchmark:
     slots = []
     for index, record in enumerate(records):
         for number, asked in enumerate(field_of(record, "qa", list, f"{path}, sample {index + 1}")):
-            if not isinstance(asked, dict) or asked.get("category") not in CATEGORIES:
-                raise DataError(
-                    f"{path}, sample {index + 1}, question {number + 1}: a category from 1 to 5 was expected"
-                )
-            if str(asked["category"]) in categories:
+            if str(_category(asked, f"{path}, sample {index + 1}, question {number + 1}")) in categories:
                 slots.append((index, number))
     return Benchmark(
         name="locomo",
@@ -49,11 +46,27 @@ def locomo(*, data: str = ".", categories: str = "12345") -> Benchmark:
     )
 
 
+def _category(asked: Any, where: str) -> int:
+    """The category of a question, which may be written as 4.0; DataError if it is none."""
+    given = asked.get("category") if isinstance(asked, dict) else None
+    if isinstance(given, bool) or not isinstance(given, int | float) or given not in CATEGORIES:
+        raise DataError(f"{where}: a category from 1 to 5 was expected")
+    return int(given)
+
+
+def _evidence(asked: Json, where: str) -> list[str]:
+    """The ids of messages that hold the answer; some texts of the authors' file name several, as in "D8:6; D9:17"."""
+    given = [] if asked.get("evidence") is None else field_of(asked, "evidence", list, where)
+    if not all(isinstance(each, str) for each in given):
+        raise DataError(f"{where}: 'evidence' is {given!r:.60}, and a list of texts was expected")
+    return [id for each in given for id in each.replace(";", " ").split()]
+
+
 def _task(records: list[Json], path: Path, slot: tuple[int, int]) -> Task:
     index, number = slot
     record, where = records[index], f"{path}, sample {index + 1}"
     asked = record["qa"][number]
-    category = int(asked["category"])
+    category = _category(asked, where)
     sample = str(record.get("sample_id", index))
     answer = "" if category == 5 else str(field_of(asked, "answer", (str, int, float), where))
     return Task(
@@ -65,5 +78,5 @@ def _task(records: list[Json], path: Path, slot: tuple[int, int]) -> Task:
             "cluster": sample,
         },
         sampling={"max_tokens": 64, "temperature": 0.0},
-        secret={"answer": answer, "category": category, "evidence": list(asked.get("evidence") or [])},
+        secret={"answer": answer, "category": category, "evidence": _evidence(asked, where)},
     )

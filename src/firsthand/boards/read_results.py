@@ -31,10 +31,10 @@ from firsthand.boards.result_tally import ResultTally
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
+from firsthand.stats.agent_scores import task_values
 from firsthand.stats.figure_stats import figure_interval, figure_value
 from firsthand.stats.intervals import Clusters
 from firsthand.stats.stored_figures import first_score, names_of_figures, own_figures, stored_figures
-from firsthand.stats.task_scores import reduced_benchmarks, task_scores
 from firsthand.system.given_folder import files_below, leads_out
 from firsthand.system.packed_text import unpacked_gzip
 
@@ -72,17 +72,16 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
 
 
 def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
-    """The first scores of each benchmark of a run, by task: each agent's epochs reduced as in the run; an error counts as 0.
+    """The first scores of each benchmark of a run, by task: each agent's epochs reduced as in the run; an error counts as 0,
+    or, of a score of harm, is left out.
 
     A figure of that name, such as BLEU of a corpus, stands in place of the mean, as in the run's own table. `tell` receives
     a sentence for figures that cannot be computed; the means then have another metric's name.
     """
     commit, protocols, clusters = str(run.about.get("commit") or ""), run.protocols, run.clusters()
     by_benchmark: dict[str, dict[str, dict[str, float]]] = {}
-    for mean in run.task_means():
-        by_benchmark.setdefault(mean.benchmark, {}).setdefault(mean.agent, {})[mean.task] = mean.mean
-    for (benchmark, agent), scores in task_scores(run, reduced_benchmarks(run)).items():
-        by_benchmark[benchmark][agent] = {task: each[0] for task, each in scores.items()}
+    for (benchmark, agent), scores in task_values(run).items():
+        by_benchmark.setdefault(benchmark, {})[agent] = scores
     costs = {(each.benchmark, each.agent): each for each in run.totals()}
     own_of = own_figures(tell, run)
     for benchmark, agents in by_benchmark.items():
@@ -109,9 +108,9 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
             total = costs.get((benchmark, agent))
             spent = None if total is None else (total.cost_usd / total.attempts, total.seconds / total.attempts)
             priced = about if spent is None else _priced(about, *spent)
-            if figures is None:
+            if figures is None and agents[agent]:
                 yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (priced,))
-            elif not math.isfinite(figure_value(figures[agent])):
+            elif figures is None or not math.isfinite(figure_value(figures[agent])):
                 tell(f"{agent} has no {score} on {benchmark}: it has no value for the tasks that were answered.")
             else:
                 yield _of_figure(key, agent, figures[agent], clusters.get(benchmark), priced)

@@ -139,11 +139,15 @@ def print_comparison(
             out.print(unmade_text(sum(unmade.values()), side), markup=False, soft_wrap=True)
     if comparison.evened:
         out.print(f"{count_of(len(comparison.evened), 'task')} reduced over as many attempts as both sides have")
-    treated = "counted as 0" if config.errors == "zero" else "left out"
-    for side, counts in zip("ab", comparison.unscored, strict=True):
+    for side, counts, unjudged in zip("ab", comparison.unscored, comparison.num_unjudged, strict=True):
         if sum(counts.values()):
             unscored = count_of(sum(counts.values()), "attempt")
-            out.print(f"{unscored} of {side} without a score, {treated}", markup=False)
+            harm = sum(count for name, count in counts.items() if name in comparison.harms)
+            zero = config.errors == "zero" and harm < sum(counts.values())
+            treated = "counted as 0" if zero else "left out"
+            but = f", but for {unjudged} without a verdict: left out" if unjudged and zero else ""
+            but += f", but for {harm} without a score of harm: left out" if harm and zero else ""
+            out.print(f"{unscored} of {side} without a score, {treated}{but}", markup=False)
     for what, keys in (
         ("only in a", comparison.only_a),
         ("only in b", comparison.only_b),

@@ -28,7 +28,7 @@ class Config:
     score: str | None = None
     """A score or figure by name; the benchmark's first score and all its figures by default."""
     errors: Literal["zero", "drop"] = "zero"
-    """Attempts without a score count as 0 (zero) or are left out (drop); their number is printed."""
+    """Attempts without a score count as 0 (zero; no verdict: left out) or are left out (drop); their number is printed."""
     confidence: str = "95%"
     """Confidence level of intervals and verdicts."""
     strata: str | None = None

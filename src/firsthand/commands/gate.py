@@ -49,7 +49,7 @@ class Config:
     inconclusive: Literal["report", "pass", "fail"] = "report"
     """Inconclusive data: exit code 4 (report), pass (laxer), or fail (stricter)."""
     errors: Literal["fail", "drop", "zero"] = "fail"
-    """Attempts without a score fail the check (fail), are left out (drop), or count as 0 (zero)."""
+    """Attempts without a score fail the check (fail), are left out (drop), or count as 0 (zero; no verdict: left out)."""
     agent_a: str | None = None
     """The agent of the baseline; without it each of its agents, and one that the candidate lacks fails as --errors says."""
     agent_b: str | None = None

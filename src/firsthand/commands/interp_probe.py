@@ -88,7 +88,8 @@ def run(config: Config) -> int:
         return 0
     rows = [
         ["accuracy", f"{study.accuracy.value:.3f} [{study.accuracy.low:.3f}, {study.accuracy.high:.3f}]"],
-        ["control: a random label for each token before the last", f"{study.control.value:.3f}"],
+        ["control: a random label for each token before the last",
+         f"{study.control.value:.3f}" if study.control.n else "none: all texts end alike"],
         ["control: labels in random order", f"{study.shuffled.value:.3f}"],
         ["the more frequent class", f"{study.majority:.3f}"],
         ["AUROC of each text's mean score", str(fitted.separation)],

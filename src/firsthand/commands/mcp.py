@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ firsthand mcp --http --port 8080 --index docs
 firsthand mcp --http --port 8080 --model smollm2 --record calls
 firsthand mcp --http --host 0.0.0.0 --keys keys.toml --tools calculator
 firsthand mcp --sign-in https://mcp.example.org/mcp
+firsthand mcp --sign-in servers.toml#weather
 """
 
 
@@ -68,13 +70,16 @@ class Config:
     limits: ClientLimits = field(default_factory=ClientLimits)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     sign_in: str | None = None
-    """Serve nothing: sign in to the MCP server at this URL in the browser, and keep the tokens for `--tools mcp:`."""
+    """Serve nothing: sign in to the MCP server at this URL, or of FILE.toml#NAME, in the browser, and keep the tokens for
+    `--tools mcp:`."""
 
     def __post_init__(self) -> None:
         if self.sign_in is None and not (self.tools or self.index or self.benchmark or self.model):
             raise ConfigError("nothing to serve: name tools, an index, benchmarks or a model, as in --tools calculator")
-        if self.sign_in is not None and not self.sign_in.startswith(("http://", "https://")):
-            raise ConfigError(f"sign_in is {self.sign_in!r}: give the server's URL, which begins with https://")
+        if self.sign_in is not None and not re.match(r"https?://|[^#]+\.toml#.", self.sign_in):
+            raise ConfigError(
+                f"sign_in is {self.sign_in!r}: give the server's URL, which begins with https://, or FILE.toml#NAME"
+            )
         if not self.http and (self.listen != ListenAddress() or self.keys is not None):
             raise ConfigError("an address, a certificate and keys are for --http: give it too, or leave them out")
         if self.model is None and self.pattern != Config.pattern:
@@ -192,12 +197,14 @@ def serve_http(config: Config, made: McpServer) -> None:
         telemetry.close()
 
 
-def sign_in(url: str) -> int:
+def sign_in(server: str) -> int:
     """Sign in to a server, and keep the tokens."""
     from firsthand.tools.mcp.remote_tools import RemoteTools
     from firsthand.tools.mcp.server_declaration import declarations
 
-    (declared,) = declarations(url)
+    (declared,) = declarations(server)
+    if not declared.url:
+        raise ConfigError(f"{server} declares a program: only a server with a url can be signed in to")
     source = RemoteTools(replace(declared, oauth=True, opening_s=330.0))
 
     async def connect() -> int:
@@ -207,5 +214,5 @@ def sign_in(url: str) -> int:
         finally:
             await source.close()
 
-    print(f"signed in to {url}: {count_of(interruption.run(connect()), 'tool')}")
+    print(f"signed in to {server}: {count_of(interruption.run(connect()), 'tool')}")
     return 0

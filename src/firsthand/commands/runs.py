@@ -11,6 +11,7 @@ from firsthand.runs import store
 from firsthand.runs.index import RunInfo
 from firsthand.runs.removal import remove_run
 from firsthand.runs.run_names import run_ids
+from firsthand.stats.agent_scores import agent_scores
 from firsthand.system import interruption
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
@@ -84,7 +85,7 @@ def check_runs(refs: Sequence[str]) -> int:
 
 def list_all(config: Config) -> int:
     """Print the runs, newest first."""
-    known = store.list_runs(data_home(), complain)
+    known = store.list_runs(data_home(), complain, scored=agent_scores)
     infos = known[: config.limit]
     if config.json:
         print_as_json([{**asdict(info), "path": str(info.path)} for info in infos])
@@ -168,8 +169,8 @@ def _local_time(text: str) -> str:
 
 
 def _score(info: RunInfo) -> str:
-    """The mean score; of several agents or benchmarks the lowest and the highest."""
-    means = [each.mean for each in info.scores]
+    """The score; of several agents or benchmarks the lowest and the highest."""
+    means = [each.mean for each in info.scores if each.mean is not None]
     if not means:
         return ""
     low, high = f"{min(means):.2f}", f"{max(means):.2f}"

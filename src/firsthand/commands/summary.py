@@ -32,7 +32,8 @@ firsthand summary last --json
 """
 
 LEGEND = """\
-An attempt without a score is an error and counts as 0. sd: between tasks, and of attempts at one task.
+An attempt without a score is an error and counts as 0, or is left out where its judge gave no verdict.
+sd: between tasks, and of attempts at one task.
 MDE: minimum detectable effect against another agent on other tasks, with 80% power; `firsthand power` plans for one."""
 
 CELLS_LEGEND = "Each cell: mean score, its {level} CI, number of tasks. An attempt without a score counts as 0."

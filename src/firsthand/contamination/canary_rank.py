@@ -18,7 +18,12 @@ from firsthand.model import Model
 
 OTHERS = 199
 ASKS = "Is the benchmark's canary more probable than random strings of its form?"
-LIMITS = "Only says whether documents with the canary were kept out; copies of the items without it are not seen."
+LIMITS = (
+    "Only says whether documents with the canary were kept out; copies of the items without it are not seen. The canary "
+    "must have been drawn at random: one that a person made up is more probable than random ones to any model."
+)
+REGULAR = 1e-4
+"""Chance of a random identifier to be as regular as one that is not tested."""
 _DIGITS = "0123456789abcdef"
 _VERSION, _VARIANT = 14, 19
 """Places of a GUID that tell its version: they are the same in all GUIDs of a kind, and are kept."""
@@ -48,6 +53,10 @@ async def canary_evidence(
             "digits"
         )
         return Evidence("canary", ASKS, detail=told, limits=LIMITS)
+    if regular := next((canary[place] for place in places if is_regular(canary[place])), ""):
+        told = f"not run: {regular!r} repeats or counts as no random identifier does: any model finds it more "
+        told += "probable than those"
+        return Evidence("canary", ASKS, detail=told, limits=LIMITS)
     rng = Random(derive_seed("canary", seed, canary))
     strings = [canary, *(_like(canary, places, rng) for _ in range(others))]
     start = len(canary[: places[0].start].rstrip())
@@ -68,6 +77,24 @@ def _identifiers(canary: str) -> list[slice]:
         each for each in _HEX.finditer(canary) if not each[0].isdecimal() and not each[0].isalpha()
     ]
     return [slice(*each.span()) for each in found]
+
+
+def is_regular(identifier: str) -> bool:
+    """True if digits repeat or count, side by side or at a distance, in a run that few random identifiers have.
+
+    Such are 12345678, deadbeefdeadbeef and 1a2b3c4d; the chance of a random one is below REGULAR.
+    """
+    values = [int(char, 16) for char in identifier if char != "-"]
+    size = len(values)
+    longest = places = 0
+    for distance in range(1, size // 2 + 1):
+        for step in (-1, 0, 1):
+            run = 0
+            for first, second in zip(values, values[distance:], strict=False):
+                run = run + 1 if second - first == step else 0
+                longest = max(longest, run)
+            places += size - distance
+    return places * 16.0**-longest < REGULAR
 
 
 def _like(canary: str, places: Sequence[slice], rng: Random) -> str:

@@ -44,7 +44,7 @@ async def contamination(
         model: The model in question; without one only the corpus is searched.
         corpus: A folder of texts that a model was or will be trained on.
         index: A folder that `CorpusIndex.build` made, in place of the corpus.
-        reference: A model that cannot have seen the items; controls for how natural the twins are.
+        reference: A model that cannot have seen the items; controls for how natural the twins and the file's order are.
         canary: The benchmark's canary string, if it has one.
         guided: Ask for completions by an instruction that names the data set, for models that follow instructions.
         tests: The tests to run.
@@ -62,7 +62,7 @@ async def contamination(
         if "min-k%++" in tests:
             found.append(await min_k_evidence(model, items, twins, reference=reference, plus=True))
         if "order" in tests:
-            found.append(await order_evidence(model, items, seed=seed))
+            found.append(await order_evidence(model, items, reference=reference, seed=seed))
         if "canary" in tests:
             none = Evidence("canary", CANARY_ASKS, detail="not run: the benchmark names no canary (--canary TEXT)")
             found.append(await canary_evidence(model, canary, seed=seed) if canary else none)

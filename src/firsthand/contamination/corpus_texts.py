@@ -1,4 +1,6 @@
-"""The texts of a corpus folder, in pieces that memory holds: plain files, all strings of .jsonl, and both as .gz.
+"""The texts of a corpus folder, in pieces that memory holds: plain files, all strings of JSON and .jsonl, and all as .gz.
+
+JSON is known by its content too, because its escapes (`\\n`, `\\u0435`) hide the words of a text searched as it stands.
 
 A file whose texts are not read (Parquet, archives, other packings, UTF-16, rows of numbers) is told as such, never as clean.
 """
@@ -6,9 +8,11 @@ A file whose texts are not read (Parquet, archives, other packings, UTF-16, rows
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -33,6 +37,10 @@ FIELDS = ("text", "content", "prompt", "completion", "question", "answer")
 _NO_TEXT = {".png", ".jpg", ".jpeg", ".gif", ".gguf", ".safetensors", ".pyc"}
 """Images, weights and code objects hold none of a corpus's texts."""
 _OTHER_FORMS = {".pdf", ".zip", ".npy", ".npz", ".parquet", ".bin"}
+_JSON_HEAD = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{\s*\"|\[\s*[\[{\"])")
+"""The beginning of an object, or of a list of objects, lists or strings."""
+_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|[nrt])")
+"""An escape of JSON for a character, or for white space."""
 _MARKS = {
     b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz",
     b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "a zip file", b"PAR1": "Parquet", b"%PDF-": "PDF",
@@ -61,11 +69,15 @@ def pieces(path: Path) -> Iterator[bytes]:
         raise UnreadText(f"{path} is neither text nor .jsonl")
     try:
         with open_ordinary(path) as raw, open_gzip(raw, path) if suffixes[-1:] == [".gz"] else raw as file:
-            head = cast("BufferedReader", file).peek(8)
+            head = cast("BufferedReader", file).peek(64)
             if form := next((form for mark, form in _MARKS.items() if head.startswith(mark)), ""):
                 raise UnreadText(f"{path} is {form}: give it as UTF-8, plain or as .gz")
             if ".jsonl" in suffixes or ".ndjson" in suffixes:
                 yield from _joined(_of_lines(file, path))
+                return
+            is_named = ".json" in suffixes
+            if is_named or _JSON_HEAD.match(head):
+                yield from _joined(_of_json(file, path, is_named))
                 return
             before, zeros = b"", False
             while piece := file.read(PIECE_BYTES):
@@ -99,6 +111,56 @@ def _of_lines(file: IO[bytes], path: Path, most: int = MAX_LINE_BYTES) -> Iterat
         yield "\n".join(texts).encode("utf-8", "replace")
     if first_numbers:
         raise UnreadText(f"{path}, line {first_numbers}: numbers and no text: give the texts of its tokens")
+
+
+def _of_json(file: IO[bytes], path: Path, is_named: bool, most: int = MAX_LINE_BYTES) -> Iterator[bytes]:
+    """The documents of a JSON text, or of lines of JSON: each element of a list is one.
+
+    What is no JSON, such as a list cut short, is given as it stands, and again without escapes. UnreadText, at the end, for
+    that of a file whose name says JSON, for a text of too many bytes or values, and for numbers without text.
+    """
+    first = file.readline(most + 1)
+    lines = chain([first], iter(lambda: file.readline(most + 1), b""))
+    if len(first) <= most and values_in(first, MAX_LINE_VALUES) <= MAX_LINE_VALUES and _decoded(first) is None:
+        lines = chain([first + file.read(most + 1 - len(first))], iter(lambda: file.readline(most + 1), b""))
+    unread = ""
+    for number, line in filled_lines(lines, path):
+        is_large = len(line) > most or values_in(line, MAX_LINE_VALUES) > MAX_LINE_VALUES
+        value = None if is_large else _decoded(line)
+        if value is None:
+            if is_large:
+                told = (
+                    f"larger than {most:,} bytes or {MAX_LINE_VALUES:,} values: give it as .jsonl, one document a line"
+                )
+                unread = unread or f"{path}, line {number}: {told}"
+            elif is_named:
+                unread = unread or f"{path}, line {number}: not JSON: is the file cut short?"
+            for text in dict.fromkeys([line, _ESCAPE.sub(_unescaped, line)]):
+                yield from (
+                    text[max(0, at - OVERLAP_BYTES) : at + PIECE_BYTES] for at in range(0, len(text), PIECE_BYTES)
+                )
+            continue
+        rows = value if isinstance(value, list) else [value]
+        found = [_texts(row) for row in rows]
+        yield from ("\n".join(texts).encode("utf-8", "replace") for texts, _ in found)
+        bare = isinstance(value, list) and any(isinstance(row, int | float) for row in rows)
+        if any(is_numbers for _, is_numbers in found) or (bare and not any(texts for texts, _ in found)):
+            unread = unread or f"{path}, line {number}: numbers and no text: give the texts of its tokens"
+    if unread:
+        raise UnreadText(unread)
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    """The character of an escape, as UTF-8; a blank for white space and halves of characters."""
+    return chr(int(found[1] or b"20", 16)).encode("utf-8", "replace")
+
+
+def _decoded(raw: bytes) -> Any:
+    """The value of a JSON text; None if it is none, or null."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _texts(row: Json | str) -> tuple[list[str], bool]:

@@ -41,6 +41,8 @@ class Evidence:
     """The leaks that the test cannot see."""
     unread: tuple[str, ...] = ()
     """Files of a corpus that were not read, or not whole, each with the reason."""
+    short: int = 0
+    """Items that were too short to compare."""
 
     @property
     def ran(self) -> bool:
@@ -76,14 +78,14 @@ class ContaminationReport:
 
     @property
     def verdict(self) -> str:
-        """leaked, overlap, cleared, no overlap (a corpus alone was searched, all of it), or untested."""
+        """leaked, overlap, cleared, no overlap (a corpus alone was searched, all of it for all items), or untested."""
         if self.caught:
             return "leaked"
         if any(each.flagged for each in self.evidence if each.p_value is None):
             return "overlap"
         if self.corrected:
             return "cleared"
-        if self.unread or not any(each.ran for each in self.evidence):
+        if self.unread or self.short or not any(each.ran for each in self.evidence):
             return "untested"
         return "no overlap"
 
@@ -91,6 +93,11 @@ class ContaminationReport:
     def unread(self) -> tuple[str, ...]:
         """The files of the corpus that were not read, or not whole."""
         return tuple(file for each in self.evidence for file in each.unread)
+
+    @property
+    def short(self) -> int:
+        """Items that were too short to be looked for in the corpus."""
+        return sum(each.short for each in self.evidence)
 
     @property
     def words(self) -> str:
@@ -125,6 +132,13 @@ class ContaminationReport:
             return (
                 f"Not all of {self.corpus} was read: {self.unread[0]}{more}. No item of {self.benchmark} stands in the "
                 "rest; of what was not read nothing is known."
+            )
+        if self.short:
+            compared = sum(each.n for each in self.evidence if each.short)
+            rest = f" None of the other {compared:,} stands in {self.corpus} in its own words." if compared else ""
+            return (
+                f"{self.short:,} of {count_of(self.short + compared, 'item', ',')} of {self.benchmark} are too short to "
+                f"look for in {self.corpus}, and nothing is known of them.{rest}"
             )
         return f"No test could be run on {self.benchmark}: see the reasons."
 

@@ -2,7 +2,8 @@
 
 An item is flagged if eight of its 13-grams stand in the corpus, or half of them where it has fewer than sixteen (Brown et
 al., 2020, used one 13-gram; a share alone misses items in the middle of other text). Items of 8 to 12 words are compared by
-8-grams; shorter ones are counted as too short, never as clean.
+8-grams; shorter ones are counted as too short, never as clean. Of scripts without blanks (Chinese, Japanese, Thai, Lao,
+Khmer, Burmese) each character is a word, and their punctuation parts words as any other.
 """
 
 # B bytes, G n-grams
@@ -10,6 +11,7 @@ al., 2020, used one 13-gram; a share alone misses items in the middle of other t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +36,7 @@ SHARE = 0.5
 PROBES = 7
 BITS = 16
 """Bits of the Bloom index for each n-gram: with seven probes about 0.1 % of foreign n-grams are found too."""
-VERSION = 2
+VERSION = 3
 ASKS = "Do the items' word n-grams stand in the corpus?"
 LIMITS = "Finds the items' own words only: translations, paraphrases and items with other numbers are not seen."
 
@@ -55,8 +57,16 @@ class FoundItem:
         return self.hits >= HITS or self.hits >= SHARE * self.grams
 
 
+_OTHER_MARKS = re.compile(rb"\xe3\x80[\x80-\x84\x88-\x9f]|\xef\xbc[\x80-\x8f\x9a-\xa0]|\xef\xbd[\x9b-\xa5]")
+"""Punctuation of Chinese and Japanese, and signs of full width."""
+_NO_BLANKS = re.compile(rb"[\xe3-\xe9][\x80-\xbf]{2}|\xe0[\xb8-\xbb][\x80-\xbf]|\xe1[\x80-\x82\x9e-\x9f][\x80-\xbf]")
+"""Characters of scripts that write words without blanks between them."""
+
+
 def hashes_of(text: bytes, n: int) -> tuple[Hashes, NDArray[np.int64]]:
-    """Shapes (G): the hash of each n-gram of words, and the byte after its end."""
+    """Shapes (G): the hash of each n-gram of words, and the byte after its end (of the text with its characters parted)."""
+    if not text.isascii():
+        text = _NO_BLANKS.sub(rb"\g<0> ", _OTHER_MARKS.sub(b" ", text))
     data = np.frombuffer(text, np.uint8)
     room = len(data) // 2 + 2
     hashes, ends = np.empty(room, np.uint64), np.empty(room, np.int64)
@@ -277,5 +287,5 @@ def overlap_evidence(tasks: Sequence[Task], *, corpus: Path | None = None, index
     share = len(flagged) / max(1, len(tasks) - len(short))
     return Evidence(
         "n-grams", ASKS, share, None, len(tasks) - len(short), told, tuple(each.task_id for each in flagged), LIMITS,
-        tuple(unread),
+        tuple(unread), len(short),
     )  # fmt: skip

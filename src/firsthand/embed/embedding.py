@@ -1,8 +1,8 @@
 """Text embeddings: tokenised, sorted by length, and packed without padding; each text attends to itself alone.
 
 An encoder (BERT family) runs in compiled kernels where they fit and are faster, one pack of texts per core, else in
-torch. A decoder runs in torch with causal attention. Not included: caching, prompts for queries and documents;
-reranking is in `relevance.py`.
+torch. A decoder runs in torch, with causal attention unless its files say that it attends in both directions. Not
+included: caching, prompts for queries and documents; reranking is in `relevance.py`.
 """
 
 # N packed tokens, D hidden, B texts
@@ -303,14 +303,16 @@ def encode_start(tokenizer: Tokenizer, text: str, most: int) -> list[int]:
 def _load_model(folder: Path) -> Encoder | Decoder:
     if folder.is_dir() and read_json(folder / "config.json").get("model_type") in bert.MODEL_TYPES:
         return weights.load_encoder(folder)
-    return weights.load(folder)
+    return weights.load(folder, for_embeddings=True)
 
 
 def _torch_forward(model: Encoder | Decoder) -> Forward:
+    is_causal = isinstance(model, Decoder) and model.architecture.is_causal
+
     def forward(ids_N: NDArray[np.int64], lengths: Sequence[int]) -> Floats:
         device = next(model.parameters()).device
         positions = torch.cat([torch.arange(length, device=device) for length in lengths])
-        attend = Packed(lengths) if isinstance(model, Decoder) else Together(lengths)
+        attend = Packed(lengths) if is_causal else Together(lengths)
         with torch.inference_mode():
             hidden_ND = model(torch.from_numpy(ids_N).to(device), positions, attend)
         values: Floats = hidden_ND.float().cpu().numpy()

@@ -37,7 +37,7 @@ class ProbeStudy:
 
     accuracy: Interval
     control: Interval
-    """With a random label for each type of input: what the probe memorises."""
+    """With a random label for each type of input: what the probe memorises. NaN where the rows are of one type."""
     shuffled: Interval
     """With labels in random order: chance."""
     majority: float
@@ -46,7 +46,7 @@ class ProbeStudy:
 
     @property
     def selectivity(self) -> float:
-        """Accuracy less the control's; a probe that memorises types has none."""
+        """Accuracy less the control's; a probe that memorises types has none. NaN without a control."""
         return self.accuracy.value - self.control.value
 
 
@@ -82,23 +82,36 @@ def probe_study(
 ) -> ProbeStudy:
     """Trains the probe, the control and chance on one split. `types` are what a control task labels at random: token ids.
 
-    DataError for fewer than 20 rows.
+    Each class is split alike, so that both are trained on. The control is NaN where no labels tell types of the training
+    rows apart, as with one type. DataError for fewer than 20 rows, or fewer than 2 of either class.
     """
     if not len(x_ND) == len(labels) == len(types) or len(labels) < MIN_ROWS:
         raise DataError(
             f"{len(x_ND)} rows, {len(labels)} labels and {len(types)} types came: expected as many of each, "
             f"{MIN_ROWS} or more"
         )
+    kinds = [[i for i, label in enumerate(labels) if bool(label) is kind] for kind in (True, False)]
+    if min(map(len, kinds)) < 2:
+        raise DataError(
+            f"{len(kinds[0])} of {len(labels)} labels are positive: a probe needs 2 rows of either class or more"
+        )
     rng = Random(seed)
-    order = list(range(len(labels)))
-    rng.shuffle(order)
-    cut = max(1, round(len(order) * held_out))
-    test, training = order[:cut], order[cut:]
-    drawn = {each: rng.random() < 0.5 for each in sorted(set(types), key=repr)}
+    test: list[int] = []
+    training: list[int] = []
+    for rows in kinds:
+        rng.shuffle(rows)
+        cut = min(len(rows) - 1, max(1, round(len(rows) * held_out)))
+        test += rows[:cut]
+        training += rows[cut:]
+    drawn = _drawn_labels([types[i] for i in training], types, rng)
     mixed = list(labels)
-    rng.shuffle(mixed)
-    tasks = {"accuracy": list(labels), "control": [drawn[each] for each in types], "shuffled": mixed}
-    found: dict[str, Interval] = {}
+    for part in (test, training):
+        for i, label in zip(part, rng.sample([labels[i] for i in part], len(part)), strict=True):
+            mixed[i] = label
+    tasks = {"accuracy": list(labels), "shuffled": mixed}
+    if drawn:
+        tasks["control"] = [drawn[each] for each in types]
+    found: dict[str, Interval] = {"control": mean_interval([])}
     probes: dict[str, LinearProbe] = {}
     for name, wanted in tasks.items():
         probes[name] = fit_probe(x_ND[training], [wanted[i] for i in training])
@@ -106,3 +119,13 @@ def probe_study(
         found[name] = mean_interval([float(said == wanted[i]) for said, i in zip(right, test, strict=True)])
     share = sum(map(bool, labels)) / len(labels)
     return ProbeStudy(majority=max(share, 1 - share), probe=probes["accuracy"], **found)
+
+
+def _drawn_labels(trained: Sequence[Hashable], types: Sequence[Hashable], rng: Random) -> dict[Hashable, bool]:
+    """A random label for each type, with both labels among the trained ones; none if the trained rows are of one type."""
+    known = sorted(set(trained), key=repr)
+    drawn = {each: rng.random() < 0.5 for each in sorted(set(types), key=repr)}
+    if len(known) > 1 and len({drawn[each] for each in known}) == 1:
+        other = rng.choice(known)
+        drawn[other] = not drawn[other]
+    return drawn if len(known) > 1 else {}

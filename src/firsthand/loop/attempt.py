@@ -27,7 +27,7 @@ from firsthand.message import Json, Message
 from firsthand.model import Completion, Prompt, Sampling, ToolSpec, Usage
 from firsthand.task import Task
 from firsthand.tool import Tool
-from firsthand.tool_source import ToolSource, tools_at_hand, version_of
+from firsthand.tool_source import ToolSource, is_self_contained, tools_at_hand, version_of
 from firsthand.trace import Call, CallKind, Event, Node, PromptIds, as_json, prompt_ids
 
 
@@ -49,6 +49,10 @@ class Attempt:
         self.tools = dict(self.own_tools)
         self._environment: ToolSource | None = None
         self._sources: tuple[ToolSource, ...] = ()
+        self._of_environment: frozenset[str] = frozenset()
+        """The names of the environment's tools."""
+        self.redone: Json | None = None
+        """The record of the parent's call that a fork does again now, to rebuild the world."""
         self._versions: list[object] = []
         self._stand_ins: dict[str, Tool] = {}
         self.journal = journal
@@ -114,6 +118,8 @@ class Attempt:
             self.tools = self._at_hand()
 
     def _at_hand(self) -> dict[str, Tool]:
+        environment = self._environment
+        self._of_environment = frozenset(() if environment is None else (tool.name for tool in environment.tools))
         return tools_at_hand(self.own_tools, self._environment, self._sources) | self._stand_ins
 
     def refresh_tools(self) -> None:
@@ -124,6 +130,14 @@ class Attempt:
         self._versions = versions
         self.tools = self._at_hand()
         self.note("tools_changed", added=sorted(set(self.tools) - before), removed=sorted(before - set(self.tools)))
+
+    def is_contained(self, tool: Tool) -> bool:
+        """True for a tool of an environment that is self-contained: a new try runs its recorded calls again."""
+        return self.is_of_environment(tool) and self._environment is not None and is_self_contained(self._environment)
+
+    def is_of_environment(self, tool: Tool) -> bool:
+        """True for a tool of the task's environment."""
+        return tool.name in self._of_environment
 
     def is_private(self, name: str) -> bool:
         """True if only the user may read what a tool gives, by its declaration; a memory marks each item that it shows."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from firsthand.loop.concurrency import Branch, current_branch, enter_branch
+from firsthand.message import Json
 
 
 @dataclass
@@ -23,6 +24,8 @@ class CallBranch(Branch):
     """The name of the call's effect."""
     expected: str = ""
     """The effect that was shown in a dry run and approved."""
+    asked: list[Json] = field(default_factory=list)
+    """The replies that the tool's world got from a model of its own, as the journal keeps them."""
 
     def next_effect(self) -> str:
         """The name of the next effect of the call, such as `0.3:1 request 0`."""
@@ -68,15 +71,15 @@ def caller() -> CallPosition | None:
 
 
 @contextmanager
-def calling(context: Any, effect: str) -> Iterator[None]:
-    """Marks the block as the call `effect` of an attempt."""
+def calling(context: Any, effect: str) -> Iterator[CallBranch]:
+    """Marks the block as the call `effect` of an attempt, and gives the call's branch."""
     here = current_branch()
     # groups of a call are numbered far above those of the pattern, which they share the path with
     first_group = 1_000_000 + 1_000 * int(effect.partition(" ")[0].rpartition(":")[2])
     branch = CallBranch(here.path, here.depth, 0, first_group, here.place, here.name, effect)
     mark = _caller.set(CallPosition(replace(context, node=None, fitted=True), effect, branch, context))
     try:
-        yield
+        yield branch
     finally:
         _caller.reset(mark)
 

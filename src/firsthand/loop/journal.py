@@ -81,7 +81,13 @@ class JournalPart:
 def skip_given(model: object, journals: Iterable[Journal]) -> None:
     """Let a model that gives each of its replies once go on after those in the journals of a run that is resumed."""
     if isinstance(model, OrderedReplies) and model.is_ordered:
-        model.skip_replies({index for journal in journals for reply in journal.replies() for index in _indices(reply)})
+        skip_recorded(model, (reply for journal in journals for reply in journal.replies()))
+
+
+def skip_recorded(model: object, replies: Iterable[Json]) -> None:
+    """Let a model that gives each of its replies once go on after these recorded ones."""
+    if isinstance(model, OrderedReplies) and model.is_ordered:
+        model.skip_replies({index for reply in replies for index in _indices(reply)})
 
 
 def _indices(reply: Json) -> Iterator[int]:

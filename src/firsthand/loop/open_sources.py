@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from firsthand.tool_source import ToolSource
@@ -25,6 +25,13 @@ async def opened(sources: Sequence[ToolSource]) -> AsyncIterator[None]:
             await first.close()
         raise
     await first.close()
+
+
+async def reopen(sources: Iterable[ToolSource]) -> None:
+    """Have sources that are kept open for several attempts open anew what they lost; raises the first error."""
+    for source in sources:
+        if callable(again := getattr(source, "reopen", None)):
+            await again()
 
 
 class SourceKeeper:

@@ -19,6 +19,9 @@ from firsthand.model import request_key
 from firsthand.tool import LASTING, Tool, marked, usage
 from firsthand.tool_arguments import read_arguments
 
+MAX_DIFFERENCE = 200
+"""Characters of each of two results that an event `rebuilt_otherwise` shows."""
+
 
 def tool_request(call: ToolCall) -> str:
     """The key of a tool call in a journal, like `request_key` for models."""
@@ -73,20 +76,37 @@ async def run_call(
             await attempt.keep(effect, request, _entry(result))
         return Ran(result, given, told_of(error))
     finished = recorded is not None and "content" in recorded
-    if recorded is not None and finished and (tool.effect != "write" or _was_late(recorded)):
-        if recorded.get("ran", not recorded["is_error"]):
+    contained = attempt.is_contained(tool)
+    was_run = recorded is not None and finished and bool(recorded.get("ran", not recorded["is_error"]))
+    rebuilds = tool.effect == "write" or (contained and was_run)
+    if recorded is not None and finished and (not rebuilds or _was_late(recorded)):
+        if was_run:
             detail |= _running(arguments)
+            if tool.effect in LASTING and attempt.is_of_environment(tool):  # it may be one that nothing outside keeps
+                attempt.note("not_repeated", tool=tool.name, call=effect)
         return await _read(borders, tool, call, _replayed(call, recorded), recorded, arguments)
     began = recorded is not None and not recorded.get("waiting")
-    if began and tool.effect in LASTING:
+    if began and tool.effect in LASTING and not contained:
         # The journal holds the intent but no result: the process died in between, so it may have happened.
         text = f"{call.name} was interrupted while it ran; it may have taken effect, so it is not repeated"
         detail |= _running(arguments)
         return Ran(_refused(call, text), arguments, {})
     try:
-        result = await _run_approved(attempt, tool, call, arguments, effect=effect, request=request, detail=detail)
+        result = await _run_approved(
+            attempt,
+            tool,
+            call,
+            arguments,
+            effect=effect,
+            request=request,
+            detail=detail,
+            recorded=recorded,
+            settled=contained and (was_run or attempt.redone is not None),
+        )
     except ToolError as error:
         result = _refused(call, str(error))
+    if recorded is not None and finished:
+        _note_difference(attempt, effect, result, recorded)
     if recorded is not None and not (result.is_error or recorded.get("is_error", True)):
         # It ran again to rebuild the attempt's world. What the model was told stands, times in it included, so that the
         # replies that followed are found in the journal too.
@@ -143,14 +163,36 @@ def _entry(result: ToolResult) -> Json:
     return entry if result.origin is None else entry | {"origin": result.origin}
 
 
+def _note_difference(attempt: Attempt, effect: str, result: ToolResult, recorded: Json) -> None:
+    """Record an event `rebuilt_otherwise` if a call that ran again to rebuild the world has another result.
+
+    A fork's record holds what guards let its parent read, which says nothing about what the tool gave.
+    """
+    if recorded.get("shown") and (attempt.agent.guards or result.origin is not None):
+        return
+    if (result.content, result.is_error) != (recorded["content"], recorded["is_error"]):
+        told, found = (text[:MAX_DIFFERENCE] for text in (str(recorded["content"]), result.content))
+        attempt.note("rebuilt_otherwise", tool=result.name, call=effect, recorded=told, result=found)
+
+
 async def _run_approved(
-    attempt: Attempt, tool: Tool, call: ToolCall, arguments: Json, *, effect: str, request: str, detail: Json
+    attempt: Attempt,
+    tool: Tool,
+    call: ToolCall,
+    arguments: Json,
+    *,
+    effect: str,
+    request: str,
+    detail: Json,
+    recorded: Json | None,
+    settled: bool,
 ) -> ToolResult:
-    """The tool's result, if the approval lets the call run."""
+    """The tool's result, if the approval lets the call run. One that is `settled` was let through before."""
     checked = tool.validate(arguments)  # nobody is asked about a call that cannot be
     check_time(tool.timeout_s)
-    await approve(attempt, tool, arguments, effect)
-    if tool.effect in LASTING:
+    if not settled:
+        await approve(attempt, tool, arguments, effect)
+    if tool.effect in LASTING and (recorded is None or recorded.get("waiting")):
         await attempt.keep(effect, request, {"started": True})
     detail |= _running(arguments)
     try:
@@ -163,7 +205,7 @@ async def _run_approved(
     except ToolError as error:
         text = str(error)
         if isinstance(error, OutcomeUnknown) and tool.effect in LASTING:
-            text += "; it may have taken effect: find out before you call it again"
+            text += "" if error.answered else "; it may have taken effect: find out before you call it again"
         else:
             del detail["ran"]
         return replace(_refused(call, text), origin=tool.origin or error.origin)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from firsthand.messaging.blackboard import BoardEntry, check_entry, conflict
+from firsthand.messaging.message_bus import check_bounds
 
 
 class MemoryBoard:
@@ -48,4 +49,5 @@ class MemoryBoard:
 
     def changes(self, after: int = 0, limit: int = 1000) -> list[BoardEntry]:
         """The writes after that place in the sequence, in order."""
-        return self._written[after : after + limit]
+        check_bounds(limit=limit)
+        return self._written[max(after, 0) :][:limit]

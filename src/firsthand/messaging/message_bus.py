@@ -14,6 +14,8 @@ from typing import Protocol
 from firsthand.errors import ConfigError, FirsthandError
 
 MAX_PAYLOAD_CHARS = 1_000_000
+MAX_LEASE_S = 315_360_000.0
+"""The longest lease: ten years, which each store can count."""
 MOST_AT = 253_402_300_800.0
 """The year 10000: a time from there on is another program's mistake."""
 
@@ -109,6 +111,13 @@ def check_bounds(**bounds: int) -> None:
     for name, value in bounds.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}: give 1 or more")
+
+
+def check_fetch(limit: int, lease_s: float) -> None:
+    """ConfigError for a limit below 1, and for a lease that is no number of seconds or longer than ten years."""
+    check_bounds(limit=limit)
+    if not -MAX_LEASE_S <= lease_s <= MAX_LEASE_S:
+        raise ConfigError(f"lease_s is {lease_s}: give a number of seconds, at most {MAX_LEASE_S:,.0f}")
 
 
 def is_time(at: float) -> bool:

@@ -234,7 +234,7 @@ class NatsClient:
             durable_name=coded(group),
             filter_subject=self._subject(pattern),
             deliver_policy=start,
-            opt_start_seq=None if after is None else after + 1,
+            opt_start_seq=None if after is None else max(after, 0) + 1,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=_LEASE_S,
             max_ack_pending=-1,
@@ -384,7 +384,7 @@ class NatsClient:
         config = ConsumerConfig(
             filter_subject=None if subject == ">" else subject,
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=after + 1,
+            opt_start_seq=max(after, 0) + 1,
             ack_policy=AckPolicy.NONE,
             inactive_threshold=30.0,
             mem_storage=True,

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from firsthand.errors import ConfigError, MissingExtra, StoreError
 from firsthand.messaging.blackboard import BoardEntry, check_entry
-from firsthand.messaging.message_bus import BusMessage, DeadLetter, Delivery, check_bounds, check_payloads
+from firsthand.messaging.message_bus import BusMessage, DeadLetter, Delivery, check_bounds, check_fetch, check_payloads
 from firsthand.messaging.nats_client import NatsClient
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.runs.database import plain
@@ -117,6 +117,7 @@ class NatsMessaging:
 
     def changes(self, after: int = 0, limit: int = 1000) -> list[BoardEntry]:
         """The writes after that place in the sequence, in order."""
+        check_bounds(limit=limit)
         return self._call(self._client.changes(after, limit))
 
     # -- the bus --
@@ -141,8 +142,7 @@ class NatsMessaging:
 
     def fetch(self, group: str, limit: int = 100, *, lease_s: float = 30.0) -> list[Delivery]:
         """The next messages for a group, the oldest first: those whose lease ran out, and new ones."""
-        if limit < 1:
-            raise ConfigError(f"limit is {limit}: give 1 or more")
+        check_fetch(limit, lease_s)
         return self._call(self._client.fetch(plain(group), limit, lease_s))
 
     def acknowledge(self, group: str, offsets: Sequence[int]) -> int:

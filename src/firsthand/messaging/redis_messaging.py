@@ -20,6 +20,7 @@ from firsthand.messaging.message_bus import (
     DeadLetter,
     Delivery,
     check_bounds,
+    check_fetch,
     check_payloads,
     is_time,
 )
@@ -111,7 +112,7 @@ class RedisMessaging:
             plain(value),
             plain(writer),
             repr(time.time()),
-            "" if expected is None else expected,
+            "" if expected is None else int(expected),
             "" if once is None else f"={plain(once)}",
             self.kept_versions,
             read=_written,
@@ -135,6 +136,7 @@ class RedisMessaging:
 
     def changes(self, after: int = 0, limit: int = 1000) -> list[BoardEntry]:
         """The writes after that place in the sequence, in order."""
+        check_bounds(limit=limit)
         return self._range("changes", after, limit, lambda rows: _entries([[id, *flat] for id, flat in rows]))
 
     # -- the bus --
@@ -175,8 +177,7 @@ class RedisMessaging:
 
     def fetch(self, group: str, limit: int = 100, *, lease_s: float = 30.0) -> list[Delivery]:
         """The next messages for a group, the oldest first: those whose lease ran out, and new ones."""
-        if limit < 1:
-            raise ConfigError(f"limit is {limit}: give 1 or more")
+        check_fetch(limit, lease_s)
         return self._of(group, "fetch", limit, lease_s, self.max_deliveries, read=_deliveries)
 
     def acknowledge(self, group: str, offsets: Sequence[int]) -> int:
@@ -232,7 +233,9 @@ class RedisMessaging:
         def flat(rows: Any) -> T:
             return read([(id, [part for pair in fields.items() for part in pair]) for id, fields in rows])
 
-        return self._read(self._ask(self._client.xrange, f"{self._prefix}{stream}", f"{after + 1}-0", "+", limit), flat)
+        return self._read(
+            self._ask(self._client.xrange, f"{self._prefix}{stream}", f"{max(after, 0) + 1}-0", "+", limit), flat
+        )
 
     def _read(self, reply: Any, read: Callable[[Any], T]) -> T:
         try:

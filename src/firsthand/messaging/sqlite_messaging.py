@@ -7,7 +7,6 @@ last writes. Reads are queries, so watchers and subscribers poll.
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -15,7 +14,15 @@ from pathlib import Path
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.messaging.blackboard import BoardEntry, check_entry, conflict
-from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery, check_bounds, check_payloads
+from firsthand.messaging.message_bus import (
+    BusFull,
+    BusMessage,
+    DeadLetter,
+    Delivery,
+    check_bounds,
+    check_fetch,
+    check_payloads,
+)
 from firsthand.messaging.topic_names import check_topic, topic_pattern
 from firsthand.runs.database import Database, Schema, plain
 
@@ -134,6 +141,7 @@ class SqliteMessaging:
 
     def changes(self, after: int = 0, limit: int = 1000) -> list[BoardEntry]:
         """The writes after that place in the sequence, in order."""
+        check_bounds(limit=limit)
         rows = self._database.read(f"SELECT {_ENTRY} FROM entries WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
         return [BoardEntry(*row) for row in rows]
 
@@ -197,10 +205,7 @@ class SqliteMessaging:
 
     def fetch(self, group: str, limit: int = 100, *, lease_s: float = 30.0) -> list[Delivery]:
         """The next messages for a group, the oldest first: those whose lease ran out, and new ones."""
-        if limit < 1:
-            raise ConfigError(f"limit is {limit}: give 1 or more")
-        if not math.isfinite(lease_s):
-            raise ConfigError(f"lease_s is {lease_s}: give a number of seconds")
+        check_fetch(limit, lease_s)
         with self._database.write() as connection:
             pattern, after = self._group(connection, group)
             now = time.time()

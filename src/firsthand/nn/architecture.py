@@ -234,6 +234,8 @@ class Architecture:
     """clamped_silu: the gate is clamped from above, and the other factor to both sides."""
     experts: ExpertSettings | None = None
     latent: LatentSettings | None = None
+    is_causal: bool = True
+    """A token sees itself and those before it; False: it sees all of its text, as in embedders made of decoders."""
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
@@ -291,6 +293,11 @@ class Architecture:
                 "learned_positions",
                 not self.learned_positions or self.max_position <= self.learned_positions,
                 f"a row for each of max_position ({self.max_position}) or more",
+            ),
+            (
+                "is_causal",
+                self.is_causal or not any(self.windows),
+                "true, or no sliding windows: programs disagree on windows in both directions",
             ),
             ("clip_qkv", self.clip_qkv is None or 0 < self.clip_qkv < math.inf, "None or above 0"),
             ("activation_limit", 0 < self.activation_limit < math.inf, "above 0"),

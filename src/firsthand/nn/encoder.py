@@ -50,7 +50,9 @@ class Together:
             rows = slice(start, start + length * count)
             q, k, v = (x[rows].reshape(count, length, *x.shape[1:]).transpose(1, 2) for x in (q_NHK, k_NGK, v_NGK))
             if terms is None:
-                mixed_BHTK = functional.scaled_dot_product_attention(q, k, v, scale=scale)
+                mixed_BHTK = functional.scaled_dot_product_attention(
+                    q, k, v, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
+                )
             else:
                 seen_TT = torch.ones(length, length, dtype=torch.bool, device=q.device)
                 places_T = torch.arange(length, device=q.device)

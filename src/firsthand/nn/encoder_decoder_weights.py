@@ -13,17 +13,21 @@ from torch import Tensor
 
 from firsthand.errors import ModelFileError
 from firsthand.formats.model_files import read_json
+from firsthand.formats.safetensors_file import Safetensors
 from firsthand.nn.encoder_decoder import EncoderDecoder
 from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
 from firsthand.nn.model_config import ENCODER_DECODERS, encoder_decoder_architecture
-from firsthand.nn.weights import _check_names, _shards, _values
+from firsthand.nn.weights import _check_names, _shards, _values, same
 from firsthand.system.new_file import replacing, write_new
 
 # Copies of the shared embedding, and tables that are worked out anew.
-_DERIVED = (
+_COPIES = (
     "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "model.encoder.embed_tokens.weight",
-    "model.decoder.embed_tokens.weight", "lm_head.weight",
+    "model.decoder.embed_tokens.weight",
 )  # fmt: skip
+_HEAD = "lm_head.weight"
+# Written by T5's first release, and read by no program.
+_UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 _SINUSOIDAL = ("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight")
 
 
@@ -39,26 +43,31 @@ def is_encoder_decoder(path: Path) -> bool:
 def load_encoder_decoder(
     path: Path | str, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> EncoderDecoder:
-    """Loads the model in a folder; ModelFileError if it is invalid, before any values are read."""
+    """Loads the model in a folder; ModelFileError if it is invalid, before any but copies of the embedding are read."""
     folder = Path(path)
     if not folder.is_dir():
         raise ModelFileError(f"{folder} is no folder: an encoder-decoder is read from config.json and safetensors")
     a = encoder_decoder_architecture(read_json(folder / "config.json"), folder / "config.json")
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
-    if (
-        a.family == "t5" and "lm_head.weight" in holder
-    ):  # T5 v1.1: the file has a head of its own, whatever config.json says
+    shared = file_name("embed.weight", a)
+    if _HEAD in holder and not _is_copy(holder, _HEAD, shared):  # a head of its own, whatever config.json says
         a = replace(a, tie_embeddings=False)
     with torch.device("meta"):
         model = EncoderDecoder(a)
     named = {ours: file_name(ours, a) for ours, _ in model.named_parameters()}
     wanted = {named[ours]: _file_shape(ours, tuple(each.shape)) for ours, each in model.named_parameters()}
-    allowed = {*_DERIVED, *(_SINUSOIDAL if a.positions == "sinusoidal" else ())}
+    allowed = {*_COPIES, _HEAD, *(_UNUSED if a.is_t5 else ()), *(_SINUSOIDAL if a.positions == "sinusoidal" else ())}
     found = {name: shard.tensors[name].shape for name, shard in holder.items()}
     missing_bias = "final_logits_bias" not in found and "final_logits_bias" in wanted
     if missing_bias:  # a buffer that some files leave out: zeros
         del wanted["final_logits_bias"]
     _check_names(folder, a.family, found, wanted, allowed)
+    for name in _COPIES:
+        if name in holder and not _is_copy(holder, name, shared):
+            raise ModelFileError(
+                f"{folder}: {name} is not {shared}: encoder and decoder with embeddings of their own are not supported, so "
+                "give a model that shares one"
+            )
     shapes = {ours: each.shape for ours, each in model.named_parameters()}
     state: Mapping[str, Tensor] = {
         ours: torch.zeros(shapes[ours]) if missing_bias and ours == "logit_bias" else _values(holder, name)
@@ -69,6 +78,11 @@ def load_encoder_decoder(
         assign=True,
     )
     return model.eval()
+
+
+def _is_copy(holder: Mapping[str, Safetensors], name: str, original: str) -> bool:
+    """True if a tensor holds the values of another, or if there is no other to compare."""
+    return original not in holder or same(_values(holder, name), _values(holder, original))
 
 
 def save_encoder_decoder(model: EncoderDecoder, folder: Path | str) -> None:

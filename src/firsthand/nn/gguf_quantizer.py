@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.gguf_file import GGUF, raw_pairs, read_gguf
 from firsthand.formats.gguf_output import PlannedTensor, packed_pair, write_tensors
 from firsthand.kernels.products.block_rounding import quantise
@@ -109,6 +109,8 @@ def _folder(
     from firsthand.nn.weights import check_tensors, open_checkpoint
 
     checkpoint = open_checkpoint(folder)
+    if not checkpoint.has_head:
+        raise ModelFileError(f"{folder} holds no head (lm_head.weight): a GGUF file of it would tell of a tied one")
     a = checkpoint.architecture
     with torch.device("meta"):
         shapes = {name: tuple(each.shape) for name, each in Decoder(a).named_parameters()}

@@ -121,6 +121,8 @@ def _pairs(a: Architecture, family: Family, dtype: str, vocabulary: Mapping[str,
 
     metadata = family.to_gguf(a)
     kind = metadata.pop("general.architecture")
+    if not a.is_causal:
+        metadata["attention.causal"] = False
     return {
         "general.architecture": kind,
         "general.file_type": FILE_TYPES[dtype],

@@ -7,6 +7,7 @@ Each family's file (`families/`) reads its own config.json and GGUF metadata; th
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -99,7 +100,9 @@ def gguf_architecture(file: GGUF) -> tuple[Family, Architecture]:
     fields = Fields(file.metadata, str(file.path))
     family = fields.choice("general.architecture", kinds)
     prefix = fields.text("general.architecture") + "."
-    return family, built(lambda: family.from_gguf(file, Fields(file.metadata, str(file.path), prefix)), file.path)
+    own = Fields(file.metadata, str(file.path), prefix)
+    is_causal = own.flag("attention.causal", True)
+    return family, built(lambda: replace(family.from_gguf(file, own), is_causal=is_causal), file.path)
 
 
 def folder_architecture(folder: Path) -> Architecture:
@@ -119,7 +122,8 @@ def config_architecture(values: dict[str, Any], path: Path) -> Architecture:
         )
     family: Family = config.choice("model_type", kinds)
     packed_format(config)
-    return built(lambda: family.from_config(config), path)
+    is_causal = config.flag("is_causal", True)
+    return built(lambda: replace(family.from_config(config), is_causal=is_causal), path)
 
 
 def encoder_decoder_architecture(values: dict[str, Any], path: Path) -> EncoderDecoderArchitecture:
@@ -147,7 +151,7 @@ def family_of(a: Architecture) -> Family:
 def to_config(a: Architecture) -> dict[str, Any]:
     """The config.json that transformers reads back as this architecture, without dtype and special tokens."""
     family = family_of(a)
-    return {**_shared_config(a), **family.to_config(a)}
+    return {**_shared_config(a), **family.to_config(a), **({} if a.is_causal else {"is_causal": False})}
 
 
 def _shared_config(a: Architecture) -> dict[str, Any]:

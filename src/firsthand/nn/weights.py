@@ -1,16 +1,16 @@
 """Loads weights into a Decoder and saves them: GGUF files and Hugging Face folders of safetensors.
 
-Headers are validated before any data is read: the architecture is built on the meta device, and the file must hold exactly
-the tensors it needs, in their shapes. GPTQ and AWQ matrices are dequantised. Left out: pickles (refused), tokenizers, and
-checkpoints that are quantised in other ways.
+Headers are validated before any data is read (but for a head that may be the embedding): the architecture is built on the
+meta device, and the file must hold exactly the tensors it needs, in their shapes. GPTQ and AWQ matrices are dequantised.
+Left out: pickles (refused), tokenizers, and checkpoints that are quantised in other ways.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ _HEADS = (
     "embeddings.token_type_ids",
 )
 _MAX_NAMED = 8
+_BODY = "model."
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Checkpoint:
     """Returns such a matrix in its blocks."""
     layout: LayoutReader | None = None
     """Reads the parameters, if the family's files do not hold one a tensor."""
+    has_head: bool = True
+    """False if the files hold no head: their model embeds texts, and its architecture is then told as tied."""
 
 
 def load(
@@ -91,13 +94,25 @@ def load(
     device: str = "cpu",
     keep_blocks: bool = False,
     adapter: Path | str | None = None,
+    for_embeddings: bool = False,
 ) -> Decoder:
     """Loads the model in a .gguf file or in a folder with config.json and safetensors; ModelFileError if it is invalid.
 
     With `keep_blocks` the projections of a GGUF file stay in the file's own blocks (`quant.BlockLinear`), if all of
-    them can. The LoRA `adapter` in a folder is merged into the weights, which then cannot stay in blocks.
+    them can. The LoRA `adapter` in a folder is merged into the weights, which then cannot stay in blocks. A decoder that
+    attends in both directions (`Architecture.is_causal` is False), or has no head, is loaded only `for_embeddings`.
     """
     checkpoint = open_checkpoint(Path(path))
+    if not (checkpoint.architecture.is_causal or for_embeddings):
+        raise ModelFileError(
+            f"{path} attends in both directions (is_causal is false), so it embeds texts and writes none: name it as "
+            "embedder:NAME with --pattern embed, or as --embedder NAME"
+        )
+    if not (checkpoint.has_head or for_embeddings):
+        raise ModelFileError(
+            f"{path} holds no head (lm_head.weight), so it embeds texts and writes none: name it as embedder:NAME with "
+            "--pattern embed, or as --embedder NAME"
+        )
     model = skeleton(checkpoint)
     wanted = _shapes(model)
     check_tensors(checkpoint, wanted)
@@ -254,7 +269,8 @@ def save(model: Decoder, folder: Path | str) -> None:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Opens a model on disk: validates its headers, reads no values."""
+    """Opens a model on disk: validates its headers, and reads no values but those of a head beside the embedding that
+    config.json says it is: one that differs is the model's own."""
     return _open_gguf(path) if is_gguf(path) else _open_folder(path)
 
 
@@ -298,36 +314,53 @@ def _laid_out_gguf(file: GGUF, architecture: Architecture, reader: LayoutReader)
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    architecture = folder_architecture(folder)
+    stated = folder_architecture(folder)
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}
-    tensors = {name: shard.tensors[name] for name, shard in holder.items()}
+    # Embedders are often saved without the model that holds the head (transformers' AutoModel), and without its prefix.
+    is_bare = "embed_tokens.weight" in holder and not any(name.startswith(_BODY) for name in holder)
+    tensors = {(_BODY + name if is_bare else name): shard.tensors[name] for name, shard in holder.items()}
     packed = packed_format(Fields(read_json(folder / "config.json"), str(folder / "config.json")))
     if packed is not None:
         tensors = _as_matrices(tensors, packed)
 
     def in_file(name: str) -> Tensor:
+        name = name.removeprefix(_BODY) if is_bare else name
         stem = name.removesuffix("weight")
         if packed is not None and f"{stem}qweight" in holder:
             return unpack(lambda part: _stored(holder, stem + part), packed, name)
         return _values(holder, name)
 
     def name_of(ours: str) -> str:
-        return huggingface_name(ours, architecture)
+        return huggingface_name(ours, stated)
 
     def read(ours: str) -> Tensor:
         return in_file(name_of(ours))
 
-    layout = huggingface_layout(architecture)
+    layout = huggingface_layout(stated)
     reader = None if layout is None else LayoutReader(layout, tensors, in_file)
+    table, head = ((name_of if reader is None else reader.name_of)(f"{each}.weight") for each in ("embed", "lm_head"))
+    # Fine-tunes that trained the head alone: it is theirs, whatever config.json says of tying it.
+    is_own = stated.tie_embeddings and head in tensors and table in tensors
+    if is_own and tensors[head].shape == tensors[table].shape:
+        is_own = not same(in_file(head), in_file(table))
+    has_head = stated.tie_embeddings or head in tensors or not is_bare
+    architecture = replace(stated, tie_embeddings=not is_own) if is_own or not has_head else stated
 
     def blocks(ours: str) -> Blockwise:
         raise AssertionError(f"{ours} has no blocks in safetensors")
 
     if reader is not None:
         return Checkpoint(
-            folder, architecture, tensors, reader.name_of, reader.read, lambda ours: False, blocks, reader
+            folder, architecture, tensors, reader.name_of, reader.read, lambda ours: False, blocks, reader, has_head
         )
-    return Checkpoint(folder, architecture, tensors, name_of, read, lambda ours: False, blocks)
+    return Checkpoint(folder, architecture, tensors, name_of, read, lambda ours: False, blocks, has_head=has_head)
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    """True if two tensors of a file hold the same values, whatever their dtypes."""
+    if one.shape == other.shape and one.dtype != other.dtype:
+        return bool((one == other).all())
+    return torch.equal(one, other)  # stops early, and makes no table of answers
 
 
 def _as_matrices(tensors: dict[str, TensorInfo], packed: PackedFormat) -> dict[str, TensorInfo]:
@@ -359,7 +392,7 @@ def _stored(holder: dict[str, Safetensors], name: str) -> Tensor | None:
     return values
 
 
-def _values(holder: dict[str, Safetensors], name: str) -> Tensor:
+def _values(holder: Mapping[str, Safetensors], name: str) -> Tensor:
     """The values of one tensor of a folder, given the file that holds each."""
     from safetensors import safe_open
 

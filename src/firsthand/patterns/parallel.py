@@ -13,7 +13,7 @@ from firsthand.loop.pattern_options import check_temperature, checked
 from firsthand.patterns.direct import direct
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, given_answer
 from firsthand.patterns.parts.label_choice import chance_correct
-from firsthand.patterns.parts.sub_patterns import BranchOutcome, alive, attempt
+from firsthand.patterns.parts.sub_patterns import BranchOutcome, alive, attempt, note_shared_world, world_tools
 from firsthand.patterns.parts.voting import count, share, tallied
 from firsthand.task import Task
 
@@ -50,9 +50,11 @@ async def parallel(
     common one. `any`, `all`, `threshold`: `flag` if one, all, or that share of them say so, else the most common other one
     (the empty string if there is no other).
     `best`: the one that the model finds most probably right. `merge`: what the model makes of all. A branch that fails
-    has no say; if all do, the first error is the attempt's.
+    has no say; if all do, the first error is the attempt's. A benchmark's environment is one for all branches: where its
+    tools change it, they act on top of each other, and the trace has an event `shared_world`.
     """
     sections = _sections(task, n, split)
+    note_shared_world(ctx, len(sections), world_tools(ctx))
     warm = ctx.sampled(temperature=temperature) if split == "copies" else ctx
     named = [(f"branch {number}", section) for number, section in enumerate(sections, 1)]
     outcomes = await ctx.group(attempt(name, pattern, section, warm) for name, section in named)

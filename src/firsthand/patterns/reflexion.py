@@ -14,6 +14,7 @@ from firsthand.loop.pattern_options import checked
 from firsthand.message import Message
 from firsthand.patterns.cot import cot
 from firsthand.patterns.parts.feedback import Evaluator, EvaluatorKind, Feedback, evaluator_for
+from firsthand.patterns.parts.sub_patterns import note_shared_world, world_tools
 from firsthand.task import Task
 
 Strategy = Literal["reflexion", "last_attempt", "both", "none"]
@@ -42,12 +43,15 @@ async def reflexion(
 
     After a failed trial the model writes down what to do otherwise, and the last `memory` of these reflections stand under
     the question in the next one. A trial is judged by `evaluate`, or else by the model's own tests where the task asks for
-    code, or by the model itself; never by the scorer. Other strategies show the last attempt, both, or nothing.
+    code, or by the model itself; never by the scorer. Other strategies show the last attempt, both, or nothing. The paper
+    resets the environment for each trial; here a trial goes on in the world that the last one left, and the trace says so by
+    an event `shared_world`.
     """
     judge = evaluate or evaluator_for(task, evaluator)
     reflections: list[str] = []
-    last = ""
+    last, changing = "", world_tools(ctx)
     for trial in range(1, trials + 1):
+        note_shared_world(ctx, trial, changing)
         began = len(ctx.attempt.calls)
         answer = await pattern(remembering(task, reflections[-memory:], last), ctx)
         at = last_said(ctx, began)

@@ -10,7 +10,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, check_temperature, checked
 from firsthand.patterns.cot import check_shots, opening
 from firsthand.patterns.parts.answers import answer_or_text, extract_answer, given_answer
-from firsthand.patterns.parts.sub_patterns import alive, attempt
+from firsthand.patterns.parts.sub_patterns import alive, attempt, note_shared_world, world_tools
 from firsthand.patterns.parts.voting import Tally, count
 from firsthand.task import Task
 
@@ -45,7 +45,8 @@ async def self_consistency(
     """The most common answer of `samples` chains of thought, unweighted; of equally common ones the first seen.
 
     Answers are compared in normal form (72.0 is 72); chains without an answer do not vote. The paper samples 40 at 0.7. With
-    a `pattern`, its answers vote instead, each attempt in a branch of its own.
+    a `pattern`, its answers vote instead, each attempt in a branch of its own. A benchmark's environment is one for all of
+    them: where its tools change it, the samples act on top of each other, and the trace has an event `shared_world`.
     """
     tally, answers = await vote(task, ctx, samples, temperature, shots=shots, pattern=pattern)
     return answers[0] if tally.winner is None else tally.winner
@@ -59,6 +60,7 @@ async def vote(
         chains = await opening(task, ctx, shots).sample(samples, temperature=temperature)
         found = [extract_answer(chain.text, task) for chain in chains]
         return count(found, ctx), [answer_or_text(chain.text, task) for chain in chains]
+    note_shared_world(ctx, samples, world_tools(ctx))
     warm = ctx.sampled(temperature=temperature)
     outcomes = await ctx.group(attempt(f"sample {i}", pattern, task, warm) for i in range(1, samples + 1))
     answers = [outcome.answer for outcome in alive(outcomes)] or [outcomes[0].answer]

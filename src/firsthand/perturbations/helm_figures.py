@@ -2,7 +2,8 @@
 
 Accuracy is the first score of the originals. Robustness and fairness are the mean over items of the worst of the original
 and its copies of that kind. Calibration needs the log-probs of choices. Bias and toxicity are counts over answers.
-Efficiency is tokens and seconds as measured.
+Efficiency is tokens and seconds as measured. An attempt whose judge gave no verdict is no part of the first four; a copy
+without one counts as one that was not made.
 """
 
 # T items, D draws, G groups
@@ -71,10 +72,18 @@ def helm_figures(traces: Sequence[Trace], names: Sequence[str] = tuple(PERTURBAT
     if not items or not metric:
         return []
     tasks = tuple(items)
-    values = {o: {name: _mean(made, metric) for name, made in each.items()} for o, each in items.items()}
+    judged = {
+        origin: {name: known for name, made in each.items() if (known := _judged(made, metric))}
+        for origin, each in items.items()
+    }
+    values = {
+        origin: {name: _mean(made, metric) for name, made in each.items()}
+        for origin, each in judged.items()
+        if "" in each
+    }
 
     def mean(name: str, of: Callable[[Mapping[str, float]], float], lower: bool = False) -> Figure:
-        return _mean_figure(name, tasks, [of(values[each]) for each in tasks], lower)
+        return _mean_figure(name, tuple(values), [of(each) for each in values.values()], lower)
 
     figures = [mean(metric, lambda each: each[""])]
     for name, kind in (("robustness", ROBUSTNESS), ("fairness", FAIRNESS)):
@@ -85,10 +94,14 @@ def helm_figures(traces: Sequence[Trace], names: Sequence[str] = tuple(PERTURBAT
     originals = {each: items[each][""] for each in tasks}
     return [
         *figures,
-        *_calibration(tasks, originals, metric),
+        *_calibration(tuple(values), {each: judged[each][""] for each in values}, metric),
         *_harms(tasks, originals),
         *_efficiency(tasks, originals),
     ]
+
+
+def _judged(traces: Sequence[Trace], metric: str) -> list[Trace]:
+    return [trace for trace in traces if not trace.is_unjudged(metric)]
 
 
 def _mean(traces: Sequence[Trace], metric: str) -> float:
@@ -116,7 +129,7 @@ def _calibration(tasks: tuple[str, ...], originals: Mapping[str, Sequence[Trace]
         ]
         for task in tasks
     ]
-    if not all(pairs):
+    if not pairs or not all(pairs):
         return []
 
     def figure(name: str, formula: Callable[[Sequence[float], Sequence[float]], float], lower: bool) -> Figure:

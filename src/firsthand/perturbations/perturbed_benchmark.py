@@ -2,8 +2,9 @@
 
 A copy is made where the prompt stands in the text that the model reads; its id is the task's, `~` and the perturbation, its
 metadata name both. Answers and choices stay, but for `names` and `gender`, which tell of other persons: their words change
-in choices and reference answers too. A copy that a perturbation would leave unchanged, or whose right answer it would not
-keep, is not made: the original stands for it.
+in choices and reference answers too. Code, identifiers, what tests or other secrets hold, and the words of an answer that
+stands in the prompt are left as they are (`kept_text.py`). A copy that a perturbation would leave unchanged, or whose right
+answer it would not keep, is not made: the original stands for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,14 @@ from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, unknown
 from firsthand.loop.concurrency import derive_seed
 from firsthand.perturbations import surface_noise, word_swaps
+from firsthand.perturbations.kept_text import (
+    REFERENCES,
+    answer_words,
+    changed_between,
+    checked_places,
+    lost_words,
+    word_places,
+)
 from firsthand.task import Task
 
 Perturbation = Callable[[str, Random], str]
@@ -38,8 +47,6 @@ RENAMINGS: Mapping[str, Callable[..., Callable[[str], str]]] = {
     "gender": word_swaps.genders_exchanged,
 }
 """Perturbations that change who is spoken of: each gives the change of a prompt, to be made in the whole task."""
-REFERENCES = ("answer", "answers", "reference", "solution")
-"""The secrets that are texts of a right answer."""
 MARK = "~"
 
 
@@ -77,6 +84,7 @@ def perturbed(
 def with_copies(task: Task, names: Sequence[str], seed: int) -> list[Task]:
     """The task and those of its copies that differ from it."""
     cluster = task.cluster or task.id
+    checked, answers = checked_places(task), answer_words(task)
     found = [replace(task, metadata={**task.metadata, "cluster": cluster, "origin": task.id, "perturbation": ""})]
     for name in names:
         rng = Random(derive_seed("perturbation", seed, name, task.id))
@@ -84,7 +92,13 @@ def with_copies(task: Task, names: Sequence[str], seed: int) -> list[Task]:
             rename = RENAMINGS[name](task.prompt, rng, beside=_beside(task))
             prompt = rename(task.prompt)
         else:
-            rename, prompt = _same, PERTURBATIONS[name](task.prompt, rng)
+            # A word that alone keeps its capitals would tell the answer: such a copy is lost, not made with it.
+            kept = checked if name == "lowercase" else [*checked, *word_places(task.prompt, answers)]
+            change = PERTURBATIONS[name]
+            prompt = changed_between(task.prompt, kept, lambda part, change=change, rng=rng: change(part, rng))  # type: ignore[misc]
+            rename = _same
+            if lost_words(task.prompt, prompt, answers):
+                continue
         if prompt != task.prompt and (copy := _with_prompt(task, prompt, rename)) is not None:
             about = {**task.metadata, "cluster": cluster, "origin": task.id, "perturbation": name}
             found.append(replace(copy, id=f"{task.id}{MARK}{name}", metadata=about))

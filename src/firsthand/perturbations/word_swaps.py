@@ -7,7 +7,8 @@ longer lists (Ziems et al., 2022; Caliskan et al., 2017), which may be given in 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise
 from random import Random
 
 from firsthand.perturbations.answer_harms import listed
@@ -52,17 +53,47 @@ COMMON = {
 """No names that are also common words at the beginning of a sentence, such as Mark, Grace, Frank and Jack."""
 FEMALE_TO_MALE = {
     "she": "he", "her": "his", "hers": "his", "herself": "himself", "woman": "man", "women": "men", "girl": "boy",
-    "girls": "boys", "mother": "father", "mothers": "fathers", "mom": "dad", "daughter": "son", "daughters": "sons",
-    "sister": "brother", "sisters": "brothers", "aunt": "uncle", "niece": "nephew", "wife": "husband", "queen": "king",
-    "grandmother": "grandfather", "lady": "gentleman", "ladies": "gentlemen", "waitress": "waiter", "actress": "actor",
+    "girls": "boys", "mother": "father", "mothers": "fathers", "mum": "dad", "mums": "dads", "mom": "dad", "moms": "dads",
+    "mommy": "daddy",
+    "daughter": "son", "daughters": "sons", "sister": "brother", "sisters": "brothers", "aunt": "uncle", "aunts": "uncles",
+    "niece": "nephew", "nieces": "nephews", "wife": "husband", "wives": "husbands", "queen": "king", "queens": "kings",
+    "princess": "prince", "princesses": "princes", "grandmother": "grandfather", "grandmothers": "grandfathers",
+    "grandma": "grandpa", "granddaughter": "grandson", "granddaughters": "grandsons", "stepmother": "stepfather",
+    "stepsister": "stepbrother", "girlfriend": "boyfriend", "girlfriends": "boyfriends", "female": "male",
+    "females": "males", "lady": "gentleman", "ladies": "gentlemen", "waitress": "waiter", "waitresses": "waiters",
+    "actress": "actor", "actresses": "actors", "bride": "groom", "brides": "grooms", "schoolgirl": "schoolboy",
+    "schoolgirls": "schoolboys", "mrs": "mr",
 }  # fmt: skip
 MALE_TO_FEMALE = {male: female for female, male in FEMALE_TO_MALE.items() if male != "his"} | {
     "his": "her",
     "him": "her",
 }
+EXCHANGED = {word: (other,) for word, other in {**FEMALE_TO_MALE, **MALE_TO_FEMALE}.items()}
+"""Both directions at once, so that boys and girls stay two groups."""
+UNPAIRED = frozenset(
+    listed(
+        "ms madam maam sir sirs guy guys lad lads lass lasses chap chaps mama papa granny grandad stepmom stepdad stepson "
+        "stepdaughter policewoman policewomen policeman policemen businesswoman businesswomen businessman businessmen "
+        "saleswoman salesman widow widows widower widowers bachelor bachelors nun nuns monk monks"
+    )
+)
+"""Words of one sex that have no other in the list: an exchange beside them could make one group of two."""
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 _NAME = re.compile(r"[A-Za-z]+")
 """Without what follows an apostrophe, so that `Emma's` is a name too."""
+_SPOKEN = re.compile(r"[A-Za-z]+(?:['’]s)?")
+"""A word, with its genitive."""
+_TITLES = frozenset(
+    listed(
+        "King Queen Prince Princess Saint St Pope President Emperor Empress Tsar Czar Sir Lord Lady Duke Earl Sultan Dr"
+    )
+)
+_CALLED_AFTER = frozenset(
+    listed(
+        "law laws theorem equation equations principle rule constant paradox disease syndrome formula conjecture lemma "
+        "inequality method algorithm number numbers comet effect test tests gospel"
+    )
+)
 
 
 def swapped(text: str, words: Mapping[str, Sequence[str]], rng: Random) -> str:
@@ -88,7 +119,8 @@ def dialect(text: str, rng: Random) -> str:
 def person_names(text: str, rng: Random) -> str:
     """Known first names become names that are taken for those of Black persons, one for each name, of the same gender.
 
-    The text stays as it is where there are more names than others to give.
+    The text stays as it is where there are more names than others to give, and where a title, a surname, a numeral or a law
+    makes a known person of one: King Charles, George Washington, Henry VIII, Charles's law.
     """
     return persons_renamed(text, rng)(text)
 
@@ -105,19 +137,44 @@ def persons_renamed(text: str, rng: Random, *, beside: str = "") -> Callable[[st
                 if not free:
                     return lambda other: other
                 chosen[name] = rng.choice(free)
+    if any(_is_known_person(first, second, chosen) for first, second in _neighbours(text)):
+        return lambda other: other
     return lambda other: _NAME.sub(lambda found: chosen.get(found.group(), found.group()), other)
 
 
 def gender_terms(text: str, rng: Random) -> str:
-    """Gender terms are exchanged: female ones for male, or if there are none, male for female.
+    """Gender terms are exchanged, female ones for male and male for female at once.
 
-    `her` becomes `his`, which is wrong where it is an object; the text then reads a little off, as in HELM.
+    `her` becomes `his`, which is wrong where it is an object; the text then reads a little off, as in HELM. The text stays
+    as it is where only one of two sexes would change, and where a title makes a known person: King Henry, Queen Elizabeth.
     """
     return genders_exchanged(text, rng)(text)
 
 
 def genders_exchanged(text: str, rng: Random, *, beside: str = "") -> Callable[[str], str]:
     """The exchange of the text's gender terms, to be made wherever they stand; what is `beside` the text decides nothing."""
-    is_female = any(word.casefold() in FEMALE_TO_MALE for word in _WORD.findall(text))
-    words = {word: (other,) for word, other in (FEMALE_TO_MALE if is_female else MALE_TO_FEMALE).items()}
-    return lambda other: swapped(other, words, rng)
+    words = {word.casefold() for word in _WORD.findall(text)}
+    if words.isdisjoint(EXCHANGED) or not words.isdisjoint(UNPAIRED):
+        return lambda other: other
+    if any(first in _TITLES and second.istitle() for first, second in _neighbours(text)):
+        return lambda other: other
+    return lambda other: swapped(other, EXCHANGED, rng)
+
+
+def _neighbours(text: str) -> list[tuple[str, str]]:
+    """Pairs of words with blanks alone between them, or a full stop after a title; genitives with their `'s`."""
+    found = list(_SPOKEN.finditer(text))
+    pairs = []
+    for first, second in pairwise(found):
+        between = text[first.end() : second.start()]
+        if between.strip(" ") == ("." if between[:1] == "." and first[0] in _TITLES else ""):
+            pairs.append((first[0], second[0].partition("'")[0].partition("’")[0]))
+    return pairs
+
+
+def _is_known_person(first: str, second: str, names: Collection[str]) -> bool:
+    """True if one of two neighbouring words is such a name in a title, before a surname or numeral, or of a law."""
+    bare = re.split("['’]", first)[0]
+    if bare != first:
+        return bare in names and second.casefold() in _CALLED_AFTER
+    return (first in _TITLES and second in names) or (first in names and second[:1].isupper())

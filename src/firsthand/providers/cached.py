@@ -280,6 +280,10 @@ class Replay:
         except _NOT_A_REPLY as error:
             raise _damaged(error) from None
 
+    def beside(self, model: Model) -> Replay:
+        """The Replay of another model's answers in the same store."""
+        return Replay(self._store, name=model.name, fingerprint=model.fingerprint)
+
     def _missing(self, prompt: Prompt, how: str) -> ModelError:
         last = prompt if isinstance(prompt, str) else prompt[-1].text if prompt else ""
         return ModelError(

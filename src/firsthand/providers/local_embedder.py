@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.hub import model_lookup
 from firsthand.hub.content_hash import content_hash
 from firsthand.system import request_owner
@@ -70,6 +70,7 @@ class LocalEmbedder:
         )  # fmt: skip
         parts = [content_hash(file) for file in files]
         parts += [] if self._precision == "float32" else [self._precision]
+        parts += ["both directions"] if _sees_both_ways(self.path) else []  # vectors were causal until 0.26.0
         digest = hashlib.sha256("|".join([*parts, *map(str, self._settings[:2]), VECTORS_VERSION]).encode())
         return f"embedder:{digest.hexdigest()[:16]}"
 
@@ -118,3 +119,13 @@ class LocalEmbedder:
                 )
                 self._finalizer = weakref.finalize(self, self._loaded.close)
             return self._loaded
+
+
+def _sees_both_ways(path: Path) -> bool:
+    """True for a decoder that attends in both directions; False for encoders, and for what cannot be read."""
+    from firsthand.nn.model_config import architecture_of
+
+    try:
+        return not architecture_of(path).is_causal
+    except ModelFileError:
+        return False

@@ -13,7 +13,7 @@ def hit_to_json(hit: Hit) -> Json:
     """The hit as a JSON object, its chunk's fields beside "id", "score" and "trail"; empty fields are left out."""
     chunk = hit.chunk
     body: Json = {
-        "id": chunk.id,
+        "id": hit.id,
         "document": chunk.document,
         "start": chunk.start,
         "end": chunk.end,
@@ -27,7 +27,8 @@ def hit_to_json(hit: Hit) -> Json:
 
 
 def hit_from_json(body: Json) -> Hit:
-    """The hit that `hit_to_json` wrote."""
+    """The hit that `hit_to_json` wrote. It keeps the "id" that was written, also if a guard replaced other fields since."""
     chunk = Chunk(**{name: body[name] for name in _FIELDS if name in body})
     trail = tuple(TrailStep(str(who), int(rank), float(score)) for who, rank, score in body.get("trail", ()))
-    return Hit(chunk, float(body["score"]), trail)
+    id = str(body.get("id", ""))
+    return Hit(chunk, float(body["score"]), trail, found_as="" if id == chunk.id else id)

@@ -49,6 +49,13 @@ class Hit:
     """Higher is better; scores of different retrievers are not comparable."""
     trail: tuple[TrailStep, ...] = ()
     """The retrievers that found it, in the order they ran."""
+    found_as: str = ""
+    """The chunk's id in the index, where a guard has replaced its text or its document's name since; else empty."""
+
+    @property
+    def id(self) -> str:
+        """The chunk's id in the index, by which it is asked for there."""
+        return self.found_as or self.chunk.id
 
 
 Retriever = Callable[[Query, int], Awaitable[Sequence[Hit]]]

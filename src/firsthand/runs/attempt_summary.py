@@ -19,8 +19,9 @@ from firsthand.trace import Score, Trace
 KEPT_DETAIL = (
     "corpus", "confidence",
     "judge", "protocol", "by", "calls", "tokens", "cost_usd", "orders", "first", "forged",
+    "is_harm",
 )  # fmt: skip
-"""The keys of `Score.detail` that tables read: shares of figures, and what a judge cost."""
+"""The keys of `Score.detail` that tables read: shares of figures, what a judge cost, and a score of harm."""
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=str)
@@ -82,6 +83,16 @@ class AttemptSummary:
         if self.error is not None or found is None or found.failed or not float("-inf") < found.value < float("inf"):
             return None
         return float(found.value)
+
+    def is_unjudged(self, name: str | None = None) -> bool:
+        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt."""
+        found = self.score(name) if name is not None else next(iter(self.scores), None)
+        return self.error is None and found is not None and found.unjudged
+
+    def is_harm(self, name: str | None = None) -> bool:
+        """True if the score of that name, or the first, is of harm: then an attempt without it counts nowhere."""
+        found = self.score(name) if name is not None else next(iter(self.scores), None)
+        return found is not None and found.is_harm
 
     def scored(self, scores: tuple[Score, ...]) -> AttemptSummary:
         """The same summary with these scores."""

@@ -150,9 +150,20 @@ def _later_scores(database: Database) -> dict[tuple[str, int], dict[str, Score]]
     found: dict[tuple[str, int], dict[str, Score]] = {}
     rows = database.read("SELECT attempt, try, name, numbers, body FROM scores ORDER BY seq")
     for place, number, name, numbers, body in rows:
-        score = parsed(database, unpack_score, numbers) if numbers is not None else read_score(database, body)
-        found.setdefault((place, number), {})[name] = score
+        found.setdefault((place, number), {})[name] = score_of(database, numbers, body)
     return found
+
+
+def score_of(database: Database, numbers: Any, body: Any) -> Score:
+    """A score given later, from its stored numbers; from its body where it was given before there were such."""
+    return parsed(database, unpack_score, numbers) if numbers is not None else read_score(database, body)
+
+
+def own_scores(database: Database, numbers: Any, body: Any) -> tuple[Score, ...]:
+    """An attempt's own scores, from its stored numbers; from its trace where it was made before there were such."""
+    if numbers is None:
+        return AttemptSummary.of(read_trace(database, body)).scores
+    return parsed(database, unpack_numbers, numbers)[2]
 
 
 def find(database: Database, ref: str, run_id: str) -> tuple[str, int]:
@@ -252,6 +263,16 @@ def _trace_from_json(body: Json) -> Trace:
     if not is_tree(trace):
         raise ValueError("a message's parent does not come before it")
     return trace
+
+
+def has_figure(database: Database, benchmark: str, score_names: Iterable[str]) -> bool:
+    """True if the first score at the benchmark is a share of a figure, such as BLEU of a corpus."""
+    for place in samples(database, benchmark, score_names)[:1]:
+        own = database.read("SELECT numbers, body FROM traces WHERE attempt = ? ORDER BY try DESC LIMIT 1", (place,))
+        later = database.read("SELECT numbers, body FROM scores WHERE attempt = ? ORDER BY seq LIMIT 1", (place,))
+        first = [*own_scores(database, *own[0]), *(score_of(database, *each) for each in later)][:1]
+        return any(each.corpus is not None for each in first)
+    return False
 
 
 def samples(database: Database, benchmark: str, score_names: Iterable[str]) -> list[str]:

@@ -20,10 +20,12 @@ from firsthand.errors import ConfigError
 from firsthand.loop.journal import Journal, MemoryJournal
 from firsthand.loop.listener import Listener
 from firsthand.loop.reply_body import to_body
+from firsthand.loop.world_model import world_replies
 from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, canonical
 from firsthand.model import Completion, Usage
 from firsthand.rollout import rollout
 from firsthand.task import Task
+from firsthand.tool_calls import has_run
 from firsthand.trace import Call, Origin, Trace
 
 
@@ -123,12 +125,16 @@ class Kept:
         self.calls = calls
         indices = {call.id: index for index, call in enumerate(parent.calls)}
         self.kept = {id: _reply(parent, call, indices[id]) for id, call in calls.items()}
+        self.of_worlds: dict[str, Json] = {}
+        for call in calls.values():
+            if call.kind == "tool":
+                self.of_worlds |= world_replies(call.id, call.detail)
 
     def find(self, effect: str, request: str) -> Json | None:
         """The reply recorded for this effect in this attempt or in its parent, or None."""
         found = self.own.find(effect, request)
         if found is not None or effect not in self.kept:
-            return found
+            return self.of_worlds.get(effect) if found is None else found
         call = self.calls[effect]
         judged, of_guard, _ = effect.partition(" guard ")
         if (call.kind == "guard") != bool(of_guard) or (of_guard and judged not in self.kept):
@@ -194,11 +200,18 @@ def _beginning_at(what: Fork, kept: Mapping[str, Call]) -> Any:
 
 
 async def _rebuild(ctx: Context, kept: Mapping[str, Call]) -> None:
-    """Do again what the parent's `write` tools had done to the attempt's own world."""
+    """Do again what the parent had done to the attempt's own world."""
+    attempt = ctx.attempt
     writers = {tool.name for tool in ctx.tools if tool.effect == "write"}
-    for call in kept.values():
-        if call.kind == "tool" and call.detail["name"] in writers:
-            await ctx.call(ToolCall(call.id, call.detail["name"], call.detail["arguments"]))
+    contained = {tool.name for tool in ctx.tools if attempt.is_contained(tool)}
+    try:
+        for call in kept.values():
+            name = call.detail.get("name")
+            if call.kind == "tool" and (name in writers or (name in contained and has_run(call))):
+                attempt.redone = call.detail
+                await ctx.call(ToolCall(call.id, call.detail["name"], call.detail["arguments"]))
+    finally:
+        attempt.redone = None
 
 
 def _check_way(parent: Trace, trace: Trace, kept: Mapping[str, Call]) -> None:

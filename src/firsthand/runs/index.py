@@ -37,6 +37,7 @@ SCHEMA = Schema(
         """,
         "ALTER TABLE runs ADD COLUMN digest INTEGER",
         "DELETE FROM runs; ALTER TABLE runs ADD COLUMN steps INTEGER NOT NULL DEFAULT 0",
+        "DELETE FROM runs",  # scores were means of attempts whatever the run's table had
     ),
 )
 _COLUMNS = "id, files, updated_at, created_at, status, done, planned, errors, tokens, scores, about, steps"
@@ -61,11 +62,16 @@ class RunInfo:
     tokens: int = 0
     """Tokens of all finished attempts."""
     scores: tuple[ScoreMean, ...] = ()
-    """The mean first score of each agent on each benchmark."""
+    """The score of each agent on each benchmark, as far as it is known, see `ScoreMean.mean`."""
     updated_at: float = 0.0
     """When this was known: seconds since 1970."""
     num_steps: int = 0
     """Steps of its metrics, see `track.py`; 0 if it has none."""
+
+    @property
+    def lacks_scores(self) -> bool:
+        """True if a score is not known, for it is no mean of attempts."""
+        return any(each.mean is None for each in self.scores)
 
     @property
     def benchmarks(self) -> tuple[str, ...]:
@@ -151,15 +157,26 @@ class Index:
 
 
 def listed(
-    home: Path, ask: Callable[[Path], RunInfo], on_problem: Callable[[str], None] = lambda text: None
+    home: Path,
+    ask: Callable[[Path], RunInfo],
+    on_problem: Callable[[str], None] = lambda text: None,
+    score: Callable[[Path], tuple[ScoreMean, ...] | None] | None = None,
 ) -> list[RunInfo]:
-    """All runs under `home`, in no order, from the index; runs that it does not know are asked, and kept in it."""
+    """All runs under `home`, in no order, from the index; runs that it does not know are asked, and kept in it.
+
+    `score` computes the scores that are no means of attempts; None if it cannot. Those of a run that goes on are not kept.
+    """
     index = Index(home / "runs")
     entries, ids = index.entries(on_problem), run_ids(home)
     known = {id: info for id in ids if id in entries and (info := entries[id].current()) is not None}
     asked = {id: ask(home / "runs" / id) for id in ids if id not in known}
-    index.keep(asked.values(), entries.keys() - set(ids))
-    return [known.get(id) or asked[id] for id in ids]
+    found = known | asked
+    scored = {} if score is None else {id: score(info.path) for id, info in found.items() if info.lacks_scores}
+    at_rest = {id for id, scores in scored.items() if scores is not None and found[id].status != "running"}
+    full = found | {id: replace(found[id], scores=scores or ()) for id, scores in scored.items()}
+    kept = [(full if id in at_rest else found)[id] for id in ids if id in asked or id in at_rest]
+    index.keep(kept, entries.keys() - set(ids))
+    return [full[id] for id in ids]
 
 
 def files_of(path: Path) -> str:

@@ -6,7 +6,7 @@ The statistics of the paired values (intervals, tests) are in `stats/score_stati
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -39,6 +39,8 @@ class Attempted:
     """`Trace.place` of each attempt, shorter to type than its id."""
     reduced: float | None = None
     """The score that its epochs are reduced to, where that is not their mean; see `Comparison.evened`."""
+    num_unjudged: int = 0
+    """Attempts whose judge gave no verdict, which are unscored and never count."""
 
     @property
     def value(self) -> float:
@@ -86,12 +88,17 @@ class Comparison:
     """Attempts of each side that have no score, by benchmark, whether or not their task is paired."""
     unmade: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
     """Attempts that each side's run was to make and has not made, by benchmark."""
+    num_unjudged: tuple[int, int] = (0, 0)
+    """Those among the unscored attempts of each side whose judge gave no verdict: they are left out."""
     evened: tuple[Key, ...] = ()
     """Tasks with more attempts on one side, of which only as many are reduced as the other has: `max` grows with them."""
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Benchmark -> task id -> cluster; `TaskGroups` where tasks have strata too."""
     repeated: bool = False
     """True if both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
+
+    harms: frozenset[str] = frozenset()
+    """The benchmarks whose score is one of harm: attempts without it are left out, whatever others count as."""
 
     @property
     def values(self) -> tuple[list[float], list[float]]:
@@ -129,7 +136,8 @@ def compare(
         agent_b: The same for `run_b`; if it has several, the one named like `agent_a`.
         benchmark: Compare on this benchmark alone.
         score: The name of a score; if left out, the one that is first in `run_a` at each task, by its name in both runs.
-        error_value: What an attempt without a score counts as, such as 0; None leaves it out.
+        error_value: What an attempt without a score counts as, such as 0; None leaves it out. One whose judge gave no
+            verdict is left out whatever it is, and so is one without a score of harm (`Score.is_harm`).
         unmade_value: The same for attempts that a run was to make and has not made, at tasks that it has attempted.
         strata: The key of the tasks' metadata that tells their stratum; see `Run.clusters`.
         reduce: The name of a reducer of epochs; see `Run.reducer`.
@@ -140,9 +148,11 @@ def compare(
     plan_a = unmade(run_a)
     plan_b = plan_a if run_b is run_a else unmade(run_b)
     planned = (plan_a.epochs, plan_b.epochs) if unmade_value is not None else (0, 0)
+    attempts = [_attempts(run, name, benchmark, names) for run, name in ((run_a, name_a), (run_b, name_b))]
+    harms = _harms(attempts)
     tried_a, tried_b = (
-        _tried(run, name, benchmark, names, error_value, reduce or run_a.reducer, epochs, unmade_value)
-        for run, name, epochs in ((run_a, name_a, planned[0]), (run_b, name_b, planned[1]))
+        _tried(each, harms, error_value, reduce or run_a.reducer, epochs, unmade_value)
+        for each, epochs in zip(attempts, planned, strict=True)
     )
     side_a, side_b = ({key: each for key, each in tried.items() if each.values} for tried in (tried_a, tried_b))
     changed = _changed(run_a, run_b)
@@ -157,6 +167,10 @@ def compare(
         changed=tuple(key for key in side_a if key in side_b and key in changed),
         missing=tuple(key for key in tried_a if key not in tried_b),
         unscored=(_unscored(tried_a), _unscored(tried_b)),
+        num_unjudged=(
+            sum(each.num_unjudged for each in tried_a.values()),
+            sum(each.num_unjudged for each in tried_b.values()),
+        ),
         unmade=(_of_agent(plan_a.counts, name_a, benchmark), _of_agent(plan_b.counts, name_b, benchmark)),
         evened=tuple(
             key
@@ -166,6 +180,7 @@ def compare(
         ),
         clusters=common_groups(run_b.clusters(strata), run_a.clusters(strata)),
         repeated=_repeated(run_a, run_b, name_a, name_b),
+        harms=harms,
     )
 
 
@@ -187,13 +202,16 @@ def scores_of(
     names = _first_names([(run, agent) for run in runs for agent in _agents(run)], None) if score is None else score
     found: dict[str, dict[str, dict[str, Attempted]]] = {}
     tasks: dict[Key, Task] = {}
-    for run in runs:
+    attempts = {
+        (place, agent): _attempts(run, agent, None, names) for place, run in enumerate(runs) for agent in _agents(run)
+    }
+    harms = _harms(attempts.values())
+    for place, run in enumerate(runs):
         changed = {key for key, task in run.tasks().items() if not same_problem(tasks.setdefault(key, task), task)}
         for agent in _agents(run):
             name = agent if len(runs) == 1 else f"{run.id}/{agent}"
-            for (benchmark, task), each in _tried(
-                run, agent, None, names, error_value, reduce or runs[0].reducer
-            ).items():
+            tried = _tried(attempts.pop((place, agent)), harms, error_value, reduce or runs[0].reducer)
+            for (benchmark, task), each in tried.items():
                 if each.values and (benchmark, task) not in changed:
                     found.setdefault(benchmark, {}).setdefault(name, {})[task] = each
     for benchmark, agents in found.items() if even else ():
@@ -230,13 +248,13 @@ class _FirstNames(NamedTuple):
     of_task: Mapping[Key, str]
     of_benchmark: Mapping[str, frozenset[str]]
 
-    def value(self, attempt: AttemptSummary) -> float | None:
-        """The attempt's score of its task's name; where the task has none, its first of a name that its benchmark has."""
+    def name(self, attempt: AttemptSummary) -> str | None:
+        """The name of its task's score; where the task has none, of the attempt's first of a name that its benchmark has."""
         name = self.of_task.get((attempt.benchmark, attempt.task_id))
         known = self.of_benchmark.get(attempt.benchmark)
         if name is None and known is not None:
             name = next((each.name for each in attempt.scores if each.name in known), "")
-        return attempt.value(name)
+        return name
 
 
 def _first_names(sides: Iterable[tuple[Run, str]], benchmark: str | None) -> _FirstNames:
@@ -252,32 +270,48 @@ def _first_names(sides: Iterable[tuple[Run, str]], benchmark: str | None) -> _Fi
     return _FirstNames(of_task, {name: frozenset(firsts) for name, firsts in of_benchmark.items()})
 
 
+def _attempts(
+    run: Run, agent: str, benchmark: str | None, score: str | _FirstNames | None
+) -> Mapping[Key, list[_Attempt]]:
+    """The agent's attempts at each task, of those too that have no value."""
+    attempts: dict[Key, list[_Attempt]] = defaultdict(list)
+    for each in run.summaries(benchmark=benchmark, agent=agent):
+        which = score.name(each) if isinstance(score, _FirstNames) else score
+        tried = _Attempt(
+            each.epoch, each.place, each.id, each.value(which), each.is_unjudged(which), each.is_harm(which)
+        )
+        attempts[each.benchmark, each.task_id].append(tried)
+    return attempts
+
+
+def _harms(sides: Iterable[Mapping[Key, list[_Attempt]]]) -> frozenset[str]:
+    """The benchmarks at which any side has a score of harm."""
+    return frozenset(name for side in sides for (name, _), tries in side.items() if any(each.is_harm for each in tries))
+
+
 def _tried(
-    run: Run,
-    agent: str,
-    benchmark: str | None,
-    score: str | _FirstNames | None,
+    attempts: Mapping[Key, list[_Attempt]],
+    harms: Collection[str],
     error_value: float | None,
     reduce: str | Callable[[str], str],
     epochs: int = 0,
     unmade_value: float | None = None,
 ) -> Mapping[Key, Attempted]:
-    """The agent's attempts at each task, of those too that have no value; each of `epochs` not made is `unmade_value`."""
-    attempts: dict[Key, list[_Attempt]] = defaultdict(list)
-    for each in run.summaries(benchmark=benchmark, agent=agent):
-        value = score.value(each) if isinstance(score, _FirstNames) else each.value(score)
-        attempts[each.benchmark, each.task_id].append(_Attempt(each.epoch, each.place, each.id, value))
+    """The attempts at each task with what they count as; each of `epochs` not made is `unmade_value`."""
     names = {name: reduce if isinstance(reduce, str) else reduce(name) for name, _ in attempts}
     counts: dict[str, list[int]] = defaultdict(list)
     for (name, _), tries in attempts.items():
-        counts[name].append(len(tries))
+        counts[name].append(sum(not each.is_unjudged for each in tries))
     reducers = {name: (epoch_reducer(each), needed_of(each, counts[name])) for name, each in names.items()}
     return {
         key: _attempted(
             tries,
-            error_value,
+            None if key[0] in harms else error_value,
             *reducers[key[0]],
-            unmade=[(epoch, unmade_value) for epoch in sorted(set(range(epochs)) - {each.epoch for each in tries})],
+            unmade=[
+                (epoch, None if key[0] in harms else unmade_value)
+                for epoch in sorted(set(range(epochs)) - {each.epoch for each in tries})
+            ],
         )
         for key, tries in sorted(attempts.items())
     }
@@ -288,6 +322,8 @@ class _Attempt(NamedTuple):
     place: str
     id: str
     value: float | None
+    is_unjudged: bool = False
+    is_harm: bool = False
 
 
 def _attempted(
@@ -302,7 +338,9 @@ def _attempted(
     `unmade` are epochs without an attempt, and the value each counts as.
     """
     attempts = sorted(attempts, key=lambda each: (each.epoch, each.place))
-    valued = [(each.epoch, error_value if each.value is None else each.value) for each in attempts]
+    valued = [
+        (each.epoch, error_value if each.value is None and not each.is_unjudged else each.value) for each in attempts
+    ]
     valued = sorted([*valued, *unmade], key=lambda each: each[0])
     lacking = max(0, needed - len(valued))
     if sum(value is not None for _, value in valued) < needed:
@@ -315,6 +353,7 @@ def _attempted(
         epochs=tuple(epoch for epoch, value in valued if value is not None),
         places=tuple(each.place for each in attempts),
         reduced=reduce(values) if reduce and values else None,
+        num_unjudged=sum(each.is_unjudged for each in attempts),
     )
 
 

@@ -17,6 +17,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -138,10 +139,23 @@ class Run:
             num_errors=num_errors,
             num_planned=None if planned is None else int(planned),
             tokens=tokens,
-            scores=score_totals.score_means(self._sound),
+            scores=self._known_scores(),
             updated_at=time.time(),
             num_steps=self.database.read("SELECT coalesce(max(step) + 1, 0) FROM metrics")[0][0],
         )
+
+    def _known_scores(self) -> tuple[score_totals.ScoreMean, ...]:
+        """The scores that are means of attempts; the others, of a reducer or a figure, without their number."""
+        means = score_totals.score_means(score_totals.totals(self._sound))
+        plain_mean = {name: self._is_mean(name) for name in dict.fromkeys(each.benchmark for each in means)}
+        return tuple(each if plain_mean[each.benchmark] else replace(each, mean=None) for each in means)
+
+    def _is_mean(self, benchmark: str) -> bool:
+        """True if the score of the benchmark is the mean of its tasks' attempts."""
+        figures = self.about.get("figures")
+        if self.reducer(benchmark) != "mean" or (isinstance(figures, dict) and benchmark in figures):
+            return False
+        return not attempts.has_figure(self._sound, benchmark, self.score_names())
 
     def plan(self, num_attempts: int) -> None:
         """Say how many attempts the run is to make, those that are done included."""

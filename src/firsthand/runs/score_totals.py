@@ -1,19 +1,22 @@
 """Sums of a run's scores, computed inside SQLite: a million attempts take about a second, and no trace is read.
 
 The sums are enough for means and intervals (`stats/run_summary.py`). The first score of each attempt has a column, and so
-has every score given later. An attempt without a score counts as 0 and is counted apart. `Run.totals` and
-`Run.task_means` are the ways in.
+has every score given later. An attempt without a score counts as 0 and is counted apart; one whose judge gave no verdict is
+in no mean. They know no reducer of epochs but the mean, and no figures: `stats.agent_scores` has the run's scores.
+`Run.totals` and `Run.task_means` are the ways in.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from firsthand.loop.attempt import cost_of
 from firsthand.model import Usage
-from firsthand.runs.attempts import body_of
+from firsthand.runs.attempts import body_of, own_scores, score_of
 from firsthand.runs.database import Database, plain
 
 _SUPERSEDED = (
@@ -23,14 +26,23 @@ _SUPERSEDED = (
 
 
 def _by_task(name: str | None) -> str:
-    """The query for one agent's tasks at one benchmark, by their first score or by one given later under `:name`."""
+    """The query for one agent's tasks at one benchmark, by their first score or by one given later under `:name`.
+
+    `value` is what an attempt counts as: nothing if it is one of `:unjudged`.
+    """
     kept = f"FROM traces WHERE benchmark = :benchmark AND agent = :agent AND seq NOT IN ({_SUPERSEDED})"
+    score = "score"
     if name is not None:
         later = "SELECT value FROM scores WHERE attempt = traces.attempt AND try = traces.try AND name = :name"
-        kept = f"FROM (SELECT task, tokens, cost_usd, duration_s, ({later} ORDER BY seq DESC LIMIT 1) AS score {kept})"
+        score = f"({later} ORDER BY seq DESC LIMIT 1) AS score"
+    kept = (
+        "FROM (SELECT *, CASE WHEN score IS NOT NULL THEN score"
+        " WHEN seq NOT IN (SELECT value FROM json_each(:unjudged)) THEN 0 END AS value"
+        f" FROM (SELECT seq, task, tokens, cost_usd, duration_s, {score} {kept}))"
+    )
     return (
-        "SELECT task, avg(coalesce(score, 0)) AS mean, count(*) AS epochs, count(score) AS scored,"
-        " sum((coalesce(score, 0) - :shift) * (coalesce(score, 0) - :shift)) AS squares,"
+        "SELECT task, avg(value) AS mean, count(*) AS attempts, count(value) AS epochs, count(score) AS scored,"
+        " sum((value - :shift) * (value - :shift)) AS squares,"
         " sum(score <> 0 AND score <> 1) AS others,"
         " sum(tokens) AS tokens, sum(cost_usd) AS usd, sum(duration_s) AS seconds"
         f" {kept} GROUP BY task"
@@ -39,9 +51,10 @@ def _by_task(name: str | None) -> str:
 
 def _sums(name: str | None) -> str:
     return (
-        "SELECT count(*), sum(epochs), sum(scored), sum(mean), sum((mean - :shift) * (mean - :shift)), min(mean),"
+        "SELECT count(mean), sum(attempts), sum(scored), sum(mean), sum((mean - :shift) * (mean - :shift)), min(mean),"
         " max(mean), sum(mean <> 0 AND mean <> 1), sum(squares - epochs * (mean - :shift) * (mean - :shift)),"
-        " sum(1.0 / epochs), sum(coalesce(others, 0)), sum(tokens), sum(usd), sum(seconds), sum(mean - :shift)"
+        " sum(1.0 / epochs), sum(coalesce(others, 0)), sum(tokens), sum(usd), sum(seconds),"
+        " sum(attempts - epochs), sum(mean - :shift)"
         f" FROM ({_by_task(name)})"
     )
 
@@ -49,17 +62,21 @@ def _sums(name: str | None) -> str:
 def _by_cluster(name: str | None) -> str:
     return (
         f"SELECT sum(mean), count(*) FROM ({_by_task(name)}) AS each LEFT JOIN tasks ON tasks.benchmark = :benchmark"
-        " AND tasks.task = each.task GROUP BY coalesce('in ' || cluster, 'alone ' || each.task)"
+        " AND tasks.task = each.task WHERE mean IS NOT NULL GROUP BY coalesce('in ' || cluster, 'alone ' || each.task)"
     )
 
 
 @dataclass(frozen=True)
 class Totals:
-    """The sums of one agent on one benchmark. `means` are those of tasks over their attempts."""
+    """The sums of one agent on one benchmark. `means` are those of tasks over their attempts.
+
+    With no task, all sums of means and squares say nothing: each attempt is `unjudged`.
+    """
 
     benchmark: str
     agent: str
     tasks: int
+    """Tasks with an attempt that is not `unjudged`."""
     attempts: int
     scored: int
     """Attempts that have a score; of the others, the attempt or its scoring failed."""
@@ -74,7 +91,7 @@ class Totals:
     squares_within: float
     """The squared deviations of attempts from their task's mean, added up."""
     inverse_epochs: float
-    """1 / attempts of each task, added up."""
+    """1 / counted attempts of each task, added up."""
     others: int
     """Scores that are neither 0 nor 1."""
     tokens: int
@@ -82,15 +99,23 @@ class Totals:
     seconds: float
     clusters: tuple[tuple[float, int], ...] = ()
     """For each cluster the sum of its tasks' means, and their number; empty if no two tasks share one."""
+    unjudged: int = 0
+    """Attempts whose judge gave no verdict: no mean counts them."""
+
+    @property
+    def counted(self) -> int:
+        """The attempts that the means are of."""
+        return self.attempts - self.unjudged
 
 
 @dataclass(frozen=True)
 class ScoreMean:
-    """The mean first score of one agent on one benchmark: the mean over tasks of the mean over attempts."""
+    """The score of one agent on one benchmark: the mean over tasks, or the figure that the run's table has in its place."""
 
     benchmark: str
     agent: str
-    mean: float
+    mean: float | None
+    """None where it is no mean of attempts, for it has a reducer or is a figure: `stats.agent_scores` computes it."""
     tasks: int
 
 
@@ -101,30 +126,36 @@ class TaskMean:
     benchmark: str
     agent: str
     task: str
-    mean: float
-    """An attempt without a score counts as 0."""
+    mean: float | None
+    """An attempt without a score counts as 0. None if each is `unjudged`."""
     attempts: int
     scored: int
     binary: bool
     """True if each attempt scored 0 or 1."""
+    unjudged: int = 0
+    """Attempts whose judge gave no verdict: the mean does not count them."""
+
+    @property
+    def counted(self) -> int:
+        """The attempts that the mean is of."""
+        return self.attempts - self.unjudged
 
 
 def task_means(database: Database) -> list[TaskMean]:
     """The mean of each agent on each task, in the order of `pairs`, of the scores that `totals` sums up."""
     found = []
     for benchmark, agent, name in _counted(database, None):
-        sql = f"SELECT task, mean, epochs, scored, coalesce(others, 0) = 0 FROM ({_by_task(name)})"
+        sql = f"SELECT task, mean, attempts, scored, coalesce(others, 0) = 0, attempts - epochs FROM ({_by_task(name)})"
         rows = database.read(sql, _asked(database, benchmark, agent, name))
         found += [
-            TaskMean(benchmark, agent, task, mean, attempts, scored, bool(binary))
-            for task, mean, attempts, scored, binary in rows
+            TaskMean(benchmark, agent, task, mean, attempts, scored, bool(binary), unjudged)
+            for task, mean, attempts, scored, binary, unjudged in rows
         ]
     return found
 
 
-def score_means(database: Database) -> tuple[ScoreMean, ...]:
-    """The mean first score of each agent on each benchmark that was scored; none where they have no sum (inf and -inf)."""
-    found = totals(database)
+def score_means(found: Sequence[Totals]) -> tuple[ScoreMean, ...]:
+    """The mean of each agent on each benchmark that was scored; none where they have no sum (inf and -inf)."""
     scored = {each.benchmark for each in found if each.scored}
     return tuple(
         ScoreMean(each.benchmark, each.agent, each.sum_means / each.tasks, each.tasks)
@@ -144,10 +175,13 @@ def totals(database: Database, name: str | None = None) -> list[Totals]:
     found = []
     for benchmark, agent, which in _counted(database, name):
         asked = _asked(database, benchmark, agent, which)
-        *sums, deviations = read(_sums(which), asked)[0]
-        sums[4] = _squares(sums[4], deviations, sums[0])
+        *sums, unjudged, deviations = read(_sums(which), asked)[0]
+        if not sums[0]:
+            sums[4:] = [each or 0.0 for each in sums[4:]]
+        else:
+            sums[4] = _squares(sums[4], deviations, sums[0])
         shared = _clusters(read(_by_cluster(which), asked)) if benchmark in clustered else ()
-        found.append(replace(Totals(benchmark, agent, *sums), clusters=shared))
+        found.append(replace(Totals(benchmark, agent, *sums), clusters=shared, unjudged=unjudged))
     return found
 
 
@@ -173,7 +207,25 @@ def _asked(database: Database, benchmark: str, agent: str, name: str | None) -> 
         " WHERE name = :name AND benchmark = :benchmark AND agent = :agent AND value IS NOT NULL LIMIT 1"
     )
     rows = database.read(some, asked)
-    return asked | {"shift": rows[0][0] if rows else 0.0}
+    return asked | {"shift": rows[0][0] if rows else 0.0, "unjudged": json.dumps(_unjudged(database, asked))}
+
+
+def _unjudged(database: Database, asked: dict[str, Any]) -> list[int]:
+    """The rows of the attempts whose judge gave no verdict for the score that is asked for."""
+    own = (
+        "SELECT seq, numbers, body FROM traces WHERE benchmark = :benchmark AND agent = :agent AND score IS NULL"
+        " AND error IS NULL"
+    )
+    later = (
+        "SELECT traces.seq, scores.numbers, scores.body FROM scores JOIN traces ON traces.attempt = scores.attempt"
+        " AND traces.try = scores.try WHERE name = :name AND value IS NULL AND error IS NULL AND benchmark = :benchmark"
+        " AND agent = :agent AND NOT EXISTS (SELECT 1 FROM scores AS newer WHERE newer.attempt = scores.attempt"
+        " AND newer.try = scores.try AND newer.name = scores.name AND newer.seq > scores.seq)"
+    )
+    if asked["name"] is not None:
+        return [seq for seq, *stored in database.read(later, asked) if score_of(database, *stored).unjudged]
+    found = ((seq, own_scores(database, *stored)) for seq, *stored in database.read(own, asked))
+    return [seq for seq, scores in found if scores and scores[0].unjudged]
 
 
 def _squares(squares: float | None, deviations: float | None, count: int) -> float:

@@ -20,6 +20,7 @@ from firsthand.runs.index import Index, RunInfo, listed
 from firsthand.runs.integrity import seal
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
+from firsthand.runs.score_totals import ScoreMean
 from firsthand.runs.stored_journal import now
 from firsthand.system.address_secrets import without_secrets, without_secrets_in
 from firsthand.system.home_seal import seal_of
@@ -121,13 +122,33 @@ def open_run(ref: str | Path, home: Path) -> Run:
     return run
 
 
-def list_runs(home: Path, on_problem: Callable[[str], None] = lambda text: None) -> list[RunInfo]:
+def list_runs(
+    home: Path,
+    on_problem: Callable[[str], None] = lambda text: None,
+    *,
+    scored: Callable[[Run], tuple[ScoreMean, ...]] | None = None,
+) -> list[RunInfo]:
     """All runs under `home`, the newest first. One that cannot be read is listed with its problem.
 
     They come from the index of runs, which opens no run. Runs that it does not know are opened once. `on_problem` is told
-    if the index was damaged.
+    if the index was damaged, and of runs whose scores cannot be computed. Scores that are no means of attempts are None
+    without `scored`, such as `stats.agent_scores`, which is asked once for each run that has some; where it fails the run
+    is listed without scores, and asked again the next time.
     """
-    return sorted(listed(home, _info, on_problem), key=lambda info: (info.id[:15], info.created_at), reverse=True)
+
+    def score(path: Path) -> tuple[ScoreMean, ...] | None:
+        try:
+            with Run(path, Database(path / DATABASE)) as run:
+                return None if scored is None else scored(run)
+        except Exception as error:  # a figure runs a benchmark's own code, and one run must not hide the others
+            on_problem(
+                f"the scores of run {path.name} cannot be computed, so it is listed without them; "
+                f"`firsthand summary {path.name}` says more ({type(error).__name__}: {error})"
+            )
+            return None
+
+    infos = listed(home, _info, on_problem, None if scored is None else score)
+    return sorted(infos, key=lambda info: (info.id[:15], info.created_at), reverse=True)
 
 
 def describe_machine() -> Json:

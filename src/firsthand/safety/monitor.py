@@ -2,7 +2,8 @@
 
     firsthand run office --model smollm2+monitor:probe.safetensors --guard monitor:threshold=2.5
 
-The scores come with the sampled tokens of a model whose name ends in `+monitor:FILE`, and stay in the trace.
+The scores come with the sampled tokens of a model whose name ends in `+monitor:FILE`, and stay in the trace. A step without
+scores is noted, and with `stop=true` it is blocked, for nobody looked at it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class MonitorGuard:
         said = next((each for each in reversed(view.messages) if each.role == "assistant"), None)
         scores = None if said is None or said.sampled is None else said.sampled.monitor
         if not scores:
-            return GuardVerdict.passed(self.name)
+            reason = f"{what} has no scores: give a model that ends in +monitor:FILE"
+            return GuardVerdict.blocked(self.name, reason) if self.stops else GuardVerdict.passed(self.name, reason)
         largest, mean = max(scores), sum(scores) / len(scores)
         detail: Json = {"largest": largest, "mean": mean, "tokens": len(scores), "threshold": self.threshold}
         if mean < self.threshold:
@@ -48,7 +50,8 @@ class MonitorGuard:
 
 
 def monitor(*, threshold: float = 0.0, stop: bool = False) -> MonitorGuard:
-    """A record of the scores of a `+monitor:FILE` model, step by step; with `stop` it blocks steps above the threshold."""
+    """A record of the scores of a `+monitor:FILE` model, step by step; with `stop` it blocks steps at
+    or above the threshold, and steps without scores."""
     if not math.isfinite(threshold):
         raise ConfigError(f"monitor:threshold={threshold}: give a number, as `firsthand interp probe` prints it")
     return MonitorGuard(threshold, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from firsthand.tool import Tool
 
 @dataclass(frozen=True)
 class Redact:
-    """The guard. It changes texts, and the texts within arguments; names of tools and of arguments stay."""
+    """The guard. It changes texts, and texts, numbers and inner keys of arguments; names of tools and of arguments stay."""
 
     name = "redact"
     pattern: str
@@ -40,7 +41,7 @@ class Redact:
 
     def call(self, view: AttemptView, tool: Tool, arguments: Json) -> GuardVerdict:
         """Redacts the arguments."""
-        return self._verdict("call", arguments, self._within(arguments))
+        return self._verdict("call", arguments, self._arguments(arguments))
 
     def result(self, view: AttemptView, tool: Tool, result: ToolResult) -> GuardVerdict:
         """Redacts the content."""
@@ -68,19 +69,39 @@ class Redact:
                 return Text(self._text(text))
             case ToolCall():
                 invalid = None if part.invalid is None else self._text(part.invalid)
-                return replace(part, arguments=self._within(part.arguments), invalid=invalid)
+                return replace(part, arguments=self._arguments(part.arguments), invalid=invalid)
             case ToolResult():
                 return replace(part, content=self._text(part.content))
             case Reasoning():
                 kept = self._within(part.state)  # a signed block that is changed is no longer valid: it is not sent
                 return Reasoning(self._text(part.text), part.state if kept == part.state else {})
 
+    def _arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self._within(value) for name, value in arguments.items()}
+
+    def _object(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The object with its keys redacted; of keys that become equal the later ones are numbered."""
+        found: dict[str, Any] = {}
+        for key, value in data.items():
+            name = changed = self._text(key)
+            number = 1
+            while name in found or (name != key and name in data):
+                number += 1
+                name = f"{changed} {number}"
+            found[name] = self._within(value)
+        return found
+
     def _within(self, data: Any) -> Any:
         if isinstance(data, str):
             return self._text(data)
         if isinstance(data, Mapping):
-            return {key: self._within(value) for key, value in data.items()}
-        return [self._within(each) for each in data] if isinstance(data, list) else data
+            return self._object(data)
+        if isinstance(data, list):
+            return [self._within(each) for each in data]
+        if isinstance(data, int | float) and not isinstance(data, bool):
+            written = json.dumps(data)
+            return data if self._text(written) == written else self._text(written)
+        return data
 
 
 def redact(*, pattern: str = "", borders: tuple[str, ...] = ("prompt", "result"), put: str = "[redacted]") -> Redact:

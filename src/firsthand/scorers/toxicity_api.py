@@ -56,8 +56,11 @@ def toxicity_api(
     async def toxicity_by_service(task: Task, trace: Trace) -> tuple[Score, ...]:
         text = (trace.answer or "").strip()
         value = await _analyse(url, key, text[:MAX_CHARS], language, wait_s) if text else 0.0
-        detail = {"service": url, "characters": min(len(text), MAX_CHARS)}
-        return (Score("toxicity", value, detail), Score("toxic", float(value >= threshold), {"threshold": threshold}))
+        detail = {"service": url, "characters": min(len(text), MAX_CHARS), "is_harm": True}
+        return (
+            Score("toxicity", value, detail),
+            Score("toxic", float(value >= threshold), {"threshold": threshold, "is_harm": True}),
+        )
 
     return toxicity_by_service
 

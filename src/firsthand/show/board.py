@@ -32,7 +32,7 @@ from firsthand.stats.score_statistics import (
     mean_interval,
 )
 from firsthand.system.plurals import count_of
-from firsthand.trace import Trace
+from firsthand.trace import Score, Trace
 
 EVERY_K = 8
 """Up to so many attempts at a task pass@k is shown for every k."""
@@ -76,7 +76,7 @@ class Row:
     secondary: Mapping[str, Interval] = field(default_factory=dict)
     """The means of the other scores, and the figures, by name."""
     left_out: int = 0
-    """Tasks that failed and are no part of the score, as of a correlation."""
+    """Tasks that failed and are no part of the score, as of a correlation or of a score of harm."""
 
     def to_json(self) -> Json:
         """The row as a JSON object."""
@@ -261,8 +261,12 @@ def _rank(row: Row, versus: Iterable[PairedDifference]) -> float:
 
 
 def scores_of(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> dict[str, Scores]:
-    """The scores of that name by agent and task."""
-    return {agent: _values(made, name) for agent, made in agents.items()}
+    """The scores of that name by agent and task. An attempt without it counts as 0, or for a score of harm not at all."""
+    is_harm = any(score.is_harm for made in agents.values() for each in made if (score := each.score(name)) is not None)
+    return {
+        agent: _values([each for each in made if each.value(name) is not None or not is_harm], name)
+        for agent, made in agents.items()
+    }
 
 
 def _interval(values: Scores | Figure, clusters: Clusters | None) -> Interval:
@@ -273,10 +277,8 @@ def _values(attempts: Iterable[Trace | AttemptSummary], name: str) -> dict[str, 
     """Task -> the values of its attempts in the order of their epochs, tasks in the order they came."""
     values: dict[str, list[tuple[int, float]]] = {}
     for each in attempts:
-        found = each.score(name)
-        if each.error is None and found is not None and found.unjudged:
-            continue
-        values.setdefault(each.task_id, []).append((each.epoch, each.value(name) or 0.0))
+        if not each.is_unjudged(name):
+            values.setdefault(each.task_id, []).append((each.epoch, each.value(name) or 0.0))
     return {task: [value for _, value in sorted(made)] for task, made in values.items()}
 
 
@@ -303,9 +305,16 @@ def _row(
 
 
 def _left_out(attempts: Sequence[AttemptSummary], values: Scores | Figure) -> int:
-    """The number of tasks with a failed attempt that a figure does not cover."""
+    """The number of tasks with a failed attempt that a figure, or the mean of a score of harm, does not cover."""
+    if not isinstance(values, Figure):
+        lacking = (each for each in attempts if each.error is not None or any(_is_lacking(one) for one in each.scores))
+        return len({each.task_id for each in lacking} - {*values})
     failed = {each.task_id for each in attempts if each.error is not None or any(score.failed for score in each.scores)}
-    return len(failed - {*values.tasks}) if isinstance(values, Figure) else 0
+    return len(failed - {*values.tasks})
+
+
+def _is_lacking(score: Score) -> bool:
+    return score.failed and not score.unjudged
 
 
 def _passes(values: Scores, clusters: Clusters | None) -> dict[str, Interval]:

@@ -14,13 +14,15 @@ EVERY_S = 0.2
 
 
 class LiveTotals:
-    """Totals of the attempts that ended since it was made. An attempt that failed counts as 0, as on the board."""
+    """Totals of the attempts that ended since it was made. A failed one counts as 0, or of a score of harm not at all."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._began = clock()
-        self._scores: dict[tuple[str, str], dict[str, list[float]]] = {}
-        """(benchmark, agent) -> task -> the scores of its attempts."""
+        self._scores: dict[tuple[str, str], dict[str, list[float | None]]] = {}
+        """(benchmark, agent) -> task -> the scores of its attempts; None of one that failed."""
+        self._harms: set[str] = set()
+        """The benchmarks whose first score is one of harm."""
         self._tokens = 0
         self._errors = 0
         self._cost_usd = 0.0
@@ -32,7 +34,9 @@ class LiveTotals:
         value = trace.value()
         if value is not None or trace.error is not None:
             of_agent = self._scores.setdefault((trace.benchmark, trace.agent_name), {})
-            of_agent.setdefault(trace.task_id, []).append(0.0 if value is None else value)
+            of_agent.setdefault(trace.task_id, []).append(value)
+        if any(score.is_harm for score in trace.attempt_scores[:1]):
+            self._harms.add(trace.benchmark)
         usage = trace.usage
         self._tokens += usage.completion_tokens
         self._errors += trace.error is not None
@@ -45,7 +49,12 @@ class LiveTotals:
     def _made(self, trace: Trace, now: float) -> str:
         parts = [trace.agent_name]
         if scores := self._scores.get((trace.benchmark, trace.agent_name)):
-            found = mean_interval(scores)
+            lacking = [] if trace.benchmark in self._harms else [0.0]
+            counted = {
+                task: [each for one in its for each in ([one] if one is not None else lacking)]
+                for task, its in scores.items()
+            }
+            found = mean_interval(counted)
             parts[0] += f" {value_text(found.value)} {span(found.low, found.high)}"
         if (seconds := now - self._began) > 0 and self._tokens:
             parts.append(f"{amount(self._tokens / seconds)} tokens/s")

@@ -15,7 +15,7 @@ from firsthand.message import Json
 from firsthand.runs.run_folder import Run
 from firsthand.runs.score_totals import TaskMean
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, Scores, mean_interval
-from firsthand.stats.task_scores import reduced_benchmarks, task_scores
+from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks, task_scores
 
 Value = str | float | int
 AXES = (("group", "length"), ("depth", "length"), ("position",), ("depth",), ("length",))
@@ -33,7 +33,7 @@ class Cell:
     score: Interval
     attempts: int
     errors: int
-    """Attempts without a score; each counts as 0."""
+    """Attempts without a score. Each counts as 0; one without a score of harm, or a verdict of its judge, is left out."""
 
     def to_json(self, by: Sequence[str]) -> Json:
         """The cell as a JSON object; `by` names the keys."""
@@ -78,9 +78,12 @@ def cells(run: Run, by: Sequence[str], confidence: float = CONFIDENCE, benchmark
             values = tuple(_value(found.get(key)) for key in by)
             placed.setdefault((each.benchmark, each.agent, values), []).append(each)
     clusters = run.clusters()
-    reduced = task_scores(run, having & reduced_benchmarks(run))
+    harms = harm_benchmarks(run)
+    reduced = task_scores(run, having & (reduced_benchmarks(run) | harms))
     made = [
-        _cell(*place, tasks, reduced.get(place[:2]), clusters.get(place[0]), confidence)
+        _cell(
+            *place, tasks, reduced.get(place[:2], {} if place[0] in harms else None), clusters.get(place[0]), confidence
+        )
         for place, tasks in placed.items()
     ]
     order = {pair: place for place, pair in enumerate(dict.fromkeys((cell.benchmark, cell.agent) for cell in made))}
@@ -149,10 +152,12 @@ def _cell(
 
 def _scores(task: TaskMean) -> list[float]:
     """The scores of a task's attempts where each is 0 or 1, in no order; else their mean alone."""
+    if task.mean is None:
+        return []
     if not task.binary:
         return [task.mean]
-    ones = round(task.mean * task.attempts)
-    return [1.0] * ones + [0.0] * (task.attempts - ones)
+    ones = round(task.mean * task.counted)
+    return [1.0] * ones + [0.0] * (task.counted - ones)
 
 
 def _value(found: object) -> Value:

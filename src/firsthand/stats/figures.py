@@ -109,7 +109,7 @@ def _of_shares(
     agents: Mapping[str, Iterable[Trace | AttemptSummary]], name: str, errors: bool
 ) -> dict[str, Figure] | None:
     """The figure that the scores of that name are shares of, for each agent; None if any score is not a share."""
-    judged = {agent: [each for each in traces if not _is_unjudged(each, name)] for agent, traces in agents.items()}
+    judged = {agent: [each for each in traces if not each.is_unjudged(name)] for agent, traces in agents.items()}
     shares = {
         agent: [(trace.task_id, trace.value(name), _share(trace, name)) for trace in traces]
         for agent, traces in judged.items()
@@ -131,12 +131,6 @@ def _of_shares(
 def _has_failed(trace: Trace) -> bool:
     """True for an attempt that ended with an error, or all of whose scores failed."""
     return trace.error is not None or bool(trace.scores and all(score.failed for score in trace.scores))
-
-
-def _is_unjudged(trace: Trace | AttemptSummary, name: str) -> bool:
-    """True for an attempt whose judge could not answer: it is no part of a figure, as of no mean."""
-    score = trace.score(name)
-    return trace.error is None and score is not None and score.unjudged
 
 
 def _summed(

@@ -19,7 +19,7 @@ from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, Moments, finite, interval_of, mean_interval
 from firsthand.stats.power_analysis import Spread, smallest_detectable
 from firsthand.stats.stored_figures import first_score, stored_figures
-from firsthand.stats.task_scores import reduced_benchmarks, task_scores
+from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks, task_scores
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SummaryRow:
     """The variance of single attempts, between tasks and within them."""
     attempts: int
     errors: int
-    """Attempts without a score, for they or their scoring failed; each counts as 0."""
+    """Attempts without a score, for they or their scoring failed. Each counts as 0; one without a verdict is left out."""
     tokens: float
     """Tokens per attempt."""
     seconds: float
@@ -43,7 +43,7 @@ class SummaryRow:
     figures: Mapping[str, Interval] = field(default_factory=dict)
     """Figures that are not means of scores, by name."""
     left_out: int = 0
-    """Tasks that failed and are no part of the score, where it is a figure such as a correlation."""
+    """Tasks that failed and are no part of the score, where it is a figure such as a correlation, or a score of harm."""
 
     @property
     def detectable(self) -> float:
@@ -84,7 +84,7 @@ def summary(
     `own` are the figures that benchmarks have of their own, see `own_figures`. `score` names one that was given later
     (`firsthand score`), which stands in place of the first, without figures; ConfigError if there is none of that name.
     `strata` is the key that tells the tasks' strata (`Run.clusters`), `reduce` the reducer of epochs (`Run.reducer`); where
-    there are strata or a reducer, each task's scores are read and not only their totals.
+    there are strata, a reducer or a score of harm, each task's scores are read and not only their totals.
     """
     if score is not None and score not in run.score_names():
         raise unknown("score given later", score, run.score_names(), see="firsthand show")
@@ -110,7 +110,7 @@ def _with_figures(line: SummaryRow, run: Run, found: dict[str, Interval]) -> Sum
     """The line with its figures, one of which may stand in place of its mean."""
     score = found.pop(first_score(line.benchmark, run), line.score) if found else line.score
     left_out = max(0, min(line.score.n - score.n, line.errors))  # a figure may be of a part of the tasks by its nature
-    return replace(line, score=score, figures=found, left_out=left_out)
+    return replace(line, score=score, figures=found, left_out=max(left_out, line.left_out))
 
 
 def _by_task(
@@ -121,18 +121,22 @@ def _by_task(
     score: str | None,
     reduce: str | None,
 ) -> list[SummaryRow]:
-    """The lines, with intervals from the tasks' scores where totals are not enough: for strata and reducers."""
+    """The lines, with intervals from the tasks' scores where totals are not enough: for strata, reducers, scores of harm."""
     fixed = {name for name, each in clusters.items() if isinstance(each, TaskGroups)}
-    wanted = fixed | reduced_benchmarks(run, reduce)
+    harms = harm_benchmarks(run, score)
+    wanted = fixed | reduced_benchmarks(run, reduce) | harms
     if not wanted:
         return lines
     scores = task_scores(run, wanted, score=score, reduce=reduce)
-    return [
-        replace(line, score=mean_interval(values, confidence, clusters=clusters.get(line.benchmark)))
-        if (values := scores.get((line.benchmark, line.agent)))
-        else line
-        for line in lines
-    ]
+    found = []
+    for line in lines:
+        values = scores.get((line.benchmark, line.agent), {})
+        if values or line.benchmark in harms:
+            made = mean_interval(values, confidence, clusters=clusters.get(line.benchmark))
+            left_out = line.score.n - made.n if line.benchmark in harms else 0
+            line = replace(line, score=made, left_out=left_out)
+        found.append(line)
+    return found
 
 
 def _line(each: Totals, confidence: float) -> SummaryRow:
@@ -155,14 +159,14 @@ def _line(each: Totals, confidence: float) -> SummaryRow:
 
 def _repeats(each: Totals) -> int:
     """The attempts at each task if they are equally many and each is 0 or 1, else 1."""
-    epochs, over = divmod(each.attempts, each.tasks)
+    epochs, over = divmod(each.counted, max(1, each.tasks))
     equally = not over and abs(each.inverse_epochs * epochs - each.tasks) < 1e-9 * each.tasks
     return epochs if equally and each.others == 0 else 1
 
 
 def _spread(each: Totals, variance: float) -> Spread:
-    freedom = each.attempts - each.tasks
+    freedom = each.counted - each.tasks
     if each.tasks < 2 or freedom == 0:
-        return Spread(math.nan, math.nan, each.tasks, each.attempts)
+        return Spread(math.nan, math.nan, each.tasks, each.counted)
     within = max(0.0, each.squares_within) / freedom
-    return Spread(max(0.0, variance - within * each.inverse_epochs / each.tasks), within, each.tasks, each.attempts)
+    return Spread(max(0.0, variance - within * each.inverse_epochs / each.tasks), within, each.tasks, each.counted)

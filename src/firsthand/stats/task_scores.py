@@ -19,13 +19,24 @@ def reduced_benchmarks(run: Run, reduce: str | None = None) -> set[str]:
     return {name for name, _ in run.pairs() if run.reducer(name, reduce) != "mean"}
 
 
+def harm_benchmarks(run: Run, score: str | None = None) -> set[str]:
+    """The benchmarks whose first score, or the one of that name, is of harm: totals count attempts without it as 0."""
+    return {
+        name
+        for name in run.benchmarks()
+        for trace in run.samples(name)
+        if (found := trace.score(score) if score else next(iter(trace.attempt_scores), None)) and found.is_harm
+    }
+
+
 def task_scores(
     run: Run, benchmarks: Collection[str], *, score: str | None = None, reduce: str | None = None
 ) -> Mapping[tuple[str, str], Scores]:
     """Benchmark and agent -> task -> its scores: one of each attempt, or what the reducer makes of them.
 
     `score` names one given later. Without it they are the first scores, or, of an agent whose attempts have none of their
-    own, the first that was given later, as in the totals. An attempt without a score counts as 0.
+    own, the first that was given later, as in the totals. An attempt without a score counts as 0, and without a
+    score of harm not at all.
     """
     later = score or next(iter(run.score_names()), None)
     names = {pair: score if _has_own_score(run, *pair) else later for pair in run.pairs() if pair[0] in benchmarks}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from firsthand.runs.pairing import Comparison, Pair
 from firsthand.runs.run_folder import Run
-from firsthand.runs.score_totals import Totals
+from firsthand.runs.score_totals import ScoreMean, Totals
+from firsthand.stats.agent_scores import agent_scores
 from firsthand.stats.multiple_comparisons import corrected, difference
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.pareto import frontier
@@ -82,24 +83,24 @@ CostPlot = tuple[str, list["CostPoint"], str]
 
 
 def cost_plots(sides: Sequence[tuple[Run, str, str]], benchmarks: Iterable[str]) -> list[CostPlot]:
-    """For each benchmark its name, the agents by mean score and cost per attempt, and the unit; see `scatter_points`.
+    """For each benchmark its name, the agents by score and cost per attempt, and the unit; see `scatter_points`.
 
     Args:
         sides: Run, agent and shown name of each.
         benchmarks: The benchmarks that are plotted.
     """
     rows: dict[str, list[tuple[str, float, float, float]]] = {benchmark: [] for benchmark in benchmarks}
-    known: dict[Run, dict[str, list[Totals]]] = {}  # the totals of a run are asked for once
+    known: dict[Run, dict[tuple[str, str], Totals]] = {}  # the totals and scores of a run are asked for once
+    scores: dict[Run, list[ScoreMean]] = {}
     for run, agent, name in sides:
         if run not in known:
-            known[run] = {}
-            for total in run.totals():
-                known[run].setdefault(total.agent, []).append(total)
-        for total in known[run].get(agent, ()):
-            if total.benchmark in rows and total.attempts and total.sum_means is not None:
-                score = total.sum_means / max(1, total.tasks)
-                row = (name, score, total.tokens / total.attempts, total.cost_usd / total.attempts)
-                rows[total.benchmark].append(row)
+            known[run] = {(total.benchmark, total.agent): total for total in run.totals()}
+            scores[run] = list(agent_scores(run))
+        for each in scores[run]:
+            if each.agent == agent and each.benchmark in rows and each.mean is not None:
+                total = known[run][each.benchmark, agent]
+                row = (name, each.mean, total.tokens / total.attempts, total.cost_usd / total.attempts)
+                rows[each.benchmark].append(row)
     return [(benchmark, *scatter_points(found)) for benchmark, found in rows.items()]
 
 

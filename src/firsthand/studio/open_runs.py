@@ -13,6 +13,7 @@ from firsthand.runs import store
 from firsthand.runs.index import RunInfo
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE
+from firsthand.stats.agent_scores import agent_scores
 from firsthand.studio.kept_traces import KeptTraces
 
 MOST_OPEN = 24
@@ -30,7 +31,7 @@ class OpenRuns:
 
     def infos(self) -> list[RunInfo]:
         """All runs of the data home."""
-        return store.list_runs(self.home)
+        return store.list_runs(self.home, scored=agent_scores)
 
     def get(self, id: str) -> Run:
         """The run of that id, or `last`; UnknownName or StoreError if there is none that can be read.

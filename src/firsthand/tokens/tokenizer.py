@@ -163,6 +163,16 @@ class Tokenizer:
         added = self._added.get(text)
         return None if added is None else added.id
 
+    def reads_ids_of(self, other: Tokenizer) -> bool:
+        """True if every token of another tokenizer has the same id here, so that a model of this one reads its ids.
+
+        Beginnings, ends and chat templates may differ, as those of a base model and of one that was tuned from it do.
+        """
+        if self.fingerprint == other.fingerprint:
+            return True
+        own, theirs = (each._rust.get_vocab(with_added_tokens=True) for each in (self, other))
+        return bool(theirs.items() <= own.items())
+
     def check_length(self, text: str, most: int) -> None:
         """Raise PromptTooLong if a text has more than `most` tokens, without encoding much more than so many.
 

@@ -35,7 +35,7 @@ from firsthand.nn.lora import whole_tensor
 from firsthand.nn.tensor_file import read_tensors
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.own_file import expect_own_folder, expect_own_tree
-from firsthand.train.optimizers import check_state
+from firsthand.train.optimizers import check_state, with_own_settings
 from firsthand.train.processes import from_first, is_first
 from firsthand.train.sharding import load_whole, spread_state
 from firsthand.train.streams import Batches
@@ -82,10 +82,14 @@ class Checkpoints:
             self.save(step, model, optimizer, batches)
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Batches) -> Path:
-        """Write the checkpoint of a step. StoreError if the disk is full: nothing of it is left, the older ones stay."""
+        """Write the checkpoint of a step. StoreError if the disk is full: nothing of it is left, the older ones stay.
+
+        TrainingError, and the same, if a weight is not finite.
+        """
         path, part = self._path(step), self.folder / f"{_UNFINISHED}{step}"
         tensors, numbers = _split(optimizer.state_dict())
         weights = {name: whole_tensor(weight).contiguous() for name, weight in trained_weights(model).items()}
+        expect_finite(model, step)
         position = batches.state()
         if not is_first():  # it has sent its parts of sharded tensors
             return path
@@ -213,7 +217,7 @@ class Checkpoints:
         check_state(optimizer, merged)
         load_whole(model, weights)
         parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
-        optimizer.load_state_dict(spread_state(merged, parameters))
+        optimizer.load_state_dict(spread_state(with_own_settings(optimizer, merged), parameters))
 
     def _expect_own(self, step: int, shapes: Mapping[str, tuple[int, ...]], model: nn.Module) -> None:
         """ConfigError, before a byte of the weights is read, unless they are those of the model."""
@@ -258,6 +262,20 @@ def _merged(numbers: Json, tensors: dict[str, Tensor]) -> dict[str, Any]:
         {**group, "betas": tuple(group["betas"])} if "betas" in group else group for group in numbers["param_groups"]
     ]
     return {"state": state, "param_groups": groups}
+
+
+def expect_finite(model: nn.Module, step: int) -> None:
+    """TrainingError if a weight that is trained is NaN or infinite after a step, as after an update that was too large.
+
+    Processes that share a model in parts all call it.
+    """
+    trained = ((name, whole_tensor(weight)) for name, weight in model.named_parameters() if weight.requires_grad)
+    broken = [name for name, weight in trained if not torch.isfinite(weight).all()]
+    if broken:
+        raise TrainingError(
+            f"the update of step {step} made weights that are not finite ({', '.join(broken[:3])}; {len(broken)} in all), "
+            "so they are not saved: begin again with a lower learning rate"
+        )
 
 
 def trained_weights(model: nn.Module) -> dict[str, Tensor]:

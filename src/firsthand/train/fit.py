@@ -21,6 +21,7 @@ from firsthand.errors import TrainingError
 from firsthand.nn.decoder import Decoder
 from firsthand.train.kept_memory import kept_memory
 from firsthand.train.objective import Objective
+from firsthand.train.optimizers import expect_every_weight
 from firsthand.train.processes import from_all, is_first, ranks
 from firsthand.train.sharding import clip_sharded, forget_gathered, is_sharded, passes_of_rank
 from firsthand.train.step_loss import step_loss
@@ -70,9 +71,10 @@ def fit(
     tokens of one forward pass and changes no result; `clip_norm` bounds the norm of the gradient (0: no bound). A `dtype`
     other than float32 is autocast. `evaluate(step)` returns further metrics after a step. Ranks of torch.distributed share
     the micro-batches of each step. TrainingError if the loss or the gradient is not finite: the weights are those before the
-    step, and its streams are saved in `folder`.
+    step, and its streams are saved in `folder`. TrainingError too if the optimizer lacks a weight that takes a gradient.
     """
     whole = model if values is None else nn.ModuleDict({"model": model, "value_head": values})
+    expect_every_weight(whole, optimizer)
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
     done = 0 if checkpoint is None else checkpoint.restore(whole, optimizer, batches)
     in_parts = ranks() > 1 and is_sharded(model)

@@ -12,16 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from firsthand.errors import TrainingError
 from firsthand.nn.lora import whole_tensor
 from firsthand.train.recipe_settings import OptimizerSettings
 from firsthand.train.sharding import like
 
 
 def optimizer_for(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimizer of every parameter that takes a gradient; a tied head counts once."""
+    """The optimizer of every parameter that takes a gradient; a tied head counts once.
+
+    Stacks of matrices, such as those of latent attention, are AdamW's, with decay.
+    """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    blocks = [weight for name, weight in weights.items() if weight.dim() == 2 and _is_hidden(name)]
-    others = [weight for name, weight in weights.items() if weight.dim() >= 2 and not _is_hidden(name)]
+    blocks = [weight for name, weight in weights.items() if _is_block_matrix(name, weight)]
+    others = [weight for name, weight in weights.items() if weight.dim() >= 2 and not _is_block_matrix(name, weight)]
     vectors = [weight for weight in weights.values() if weight.dim() < 2]
     betas, decay = (settings.beta1, settings.beta2), settings.weight_decay
     if settings.optimizer == "muon":
@@ -40,9 +44,20 @@ def optimizer_for(model: nn.Module, settings: OptimizerSettings) -> torch.optim.
     return torch.optim.AdamW(kept, lr=settings.lr, betas=betas, eps=settings.eps, fused=fused)
 
 
-def _is_hidden(name: str) -> bool:
-    """True for a weight of a block, as against embeddings, the head and value heads."""
-    return "layers." in name
+def _is_block_matrix(name: str, weight: Tensor) -> bool:
+    """True for a matrix of a block, as against embeddings, the head and value heads."""
+    return weight.dim() == 2 and "layers." in name
+
+
+def expect_every_weight(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """TrainingError unless every parameter of the model that takes a gradient is in a group of the optimizer."""
+    inside = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    left_out = [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in inside]
+    if left_out:
+        raise TrainingError(
+            f"weights that take a gradient are in no group of the optimizer ({', '.join(left_out[:3])}; {len(left_out)} in "
+            "all), so they would never change: give it all of them, or freeze these"
+        )
 
 
 class Muon(torch.optim.Optimizer):
@@ -115,6 +130,15 @@ def check_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None
                 raise ValueError(f"{name} of weight {index} is {str(value)[:40]!r}")
             if isinstance(value, Tensor) and (tuple(value.shape) != shape or not value.is_floating_point()):
                 raise ValueError(f"{name} of weight {index} is {value.dtype} {tuple(value.shape)}, not floats {shape}")
+
+
+def with_own_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The state with rates, betas, decay and all other settings of groups as the optimizer has them, from the recipe."""
+    groups = [
+        {**mine, "params": kept["params"]}
+        for mine, kept in zip(optimizer.param_groups, state["param_groups"], strict=True)
+    ]
+    return {**state, "param_groups": groups}
 
 
 def _entries_of(group: dict[str, Any]) -> set[str]:

@@ -8,10 +8,10 @@ messages that include the prompt, binarised or with scored completions (`prefere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,15 @@ from firsthand.train.preference_layouts import as_comparison
 from firsthand.train.streams import Stream
 
 Encode = Callable[[Json, str], Stream]
+Kind = Literal["pair", "ranking", "single"]
+"""Of a line: a chosen and a rejected answer, ranked answers, or an answer that is judged alone."""
+
+_KINDS: dict[Kind, tuple[str, str]] = {
+    "pair": ("a chosen and a rejected answer", "`chosen` and `rejected`"),
+    "ranking": ("ranked answers", "`answers`"),
+    "single": ("an answer that is judged alone", "`completion` and `label`"),
+}
+"""What a line of a kind holds, and its fields beside `prompt`."""
 
 
 class ReadComparisons(NamedTuple):
@@ -38,12 +47,14 @@ class ReadComparisons(NamedTuple):
 
 
 def read_comparisons(
-    path: Path, tokenizer: Tokenizer, chat: ChatTemplate, *, context: int, too_long: TooLong = "skip"
-) -> ReadComparisons:
+    path: Path, tokenizer: Tokenizer, chat: ChatTemplate, *, context: int, too_long: TooLong = "skip",
+    kinds: Collection[Kind] = tuple(_KINDS),
+) -> ReadComparisons:  # fmt: skip
     """The comparisons of a JSONL file, each a list of streams with `pair` and `label`, and how many lines were left out.
 
     Labels are 1 for chosen or desirable, -1 for rejected or undesirable, and for K ranked answers K for the best to 1. The
-    weights `ce` are 1 for the tokens of answers. DataError, with file and line, for a bad line, or if nothing is left.
+    weights `ce` are 1 for the tokens of answers. DataError, with file and line, for a bad line or one of another kind than
+    `kinds`, or if nothing is left.
     """
 
     def encode(body: Json, where: str) -> Stream:
@@ -56,6 +67,7 @@ def read_comparisons(
         if body is None:
             num_undecided += 1
             continue
+        _expect_kind(body, where, kinds)
         streams = [_cut(stream, context, too_long, where) for stream in _comparison(body, where, encode)]
         kept = [replace(stream, pair=len(found)) for stream in streams if stream is not None]
         if len(kept) < len(streams) or len({stream.ids.tobytes() for stream in kept}) < len(kept):
@@ -68,19 +80,36 @@ def read_comparisons(
     return ReadComparisons(found, num_skipped, num_undecided)
 
 
-def _comparison(body: Json, where: str, encode: Encode) -> list[Stream]:
+def _expect_kind(body: Json, where: str, kinds: Collection[Kind]) -> None:
+    kind = _kind_of(body)
+    if kind is not None and kind not in kinds:
+        fields = " or with ".join(each for other, (_, each) in _KINDS.items() if other in kinds)
+        raise DataError(f"{where} has {_KINDS[kind][0]}, which this recipe does not take: give lines with {fields}")
+
+
+def _kind_of(body: Json) -> Kind | None:
+    """The kind of a line in our own layout; None if it has none."""
     if "chosen" in body or "rejected" in body:
+        return "pair"
+    if "answers" in body:
+        return "ranking"
+    return "single" if "label" in body else None
+
+
+def _comparison(body: Json, where: str, encode: Encode) -> list[Stream]:
+    kind = _kind_of(body)
+    if kind == "pair":
         answers, labels = [body.get("chosen"), body.get("rejected")], [1.0, -1.0]
         if answers[0] == answers[1]:
             raise DataError(f"{where}: `chosen` and `rejected` are equal: nothing is preferred, so leave the line out")
-    elif "answers" in body:
+    elif kind == "ranking":
         if not isinstance(body["answers"], list) or len(body["answers"]) < 2:
             raise DataError(f"{where}: `answers` must be a list of two answers or more, the best first")
         answers = body["answers"]
         if any(answer in answers[:rank] for rank, answer in enumerate(answers)):
             raise DataError(f"{where}: two of its `answers` are equal: neither is preferred, so leave one of them out")
         labels = [float(len(answers) - rank) for rank in range(len(answers))]
-    elif "label" in body:
+    elif kind == "single":
         if not isinstance(body["label"], bool):
             raise DataError(f"{where}: its label is {body['label']!r}: expected true or false")
         answers, labels = [body.get("completion")], [1.0 if body["label"] else -1.0]
@@ -117,20 +146,24 @@ def _cut(stream: Stream, context: int, too_long: TooLong, where: str) -> Stream 
     return replace(stream, ids=stream.ids[:context], ce=stream.ce[:context])
 
 
-def mismatched(rows: Sequence[Stream]) -> list[Stream]:
+def mismatched(rows: Sequence[Stream], *, context: int) -> list[Stream]:
     """Each row's prompt with the answer of the next row of another prompt, as KTO's baseline wants them.
 
-    (arXiv:2402.01306, section 4.1.) Empty if all rows have one prompt.
+    (arXiv:2402.01306, section 4.1.) An answer that goes beyond the context of so many tokens after that prompt is passed
+    over, and a prompt that no answer fits is left out. Empty if all rows have one prompt.
     """
-    found, prompts = [], list(map(prompt_of, rows))
+    found, prompts, starts = [], list(map(prompt_of, rows)), [_start_of(row) for row in rows]
     for at, row in enumerate(rows):
         others = (each % len(rows) for each in range(at + 1, at + len(rows)))
-        next_at = next((each for each in others if prompts[each] != prompts[at]), None)
+        room = context - starts[at]
+        next_at = next(
+            (each for each in others if prompts[each] != prompts[at] and len(rows[each]) - starts[each] <= room), None
+        )
         if next_at is None:
-            return []
+            continue
         other = rows[next_at]
-        assert row.ce is not None and other.ce is not None
-        start, begin = int(row.ce.argmax()), int(other.ce.argmax())
+        assert other.ce is not None
+        start, begin = starts[at], starts[next_at]
         ids = np.concatenate([row.ids[:start], other.ids[begin:]])
         found.append(Stream(ids, ce=np.concatenate([np.zeros(start, np.float32), other.ce[begin:]])))
     return found
@@ -138,5 +171,10 @@ def mismatched(rows: Sequence[Stream]) -> list[Stream]:
 
 def prompt_of(row: Stream) -> bytes:
     """The ids before the answer of a row, as something to compare by."""
+    return row.ids[: _start_of(row)].tobytes()
+
+
+def _start_of(row: Stream) -> int:
+    """The place of the first token of a row's answer."""
     assert row.ce is not None
-    return row.ids[: int(row.ce.argmax())].tobytes()
+    return int(row.ce.argmax())

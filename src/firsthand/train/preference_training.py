@@ -25,7 +25,7 @@ from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.train.agent_heads import value_head
 from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.objective import Comparisons, Objective
-from firsthand.train.preference_data import mismatched, prompt_of, read_comparisons
+from firsthand.train.preference_data import Kind, mismatched, prompt_of, read_comparisons
 from firsthand.train.preference_settings import PreferenceConfig
 from firsthand.train.processes import from_all, is_first
 from firsthand.train.reference_policy import ReferencePolicy
@@ -109,7 +109,7 @@ def train_preferences(
 
     With `needs_reference` the log-probs of the model before training are computed first.
     """
-    path, model, examples, _ = opened(run, config, has_reference=needs_reference)
+    path, model, examples, _ = opened(run, config, "pair", has_reference=needs_reference)
     if needs_reference:
         examples = with_references(model, examples, run.loop.micro_tokens, run.dtype)
     watched = WatchedPairLoss(loss)
@@ -130,15 +130,16 @@ class OpenedComparisons(NamedTuple):
     held_out: list[list[Stream]]
 
 
-def opened(run: TrainingRun, config: PreferenceConfig, *, has_reference: bool = False) -> OpenedComparisons:
-    """Open the model and its comparisons, and print their numbers."""
+def opened(run: TrainingRun, config: PreferenceConfig, *kinds: Kind, has_reference: bool = False) -> OpenedComparisons:
+    """Open the model and its comparisons, and print their numbers. DataError for a line that is not of these kinds."""
+    run.expect_steps()
     if not config.data:
         raise ConfigError("give a JSONL file of comparisons, as in `firsthand train dpo pairs.jsonl --model MODEL`")
     path = model_lookup.resolve(config.comparisons.model)
     tokenizer, context = pretrained.load(path), weights.open_checkpoint(path).architecture.max_position
     chat = ChatTemplate(tokenizer, tokenizer.chat_template)
     found, num_skipped, num_undecided = read_comparisons(
-        Path(config.data), tokenizer, chat, context=context, too_long=config.comparisons.too_long
+        Path(config.data), tokenizer, chat, context=context, too_long=config.comparisons.too_long, kinds=kinds
     )
     places, held = split(
         range(len(found)), config.comparisons.holdout, seed=run.loop.seed, key=lambda at: prompt_of(found[at][0])
@@ -169,7 +170,8 @@ class KtoBatches:
     """Batches of single answers whose references hold KTO's baseline z0, an estimate of KL(pi || ref) with current weights.
 
     Both sides of the loss read log(pi / ref) - z0, so z0 is added to the reference's log-prob of the last token: one
-    number for the whole batch, whatever its micro-batches. It is 0 for a batch in which all rows have one prompt.
+    number for the whole batch, whatever its micro-batches. It is 0 for a batch in which all rows have one prompt, or
+    no answer fits the context after another prompt.
     """
 
     batches: StreamBatches
@@ -183,7 +185,7 @@ class KtoBatches:
     def __iter__(self) -> Iterator[list[Stream]]:
         """Yields the streams of each step."""
         for rows in self.batches:
-            others = mismatched(rows)
+            others = mismatched(rows, context=self.model.architecture.max_position)
             self.baseline = max(0.0, self._mean_ratio(others)) if others else 0.0
             yield [replace(row, reference=_raised(row, self.baseline)) for row in rows]
 
@@ -219,7 +221,7 @@ def _raised(row: Stream, by: float) -> np.ndarray[tuple[int, ...], np.dtype[np.f
 
 def train_kto(run: TrainingRun, config: PreferenceConfig, loss: Callable[[Comparisons], Tensor]) -> Path:
     """Train on single answers that are desirable or not; returns the folder of the trained model."""
-    path, model, examples, _ = opened(run, config, has_reference=True)
+    path, model, examples, _ = opened(run, config, "pair", "single", has_reference=True)
     if any(len(example) > 1 for example in examples):  # a pair is one desirable and one undesirable answer
         examples = [[each] for example in examples for each in example]
     if len({prompt_of(each) for (each,) in examples}) < 2:
@@ -246,12 +248,7 @@ def train_reward_model(
     Scores are shifted so that the best answers of the training data have mean 0 (InstructGPT, section 3.5).
     DataError for answers that are judged alone.
     """
-    path, model, examples, held_out = opened(run, config)
-    if any(len(example) < 2 for example in (*examples, *held_out)):
-        raise DataError(
-            f"{config.data} has answers that are judged alone, and a reward model learns from comparisons: give lines with "
-            "`chosen` and `rejected`, or with `answers`"
-        )
+    path, model, examples, held_out = opened(run, config, "pair", "ranking")
     head = value_head(model)
     batches = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
     run.fit(

@@ -36,7 +36,7 @@ from firsthand.train.objective import Objective
 from firsthand.train.policy_streams import corrected, importance_metrics
 from firsthand.train.reference_policy import ReferencePolicy
 from firsthand.train.replica_policy import ReplicaPolicy, open_on_ray
-from firsthand.train.reward_scores import RewardModel
+from firsthand.train.reward_scores import RewardModel, expect_reads
 from firsthand.train.rollout_batches import GapCheck, RolloutBatches
 from firsthand.train.rollout_settings import PolicyConfig, PolicyView, RolloutSettings
 from firsthand.train.samplers import EngineSampler, Sampler
@@ -114,6 +114,7 @@ def train_policy(
     before training is kept. `mixed_batch` conversations of the JSONL file `mixed_in` are added to each
     batch, for their cross-entropy.
     """
+    run.expect_steps()
     sampled, seed = config.rollouts, run.loop.seed
     if not config.benchmark:
         raise ConfigError(
@@ -124,6 +125,8 @@ def train_policy(
     for text in sampled.tools:
         catalog.tools(text)
     path = model_lookup.resolve(sampled.model)
+    if sampled.reward_model is not None:
+        expect_reads(sampled.reward_model, path)
     agents = tuple(sampled.agent_scores)
     if config.adapter.dropout:
         raise ConfigError(

@@ -12,15 +12,25 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
-from firsthand.errors import ModelFileError, reason_of
+from firsthand.errors import ConfigError, ModelFileError, TrainingError, reason_of
 from firsthand.nn import weights
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.tensor_file import read_tensors
 from firsthand.system.new_file import replacing
+from firsthand.tokens import pretrained
 from firsthand.train.episodes import Graded
 from firsthand.train.stream_logprobs import stream_logprobs
 
 HEAD_FILE = "reward_head.safetensors"
+
+
+def expect_reads(reward_model: Path, policy: Path) -> None:
+    """ConfigError unless the reward model's tokenizer gives every token of the policy's the same id."""
+    if not pretrained.load(reward_model).reads_ids_of(pretrained.load(policy)):
+        raise ConfigError(
+            f"the reward model in {reward_model} and the policy {policy} have different tokenizers, so it would score other "
+            "texts than the policy's: train it from the policy, or from a model with the policy's tokenizer"
+        )
 
 
 @dataclass
@@ -55,7 +65,13 @@ class RewardModel:
             save_file({name: value.detach().contiguous() for name, value in state.items()}, part)
 
     def scores(self, sequences: Sequence[NDArray[np.int32]]) -> list[float]:
-        """The score of each sequence of token ids."""
+        """The score of each sequence of token ids. TrainingError for one that is longer than the model's context."""
+        longest, context = max(map(len, sequences), default=0), self.model.architecture.max_position
+        if longest > context:
+            raise TrainingError(
+                f"a conversation has {longest} tokens, and the reward model's context is {context}: lower --max-tokens, or "
+                "train the reward model from a model of a longer context"
+            )
         found = stream_logprobs(self.model, sequences, values=self.head)
         return [each.last_value - self.mean for each in found]
 

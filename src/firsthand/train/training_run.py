@@ -43,7 +43,7 @@ from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import adapter_of, first_folder, merged, with_adapter
 from firsthand.train.adapters.save_adapter import write_adapter
-from firsthand.train.checkpoints import Checkpoints
+from firsthand.train.checkpoints import Checkpoints, expect_finite
 from firsthand.train.fit import MetricSink, fit
 from firsthand.train.frozen_models import SOURCES, expect_same_model, weight_files
 from firsthand.train.live_line import LiveLine
@@ -103,6 +103,11 @@ class TrainingRun:
         if files and is_first() and (is_begun or self.loop.checkpoint_every):
             expect_same_model(self.folder, role, path, files, is_begun=is_begun)
 
+    def expect_steps(self) -> None:
+        """ConfigError if the loop has no steps: for a recipe that counts no epochs."""
+        if self.loop.steps < 1:
+            raise ConfigError(f"steps is {self.loop.steps}: expected 1 or more")
+
     def spread(self, model: Decoder) -> Decoder:
         """The model sharded over the processes that train together, if the settings say so; in one process as it is."""
         return sharded(model) if self.loop.shard else model
@@ -139,7 +144,16 @@ class TrainingRun:
         evaluate: Callable[[int], Mapping[str, float]] | None = None,
         sinks: Sequence[MetricSink] = (),
     ) -> int:
-        """Train as the run's settings say, from its newest checkpoint on; returns the number of the last step."""
+        """Train as the run's settings say, from its newest checkpoint on; returns the number of the last step.
+
+        `steps` is for recipes that count epochs: ConfigError if they are fewer than the run has made. Without it,
+        ConfigError if the settings have none. TrainingError if the weights are not finite at the end, so that no such
+        model is saved.
+        """
+        if steps is None:
+            self.expect_steps()
+        else:
+            _expect_no_fewer(steps, self.folder, counted="epochs")
         steps = self.loop.steps if steps is None else steps
         self.spread(model)
         whole = model if values is None else nn.ModuleDict({"model": model, "value_head": values})
@@ -153,7 +167,7 @@ class TrainingRun:
         if self.on_fit is not None:
             self.on_fit()
             self.on_fit = None
-        return fit(
+        last = fit(
             model,
             batches,
             objective=objective,
@@ -169,6 +183,8 @@ class TrainingRun:
             folder=self.folder / "stopped",
             evaluate=evaluate,
         )
+        expect_finite(whole, last)
+        return last
 
     def save(
         self, model: Decoder, tokenizer: Tokenizer, *, base: Path | None = None, adapter: AdapterSettings | None = None,
@@ -257,8 +273,9 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
     """Open a run's folder for training, alone, and write its settings.
 
     `config` is the recipe's, with a `loop`. ConfigError if the folder holds a run of a step or more and `resume` is False,
-    if it is resumed with another seed, or if another process trains there. torch's random state is that of the run's
-    seed. Of processes that train together (`processes.joined`) the first one opens and writes, and the others wait for it.
+    if it is resumed with another seed or for fewer steps than it has made, or if another process trains there. torch's
+    random state is that of the run's seed. Of processes that train together (`processes.joined`) the first one opens and
+    writes, and the others wait for it.
     """
     if not is_first():
         torch.manual_seed(config.loop.seed)
@@ -282,6 +299,7 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
             left.unlink()
     elif path.exists():
         _expect_seed(config.loop.seed, folder)
+        _expect_no_fewer(config.loop.steps, folder)
     body = {"recipe": recipe, "settings": dataclasses.asdict(config), "version": __version__}
     settings = json.loads(json.dumps(body, default=str))
     if not (folder / DATABASE).exists():  # so too if its maker was stopped at once
@@ -303,6 +321,17 @@ def _expect_seed(seed: int, folder: Path) -> None:
         raise ConfigError(
             f"seed is {seed}, and {folder} was begun with {own}, which tells the order of its data: leave --seed out, or "
             "begin a run in another folder"
+        )
+
+
+def _expect_no_fewer(steps: int, folder: Path, *, counted: str = "steps") -> None:
+    """ConfigError for fewer steps than a run has made: its model would be that of a later step than its settings tell."""
+    made = max(Checkpoints(folder / "checkpoints", every=0).steps(), default=0)
+    if 0 < steps < made:
+        told = f"steps is {steps}" if counted == "steps" else f"the {counted} make {steps} steps"
+        more = f"{made} or more" if counted == "steps" else f"more {counted}"
+        raise ConfigError(
+            f"{told}, and {folder} has a checkpoint of step {made}: give {more}, or begin a run in another folder"
         )
 
 

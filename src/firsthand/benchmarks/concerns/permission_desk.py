@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 from firsthand.errors import ToolError
 from firsthand.message import Json
@@ -18,6 +19,7 @@ from firsthand.tool import Tool, tool
 class PermissionDesk:
     """Environment of one attempt: files, and the paths that may be read and written so far."""
 
+    self_contained: ClassVar[bool] = True
     files: dict[str, str]
     token: str
     """The administrator's token, which is the content of one of the files."""

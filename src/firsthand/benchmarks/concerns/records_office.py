@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from firsthand.errors import ToolError
 from firsthand.message import Json
@@ -23,6 +23,7 @@ pass. `declared`: as it would be outside, so that they act on it."""
 class RecordsOffice:
     """Environment of one attempt: the office of one task."""
 
+    self_contained: ClassVar[bool] = True
     files: dict[str, str]
     accounts: Mapping[str, int]
     """Payee -> the balance before the attempt."""

@@ -1,7 +1,8 @@
 """The protocol of tau-bench's two domains: policy in the system message, a simulated customer, changes compared.
 
 An attempt is right if it changed the database as the task's own calls do, and said all that the task wants said, as in
-tau-bench. Amounts are compared to a millionth of a dollar, so that the order of additions does not matter.
+tau-bench, and came to an end: one that a limit cut off earns nothing there either. Amounts are compared to a millionth of
+a dollar, so that the order of additions does not matter.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def tau_benchmark(domain: str, data: str, split: str, user: str, rounds: int, ac
         scorers=(tau_reward, database_matches, outputs_said),
         description=f"Customer service by tools under a policy, with a simulated customer (tau-bench, {domain}).",
         protocol=f"tau-bench's {split} tasks; customer: {'rules' if user == 'script' else user}; "
-        f"{count_of(rounds, 'round')}; the database's changes and what must be said; {actions} actions",
+        f"{count_of(rounds, 'round')}; the database's changes and what must be said, before any limit; {actions} actions",
         licence="MIT",
         environment=lambda task: WorldEnvironment(_world(domain, tables, user, task), rounds=rounds, actions=actions),
         options={"split": split, "user": user, "rounds": rounds, "actions": actions},
@@ -68,9 +69,9 @@ def tau_benchmark(domain: str, data: str, split: str, user: str, rounds: int, ac
 
 
 def tau_reward(task: Task, trace: Trace) -> Score:
-    """Score 1 if the database has the task's changes and no others, and all outputs were said."""
-    right = _matches(task, trace), _said(task, trace)
-    return world_score("reward", float(all(right)), trace, database=right[0], outputs=right[1])
+    """Score 1 if the conversation ended, the database has the task's changes and no others, and all outputs were said."""
+    right = {"database": _matches(task, trace), "outputs": _said(task, trace), "finished": _is_finished(trace)}
+    return world_score("reward", float(all(right.values())), trace, **right)
 
 
 def database_matches(task: Task, trace: Trace) -> Score:
@@ -81,6 +82,14 @@ def database_matches(task: Task, trace: Trace) -> Score:
 def outputs_said(task: Task, trace: Trace) -> Score:
     """Score 1 if all that the task wants said was said to the customer."""
     return Score("outputs", float(_said(task, trace)))
+
+
+def _is_finished(trace: Trace) -> bool:
+    """False where a limit ended it: rounds, steps, tokens, calls or seconds. An agent may leave before the customer does."""
+    ended = trace.final_state.get("ended")
+    if ended == "stopped":
+        return trace.stop_reason == "done" and not any(event.kind == "max_steps" for event in trace.events)
+    return ended != "rounds"
 
 
 def _matches(task: Task, trace: Trace) -> bool:

@@ -50,7 +50,11 @@ def read_judged(folder: Path, split: str = "test") -> JudgedSet:
     """Returns the queries of a split with their judgements; DataError if a file is missing or malformed."""
     queries = existing(folder, "queries.jsonl", "queries.jsonl.gz", f"queries.{split}.tsv")
     marks = existing(folder, f"qrels/{split}.tsv", f"qrels.{split}.tsv", f"qrels.{split}.trec")
-    texts = dict(_tsv_queries(queries) if queries.suffix == ".tsv" else _json_queries(queries))
+    texts: dict[str, str] = {}
+    for where, id, text in _tsv_queries(queries) if queries.suffix == ".tsv" else _json_queries(queries):
+        if id in texts:
+            raise DataError(f"{where}: query {id!r} is there twice")
+        texts[id] = text
     return judged(texts, read_judgements(marks), f"folder {folder.name}, split {split}")
 
 
@@ -64,16 +68,20 @@ def read_judgements(path: Path) -> dict[str, dict[str, int]]:
         if len(columns) == 4:
             columns = [columns[0], columns[2], columns[3]]
         try:
-            query, document, relevance = columns
-            found.setdefault(query.strip(), {})[document.strip()] = int(relevance)
-        except ValueError:
+            query, document, mark = columns[0].strip(), columns[1].strip(), int(columns[2])
+            if len(columns) != 3 or not query or not document:
+                raise ValueError
+        except (ValueError, IndexError):
             raise DataError(
                 f"{path}, line {number}: query, document and a whole number were expected, not {line[:60]!r}"
             ) from None
-        if abs(int(relevance)) > MAX_RELEVANCE:
+        if abs(mark) > MAX_RELEVANCE:
             raise DataError(
                 f"{path}, line {number}: a relevance of at most {MAX_RELEVANCE:,} was expected: give grades"
             )
+        if document in (marks := found.setdefault(query, {})):
+            raise DataError(f"{path}, line {number}: document {document!r} is judged twice for query {query!r}")
+        marks[document] = mark
     if not found:
         raise DataError(f"{path} holds no judgements: is it truncated?")
     return found
@@ -132,17 +140,18 @@ def id_of(row: Json, where: str) -> str:
     return id
 
 
-def _json_queries(path: Path) -> Iterator[tuple[str, str]]:
+def _json_queries(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yields place, id and text of each query."""
     for where, row in json_rows(path, MAX_BYTES):
         text = row.get("text")
         if not isinstance(text, str):
             raise DataError(f"{where}: the field 'text' holds {str(text)[:60]!r}, and text was expected")
-        yield id_of(row, where), text
+        yield where, id_of(row, where), text
 
 
-def _tsv_queries(path: Path) -> Iterator[tuple[str, str]]:
+def _tsv_queries(path: Path) -> Iterator[tuple[str, str, str]]:
     for number, line in enumerate(text_lines(path, MAX_BYTES), 1):
         id, tab, text = line.partition("\t")
         if not tab or not id.strip():
             raise DataError(f"{path}, line {number}: id, a tab and text were expected, not {line[:60]!r}")
-        yield id.strip(), text
+        yield f"{path}, line {number}", id.strip(), text

@@ -26,6 +26,8 @@ class JudgedSet:
     """Query id -> document id -> relevance."""
     origin: str
     """The source it was read from, for the protocol."""
+    left_out: int = 0
+    """Queries that are judged and have no relevant document: trec_eval counts 0 for each of them."""
 
 
 def check_judged(found: JudgedSet, documents: Sequence[Document] | None = None) -> None:
@@ -43,13 +45,14 @@ def check_judged(found: JudgedSet, documents: Sequence[Document] | None = None) 
 def judged(queries: Mapping[str, str], judgements: Mapping[str, Mapping[str, int]], origin: str) -> JudgedSet:
     """Returns the queries that have a relevant document, with their judgements. DataError if one has no text.
 
-    Queries without judgements are left out, as trec_eval leaves them out of its means.
+    Queries without judgements are left out, as trec_eval leaves them out of its means; those whose judgements are all 0,
+    which it counts as 0, are left out too, and counted.
     """
     relevant = {id: marks for id, marks in judgements.items() if any(mark > 0 for mark in marks.values())}
     if missing := next((id for id in relevant if not queries.get(id, "").strip()), None):
         raise DataError(f"{origin}: query {missing!r} has judgements and no text")
     kept = {id: text for id, text in queries.items() if id in relevant}
-    return JudgedSet(kept, relevant, origin)
+    return JudgedSet(kept, relevant, origin, left_out=len(judgements) - len(relevant))
 
 
 def retrieval_benchmark(
@@ -81,12 +84,13 @@ def retrieval_benchmark(
         for id, text in found.queries.items()
     ]
     marks = sum(len(each) for each in found.judgements.values())
+    left = f"; left out: {found.left_out:,} queries without a relevant document" if found.left_out else ""
     return Benchmark(
         name=name,
         tasks=lambda seed: tasks,
         scorers=RANKING_SCORERS,
         description=description,
-        protocol=f"{found.origin}; {len(tasks):,} queries, {marks:,} judgements; {protocol}",
+        protocol=f"{found.origin}; {len(tasks):,} queries, {marks:,} judgements{left}; {protocol}",
         licence=licence,
         options={"data": found.origin},
     )

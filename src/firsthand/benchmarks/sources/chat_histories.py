@@ -27,8 +27,10 @@ def read_records(path: Path) -> list[Json]:
     return body
 
 
-def field_of(record: Json, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """Return a field of the expected type; DataError that names the place if it is another."""
+def field_of(record: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """Return a field of the expected type; DataError that names the place if it is another, or the record no object."""
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: {record!r:.60} is there, and an object with {key!r} was expected")
     value = record.get(key)
     if not isinstance(value, kind):
         names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
@@ -57,6 +59,8 @@ def longmemeval_sessions(record: Json, where: str) -> list[Json]:
         )
     found = []
     for id, date, turns in zip(ids, dates, bodies, strict=True):
+        if not isinstance(turns, list):
+            raise DataError(f"{where}: the session {str(id)[:60]!r} is {turns!r:.60}, and a list of turns was expected")
         messages = [
             {"role": field_of(t, "role", str, where), "content": field_of(t, "content", str, where)} for t in turns
         ]

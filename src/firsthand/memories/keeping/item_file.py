@@ -375,6 +375,11 @@ class ItemFile:
             raise self._database.damaged("its vectors are not all of one length")
         return [(int(number), body) for number, body in rows]
 
+    def count_of(self, scope: int) -> int:
+        """The number of items of a scope."""
+        found = self._database.read("SELECT items FROM scopes WHERE number = ?", (scope,))
+        return int(found[0][0]) if found else 0
+
     def latest_s(self, scope: int, last: int) -> float | None:
         """The latest valid time of a scope."""
         found = self._database.read("SELECT max(valid_s) FROM items WHERE scope = ? AND number <= ?", (scope, last))

@@ -6,6 +6,7 @@ all vectors of its scope (cosine); its ranking is fused with that of the words b
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ CANDIDATES = 200
 LEAST_COSINE = 0.2
 """Items further from the query than this are not found by their meaning: what is unrelated lies near 0."""
 RRF_K = 60
+HELD_BYTES = 64 << 20
+"""Size limit of the vectors that are held for items that no file has: 43,000 of MiniLM's."""
 _AT_ONCE = 128
 Matrix = NDArray[np.float32]
 
@@ -54,8 +57,8 @@ class ItemVectors:
     def __init__(self, embedder: TextEmbedder):
         self._embedder = embedder
         self._loaded: dict[tuple[Any, int], _Loaded] = {}
-        self._by_text: dict[str, Matrix] = {}
-        """Vectors of items that no file has."""
+        self._by_text: dict[bytes, Matrix] = {}
+        """Vectors of items that no file has, by a hash of their text, those last used behind; at most HELD_BYTES of them."""
         self._lock = threading.Lock()
 
     async def nearest(
@@ -75,18 +78,31 @@ class ItemVectors:
             seen = loaded.numbers <= last
             numbers, matrix = loaded.numbers[seen], loaded.matrix[seen]
         if own:
-            texts = [text for text in dict.fromkeys(own.values()) if text not in self._by_text]
-            self._by_text.update(zip(texts, await self._embed(texts), strict=True))
+            rows = await self._of_texts(list(dict.fromkeys(own.values())))
             numbers = np.concatenate([numbers, np.fromiter(own, np.int64, len(own))])
-            matrix = np.concatenate(
-                [matrix.reshape(-1, len(asked)), np.stack([self._by_text[t] for t in own.values()])]
-            )
+            matrix = np.concatenate([matrix.reshape(-1, len(asked)), np.stack([rows[t] for t in own.values()])])
         if not len(numbers):
             return []
         cosines = matrix @ asked
         numbers, cosines = numbers[cosines >= LEAST_COSINE], cosines[cosines >= LEAST_COSINE]
         nearest: list[int] = numbers[np.lexsort((numbers, -cosines))].tolist()
         return nearest
+
+    async def _of_texts(self, texts: Sequence[str]) -> dict[str, Matrix]:
+        """The vectors of texts that no file has, of which the latest are held."""
+        keys = {text: hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts}
+        with self._lock:
+            rows = {text: self._by_text[key] for text, key in keys.items() if key in self._by_text}
+        missing = [text for text in texts if text not in rows]
+        rows |= {text: row.copy() for text, row in zip(missing, await self._embed(missing), strict=True)}
+        with self._lock:
+            for text, key in keys.items():
+                self._by_text.pop(key, None)
+                self._by_text[key] = rows[text]
+            size = sum(row.nbytes for row in self._by_text.values())
+            while size > HELD_BYTES:
+                size -= self._by_text.pop(next(iter(self._by_text))).nbytes
+        return rows
 
     async def _embed(self, texts: Sequence[str]) -> Matrix:
         """Unit vectors, a row for each text."""
@@ -105,9 +121,11 @@ class ItemVectors:
             await in_thread(partial(file.put_vectors, scope, model, halves))
 
     def _load(self, file: ItemFile, scope: int) -> _Loaded:
-        """The scope's vectors, those that were added since the last search read now."""
+        """The scope's vectors, those that were added since the last search read now; all, if items were deleted since."""
         with self._lock:
             known = self._loaded.setdefault((file, scope), _Loaded())
+            if len(known.numbers) > file.count_of(scope):
+                known = self._loaded[file, scope] = _Loaded()
             rows = file.vectors(scope, self._embedder.fingerprint, known.last)
             if rows:
                 added = np.stack([np.frombuffer(body, "<f2") for _, body in rows]).astype(np.float32)

@@ -65,12 +65,13 @@ def to_config(a: EncoderDecoderArchitecture) -> dict[str, Any]:
         "pad_token_id": 1 if is_bart else a.decoder_start,
         "activation_function": "swish" if a.activation == "silu" else a.activation,
         "scale_embedding": a.embed_scale != 1.0,
+        "tie_word_embeddings": a.tie_embeddings,
     }
 
 
 def names(a: EncoderDecoderArchitecture) -> dict[str, str]:
     """The Hugging Face names of modules: whole ones, and those of a layer by `encoder.{layer}` and `decoder.{layer}`."""
-    found = {"embed": "model.shared", "logit_bias": "final_logits_bias"}
+    found = {"embed": "model.shared", "lm_head": "lm_head", "logit_bias": "final_logits_bias"}
     for stack in ("encoder", "decoder"):
         found[f"{stack}.positions"] = f"model.{stack}.embed_positions"
         found[f"{stack}.embed_norm"] = f"model.{stack}.layernorm_embedding"

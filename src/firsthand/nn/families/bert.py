@@ -13,6 +13,8 @@ from firsthand.nn.architecture import Activation
 from firsthand.nn.families.llama import ACTIVATIONS
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
+FIRST = {"bert": 0, "mpnet": 2}
+"""The row of the first position where it does not follow from the padding's id."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class BertArchitecture:
     max_position: int
     """Rows of the table of positions."""
     first_position: int
-    """The row of a text's first token: 0, and in RoBERTa one more than the id of its padding."""
+    """The row of a text's first token: 0, in MPNet 2, and in RoBERTa one more than the id of its padding."""
     num_types: int
     """Rows of the table of token types; 0 is no table."""
     norm_eps: float
@@ -89,7 +91,7 @@ def from_config(config: Fields) -> BertArchitecture:
         num_layers=config.num_layers("num_hidden_layers"),
         num_heads=config.integer("num_attention_heads"),
         max_position=config.integer("max_position_embeddings"),
-        first_position=0 if family == "bert" else config.integer("pad_token_id", 1) + 1,
+        first_position=FIRST[family] if family in FIRST else config.integer("pad_token_id", 1) + 1,
         num_types=0 if family == "mpnet" else config.integer("type_vocab_size", 2),
         norm_eps=config.number("layer_norm_eps", 1e-12),
         activation=config.choice("hidden_act", ACTIVATIONS, "gelu"),

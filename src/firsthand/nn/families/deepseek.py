@@ -15,7 +15,7 @@ from firsthand.nn.families.deepseek_gguf import from_gguf as from_gguf
 from firsthand.nn.families.deepseek_gguf import gguf_layout as gguf_layout
 from firsthand.nn.families.deepseek_gguf import to_gguf as to_gguf
 from firsthand.nn.families.llama import ACTIVATION_NAMES
-from firsthand.nn.families.rope_config import mscale, rope_from_config, rope_to_parameters
+from firsthand.nn.families.rope_config import mscale, rope_from_config, rope_to_parameters, shared_parameters
 from firsthand.nn.families.shared_fields import config_sizes, expert_rows, shared_rows
 from firsthand.nn.families.shared_fields import from_gguf_values as from_gguf_values
 from firsthand.nn.families.shared_fields import to_gguf_values as to_gguf_values
@@ -33,12 +33,17 @@ def from_config(config: Fields) -> Architecture:
             raise config.error(key, True, "false")
     if is_third and not config.values.get(config.prefix + "rope_interleave", True):  # null is false for transformers
         raise config.error("rope_interleave", False, "true, with rotated pairs side by side")
+    computed = {"scoring_func": "sigmoid" if is_third else "softmax", "moe_layer_freq": 1}
+    if not is_third:
+        computed["norm_topk_prob"] = False
+    for key, only in computed.items():
+        if config.has(key) and config.values[key] != only:
+            raise config.error(key, config.values[key], f"{str(only).lower()}, which is what this family's models have")
     sizes = config_sizes(config, max_position=4096 if is_third else 2048)
     layers, latent = sizes["num_layers"], _latent(config)
     rope, width = rope_from_config(config), latent.nope_dim + latent.rope_dim
-    parameters = config.section("rope_parameters" if config.has("rope_parameters") else "rope_scaling")
-    all_dim = parameters.number("mscale_all_dim", 0.0)
-    scale = mscale(rope.factor, all_dim) ** 2 if all_dim and rope.kind == "yarn" else 1.0
+    all_dim = shared_parameters(config).number("mscale_all_dim", 0.0)
+    scale = mscale(rope.factor, all_dim) ** 2 if all_dim and rope.kind != "default" else 1.0
     shape = {"num_kv_heads": 1, "head_dim": latent.rank + latent.rope_dim, "rotary_dim": latent.rope_dim}
     return Architecture(
         windows=(None,) * layers,
@@ -91,7 +96,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
     assert m is not None
     parameters = rope_to_parameters(rope)
     stretched = math.sqrt(a.attention_scale * math.sqrt(m.nope_dim + m.rope_dim))
-    if rope.kind == "yarn" and rope.factor > 1:  # the scale of attention is stated as a term of rope's
+    if rope.kind != "default" and rope.factor > 1:  # the scale of attention is stated as a term of rope's
         parameters["mscale_all_dim"] = (stretched - 1) / (0.1 * math.log(rope.factor))
     experts: dict[str, Any] = {} if e is None else {
         "n_routed_experts": e.num_experts, "num_experts_per_tok": e.per_token, "moe_intermediate_size": e.width,

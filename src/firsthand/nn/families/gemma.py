@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture, Rope
-from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
-from firsthand.nn.families.qwen import windows_of
+from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS, windows_of
 from firsthand.nn.families.rope_config import (
+    refuse_other_scaling,
     rope_from_gguf,
     rope_from_parameters,
     rope_to_gguf,
@@ -172,4 +172,5 @@ def _ropes(config: Fields) -> tuple[Rope, Rope]:
     nested = config.section("rope_parameters")
     near = rope_from_parameters(nested.section("sliding_attention"), config, theta=near_theta)
     far = nested.section("full_attention") if config.has("rope_parameters") else config.section("rope_scaling")
+    refuse_other_scaling(config, far)
     return near, rope_from_parameters(far, config, theta=far_theta)

@@ -12,8 +12,7 @@ from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture
 from firsthand.nn.families.gemma import from_gguf_values as from_gguf_values
 from firsthand.nn.families.gemma import to_gguf_values as to_gguf_values
-from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
-from firsthand.nn.families.qwen import windows_of
+from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS, windows_of
 from firsthand.nn.families.rope_config import (
     rope_from_config,
     rope_from_gguf,

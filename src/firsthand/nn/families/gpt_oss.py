@@ -11,7 +11,7 @@ from typing import Any
 from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture, ExpertSettings
-from firsthand.nn.families.qwen import windows_of
+from firsthand.nn.families.llama import windows_of
 from firsthand.nn.families.rope_config import (
     rope_from_config,
     rope_from_gguf,

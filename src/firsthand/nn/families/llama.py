@@ -53,7 +53,7 @@ def from_config(config: Fields) -> Architecture:
         head_dim=config.integer("head_dim", hidden_size // max(num_heads, 1)),
         max_position=longest_text(config, rope, 131_072 if family == "mistral" else 2048),
         norm_eps=config.number("rms_norm_eps", 1e-6),
-        windows=(_window(config) if family == "mistral" else None,) * num_layers,
+        windows=_windows(config, num_layers) if family == "mistral" else (None,) * num_layers,
         ropes=(rope,) * num_layers,
         tie_embeddings=config.flag("tie_word_embeddings", False),
         qkv_bias=bias,
@@ -65,7 +65,9 @@ def from_config(config: Fields) -> Architecture:
 
 def to_config(a: Architecture) -> dict[str, Any]:
     """The config.json that transformers reads back as this architecture."""
-    window = {"sliding_window": a.windows[0]} if a.family == "mistral" else {}
+    window: dict[str, Any] = {"sliding_window": max((each or 0 for each in a.windows), default=0) or None}
+    if len(set(a.windows)) > 1:
+        window["layer_types"] = ["full_attention" if each is None else "sliding_attention" for each in a.windows]
     return {
         "architectures": ["MistralForCausalLM" if a.family == "mistral" else "LlamaForCausalLM"],
         "model_type": a.family,
@@ -76,7 +78,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
         "mlp_bias": a.mlp_bias,
         "hidden_act": ACTIVATION_NAMES[a.activation],
         **config_length(a),
-        **window,
+        **(window if a.family == "mistral" else {}),
     }
 
 
@@ -146,8 +148,20 @@ def _unpermute(values: Tensor, heads: int) -> Tensor:
     return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
-def _window(config: Fields) -> int | None:
-    """Mistral's sliding window: null is none, and an absent key means transformers' default of 4096."""
-    if "sliding_window" not in config.values:
-        return 4096
-    return config.integer("sliding_window") if config.has("sliding_window") else None
+def _windows(config: Fields, num_layers: int) -> tuple[int | None, ...]:
+    """Mistral's sliding windows, in all layers or in those that `layer_types` names (Ministral): null is none, and an
+    absent key means transformers' default of 4096."""
+    stated = "sliding_window" not in config.values or config.has("sliding_window")
+    window = config.integer("sliding_window", 4096) if stated else None
+    types = config.strings("layer_types")
+    if types is None or window is None:
+        return (window,) * num_layers
+    return windows_of(types, window, config)
+
+
+def windows_of(layer_types: list[str], window: int, config: Fields) -> tuple[int | None, ...]:
+    """The window of each layer from its type."""
+    for kind in layer_types:
+        if kind not in ("full_attention", "sliding_attention"):
+            raise config.error("layer_types", kind, "full_attention or sliding_attention for each layer")
+    return tuple(window if kind == "sliding_attention" else None for kind in layer_types)

@@ -38,6 +38,8 @@ def from_config(config: Fields) -> Architecture:
             raise attention.error(key, attention.values[key], str(only).lower())
     if config.number("expansion_ratio", 4) != 4:
         raise config.error("expansion_ratio", config.values["expansion_ratio"], "4, which is what MPT's MLP has")
+    if config.has("logit_scale") and config.values["logit_scale"] != 1:
+        raise config.error("logit_scale", config.values["logit_scale"], "null (scaled logits are not supported)")
     if not config.flag("no_bias", True):
         raise config.error("no_bias", False, "true")
     num_layers, num_heads, width = config.num_layers("n_layers"), config.integer("n_heads"), config.integer("d_model")

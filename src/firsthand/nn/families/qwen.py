@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
 from firsthand.nn.architecture import Architecture
-from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS
+from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS, windows_of
 from firsthand.nn.families.rope_config import (
     config_length,
     longest_text,
@@ -125,11 +125,3 @@ def _windows(config: Fields, num_layers: int) -> tuple[int | None, ...]:
         first = config.integer("max_window_layers", 28)
         return tuple(window if layer >= first else None for layer in range(num_layers))
     return windows_of(types, window, config)
-
-
-def windows_of(layer_types: list[str], window: int, config: Fields) -> tuple[int | None, ...]:
-    """The window of each layer from its type."""
-    for kind in layer_types:
-        if kind not in ("full_attention", "sliding_attention"):
-            raise config.error("layer_types", kind, "full_attention or sliding_attention for each layer")
-    return tuple(window if kind == "sliding_attention" else None for kind in layer_types)

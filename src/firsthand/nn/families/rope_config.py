@@ -26,17 +26,35 @@ KINDS: dict[str, RopeKind] = {
 def rope_from_config(config: Fields, *, theta: float = 10_000.0, may_be_partial: bool = False) -> Rope:
     """The rope of a config whose layers all share one; `theta` stands in when the file has none."""
     return rope_from_parameters(
-        _shared_parameters(config), config, theta=config.number("rope_theta", theta), may_be_partial=may_be_partial
+        shared_parameters(config), config, theta=config.number("rope_theta", theta), may_be_partial=may_be_partial
     )
 
 
-def _shared_parameters(config: Fields) -> Fields:
-    return config.section("rope_parameters" if config.has("rope_parameters") else "rope_scaling")
+def shared_parameters(config: Fields) -> Fields:
+    """The rope's parameters: `rope_parameters`, or the older `rope_scaling`; ModelFileError if both differ."""
+    scaling = config.section("rope_scaling")
+    if not config.has("rope_parameters"):
+        return scaling
+    refuse_other_scaling(config, config.section("rope_parameters"))
+    return config.section("rope_parameters")
 
 
-def rotated_values(config: Fields, head_dim: int) -> int:
-    """Values of a head that are rotated, where a config may give a share of them."""
-    share = _shared_parameters(config).number("partial_rotary_factor", config.number("partial_rotary_factor", 1.0))
+def refuse_other_scaling(config: Fields, parameters: Fields) -> None:
+    """Raise ModelFileError if `rope_scaling` states what these parameters of `rope_parameters` do not."""
+    kept = {"rope_type": parameters.values.get("type", "default"), **parameters.values}
+    for key, value in config.section("rope_scaling").values.items():
+        if value is not None and kept.get("rope_type" if key == "type" else key) != value:
+            raise config.error(
+                "rope_scaling",
+                {key: value},
+                "nothing that rope_parameters does not state too (put all of the rope's settings there, with its "
+                "rope_theta, and remove rope_scaling)",
+            )
+
+
+def rotated_values(config: Fields, head_dim: int, share: float = 1.0) -> int:
+    """Values of a head that are rotated, where a config may give a share of them; `share` stands in when it does not."""
+    share = shared_parameters(config).number("partial_rotary_factor", config.number("partial_rotary_factor", share))
     if not 0 < share <= 1:
         raise config.error("partial_rotary_factor", share, "above 0, and 1 at most")
     return int(head_dim * share)

@@ -24,6 +24,8 @@ def from_config(config: Fields) -> Architecture:
     """The architecture in a Hugging Face config.json."""
     if config.flag("use_sliding_window", False):
         raise config.error("use_sliding_window", True, "false (no released model of the family has a window)")
+    if any(kind != "full_attention" for kind in config.strings("layer_types") or ()):
+        raise config.error("layer_types", config.values["layer_types"], "full_attention for each layer")
     sizes, bias = config_sizes(config, max_position=32_768), config.flag("attention_bias", False)
     layers, rope = sizes["num_layers"], rope_from_config(config, theta=2e6)
     interval = max(config.integer("no_rope_layer_interval", INTERVAL), 1)

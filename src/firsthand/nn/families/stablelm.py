@@ -33,8 +33,7 @@ def from_config(config: Fields) -> Architecture:
         if config.flag(key, False):
             raise config.error(key, True, "false (the variants with it are not supported)")
     sizes = config_sizes(config, max_position=4096) | {"norm_eps": config.number("layer_norm_eps", 1e-5)}
-    says_share = config.has("partial_rotary_factor") or config.has("rope_parameters")
-    rotated = rotated_values(config, sizes["head_dim"]) if says_share else int(sizes["head_dim"] * SHARE)
+    rotated = rotated_values(config, sizes["head_dim"], SHARE)
     return Architecture(
         windows=(None,) * sizes["num_layers"],
         ropes=(rope_from_config(config, may_be_partial=True),) * sizes["num_layers"],

@@ -42,6 +42,17 @@ def part_of(task: Task, name: str, prompt: str) -> Task:
     return replace(task, id=f"{task.id}/{name}", prompt=prompt, choices=(), context=None, hint=None)
 
 
+def world_tools(ctx: Context) -> list[str]:
+    """The names of the tools that now change the task's environment."""
+    return [tool.name for tool in ctx.tools if tool.effect != "read" and ctx.attempt.is_of_environment(tool)]
+
+
+def note_shared_world(ctx: Context, runs: int, tools: Sequence[str]) -> None:
+    """Record an event `shared_world` if a pattern runs several times in the one world that these tools change."""
+    if runs > 1 and tools and not any(event.kind == "shared_world" for event in ctx.attempt.events):
+        ctx.note("shared_world", runs=runs, tools=list(tools))
+
+
 async def follow(name: str, pattern: Pattern, task: Task, ctx: Context) -> str:
     """The answer of `pattern`, whose start and end are noted in the trace under `name`."""
     ctx.branch(name, text=task.prompt)

@@ -37,7 +37,7 @@ def neighbours(retriever: Retriever, corpus: Corpus, *, around: int = 1) -> Retr
 
 def parents(retriever: Retriever, corpus: Corpus) -> Retriever:
     """Replaces each hit by the larger chunk that holds it, once for all hits within; a hit without a parent stays, and so
-    does one whose parent, or another chunk in it, is excluded by the query's filter."""
+    does one whose parent was deleted since, or whose parent, or another chunk in it, is excluded by the query's filter."""
 
     async def found(query: Query, k: int) -> Sequence[Hit]:
         hits = await retriever(query, k)
@@ -53,11 +53,21 @@ def parents(retriever: Retriever, corpus: Corpus) -> Retriever:
 def _parents(index: ChunkIndex, hits: Sequence[Hit], where: Filter) -> list[Hit]:
     whole: dict[str, Hit] = {}
     for hit in hits:
-        chunk = hit.chunk if hit.chunk.parent is None else index.chunk(hit.chunk.parent)
-        if chunk.id != hit.chunk.id and where and not _is_allowed(index, chunk, where):
-            chunk = hit.chunk
-        whole.setdefault(chunk.id, replace(hit, chunk=chunk))
+        parent = _parent(index, hit.chunk, where)
+        read = hit if parent is None else replace(hit, chunk=parent, found_as="")
+        whole.setdefault(read.id, read)
     return _stepped(list(whole.values()), "parents")
+
+
+def _parent(index: ChunkIndex, chunk: Chunk, where: Filter) -> Chunk | None:
+    """The chunk that holds this one; None if it has none, it or its document was deleted since, or a filter excludes it."""
+    if chunk.parent is None:
+        return None
+    try:
+        parent = index.chunk(chunk.parent)
+        return parent if not where or _is_allowed(index, parent, where) else None
+    except UnknownName:
+        return None
 
 
 def _is_allowed(index: ChunkIndex, parent: Chunk, where: Filter) -> bool:
@@ -109,8 +119,18 @@ def _widened(index: ChunkIndex, hits: Sequence[Hit], around: int, where: Filter)
     found = alone
     for start, end, place, document in merged:
         hit, text = hits[place], index.document(document).text
-        found.append((place, replace(hit, chunk=replace(hit.chunk, start=start, end=end, text=text[start:end]))))
+        found.append(
+            (place, replace(hit, chunk=replace(hit.chunk, start=start, end=end, text=text[start:end]), found_as=""))
+        )
     return _stepped([hit for _, hit in sorted(found, key=lambda each: each[0])], "neighbours")
+
+
+def document_in(index: ChunkIndex, hit: Hit) -> str:
+    """The id in the index of a hit's document: the hit's own, unless a guard replaced it and the chunk is still there."""
+    try:
+        return index.chunk(hit.found_as).document if hit.found_as else hit.chunk.document
+    except UnknownName:
+        return hit.chunk.document
 
 
 def _is_there(index: ChunkIndex, id: str) -> bool:

@@ -56,20 +56,21 @@ def by_listwise(writer: Writer, *, window: int = WINDOW, characters: int = CHARA
 def written_order(said: str, count: int) -> list[int]:
     """The places, from 0, in the order that a reply such as `[2] > [1]` names them; those it does not name come last.
 
-    Read is the longest chain with `>`, of equals the last; without one the numbers in brackets; without any those that the
-    rows of a list name behind their number, else all. Thoughts between think tags are left out.
+    Read is the chain with `>` that names the most passages, of equals the last; without one the numbers in brackets; without
+    any those that the rows of a list name behind their number, else all. Thoughts between think tags are left out.
     """
     said = _OPENED.split(_CLOSED.split(said)[-1])[0]
-    named = [int(number) - 1 for number in _NUMBER.findall(_order_in(said))]
+    named = [int(number) - 1 for number in _NUMBER.findall(_order_in(said, count))]
     kept = list(dict.fromkeys(place for place in named if 0 <= place < count))
     return kept + [place for place in range(count) if place not in kept]
 
 
-def _order_in(said: str) -> str:
+def _order_in(said: str, count: int) -> str:
     """The part of a reply that names the order."""
     chains: list[str] = [chain for chain in _CHAIN.findall(said) if ">" in chain]
     if chains:
-        return max(reversed(chains), key=lambda chain: len(set(_NUMBER.findall(chain))))
+        of_passages = {*range(1, count + 1)}
+        return max(reversed(chains), key=lambda chain: len(of_passages.intersection(map(int, _NUMBER.findall(chain)))))
     if bracketed := _BRACKETED.findall(said):
         return " ".join(bracketed)
     rows = _ITEM.findall(said)

@@ -9,11 +9,12 @@ from functools import cache
 
 import numpy as np
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json
 from firsthand.retrieval.chunk_index import ChunkIndex, Vectors
 from firsthand.retrieval.corpus import Corpus, arguments_of
 from firsthand.retrieval.retriever import Filter, Hit, Query, Retriever, TrailStep
+from firsthand.retrieval.retrievers.context_windows import document_in
 from firsthand.retrieval.store.word_marks import words_with_marks
 
 SHINGLE_WORDS = 5
@@ -25,7 +26,8 @@ def mmr(retriever: Retriever, corpus: Corpus, *, balance: float = 0.5, pool: int
     """Maximal marginal relevance (Carbonell and Goldstein, 1998): the next hit is the one with the highest
     balance * cos(query, hit) - (1 - balance) * max cos(hit, chosen).
 
-    The score is that value when it was chosen. Ties go to the hit that was ranked higher.
+    The score is that value when it was chosen. Ties go to the hit that was ranked higher. A hit that is no chunk of the
+    index (a widened one, or of a document that was deleted since) is embedded here.
     """
     if not 0 <= balance <= 1:
         raise ConfigError(f"balance is {balance}: give 0 (variety alone) to 1 (relevance alone)")
@@ -39,7 +41,7 @@ def mmr(retriever: Retriever, corpus: Corpus, *, balance: float = 0.5, pool: int
             asked = (
                 np.asarray(query.vectors, np.float32) if query.vectors else await corpus.embed([str(passed["query"])])
             )
-            vectors = await corpus.ask(lambda index: index.vectors([hit.chunk.id for hit in hits]))
+            vectors = await _vectors(corpus, hits)
             order = marginal_relevance((vectors @ asked.T).max(axis=1), vectors, balance, k)
             return _kept([replace(hits[place], score=score) for place, score in order], "mmr")
 
@@ -69,8 +71,8 @@ def per_source(
 
     One source that floods the index, planted or not, then fills no more than its share. Each record of a JSONL file is a
     document of its own: by="source" bounds them all by their file. `source` and `title` are the document's own, as in
-    filters, and are read from `corpus`; ConfigError if it is not given. A document without them counts for itself; a hit
-    whose `meta` has no such key is a source of its own.
+    filters, and are read from `corpus`; ConfigError if it is not given. A document without them, or that was deleted since,
+    counts for itself; a hit whose `meta` has no such key is a source of its own.
     """
     if most < 1:
         raise ConfigError(f"most is {most}: keep 1 hit of each {by} or more")
@@ -87,7 +89,15 @@ def per_source(
         async def act(passed: Json) -> Sequence[Hit]:
             def capped(index: ChunkIndex) -> list[Hit]:
                 own = cache(lambda document: getattr(index.document(document), by))
-                return _capped(hits, lambda hit: own(hit.chunk.document) or ("document", hit.chunk.document), most, k)
+
+                def source(hit: Hit) -> object:
+                    name = document_in(index, hit)
+                    try:
+                        return own(name) or ("document", name)
+                    except UnknownName:
+                        return ("document", name)
+
+                return _capped(hits, source, most, k)
 
             return _kept(await corpus.ask(capped), "per_source")
 
@@ -141,6 +151,31 @@ def above(hits: Sequence[Hit], floor: float | None) -> list[Hit]:
         return not cosines or max(cosines) >= floor
 
     return [hit for hit in hits if fits(hit)]
+
+
+async def _vectors(corpus: Corpus, hits: Sequence[Hit]) -> Vectors:
+    """The vectors of hits, a row each: the index's own, and those of texts for hits that are not there."""
+
+    def stored(index: ChunkIndex) -> dict[str, Vectors]:
+        ids = [hit.id for hit in hits]
+        try:
+            return dict(zip(ids, index.vectors(ids), strict=True))
+        except UnknownName:
+            return {id: row for id in ids if (row := _stored_vector(index, id)) is not None}
+
+    found = await corpus.ask(stored)
+    texts = {hit.id: hit.chunk.indexed_text for hit in hits if hit.id not in found}
+    if texts:
+        found |= dict(zip(texts, await corpus.embed([*texts.values()], documents=True), strict=True))
+    return np.array([found[hit.id] for hit in hits], np.float32)
+
+
+def _stored_vector(index: ChunkIndex, id: str) -> Vectors | None:
+    try:
+        row: Vectors = index.vectors([id])[0]
+    except UnknownName:
+        return None
+    return row
 
 
 def _value(hit: Hit, by: str) -> object:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from firsthand.errors import MissingExtra, StoreError
 from firsthand.retrieval.chunk_index import IndexHeader, Vectors
@@ -14,6 +14,10 @@ from firsthand.retrieval.store.record_payloads import stored_record
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, record_pages
 
 _PAGE = 500
+_VALUES = 10_000
+"""Values of a filter in one call: SQLite, in which Chroma looks them up, takes 32,766."""
+_TRIES = 8
+T = TypeVar("T")
 
 
 def open_chroma_index(client: Any, name: str, header: IndexHeader | None = None) -> RecordIndex:
@@ -81,6 +85,9 @@ class ChromaRecords:
 
     def get(self, ids: Sequence[str], *, vectors: bool = False) -> dict[str, Record]:
         """The records that are there, by id."""
+        return self._again(lambda: self._get(ids, vectors))
+
+    def _get(self, ids: Sequence[str], vectors: bool) -> dict[str, Record]:
         found: dict[str, Record] = {}
         include = ["metadatas", "documents", *(["embeddings"] if vectors else [])]
         for first in range(0, len(ids), _PAGE):
@@ -93,10 +100,13 @@ class ChromaRecords:
 
     def select(self, condition: Condition, *, vectors: bool = False) -> list[Record]:
         """All records for which the condition holds."""
-        return [*self.get(sorted(self._ids(condition)), vectors=vectors).values()]
+        return [*self._again(lambda: self._get(sorted(self._ids(condition)), vectors)).values()]
 
     def nearest(self, vector: Vectors, k: int, condition: Condition) -> list[tuple[str, float]]:
         """The ids and dot products of the k records of highest dot product for which the condition holds, best first."""
+        return self._again(lambda: self._nearest(vector, k, condition))
+
+    def _nearest(self, vector: Vectors, k: int, condition: Condition) -> list[tuple[str, float]]:
         ids = sorted(self._ids(condition))
         if not ids:
             return []
@@ -117,9 +127,8 @@ class ChromaRecords:
         if isinstance(condition, Among):
             return set(condition.ids)
         if isinstance(condition, Match):
-            if not condition.values:
-                return set()
-            return set(self._got(where={condition.field: {"$in": list(condition.values)}})["ids"])
+            pages = [condition.values[first : first + _VALUES] for first in range(0, len(condition.values), _VALUES)]
+            return {id for page in pages for id in self._got(where={condition.field: {"$in": list(page)}})["ids"]}
         if isinstance(condition, Range):
             ends = [(sign, end) for sign, end in (("$gte", condition.low), ("$lte", condition.high)) if end is not None]
             found = [set(self._got(where={condition.field: {sign: end}})["ids"]) for sign, end in ends]
@@ -131,6 +140,16 @@ class ChromaRecords:
 
     def _got(self, *, include: Sequence[str] = (), **options: Any) -> Any:
         return self._called("get", include=list(include), **options)
+
+    def _again(self, read: Callable[[], T]) -> T:
+        """The result of a read, which is made anew where a record was removed during it: Chroma then refuses it whole."""
+        for _ in range(_TRIES - 1):
+            try:
+                return read()
+            except StoreError as error:
+                if "Error finding id" not in str(error):
+                    raise
+        return read()
 
     def _called(self, method: str, **options: Any) -> Any:
         try:

@@ -126,8 +126,8 @@ class LanceRecords:
         if isinstance(condition, Match):
             if condition.field in _COLUMNS:
                 return _sql_among(condition.field, condition.values)
-            tags = [f"array_has(tags, {_quoted(f'{condition.field}={value}')})" for value in condition.values]
-            return " OR ".join(tags) or "false"
+            tags = [_quoted(f"{condition.field}={value}") for value in condition.values]  # ORs would nest, and overflow
+            return f"array_has_any(tags, make_array({', '.join(tags)}))" if tags else "false"
         if isinstance(condition, Range):
             low, high = condition.low, condition.high
             held = self._read(f"array_has(tags, {_quoted(condition.field)})", False)

@@ -300,7 +300,8 @@ class RecordIndex:
     def _one(self, name: str, condition: Any) -> Condition:
         inner = excluded(condition)
         if inner is not None:
-            return Not(self._one(name, inner[0]))
+            made = self._one(name, inner[0])
+            return made.condition if isinstance(made, Not) else Not(made)  # LanceDB does not end at "not" within "not"
         key = _key(name)
         if isinstance(condition, list | tuple):
             return Match(f"v_{key}", tuple(_value(item) for item in condition))

@@ -49,20 +49,30 @@ class WitnessSource(NamedTuple):
     def has(self, value: str, *, exact: bool = False) -> bool:
         """True if it is a witness of the value."""
         if not self.whole:
-            return any(occurs(value, text, exact=exact) for text in self.texts)
+            found = [_is_named(value, text, exact) for text in self.texts]
+            return True in found and False not in found  # what one message of the user forbids, no other one names
         return value in self.texts or (not exact and _lowered(value) in _folded(self.texts))
 
 
 def occurs(value: str, text: str, *, exact: bool = False) -> bool:
     """True if the value stands in the text whole, not as a part of a longer word, number, address or path, nor forbidden."""
+    return _is_named(value, text, exact) is True
+
+
+def _is_named(value: str, text: str, exact: bool) -> bool | None:
+    """True if the value stands in the text whole, False if any of these places may forbid it, None if it is not there."""
     lowered = text if exact else _lowered(text)
     value = value if exact else _lowered(value)
+    found = None
     start = lowered.find(value)
     while start >= 0 and value:
-        if stands_whole(text, start, start + len(value), exact=exact) and not is_forbidden(text, start):
-            return True
+        end = start + len(value)
+        if stands_whole(text, start, end, exact=exact):
+            if is_forbidden(text, start, end):
+                return False
+            found = True
         start = lowered.find(value, start + 1)
-    return False
+    return found
 
 
 @lru_cache(maxsize=512)

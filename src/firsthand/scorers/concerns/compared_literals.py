@@ -12,11 +12,16 @@ _LOOKED_UP = frozenset({"index", "count", "get", "find", "pop", "setdefault", "_
 _MAKERS = frozenset({"dict", "zip", "list", "tuple", "set", "frozenset", "sorted", "enumerate", "OrderedDict"})
 
 
-def compared_with(tree: ast.AST) -> list[ast.expr]:
-    """Return the expressions that values are compared with, keys of dicts and elements of collections looked in included."""
-    named = _named_collections(tree)
+def compared_with(tree: ast.AST, entry_point: str = "") -> list[ast.expr]:
+    """Return the expressions that values are compared with, keys of dicts and elements of collections looked in included.
+
+    What results of `entry_point` are compared with outside of any function is left out: it is a test of the code.
+    """
+    named, tests = _named_collections(tree), set(_tests_of(tree, entry_point))
     found: list[ast.expr] = []
     for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and node in tests:
+            continue
         if isinstance(node, ast.Compare):
             for each in (node.left, *node.comparators):
                 found += [each, *_elements(each, named)]
@@ -30,6 +35,20 @@ def compared_with(tree: ast.AST) -> list[ast.expr]:
             for each in node.args:
                 found += _keys(each, named)
     return found
+
+
+def _tests_of(tree: ast.AST, entry_point: str) -> Iterator[ast.Compare]:
+    """Return the comparisons of a call of the entry point that stand in no function, where no input is known yet."""
+    left = [tree]
+    while left:
+        node = left.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        left += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Compare):
+            calls = [each for each in (node.left, *node.comparators) if isinstance(each, ast.Call)]
+            if any(isinstance(each.func, ast.Name) and each.func.id == entry_point for each in calls):
+                yield node
 
 
 def _named_collections(tree: ast.AST) -> dict[str, list[ast.expr]]:

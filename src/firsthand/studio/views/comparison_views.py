@@ -16,6 +16,7 @@ from firsthand.runs.run_folder import Run
 from firsthand.show import heatmap
 from firsthand.show.answer_diff import PairBudget, word_difference
 from firsthand.show.expected import expected_answer
+from firsthand.stats.agent_scores import task_values
 from firsthand.stats.multiple_comparisons import difference
 from firsthand.stats.paired import PairedDifference, judged
 from firsthand.stats.power_analysis import paired_tasks_needed
@@ -185,7 +186,7 @@ def chosen_pairs(comparison: Comparison, only: str) -> list[Pair]:
 
 @dataclass(frozen=True)
 class GridRow:
-    """A task with the mean score of each side, None where it has none."""
+    """A task with the score of each side, its epochs reduced as in its run; None where it has none."""
 
     benchmark: str
     task: str
@@ -201,10 +202,13 @@ class GridRow:
 def grid_rows(sides: list[Side]) -> list[GridRow]:
     """A row for each task, those that tell agents apart first, at most MAX_TASKS."""
     means: dict[tuple[str, str], dict[int, float | None]] = {}
+    known: dict[Run, dict[tuple[str, str], dict[str, float]]] = {}
     for number, side in enumerate(sides):
-        for each in side.run.task_means():
-            if each.agent == side.agent:
-                means.setdefault((each.benchmark, each.task), {})[number] = each.mean
+        if side.run not in known:
+            known[side.run] = task_values(side.run, so_far=True)
+        for (benchmark, agent), values in known[side.run].items():
+            for task, value in values.items() if agent == side.agent else ():
+                means.setdefault((benchmark, task), {})[number] = value
     rows = [
         GridRow(benchmark, task, tuple(found.get(number) for number in range(len(sides))))
         for (benchmark, task), found in means.items()

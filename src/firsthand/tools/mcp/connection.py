@@ -17,6 +17,7 @@ import mcp_types as types
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError
+from pydantic import ValidationError
 
 from firsthand.errors import FirsthandError, OutcomeUnknown, StoreError, ToolError
 from firsthand.loop.calling import CallPosition, caller
@@ -24,8 +25,9 @@ from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
 from firsthand.system.terminal import one_line
 from firsthand.tools.mcp.bounded_schema import ResultValidator
+from firsthand.tools.mcp.failed_responses import McpHttpClient
 from firsthand.tools.mcp.http_endpoint import http_client
-from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, SignIn, oauth
+from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn, SignIn, is_signed_in, oauth
 from firsthand.tools.mcp.remote_tasks import TasksOfServer
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 from firsthand.tools.mcp.server_requests import RequestAnswers
@@ -34,6 +36,12 @@ from firsthand.tools.mcp.stdio_frames import ServerProcess, started
 T = TypeVar("T")
 CLOSING_S = 10.0
 """Seconds to close in; the task is cancelled after them, and the process killed."""
+REFUSALS = frozenset({
+    types.METHOD_NOT_FOUND, types.INVALID_PARAMS, types.HEADER_MISMATCH, types.MISSING_REQUIRED_CLIENT_CAPABILITY,
+    types.UNSUPPORTED_PROTOCOL_VERSION, types.URL_ELICITATION_REQUIRED,
+})  # fmt: skip
+"""Codes of JSON-RPC errors by which a server says that it did not begin. The SDK gives some others, such as -32600 and
+-32700, to answers that are none and to those that cannot be read."""
 _LISTS = ("tools", "resources", "prompts")
 
 
@@ -49,6 +57,7 @@ class McpConnection:
         """The lists, such as `tools`, that the server said had changed since they were read."""
         self._client: Client | None = None
         self._process: ServerProcess | None = None
+        self._http: McpHttpClient | None = None
         self._task: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
         self._stop = asyncio.Event()
@@ -62,6 +71,11 @@ class McpConnection:
         if self._client is None or self._dead.is_set():
             raise ToolError(self.ending())
         return self._client
+
+    @property
+    def is_lost(self) -> bool:
+        """True if the connection has ended, or its server has."""
+        return self._dead.is_set() or (self._process is not None and self._process.process.returncode is not None)
 
     async def open(self) -> None:
         """Connect. ToolError if that fails or takes too long."""
@@ -96,7 +110,7 @@ class McpConnection:
     async def request(self, send: Callable[[Client], Awaitable[T]], *, timeout_s: float | None = None) -> T:
         """The reply to a request, or a ToolError that says what went wrong, the server's words in it as data.
 
-        OutcomeUnknown if the request may have reached the server and no reply to it came.
+        OutcomeUnknown if the request may have reached the server, unless its reply says that it was not carried out.
         """
         client = self.client
         at = caller()
@@ -114,8 +128,11 @@ class McpConnection:
             limit = timeout_s or self.declaration.timeout_s
             raise OutcomeUnknown(f"{self.declaration.origin} did not answer within {limit:g} s") from None
         except MCPError as error:
-            unanswered = error.code in (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT)
-            raise (OutcomeUnknown if unanswered else ToolError)(await self._told(error)) from None
+            told = await self._told(error)
+            if self._http is not None and self._http.session_lost:
+                self._failure = self._failure or ToolError(f"{self.declaration.origin} ended the session")
+                self._dead.set()
+            raise (ToolError if error.code in REFUSALS else OutcomeUnknown)(told) from None
         except FirsthandError:
             raise
         except Exception as error:
@@ -150,7 +167,8 @@ class McpConnection:
                         await asyncio.sleep(0.01)
             self._dead.set()
             return self.ending() if self._process is not None else f"{self.declaration.origin} closed the connection"
-        return f"{self.declaration.origin} refused the request (code {error.code}): {str(error.message)[:2_000]}"
+        verb = "refused the request" if error.code in REFUSALS else "failed the request"
+        return f"{self.declaration.origin} {verb} (code {error.code}): {str(error.message)[:2_000]}"
 
     def _reason(self, error: BaseException) -> str:
         while isinstance(error, BaseExceptionGroup):
@@ -158,6 +176,10 @@ class McpConnection:
         if isinstance(error, FirsthandError):
             return str(error)
         said = one_line(str(error) or type(error).__name__)[:500]
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(each) for each in first["loc"])
+            said = one_line(f"{where or 'the reply'}: {first['msg']}")[:500]
         if isinstance(error, httpx2.TransportError | OSError):
             return f"{self.declaration.origin} cannot be reached: {said}"
         return f"{self.declaration.origin} broke the protocol: {said}"
@@ -200,12 +222,12 @@ class McpConnection:
             self._process, transport = await stack.enter_async_context(started(self.declaration))
             return transport
         auth = None
-        if self.declaration.oauth:
+        if self.declaration.oauth or is_signed_in(self.declaration):
             sign_in = self._sign_in()
             stack.callback(sign_in.close)
             auth = oauth(self.declaration, sign_in)
-        http = await stack.enter_async_context(http_client(self.declaration, auth))
-        return streamable_http_client(self.declaration.url, http_client=http)
+        self._http = await stack.enter_async_context(http_client(self.declaration, auth))
+        return streamable_http_client(self.declaration.url, http_client=self._http)
 
     def _make_client(self, transport: Any) -> Client:
         wanted = {"2025-11-25": "legacy"}.get(self.declaration.revision, self.declaration.revision)

@@ -17,8 +17,10 @@ import httpx2
 from firsthand.errors import ToolError
 from firsthand.system.json_values import values_in
 from firsthand.system.line_buffer import ASCII_LIKE, LineBuffer
+from firsthand.tools.mcp.failed_responses import McpHttpClient
 from firsthand.tools.mcp.message_flow import MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from firsthand.tools.mcp.unpaired_surrogates import without_halves
 from firsthand.tools.web.addresses import Resolver, checked_addresses, parse_rules, read_host, resolve
 
 MAX_BODY = 16_000_000
@@ -120,12 +122,12 @@ class _Events(httpx2.AsyncByteStream):
         async for piece in self._inner:
             if lines := buffer.add(piece):
                 self._count(lines)
-                yield lines
+                yield without_halves(lines)
             if len(buffer) > MAX_BODY:
                 raise httpx2.ReadError(_TOO_LARGE)
         if lines := buffer.rest():
             self._count(lines)
-            yield lines
+            yield without_halves(lines)
 
     def _count(self, lines: bytes) -> None:
         for line in lines.splitlines():
@@ -153,15 +155,15 @@ class _Counted(httpx2.AsyncByteStream):
                 raise httpx2.ReadError(_TOO_LARGE)
         if values_in(bytes(kept), MAX_VALUES) > MAX_VALUES:
             raise httpx2.ReadError(TOO_DENSE)
-        yield bytes(kept)
+        yield without_halves(bytes(kept))
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-def http_client(declaration: ServerDeclaration, auth: httpx2.Auth | None = None) -> httpx2.AsyncClient:
+def http_client(declaration: ServerDeclaration, auth: httpx2.Auth | None = None) -> McpHttpClient:
     """The client of a declared endpoint; it reads no proxy and no password from the environment."""
-    return httpx2.AsyncClient(
+    return McpHttpClient(
         transport=BoundedTransport(declaration),
         headers={"Accept-Encoding": "identity", **dict(declaration.headers)},
         auth=auth,

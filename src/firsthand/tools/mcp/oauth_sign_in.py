@@ -9,26 +9,33 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import socket
 import threading
+import time
 import webbrowser
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthToken
+from mcp.shared.auth_utils import calculate_token_expiry
 from pydantic import AnyUrl, BaseModel
 
-from firsthand.errors import StoreError, ToolError
+from firsthand.errors import FirsthandError, StoreError, ToolError
 from firsthand.system.home import data_home
+from firsthand.system.lock import taken
 from firsthand.system.terminal import Terminal, printable
-from firsthand.tools.mcp.pinned_oauth import PinnedOAuth
+from firsthand.tools.mcp.pinned_oauth import Issuer, PinnedOAuth
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
 
 M = TypeVar("M", bound=BaseModel)
 SIGN_IN_S = 300.0
 """Seconds that a person has to sign in."""
+TURN_S, TURN_POLL_S = 60.0, 0.05
+"""Seconds to wait while another connection renews the tokens, and between two looks."""
 REQUEST_S = 5.0
 """Seconds that a connection has for its request; browsers open some in advance that they may never use."""
 MAX_CONNECTIONS = 64
@@ -39,21 +46,57 @@ MAX_ADDRESS = 4_000
 """The most characters of the address of a sign-in page, which a person is shown whole."""
 
 
+class BusyError(FirsthandError):
+    """Another connection renews the tokens."""
+
+
 class StoredTokens:
     """The tokens and the registration of one endpoint, in a file that only its owner may read."""
 
     def __init__(self, declaration: ServerDeclaration, redirect_uri: str, home: Path | None = None):
         self._declaration, self._redirect_uri = declaration, redirect_uri
+        self.path = tokens_path(declaration, home)
         key = hashlib.sha256(declaration.url.encode()).hexdigest()[:16]
-        self.path = (home or data_home()) / "mcp" / "tokens" / f"{declaration.name}-{key}.json"
+        self._earlier = self.path.with_name(f"{declaration.name}-{key}.json")
+        """The file of a version that named it after the server's name."""
+        self.issuer: Issuer | None = None
+        """What is known of the issuer of the tokens that will be kept next."""
 
     async def get_tokens(self) -> OAuthToken | None:
         """The tokens, if there are any."""
         return self._get("tokens", OAuthToken)
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
-        """Keep the tokens."""
-        self._set("tokens", tokens)
+        """Keep the tokens, with the time at which they expire and their issuer, to which alone they may be sent again."""
+        body = self._body() | {"tokens": _data(tokens), "expires_at": calculate_token_expiry(tokens.expires_in)}
+        self._write(body | {"issuer": None if self.issuer is None else _data(self.issuer)})
+
+    def get_expiry(self) -> float | None:
+        """The time, in seconds since 1970, at which the access token expires; None if that is not known."""
+        found = self._body().get("expires_at")
+        return float(found) if isinstance(found, int | float) else None
+
+    def get_issuer(self) -> Issuer | None:
+        """What is known of the issuer of the tokens."""
+        return self._get("issuer", Issuer)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None]:
+        """Wait until no other connection, of this process or another, renews the tokens. ToolError if that takes long."""
+        until = time.monotonic() + TURN_S
+        while (lock := self._lock()) is None:
+            if time.monotonic() >= until:
+                raise ToolError(
+                    f"another process renews the tokens of {self._declaration.origin} for {TURN_S:g} s already: try again"
+                )
+            await asyncio.sleep(TURN_POLL_S)
+        with lock:
+            yield
+
+    def _lock(self) -> IO[bytes] | None:
+        with suppress(BusyError):
+            return taken(self.path.with_suffix(".lock"), BusyError)
+        return None
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
         """The registration of this client: the declared one, or that which was kept, if there is one."""
@@ -74,7 +117,7 @@ class StoredTokens:
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
         """Keep the registration."""
-        self._set("client", client_info)
+        self._write(self._body() | {"client": _data(client_info)})
 
     def _get(self, part: str, kind: type[M]) -> M | None:
         body = self._body().get(part)
@@ -83,8 +126,7 @@ class StoredTokens:
         except ValueError:
             return None  # written by another version: sign in anew
 
-    def _set(self, part: str, value: BaseModel) -> None:
-        body = self._body() | {part: value.model_dump(mode="json", exclude_none=True)}
+    def _write(self, body: dict[str, Any]) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             written = self.path.with_suffix(f".{os.getpid()}.new")
@@ -97,10 +139,30 @@ class StoredTokens:
 
     def _body(self) -> dict[str, Any]:
         try:
-            body = json.loads(self.path.read_text(encoding="utf-8"))
+            path = self.path if self.path.exists() else self._earlier
+            body = json.loads(path.read_text(encoding="utf-8"))
             return body if isinstance(body, dict) else {}
         except (OSError, ValueError):
             return {}
+
+
+def tokens_path(declaration: ServerDeclaration, home: Path | None = None) -> Path:
+    """The file of the tokens of an endpoint, by whatever name; declared issuers, clients and scopes have others."""
+    scopes = " ".join(sorted(declaration.scopes))  # tokens for more are not to be used where fewer are declared
+    who = [declaration.url, *filter(None, (declaration.issuer, declaration.client_id, scopes))]
+    key = hashlib.sha256("\n".join(who).encode()).hexdigest()[:16]
+    host = re.sub(r"[^a-z0-9.-]", "-", str(urlsplit(declaration.url).hostname))[:100]
+    return (home or data_home()) / "mcp" / "tokens" / f"{host}-{key}.json"
+
+
+def is_signed_in(declaration: ServerDeclaration) -> bool:
+    """True if tokens of the endpoint are kept and no header of the declaration takes their place."""
+    own = any(name.lower() == "authorization" for name in declaration.headers)
+    return bool(declaration.url) and not own and tokens_path(declaration).is_file()
+
+
+def _data(value: BaseModel) -> dict[str, Any]:
+    return value.model_dump(mode="json", exclude_none=True)
 
 
 class SignIn(Protocol):
@@ -144,9 +206,11 @@ class BrowserSignIn:
         if parts.scheme not in ("http", "https"):
             raise ToolError(f"{origin} asks to sign in at {url[:80]!r}, which is no web address")
         if not self._terminal.is_there():
+            declared = self.declaration.issuer or self.declaration.client_id or self.declaration.scopes
+            where = f"FILE.toml#{self.declaration.name}" if declared else self.declaration.url
             raise ToolError(
                 f"{origin} asks to sign in, and there is no terminal: run `firsthand mcp "
-                f"--sign-in {self.declaration.url}` once at a terminal"
+                f"--sign-in {where}` once at a terminal"
             )
         async with self._terminal.turn():
             host = printable(parts.netloc.rpartition("@")[2])

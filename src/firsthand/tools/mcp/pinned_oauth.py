@@ -6,18 +6,39 @@ and its codes go to the endpoints that this issuer's own metadata name, and to n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import httpx2
 from mcp.client.auth import OAuthClientProvider, TokenStorage
 from mcp.client.auth.oauth2 import OAuthContext
 from mcp.client.auth.utils import issuers_match
-from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
-from pydantic import AnyUrl
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata, OAuthMetadata, ProtectedResourceMetadata
+from pydantic import AnyUrl, BaseModel
 
 from firsthand.errors import ToolError
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+
+
+class Issuer(BaseModel):
+    """An issuer of tokens by its own metadata, and that of the resource they are for."""
+
+    metadata: OAuthMetadata
+    resource: ProtectedResourceMetadata | None = None
+
+
+class KeptSignIn(TokenStorage, Protocol):
+    """Keeps the tokens of an endpoint."""
+
+    issuer: Issuer | None
+
+    def get_expiry(self) -> float | None: ...
+
+    def get_issuer(self) -> Issuer | None: ...
+
+    def turn(self) -> AbstractAsyncContextManager[None]: ...
 
 
 class DeclaredScopes(OAuthClientMetadata):
@@ -74,7 +95,7 @@ class PinnedOAuth(OAuthClientProvider):
         self,
         declaration: ServerDeclaration,
         redirect_uri: str,
-        storage: TokenStorage,
+        storage: KeptSignIn,
         redirect: Callable[[str], Awaitable[None]],
         answer: Callable[[], Awaitable[AuthorizationCodeResult]],
     ):
@@ -83,11 +104,75 @@ class PinnedOAuth(OAuthClientProvider):
             client_name="firsthand", redirect_uris=[AnyUrl(redirect_uri)], scope=scopes
         )
         document = declaration.client_metadata_url or None
+        self._kept = storage
         super().__init__(declaration.url, metadata, storage, redirect, answer, client_metadata_url=document)
         self.context: PinnedContext = PinnedContext(
             declaration.url, metadata, storage, redirect, answer, document,
             origin=declaration.origin, issuer=declaration.issuer,
         )  # fmt: skip
+
+    async def _initialize(self) -> None:
+        await super()._initialize()
+        self.context.token_expiry_time = self._kept.get_expiry()
+
+    async def _auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+        """The SDK's flow, before which tokens that expired, or were refused, are renewed with the refresh token."""
+        context, refused = self.context, ""
+        if not self._initialized:
+            await self._initialize()
+        while True:
+            if self._can_renew() and (refused or not context.is_token_valid()):
+                async with aclosing(self._renewal(refused)) as renewal:
+                    async for sent in renewal:
+                        await self._handle_refresh_response((yield sent))
+            given = "" if context.current_tokens is None else context.current_tokens.access_token
+            async with aclosing(super()._auth_flow(request)) as flow:
+                sent = await anext(flow)
+                while True:
+                    response = yield sent
+                    if sent is request and response.status_code == 401 and given and not refused and self._can_renew():
+                        refused = given
+                        break
+                    try:
+                        sent = await flow.asend(response)
+                    except StopAsyncIteration:
+                        return
+
+    async def _renewal(self, refused: str) -> AsyncGenerator[httpx2.Request]:
+        """The request that renews the tokens at their issuer, unless another connection has renewed them in the meantime."""
+        context = self.context
+        async with self._kept.turn():
+            await self._initialize()
+            tokens = context.current_tokens
+            if not self._can_renew() or (context.is_token_valid() and tokens and tokens.access_token != refused):
+                return
+            known = context.oauth_metadata, context.protected_resource_metadata
+            if (kept := self._kept.get_issuer()) is not None:
+                context.oauth_metadata, context.protected_resource_metadata = kept.metadata, kept.resource
+            try:
+                if context.can_refresh_token():
+                    yield await self._refresh_token()
+            finally:  # a sign-in looks for the metadata itself
+                context.oauth_metadata, context.protected_resource_metadata = known
+
+    def _can_renew(self) -> bool:
+        """True if there is a refresh token whose issuer is known."""
+        tokens = self.context.current_tokens
+        return tokens is not None and bool(tokens.refresh_token) and self._kept.get_issuer() is not None
+
+    async def _handle_token_response(self, response: httpx2.Response) -> None:
+        self._note_issuer()
+        await super()._handle_token_response(response)
+
+    async def _handle_refresh_response(self, response: httpx2.Response) -> bool:
+        self._note_issuer()
+        return await super()._handle_refresh_response(response)
+
+    def _note_issuer(self) -> None:
+        found = self.context.oauth_metadata
+        self._kept.issuer = (
+            None if found is None else Issuer(metadata=found, resource=self.context.protected_resource_metadata)
+        )
 
     def _select_authorization_server(self, advertised: list[str]) -> str:
         home = self.context.issuer

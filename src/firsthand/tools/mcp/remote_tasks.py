@@ -15,7 +15,7 @@ from mcp import MCPError
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from firsthand.errors import ToolError
+from firsthand.errors import OutcomeUnknown, ToolError
 from firsthand.system.poll_pause import pause_s
 
 if TYPE_CHECKING:
@@ -90,7 +90,17 @@ class TasksOfServer(ClientExtension):
         return (ResultClaim(result_type="task", model=CreatedTask, resolve=self._follow),)
 
     async def _follow(self, created: CreatedTask, context: ClaimContext) -> types.CallToolResult:
-        """The result of the task. A call that is cancelled cancels the task."""
+        """The result of the task. OutcomeUnknown without one: the server has begun. A cancelled call cancels the task."""
+        try:
+            return await self._result(created, context)
+        except MCPError as error:
+            raise OutcomeUnknown(
+                f"{self._origin} failed its task (code {error.code}): {error.message[:2_000]}"
+            ) from None
+        except ToolError as error:
+            raise OutcomeUnknown(str(error)) from None
+
+    async def _result(self, created: CreatedTask, context: ClaimContext) -> types.CallToolResult:
         if len(created.task_id) > MAX_TASK_ID_CHARS:
             raise ToolError(f"{self._origin} gave a task an id of more than {MAX_TASK_ID_CHARS:,} characters")
         answered: set[str] = set()

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -41,6 +42,8 @@ MAX_LIST = 16_000_000
 """The most characters of a list, all its pages together."""
 MAX_ERROR = 4_000
 """The most characters of a server's error that are shown."""
+MAX_REOPENED = 1_000
+"""The most times that the lost connection of a shared server is opened anew."""
 MAX_PROGRESS = 50
 """The most progress reports of one call that are recorded; the last is always."""
 
@@ -73,6 +76,8 @@ class RemoteTools:
         self._extra: tuple[Tool, ...] = ()
         self._reading = asyncio.Lock()
         self._noted: set[int] = set()
+        self._reopened = 0
+        self._context = copy_context()
 
     @property
     def connection(self) -> McpConnection:
@@ -99,6 +104,7 @@ class RemoteTools:
 
     async def open(self) -> None:
         """Connect, and read the definitions of the tools. ToolError if that fails."""
+        self._context = copy_context()
         self._connection = McpConnection(self.declaration, self._sign_in)
         await self._connection.open()
         await self._read_tools()
@@ -108,6 +114,27 @@ class RemoteTools:
                 f"declare it with shared = false, or with lazy_above = {len(self._all)}"
             )
         self._extra = tuple(await self._extra_tools())
+
+    async def reopen(self) -> None:
+        """Connect anew if the connection of a shared server was lost, and read its tools. ToolError if that fails."""
+        async with self._reading:
+            await self._reopen_lost()
+
+    async def _reopen_lost(self) -> None:
+        if not (self.shared and self.connection.is_lost):
+            return
+        if self._reopened >= MAX_REOPENED:
+            raise ToolError(f"{self.connection.ending()}; it was lost more than {MAX_REOPENED:,} times")
+        self._reopened += 1
+        await self.connection.close()
+        self._connection = made = McpConnection(self.declaration, self._sign_in)
+        try:
+            # what the server asks later is not of the call that connects anew
+            await asyncio.create_task(made.open(), context=self._context)
+            await self._read_tools()
+        except BaseException:
+            made.changed.add("tools")  # they are read before the next call
+            raise
 
     async def close(self) -> None:
         """End the connection, and the process of the server."""
@@ -195,10 +222,10 @@ class RemoteTools:
 
     async def _call(self, name: str, arguments: Json) -> str:
         """The result of a call as text. ToolError with the server's words as data."""
-        await self.refresh()
+        await self._refresh_unsent()
         while (definition := self._definitions.get(name)) is not None and name in self.changes:
             await self._ask_again(definition)
-            await self.refresh()  # while the person read, it may have changed again
+            await self._refresh_unsent()  # while the person read, it may have changed again
         if definition is None:
             raise ToolError(f"{self.declaration.origin} does not offer {name!r} any more")
         at = caller()
@@ -224,12 +251,22 @@ class RemoteTools:
         self._check_answered(at)
         text = text_of_result(result)
         try:
-            await self.refresh()
+            if not self.connection.is_lost:  # the answer is here; the next call connects anew
+                await self.refresh()
         except ToolError as error:  # of the list: the call was made
             raise OutcomeUnknown(str(error)) from None
         if result.is_error:
-            raise ToolError(as_text(text or f"{name} failed without a message", MAX_ERROR))
+            said = as_text(text or f"{name} failed without a message", MAX_ERROR)
+            # most SDKs make this of whatever the tool raised, before or after it acted
+            raise OutcomeUnknown(said, answered=True)
         return text
+
+    async def _refresh_unsent(self) -> None:
+        """Refresh before a call is sent. A plain ToolError if that fails: nothing was done."""
+        try:
+            await self.refresh()
+        except OutcomeUnknown as error:  # of the list
+            raise ToolError(str(error)) from None
 
     def _check_answered(self, at: CallPosition | None) -> None:
         if at is not None:
@@ -250,8 +287,9 @@ class RemoteTools:
         )  # fmt: skip
 
     async def refresh(self) -> None:
-        """Read the tools again if the server said that they changed."""
+        """Read the tools again if the server said that they changed, or was lost."""
         async with self._reading:
+            await self._reopen_lost()
             if "tools" in self.connection.changed:
                 await self._read_tools()
 

@@ -8,6 +8,7 @@ with this process (`orphan_guard.py`).
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -24,6 +25,7 @@ from firsthand.system.terminal import one_line
 from firsthand.tools.mcp.message_flow import MAX_VALUES, TOO_DENSE, TOO_OFTEN, MessageFlow
 from firsthand.tools.mcp.orphan_guard import guarded_process, signal_group
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+from firsthand.tools.mcp.unpaired_surrogates import without_halves
 
 MAX_FRAME = 8_000_000
 """The most bytes of one message."""
@@ -31,6 +33,8 @@ MAX_NOISE = 1_000
 """The most lines that are no messages, after which the connection ends."""
 KEPT_STDERR = 2_000
 """The last bytes of standard error, which stand in the error message when the server dies."""
+MAX_ID_DIGITS = 20
+"""Numbers of as many digits are no ids of ours."""
 GRACE_S = 1.0
 """Seconds to end on its own after its input closes; the group is then terminated, and killed after as long again."""
 _CHUNK = 65_536
@@ -130,8 +134,13 @@ async def _pass_on(server: ServerProcess, line: bytes, inbound: Any) -> None:
         server.reason = TOO_DENSE
         return
     try:
-        message = mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+        message = mcp_types.jsonrpc_message_adapter.validate_json(without_halves(line), by_name=False)
     except (ValueError, RecursionError):
+        if (answered := _answered(line)) in server.awaited:
+            server.awaited.remove(answered)
+            error = mcp_types.ErrorData(code=mcp_types.PARSE_ERROR, message="its answer cannot be read")
+            await inbound.send(SessionMessage(mcp_types.JSONRPCError(jsonrpc="2.0", id=answered, error=error)))
+            return
         server.noise += 1
         if server.noise > MAX_NOISE:
             server.reason = f"wrote more than {MAX_NOISE:,} lines that are no messages of MCP"
@@ -142,6 +151,18 @@ async def _pass_on(server: ServerProcess, line: bytes, inbound: Any) -> None:
         server.reason = TOO_OFTEN
         return
     await inbound.send(SessionMessage(message))
+
+
+def _answered(line: bytes) -> int | str:
+    """The id of the request that a line which is no message of MCP answers; an empty text if it answers none."""
+    try:
+        body = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < MAX_ID_DIGITS else 0.0)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(body, dict) or not body.keys() & {"result", "error"}:
+        return ""
+    found = body.get("id")
+    return found if isinstance(found, int | str) and not isinstance(found, bool) else ""
 
 
 async def _write(server: ServerProcess, outbound: Any, inbound: Any) -> None:

@@ -31,7 +31,7 @@ class Config:
     """Kahneman-Tversky optimisation (Ethayarajh et al., 2024, arXiv:2402.01306)."""
 
     data: str = field(default="", metadata={"positional": True})
-    """JSONL with `prompt`, `completion` and `label`; each line of pairs is taken as two."""
+    """JSONL with `prompt`, `completion` and `label`, or with `chosen` and `rejected`, which are taken as two."""
     beta: float = 0.1
     """Steepness of the value function."""
     desirable_weight: float = 1.0

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from firsthand.grammar import choice
+from firsthand.loop.world_model import world_reply
 from firsthand.message import user
 from firsthand.model import Model, Sampling
 from firsthand.worlds.puzzles.puzzle import Puzzle
@@ -147,7 +148,7 @@ class ModelHost:
         return Hosted("yes", tuple(found))
 
     async def _asked(self, text: str, options: tuple[str, ...]) -> str:
-        (completion,) = await self.model.complete([user(text)], Sampling(max_tokens=8, grammar=choice(options)))
+        completion = await world_reply(self.model, [user(text)], Sampling(max_tokens=8, grammar=choice(options)))
         self.tokens += completion.usage.total_tokens
         said = completion.message.text.strip().lower()
         return next((option for option in options if said.startswith(option)), options[-1])

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Protocol
 
+from firsthand.loop.world_model import world_reply
 from firsthand.message import assistant, system, user
 from firsthand.model import Model
 from firsthand.sampling import Sampling
@@ -88,7 +89,7 @@ class ModelCustomer:
     async def reply(self, said: str) -> str:
         """The model's answer, in one line; the end after too many messages, or the same one again and again."""
         self._messages.append(user(said))
-        completion = (await self.model.complete(self._messages, Sampling(max_tokens=160, temperature=0.0)))[0]
+        completion = await world_reply(self.model, tuple(self._messages), Sampling(max_tokens=160, temperature=0.0))
         self.tokens += completion.usage.total_tokens
         text = " ".join(completion.message.text.split())
         self._messages.append(assistant(text))
