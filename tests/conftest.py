@@ -61,10 +61,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(ExpectedSkips(), "expected-skips")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process a core (`-n auto`), and one more for slow tests, of which many wait for another process."""
-    asks_for_slow = "slow" in config.getoption("markexpr").replace("not slow", "")
-    return len(os.sched_getaffinity(0)) + asks_for_slow
+def pytest_xdist_auto_num_workers() -> int:
+    """One process a core (`-n auto`) and one more: many tests wait for another process."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
