@@ -150,7 +150,10 @@ def test_an_error_that_is_no_loss_ends_the_run_and_closes_its_workers(tmp_path: 
     (one,) = every = places(1)
     failed = {"kind": "failed", "id": one.id, "error": "SandboxError", "message": "no sandbox here"}
     again = "told could not go on with an attempt, which is tried once more (SandboxError: no sandbox here)"
-    for said, told, notices in (([ValueError("a bug")], "a bug", []), ([[failed], [failed]], "no sandbox here", [again])):
+    for said, told, notices in (
+        ([ValueError("a bug")], "a bug", []),
+        ([[failed], [failed]], "no sandbox here", [again]),
+    ):
         remote, lost = Told(*said), list[str]()
         crew = Crew(remote)
         with create(tmp_path, {}, "r") as run:
