@@ -310,7 +310,8 @@ def test_the_sdk_gets_the_servers_client_and_the_answers_the_newer_type_only_whe
         assert {name.decode(): value.decode() for name, value in sent[0]["headers"]} == headers
     rest, rpc = "/a2a/rest/tasks", b'{"id": 1, "method": "%s", "params": %s}'
     for query, is_state in ((b"status=BAD", False), (b"a=b&status=TASK_STATE_WORKING&status=working", False),
-                            (b"status=TASK_STATE_WORKING", True), (b"status=2", True), (b"status=", True), (b"", True)):  # fmt: skip
+                            (b"status=TASK_STATE_WORKING", True), (b"status=2", True), (b"status=", True),
+                            (b"", True)):  # fmt: skip
         sent.clear()
         asyncio.run(guarded({**scope(rest, "GET"), "query_string": query}, None, send))  # type: ignore[arg-type]
         assert sent[0]["status"] == (200 if is_state else 400), query

@@ -186,11 +186,22 @@ def test_one_machine_cannot_end_a_run_that_another_can_go_on_with(tmp_path: Path
     assert (bad.closed, good.closed) == (1, 1)
 
 
+def test_an_attempt_that_a_machine_failed_goes_first_and_to_one_that_is_idle(tmp_path: Path) -> None:
+    one, two, three = every = places(3)
+    bad = Slow([failed(one)], [ends(three, "t3")], name="bad")
+    good = Slow([], [ends(two, "t2")], [ends(one, "t1")], name="good")
+    assert crew_of(tmp_path / "a", every, bad, good) == [AGAIN]
+    (only,) = places(1)
+    bad, idle = Slow([failed(only)], name="bad"), Slow([ends(only, "t1")], name="idle")
+    assert crew_of(tmp_path / "b", [only], bad, idle) == [AGAIN]
+    assert not crew_of(tmp_path / "c", [one], Slow([ends(one, "t")], name="x"))
+
+
 def test_an_error_that_a_second_machine_reports_ends_the_run(tmp_path: Path) -> None:
     one, two = every = places(2)
     bad = Slow([failed(one)], name="bad")
     good = Slow([ends(two, "t2")], [failed(one, "the key is missing")], name="good")
-    with pytest.raises(ConfigError, match="^the key is missing$"):
+    with pytest.raises(ConfigError, match=r"^the key is missing$"):
         crew_of(tmp_path, every, bad, good)
 
 

@@ -415,5 +415,5 @@ def test_a_worker_that_describes_itself_oddly_is_lost_before_it_begins(said: byt
 
     worker = RayWorker(stand_in(), SimpleNamespace(begin=SimpleNamespace(remote=bytes_of)), "w")
     spec = WorkerSpec(build, {}, {"agents": {"ada": {"pattern": "direct"}}})
-    with pytest.raises(Lost, match="^the worker on w sent what is no description of a worker$"):
+    with pytest.raises(Lost, match=r"^the worker on w sent what is no description of a worker$"):
         asyncio.run(worker.begin(spec))

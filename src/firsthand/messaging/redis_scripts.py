@@ -139,7 +139,7 @@ local function following(after, pattern, visit)
   return after, true
 end
 """
-"""`following` visits the messages of a pattern behind an offset; returns the last offset passed, and whether it is the end."""
+"""`following` visits the messages of a pattern behind an offset; returns the last offset passed, and true at the end."""
 _GROUP = (
     _BUS
     + """

@@ -83,7 +83,7 @@ async def distribute(
     """Attempt all places that the run has no trace of on the fleet's workers, `concurrency` at a time on each.
 
     As `execute`: each trace is kept before `on_trace` is given it, and the traces are those that `execute` would have made,
-    but for times. `on_lost` is given a sentence for each lost worker, and for each attempt that a worker could not go on with.
+    but for times. `on_lost` is given a sentence for each lost worker, and each attempt that one could not go on with.
     """
     for agent in {id(place.agent): place.agent for place in places}.values():
         if agent.memory is not None and agent.memory.lifetime != "attempt":

@@ -167,8 +167,8 @@ class RemoteTools:
     def _limit(self, found: dict[str, ToolDefinition], tools: dict[str, Tool]) -> None:
         """Decide how many tools are offered, and take out those that cannot be: what was offered before stays.
 
-        A list that grows is searched from then on. The tools that a shared source found so far belong to all its attempts, so
-        there the first `lazy_above` stay, and no search begins.
+        A list that grows is searched from then on. What a search finds belongs to one attempt, so in a
+        shared source the first `lazy_above` stay, and no search begins.
         """
         most = self.declaration.lazy_above
         kept = list(tools)
