@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.cluster.spread.distribute import distribute
+from firsthand.cluster.spread.distribute import _Distribution, distribute
 from firsthand.cluster.spread.run_worker import Lost
 from firsthand.errors import ConfigError
 from firsthand.message import Json
@@ -187,14 +187,15 @@ def test_one_machine_cannot_end_a_run_that_another_can_go_on_with(tmp_path: Path
 
 
 def test_an_attempt_that_a_machine_failed_goes_first_and_to_one_that_is_idle(tmp_path: Path) -> None:
-    one, two, three = every = places(3)
-    bad = Slow([failed(one)], [ends(three, "t3")], name="bad")
-    good = Slow([], [ends(two, "t2")], [ends(one, "t1")], name="good")
-    assert crew_of(tmp_path / "a", every, bad, good) == [AGAIN]
+    one, two = places(2)
+    with create(tmp_path / "a", {}, "r") as run:
+        work = _Distribution(run, {each.id: each for each in (one, two)}, 7, 1, print, print)
+        held: dict[str, Place] = {}
+        work._deal(held, "bad")
+        assert work._take("bad", failed(one), held) is None and held == {} and list(work.waiting) == [one, two]
     (only,) = places(1)
     bad, idle = Slow([failed(only)], name="bad"), Slow([ends(only, "t1")], name="idle")
     assert crew_of(tmp_path / "b", [only], bad, idle) == [AGAIN]
-    assert not crew_of(tmp_path / "c", [one], Slow([ends(one, "t")], name="x"))
 
 
 def test_an_error_that_a_second_machine_reports_ends_the_run(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class RayWorker:
         found = self._read(await self._ask(self.actor.begin.remote(spec.build, pack(spec.settings))))
         try:
             problem = found.get("problem") or difference(spec.expected, found)
-        except (AttributeError, TypeError):
+        except AttributeError:
             raise Lost(f"the worker on {self.name} sent what is no description of a worker") from None
         if problem:
             raise ConfigError(
