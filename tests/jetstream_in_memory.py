@@ -105,6 +105,9 @@ class JetStream:
             num_pending=len(self._new(stream, consumer)), num_ack_pending=len(consumer.leases), config=consumer.config
         )
 
+    async def stream_info(self, stream: str) -> Any:
+        return Record(state=Record(last_seq=max((each.seq for each in self.streams[stream]), default=0)))
+
     async def get_msg(self, stream: str, seq: int) -> Any:
         found = next((each for each in self.streams[stream] if each.seq == seq), None)
         if found is None:

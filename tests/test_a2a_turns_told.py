@@ -308,6 +308,22 @@ def test_the_sdk_gets_the_servers_client_and_the_answers_the_newer_type_only_whe
         asyncio.run(guarded(made, None, send))  # type: ignore[arg-type]
         assert sent[1]["body"] == b"passed", made
         assert {name.decode(): value.decode() for name, value in sent[0]["headers"]} == headers
+    rest, rpc = "/a2a/rest/tasks", b'{"id": 1, "method": "%s", "params": %s}'
+    for query, is_state in ((b"status=BAD", False), (b"a=b&status=TASK_STATE_WORKING&status=working", False),
+                            (b"status=TASK_STATE_WORKING", True), (b"status=2", True), (b"status=", True),
+                            (b"", True)):  # fmt: skip
+        sent.clear()
+        asyncio.run(guarded({**scope(rest, "GET"), "query_string": query}, None, send))  # type: ignore[arg-type]
+        assert sent[0]["status"] == (200 if is_state else 400), query
+        assert is_state or b"which is no state of a task: give one such as TASK_STATE_WORKING" in sent[1]["body"]
+    for method, given, is_state in (
+        (b"ListTasks", b'{"status": "BAD"}', False), (b"ListTasks", b'{"status": "TASK_STATE_WORKING"}', True),
+        (b"ListTasks", b'{"status": 2}', True), (b"ListTasks", b"[]", True), (b"ListTasks", b"{}", True),
+        (b"GetTask", b'{"status": "BAD"}', True),
+    ):  # fmt: skip
+        sent.clear()
+        asyncio.run(guarded(scope("/a2a", body=rpc % (method, given)), None, send))  # type: ignore[arg-type]
+        assert (b"no state of a task" in sent[1]["body"]) is not is_state, (method, given)
     for made in (scope("/a2a", body=b"", kind="text/plain"), scope("/a2a", kind=" TEXT/x ; a=b")):
         sent.clear()
         asyncio.run(guarded(made, None, send))  # type: ignore[arg-type]

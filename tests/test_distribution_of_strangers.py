@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from firsthand.cluster.spread.distribute import distribute
+from firsthand.cluster.spread.distribute import _Distribution, distribute
+from firsthand.cluster.spread.run_worker import Lost
+from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.rollout import Place
 from firsthand.runs.store import create
@@ -27,6 +29,14 @@ class Then(Crew):
             await asyncio.sleep(0)
         yield second
         await asyncio.Event().wait()
+
+
+def nested(levels: int) -> Json:
+    """Objects within each other, as many as levels."""
+    body: Json = {}
+    for _ in range(levels - 1):
+        body = {"a": body}
+    return body
 
 
 def kept_after(said: list[Any], good: list[Any], every: list[Place], home: Path) -> tuple[list[Trace], list[str], Any]:
@@ -100,6 +110,13 @@ def test_what_is_no_message_makes_a_worker_lost_and_not_the_run(tmp_path: Path) 
         ({"kind": "trace", "id": one.id, "trace": []}, "what is no message of a worker"),
         ({name: value for name, value in record(one, 1).items() if name != "reply"}, "what is no message of a worker"),
         ({**record(one, 1), "effect": None}, "what is no message of a worker"),
+        *(({**record(one, 1), "reply": reply}, "what is no message of a worker") for reply in (1, None, [], "started")),
+        ({**record(one, 1), "reply": nested(500)}, "a message that is nested deeper than 500"),
+        ({"kind": "step", "id": one.id, "step": ["event", nested(30_000)]}, "a message that is nested deeper than 500"),
+        (
+            {"kind": "trace", "id": one.id, "trace": {**whole, "scores": nested(30_000)}},
+            "a message that is nested deeper than 500",
+        ),
         ({"kind": "odd", "id": one.id}, "what is no message of a worker"),
         ({"kind": "failed", "id": one.id, "error": "X"}, "what is no message of a worker"),
         ({"kind": "step", "id": one.id, "step": ["odd", {}]}, "a step that cannot be read (StoreError)"),
@@ -110,3 +127,90 @@ def test_what_is_no_message_makes_a_worker_lost_and_not_the_run(tmp_path: Path) 
     for said, told in cases:
         traces, lost, _ = kept_after([[said]], [[ends(one, "t1")]], every, tmp_path)
         assert ([trace.id for trace in traces], lost) == (["t1"], [f"bad sent {told}: its 1 attempt goes to others"])
+
+
+def test_a_record_may_be_as_deep_as_a_store_can_hold(tmp_path: Path) -> None:
+    (one,) = every = places(1)
+    deep = {**record(one, 1), "reply": nested(499)}
+    traces, lost, entries = kept_after([[deep], [ends(one, "t1")]], [], every, tmp_path)
+    assert ([trace.id for trace in traces], lost, [reply for _, _, reply in entries]) == (["t1"], [], [nested(499)])
+
+
+@pytest.mark.parametrize("said", [{"kind": "x"}, 5, None, "text"])
+def test_what_is_no_list_of_messages_makes_a_worker_lost(said: Any, tmp_path: Path) -> None:
+    class Odd(Told):
+        async def exchange(self, messages: Any) -> Any:
+            return said
+
+    (one,) = every = places(1)
+    lost: list[str] = []
+    with create(tmp_path, {}, "r") as run:
+        crew = Then(Odd(name="bad"), Told([ends(one, "t1")], name="good"))
+        asyncio.run(asyncio.wait_for(distribute(run, every, crew, on_lost=lost.append), 10))
+        assert [trace.id for trace in run.traces()] == ["t1"]
+    assert lost == ["bad sent what is no list of messages: its 1 attempt goes to others"]
+
+
+def failed(place: Place, message: str = "I am a stranger and end your run") -> Json:
+    return {"kind": "failed", "id": place.id, "error": "ConfigError", "message": message}
+
+
+class Slow(Told):
+    """Lets the other workers begin before it says anything."""
+
+    async def exchange(self, messages: Any) -> list[Json]:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return await super().exchange(messages)
+
+
+def crew_of(home: Path, every: list[Place], *remotes: Told) -> list[str]:
+    """The sentences that a run with these workers says."""
+    lost: list[str] = []
+    with create(home, {}, "r") as run:
+        crew = Crew(*remotes)
+        asyncio.run(asyncio.wait_for(distribute(run, every, crew, concurrency=1, on_lost=lost.append), 10))
+        assert run.done() == {place.id for place in every}
+    return lost
+
+
+AGAIN = "bad could not go on with an attempt, which is tried once more (ConfigError: I am a stranger and end your run)"
+
+
+def test_one_machine_cannot_end_a_run_that_another_can_go_on_with(tmp_path: Path) -> None:
+    one, two = every = places(2)
+    bad, good = Slow([failed(one)], name="bad"), Slow([ends(two, "t2")], [ends(one, "t1")], name="good")
+    assert crew_of(tmp_path, every, bad, good) == [AGAIN]
+    assert [[message["id"] for message in heard] for heard in bad.heard] == [[one.id]], "it is not asked again"
+    assert [[message["id"] for message in heard] for heard in good.heard] == [[two.id], [one.id]]
+    assert (bad.closed, good.closed) == (1, 1)
+
+
+def test_an_attempt_that_a_machine_failed_goes_first_and_to_one_that_is_idle(tmp_path: Path) -> None:
+    one, two = places(2)
+    with create(tmp_path / "a", {}, "r") as run:
+        work = _Distribution(run, {each.id: each for each in (one, two)}, 7, 1, print, print)
+        held: dict[str, Place] = {}
+        work._deal(held, "bad")
+        assert work._take("bad", failed(one), held) is None and held == {} and list(work.waiting) == [one, two]
+    (only,) = places(1)
+    bad, idle = Slow([failed(only)], name="bad"), Slow([ends(only, "t1")], name="idle")
+    assert crew_of(tmp_path / "b", [only], bad, idle) == [AGAIN]
+
+
+def test_an_error_that_a_second_machine_reports_ends_the_run(tmp_path: Path) -> None:
+    one, two = every = places(2)
+    bad = Slow([failed(one)], name="bad")
+    good = Slow([ends(two, "t2")], [failed(one, "the key is missing")], name="good")
+    with pytest.raises(ConfigError, match=r"^the key is missing$"):
+        crew_of(tmp_path, every, bad, good)
+
+
+def test_an_attempt_goes_back_to_a_machine_that_failed_it_once_no_other_is_left(tmp_path: Path) -> None:
+    one, two = every = places(2)
+    bad = Slow([failed(one)], [ends(two, "t2")], [ends(one, "t1")], name="bad")
+    other = Slow([], Lost("other is gone"), name="other")
+    assert crew_of(tmp_path, every, bad, other)[0] == AGAIN
+    assert sorted(message["id"] for heard in bad.heard[1:] for message in heard) == sorted([one.id, two.id])
+    spare, twin = Slow([failed(one)], [ends(one, "t1")], name="bad"), Slow([ends(two, "t2")], name="bad")
+    assert crew_of(tmp_path, every, spare, twin) == [AGAIN], "workers of one machine have one name"

@@ -149,13 +149,17 @@ def test_a_lost_worker_s_attempts_begin_again_on_the_next_with_what_it_had_recor
 def test_an_error_that_is_no_loss_ends_the_run_and_closes_its_workers(tmp_path: Path) -> None:
     (one,) = every = places(1)
     failed = {"kind": "failed", "id": one.id, "error": "SandboxError", "message": "no sandbox here"}
-    for said, told in ((ValueError("a bug"), "a bug"), ([failed], "no sandbox here")):
-        remote, lost = Told(said), list[str]()
+    again = "told could not go on with an attempt, which is tried once more (SandboxError: no sandbox here)"
+    for said, told, notices in (
+        ([ValueError("a bug")], "a bug", []),
+        ([[failed], [failed]], "no sandbox here", [again]),
+    ):
+        remote, lost = Told(*said), list[str]()
         crew = Crew(remote)
         with create(tmp_path, {}, "r") as run:
             with pytest.raises((ValueError, SandboxError), match=f"^{told}$"):
                 asyncio.run(asyncio.wait_for(distribute(run, every, crew, on_lost=lost.append), 5))
-            assert (lost, remote.closed, crew.is_closed, list(run.traces())) == ([], 1, True, [])
+            assert (lost, remote.closed, crew.is_closed, list(run.traces())) == (notices, 1, True, [])
             assert run.status != "running"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from firsthand.errors import ConfigError
 from firsthand.messaging import nats_client
 from firsthand.messaging.blackboard import BoardConflict
 from firsthand.messaging.message_bus import BusFull
@@ -143,5 +144,19 @@ def test_a_reading_with_a_limit_gives_no_more_than_it(server: JetStream, monkeyp
         client._nc.batches.clear()
         assert len(await client._read_stream("t_messages", ">", 2, None)) == 5 and client._nc.batches == [3, 3, 3]
         assert server.consumers == {}
+
+    calling(work)
+
+
+def test_a_group_begins_behind_the_last_message_at_most(server: JetStream) -> None:
+    async def work(client: NatsClient) -> None:
+        await client.publish("a", ["1", "2"], "", None)
+        await client.subscribe("g", "a", 2)
+        with pytest.raises(
+            ConfigError, match=r"^after is 3, and the last message is 2: give that or less, or leave it out$"
+        ):
+            await client.subscribe("g", "a", 3)
+        await client.publish("a", ["3"], "", None)
+        assert [each.message.payload for each in await client.fetch("g", 9, 30.0)] == ["3"], "its place is as before"
 
     calling(work)

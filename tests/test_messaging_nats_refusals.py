@@ -103,7 +103,7 @@ def test_a_server_that_fails_is_told_and_no_key_is_taken_for_unwritten(server: R
         await refused("consumer_info", client.lag("g"))
         await refused("consumer_info", client.fetch("g", 1, 30.0))
         await refused("delete_consumer", client.unsubscribe("g"))
-        await refused("delete_consumer", client.subscribe("g", "a", 3))
+        await refused("delete_consumer", client.subscribe("g", "a", 0))
         assert await client.history("k") == [(first, "n")] and await client.lag("g") == 0
         assert server.streams["t_messages"] == [] and await client._groups() == {"g": "a"}
         with pytest.raises(UnknownName, match=r"^no group 'é{80}': subscribe it first$"):

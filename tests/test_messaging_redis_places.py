@@ -70,3 +70,35 @@ def test_messages_of_other_programs_make_no_room_beyond_what_a_group_may_be_behi
             other.xadd("{room}:messages", {"topic": "a.x"}, id=f"{place + 1}-0")
         shared.acknowledge("g", [each.message.offset for each in shared.fetch("g")])
         assert shared.lag("g") == 0, "they were not counted, and are not counted off"
+
+
+def test_messages_that_somebody_trimmed_hold_no_publisher_back_once_the_group_has_read_the_rest(
+    redis_address: str,
+) -> None:
+    import redis
+
+    with (
+        RedisMessaging(redis_address, name="trimmed", max_lag=10) as shared,
+        redis.Redis.from_url(redis_address) as other,
+    ):
+        shared.subscribe("g", "a.>", after=0)
+        shared.publish("a.b", list("12345678"))
+        other.xtrim("{trimmed}:messages", maxlen=3, approximate=False)
+        given = shared.fetch("g", 2)
+        assert [each.message.payload for each in given] == ["6", "7"] and shared.lag("g") == 8, "there is more to read"
+        given += shared.fetch("g", 1)
+        shared.acknowledge("g", [each.message.offset for each in given])
+        assert shared.fetch("g") == [] and shared.lag("g") == 0
+        assert shared.publish("a.b", list("abcdefghij"))[0] == 9 and shared.lag("g") == 10
+
+
+def test_a_group_beyond_the_last_message_is_behind_only_what_comes_after_its_place(redis_address: str) -> None:
+    with RedisMessaging(redis_address, name="ahead", max_lag=4) as shared:
+        shared.publish("a.b", ["1", "2"])
+        shared.subscribe("g", "a.>", after=6)
+        shared.subscribe("begun", "a.>", after=1)
+        for payloads, lag in ((["3", "4"], 0), ([], 0), (["5", "6", "7"], 1), (["8"], 2)):
+            shared.publish("a.b", payloads)
+            assert shared.lag("g") == lag
+            shared.acknowledge("begun", [each.message.offset for each in shared.fetch("begun")])
+        assert [each.message.payload for each in shared.fetch("g")] == ["7", "8"] and shared.lag("g") == 2

@@ -289,8 +289,10 @@ def test_attempts_of_a_lost_worker_are_put_back_or_given_up(tmp_path: Path):
         record = {"kind": "record", "id": every[3].id, "number": 9, "effect": "e", "request": "r", "reply": {"a": 1}}
         assert work._take("w", record, one) == {"kind": "kept", "upto": 9}
         assert list(run.journal(every[3].id).entries()) == [("e", "r", {"a": 1})]
+        failed = {"kind": "failed", "id": every[3].id, "error": "ModelError", "message": "no"}
+        work.failed[every[3].id] = "v"
         with pytest.raises(ModelError, match=r"^no$"):
-            work._take("w", {"kind": "failed", "id": every[3].id, "error": "ModelError", "message": "no"}, one)
+            work._take("w", failed, one)
         ended = Trace("t9", "b", "3", agent.to_json(), 0, 7, "", 0.0, place=every[3].id)
         assert work._take("w", {"kind": "trace", "id": every[3].id, "trace": ended.to_json()}, one) is None
         assert one == {} and traced[-1].id == "t9" and set(work.missing) == {every[place].id for place in (0, 1, 4)}

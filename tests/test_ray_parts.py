@@ -393,3 +393,27 @@ def test_the_head_is_watched_by_its_own_address_but_not_through_a_client(monkeyp
         assert (near.gone, worker.open) == (True, False)
 
     asyncio.run(asyncio.wait_for(work(), 30))
+
+
+@pytest.mark.parametrize("said", [b"[", b"\xff[]", b"[" * 100_000, b"[" + b"9" * 5_000 + b"]", None])
+def test_bytes_that_are_no_json_make_a_worker_lost(said: Any) -> None:
+    async def bytes_of(*_: Any) -> Any:
+        return said
+
+    remote = SimpleNamespace(remote=bytes_of)
+    worker = RayWorker(stand_in(), SimpleNamespace(exchange=remote, begin=remote), "host-a (a)")
+    spec = WorkerSpec(build, {}, {})
+    for asked in (worker.exchange([]), worker.begin(spec)):
+        with pytest.raises(Lost, match=r"^the worker on host-a \(a\) sent what is no JSON, or JSON nested too deep$"):
+            asyncio.run(asked)
+
+
+@pytest.mark.parametrize("said", [b"[]", b"5", b'{"agents": []}', b'{"agents": {"ada": 5}}'])
+def test_a_worker_that_describes_itself_oddly_is_lost_before_it_begins(said: bytes) -> None:
+    async def bytes_of(*_: Any) -> bytes:
+        return said
+
+    worker = RayWorker(stand_in(), SimpleNamespace(begin=SimpleNamespace(remote=bytes_of)), "w")
+    spec = WorkerSpec(build, {}, {"agents": {"ada": {"pattern": "direct"}}})
+    with pytest.raises(Lost, match=r"^the worker on w sent what is no description of a worker$"):
+        asyncio.run(worker.begin(spec))

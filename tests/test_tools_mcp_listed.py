@@ -108,11 +108,9 @@ def test_the_tools_for_resources_and_prompts_are_offered_as_declared_beside_the_
     assert extra(full, resources=False) == four[2:] and extra(full, prompts=False) == four[:2] and extra({}) == []
     assert extra({"resources": LISTS, "prompts": LISTS}) == []
     assert extra(full, "read_resource", "other") == [four[0], *four[2:]], "the server's own tool of that name stands"
-    assert extra({}, "a", "b", lazy_above=2) == [] and extra({}, "a", "b", lazy_above=1) == ["search_tools"]
-    assert extra(full, "a", "search_tools", lazy_above=1) == four
     found = source(Told(full), lazy_above=1)
-    found._all = {"s__a": own("s__a"), "s__b": own("s__b")}
-    search, *_, prompt = asyncio.run(found._extra_tools())
+    *_, prompt = asyncio.run(found._extra_tools())
+    search = found._search
     assert (search.effect, search.origin, search.timeout_s) == ("write", "MCP server s", 9.0)
     facts = Declaration(("name", "arguments"), recipients=("name",), readers="user")
     assert (prompt.effect, prompt.origin, prompt.declares) == ("external", "MCP server s", facts)
@@ -198,7 +196,8 @@ def test_a_search_makes_what_it_finds_available_and_counts_a_change_once() -> No
             ("findUser", "U" * 400), ("sendMail", "Mails a user."),
         )
     }  # fmt: skip
-    assert found.is_large and found.tools == ()
+    found._is_large = True
+    assert found.tools == (found._search,)
 
     async def searched(*given: Any) -> str:
         return await found._search_tools(*given)
@@ -214,7 +213,9 @@ def test_a_search_makes_what_it_finds_available_and_counts_a_change_once() -> No
     )
     all_three = "\n".join(["These tools are available now:", books, users, mails])
     assert asyncio.run(searched("user book", 11)) == all_three
-    assert found.version == 2 and [each.name for each in found.tools] == ["s__findUser", "s__get_books", "s__sendMail"]
+    assert found.version == 2 and [each.name for each in found.tools] == [
+        "s__findUser", "s__get_books", "s__sendMail", "s__search_tools",
+    ]  # fmt: skip
 
 
 def test_words_of_names_and_texts_are_ranked_by_how_rare_they_are() -> None:

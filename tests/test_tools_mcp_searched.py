@@ -45,19 +45,19 @@ def test_a_search_offers_what_it_found_from_then_on() -> None:
 
     async def main() -> None:
         await source.refresh()
-        assert source.is_large and source.tools == () and source.version == 1
+        assert source.is_large and source.tools == (source._search,) and source.version == 1
         found = await source._search_tools("mails", 0)
         assert found.startswith("These tools are available now:\ns__read_mail ") and "send" not in found
         assert found.endswith("\nReads <b>mail</b>.") and ([each.name for each in source.tools], source.version) == (
-            ["s__read_mail"], 2,
+            ["s__read_mail", "s__search_tools"], 2,
         )  # fmt: skip
         await source._search_tools("mail", 1)
         assert source.version == 2, "nothing is new"
         assert (await source._search_tools("time")).splitlines()[1:] == ["s__clock {}", "Time."]
-        assert ([each.name for each in source.tools], source.version) == (["s__clock", "s__read_mail"], 3)
+        assert ([each.name for each in source.tools], source.version) == (["s__clock", "s__read_mail", "s__search_tools"], 3)
         both = await source._search_tools("mail", 99)
         assert both.splitlines()[1].startswith("s__read_mail ") and both.splitlines()[3].startswith("s__send_mail ")
-        assert source.version == 4 and len(source.tools) == 3
+        assert source.version == 4 and len(source.tools) == 4
         assert await source._search_tools("weather") == "None of the 3 tools fits; try other words."
 
     asyncio.run(main())
@@ -166,12 +166,12 @@ def test_a_search_finds_five_tools_or_as_many_as_are_asked_for_from_one_to_ten()
 
     async def main() -> None:
         await source.refresh()
-        assert (source.is_large, source.tools) == (True, ())
+        assert (source.is_large, source.tools) == (True, (source._search,))
         for asked, count in (({"most": -3}, 1), ({"most": 1}, 1), ({}, 5), ({"most": 10}, 10), ({"most": 11}, 10)):
             lines = (await source._search_tools("mail", **asked)).splitlines()
             assert lines[1::2] == [f"s__{each} {{}}" for each in names[:count]], "ties in the order of names"
             assert lines[2::2] == ["d" * 300] * count
-        assert [each.name for each in source.tools] == [f"s__{each}" for each in names[:10]]
+        assert [each.name for each in source.tools] == [*(f"s__{each}" for each in names[:10]), "s__search_tools"]
 
     asyncio.run(main())
     few, made = opened(*(tool(each) for each in names[:11]), lazy_above=11)
@@ -194,13 +194,13 @@ def test_a_search_is_among_the_tools_that_the_server_has_now() -> None:
         made.changed.add("tools")
         found = await source._search_tools("weather")
         assert found == "These tools are available now:\ns__weather {}\nTells the weather." and made.reads == 2
-        assert [each.name for each in source.tools] == ["s__weather"] and made.changed == set()
+        assert [each.name for each in source.tools] == ["s__weather", "s__search_tools"] and made.changed == set()
         made.listed = made.listed[1:]
         made.changed.add("tools")
         assert (await source._search_tools("mail")).splitlines() == [
             "These tools are available now:", "s__send_mail {}", "Sends.",
         ]  # fmt: skip
-        assert [each.name for each in source.tools] == ["s__send_mail", "s__weather"]
+        assert [each.name for each in source.tools] == ["s__send_mail", "s__weather", "s__search_tools"]
 
     asyncio.run(main())
 

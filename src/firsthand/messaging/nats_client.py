@@ -214,6 +214,8 @@ class NatsClient:
             other = (consumer.config.filter_subject or "").removeprefix(self._subject(""))
         if other is not None and other != pattern:
             raise ConfigError(f"the group {group!r} subscribes to {other!r}: give another name for {pattern!r}")
+        if after is not None and after > (last := await self._last_offset()):  # JetStream would begin at its end
+            raise ConfigError(f"after is {after}, and the last message is {last}: give that or less, or leave it out")
         letters = {} if after is None else await self._letters(group)
         if after is not None:
             with suppress(NotFoundError):
@@ -225,6 +227,10 @@ class NatsClient:
         for offset in letters:
             if after is not None and offset > after:
                 await self._buckets["dead"].delete(f"{coded(group)}.{offset}")
+
+    async def _last_offset(self) -> int:
+        """The offset of the last message that was published, whether or not it is still kept."""
+        return int((await self._js.stream_info(f"{self.name}_messages")).state.last_seq)
 
     async def _make_consumer(self, group: str, pattern: str, after: int | None) -> None:
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy

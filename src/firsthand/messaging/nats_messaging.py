@@ -1,12 +1,13 @@
 """A blackboard and a message bus in NATS JetStream, for agents on several machines (extra `nats`).
 
 Messages are a stream, a group is a durable pull consumer of it, the board is a key-value bucket; other NATS clients may read
-them. JetStream acknowledges what is on its disk. Three things differ from the other stores, and are JetStream's own:
+them. JetStream acknowledges what is on its disk. Four things differ from the other stores, and are JetStream's own:
 
 - Several messages in one `publish` are kept in order, but not all or none: a server that dies between them keeps the first.
   With `once` a second publication adds those that are missing (for a day).
 - `acknowledge` counts the messages that this connection fetched. It acknowledges others too.
 - A key keeps at most 64 versions.
+- A group cannot begin behind an offset that no message has yet; `subscribe` refuses it.
 """
 
 from __future__ import annotations

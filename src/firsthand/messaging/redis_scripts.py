@@ -131,14 +131,15 @@ local function following(after, pattern, visit)
     local rows = redis.call('XRANGE', P .. 'messages', '(' .. after .. '-18446744073709551615', '+', 'COUNT', 1000)
     for _, row in ipairs(rows) do
       local offset = string.match(row[1], '^%d+')
-      if string.match(topic_of(row[2]), pattern) and visit(offset, row) == 'enough' then return after end
+      if string.match(topic_of(row[2]), pattern) and visit(offset, row) == 'enough' then return after, false end
       after = offset
     end
-    if #rows < 1000 then return after end
+    if #rows < 1000 then return after, true end
   end
-  return after
+  return after, true
 end
 """
+"""`following` visits the messages of a pattern behind an offset; returns the last offset passed, and true at the end."""
 _GROUP = (
     _BUS
     + """
@@ -167,11 +168,15 @@ for _, group in ipairs(redis.call('SMEMBERS', P .. 'groups')) do
   end
 end
 local first = first_of('offset', 'messages', number)
+local last = first + number - 1
 for i = 1, number do
   local place = whole(first + i - 1) .. '-0'
   redis.call('XADD', P .. 'messages', place, 'topic', topic, 'payload', ARGV[5 + i], 'sender', sender, 'at', at)
 end
-for _, group in ipairs(readers) do redis.call('HINCRBY', P .. 'group:' .. group, 'new', number) end
+for _, group in ipairs(readers) do
+  local above = last - tonumber(redis.call('HGET', P .. 'group:' .. group, 'after'))
+  redis.call('HINCRBY', P .. 'group:' .. group, 'new', whole(math.max(0, math.min(number, above))))
+end
 if once ~= '' then redis.call('HSET', P .. 'published', once, whole(first) .. ' ' .. number) end
 return {'published', whole(first), tostring(number)}
 """
@@ -222,12 +227,13 @@ end
 local known = redis.call('HMGET', P .. 'group:' .. group, 'after', 'lua')
 local new = 0
 if #given < limit then
-  local reached = following(known[1], known[2], function(offset)
+  local reached, is_end = following(known[1], known[2], function(offset)
     if #given >= limit then return 'enough' end
     table.insert(given, {offset, 1})
     new = new + 1
   end)
-  local left = math.max(0, tonumber(redis.call('HGET', P .. 'group:' .. group, 'new')) - new)
+  local left = 0  -- at the end nothing is new, also where the stream was trimmed by others
+  if not is_end then left = math.max(0, tonumber(redis.call('HGET', P .. 'group:' .. group, 'new')) - new) end
   redis.call('HSET', P .. 'group:' .. group, 'after', reached, 'new', string.format('%.0f', left))
 end
 table.sort(given, function(a, b) return tonumber(a[1]) < tonumber(b[1]) end)

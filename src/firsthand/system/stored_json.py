@@ -23,10 +23,10 @@ def decoded_column(column: object, most_chars: int, most_values: int) -> Any:
     try:
         value = json.loads(text)
     except RecursionError:
-        value, is_deep = None, True
+        value, too_deep = None, True
     else:
-        is_deep = _is_deep(value)
-    if is_deep:
+        too_deep = is_deep(value)
+    if too_deep:
         raise ValueError(f"its JSON is nested deeper than {MAX_DEPTH}")
     return value
 
@@ -39,9 +39,10 @@ def decoded_object(column: object, most_chars: int, most_values: int) -> dict[st
     return value
 
 
-def _is_deep(value: Any) -> bool:
+def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
+    """True if more than `most` lists and objects of the value are within each other."""
     level = [value] if isinstance(value, list | dict) else []
-    for _ in range(MAX_DEPTH):
+    for _ in range(most):
         inside = (inner for each in level for inner in (each.values() if isinstance(each, dict) else each))
         level = [inner for inner in inside if isinstance(inner, list | dict)]
         if not level:

@@ -5,7 +5,8 @@ attempts are in the run's journal, and another worker continues from there. An a
 next run alone on a worker, and becomes an error when that loses two more.
 
 A worker's machine may be another's: its messages count only for the attempts that it was given and has not ended, and one
-that breaks this is lost.
+that breaks this is lost. An error that ends the run does so once a second worker reports it, on another machine if there is
+one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Protocol
 
 from firsthand.cluster.spread.run_worker import Lost, attempt_message, error_of
@@ -25,6 +27,8 @@ from firsthand.rollout import Place
 from firsthand.runs.execute import begin, keep
 from firsthand.runs.run_folder import Run
 from firsthand.system.plurals import count_of
+from firsthand.system.stored_json import is_deep
+from firsthand.system.terminal import one_line
 from firsthand.trace import Failure, Trace, new_trace_id
 
 SUSPECT = 2
@@ -32,14 +36,17 @@ SUSPECT = 2
 GIVEN_UP = 4
 """Lost workers after which an attempt is an error."""
 
+MAX_DEPTH = 500
+"""Lists and objects within each other in a message; what is deeper can be read, and not always be stored."""
+
 _FIELDS: Mapping[str, Mapping[str, type]] = {
-    "record": {"id": str, "number": int, "effect": str, "request": str, "reply": object},
+    "record": {"id": str, "number": int, "effect": str, "request": str, "reply": dict},
     "step": {"id": str, "step": list},
     "trace": {"id": str, "trace": dict},
     "failed": {"id": str, "error": str, "message": str},
 }
 """The fields of each kind of message that a worker sends."""
-_UNREADABLE = (StoreError, LookupError, TypeError, ValueError, AttributeError)
+_UNREADABLE = (StoreError, LookupError, TypeError, ValueError, AttributeError, RecursionError)
 """The errors of a body that is not what its kind of message holds."""
 
 
@@ -76,7 +83,7 @@ async def distribute(
     """Attempt all places that the run has no trace of on the fleet's workers, `concurrency` at a time on each.
 
     As `execute`: each trace is kept before `on_trace` is given it, and the traces are those that `execute` would have made,
-    but for times. `on_lost` is given a sentence for each lost worker.
+    but for times. `on_lost` is given a sentence for each lost worker, and each attempt that one could not go on with.
     """
     for agent in {id(place.agent): place.agent for place in places}.values():
         if agent.memory is not None and agent.memory.lifetime != "attempt":
@@ -111,6 +118,10 @@ class _Distribution:
         self.on_lost = on_lost
         self.waiting = deque(missing.values())
         self.losses: Counter[str] = Counter()
+        self.machines: Counter[str] = Counter()
+        """The workers there are, by name; those of one machine have one name."""
+        self.failed: dict[str, str] = {}
+        """Attempts of which a worker said that they end the run, and its name."""
         self.serving: set[asyncio.Task[None]] = set()
         self.news = asyncio.Event()
 
@@ -136,27 +147,32 @@ class _Distribution:
         """Keep one worker busy until all is done or it is lost."""
         held: dict[str, Place] = {}
         messages: list[Json] = []
+        self.machines[remote.name] += 1
         try:
             while self.missing:
-                messages += self._deal(held)
+                messages += self._deal(held, remote.name)
                 if not held:
                     await self._news()
                     continue
                 received = await remote.exchange(messages)
+                if not isinstance(received, list):
+                    raise Lost(f"{remote.name} sent what is no list of messages")
                 messages = [answer for message in received if (answer := self._take(remote.name, message, held))]
         except Lost as lost:
+            self.machines -= Counter([remote.name])
             self._put_back(remote, held, str(lost))
         finally:
             await remote.close()
 
-    def _deal(self, held: dict[str, Place]) -> list[Json]:
+    def _deal(self, held: dict[str, Place], name: str = "") -> list[Json]:
         """Messages with new attempts for a worker; they are added to `held`."""
         dealt = []
-        while self.waiting and len(held) < self.concurrency:
-            place = self.waiting[0]
+        is_alone = not self.machines.keys() - {name}
+        allowed = (place for place in self.waiting if is_alone or self.failed.get(place.id) != name)
+        for place in list(islice(allowed, max(0, self.concurrency - len(held)))):
             if held and any(self.losses[id] >= SUSPECT for id in (place.id, *held)):
                 break
-            self.waiting.popleft()
+            self.waiting.remove(place)
             held[place.id] = place
             self.run.feed.started(place)
             dealt.append(attempt_message(place, self.seed, self.run.journal(place.id).entries()))
@@ -166,6 +182,8 @@ class _Distribution:
         """Handle a worker's message; returns the reply, if there is one. Lost if the worker may not send it."""
         if not _is_message(message):
             raise Lost(f"{name} sent what is no message of a worker")
+        if is_deep(message, MAX_DEPTH):
+            raise Lost(f"{name} sent a message that is nested deeper than {MAX_DEPTH}")
         kind, place = message["kind"], held.get(message["id"])
         if place is None:
             if kind in (
@@ -189,7 +207,13 @@ class _Distribution:
                 del held[place.id]
                 self._finish(trace)
             case _:
-                raise error_of(message["error"], message["message"])
+                if place.id in self.failed:
+                    raise error_of(message["error"], message["message"])
+                self.failed[place.id] = name
+                self.waiting.appendleft(held.pop(place.id))
+                why = one_line(f"{message['error']}: {message['message']}")[:500]
+                self.on_lost(f"{name} could not go on with an attempt, which is tried once more ({why})")
+                self._tell()
         return None
 
     def _finish(self, trace: Trace) -> None:

@@ -104,8 +104,11 @@ class RayWorker:
 
     async def begin(self, spec: WorkerSpec) -> None:
         """Wait until it has started and built its agents. Lost if it ends before, ConfigError if it cannot work."""
-        found = unpack(await self._ask(self.actor.begin.remote(spec.build, pack(spec.settings))))
-        problem = found.get("problem") or difference(spec.expected, found)
+        found = self._read(await self._ask(self.actor.begin.remote(spec.build, pack(spec.settings))))
+        try:
+            problem = found.get("problem") or difference(spec.expected, found)
+        except AttributeError:
+            raise Lost(f"the worker on {self.name} sent what is no description of a worker") from None
         if problem:
             raise ConfigError(
                 f"the worker on {self.name} cannot take part: {problem}; every machine needs the same firsthand, "
@@ -114,7 +117,7 @@ class RayWorker:
 
     async def exchange(self, messages: Sequence[Json]) -> list[Json]:
         """Give it messages and return its own."""
-        replies: list[Json] = unpack(await self._ask(self.actor.exchange.remote(pack(list(messages)))))
+        replies: list[Json] = self._read(await self._ask(self.actor.exchange.remote(pack(list(messages)))))
         return replies
 
     async def close(self) -> None:
@@ -127,6 +130,12 @@ class RayWorker:
 
     async def _ask(self, reference: Any) -> bytes:
         return await reply_of(self.ray, reference, f"the worker on {self.name}")
+
+    def _read(self, data: bytes) -> Any:
+        try:
+            return unpack(data)
+        except (ValueError, TypeError, RecursionError):
+            raise Lost(f"the worker on {self.name} sent what is no JSON, or JSON nested too deep") from None
 
 
 class RayFleet:

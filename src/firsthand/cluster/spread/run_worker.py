@@ -5,7 +5,7 @@
     from a worker    record    number, id, effect, request, reply
                      step      id, step: kind and body, for the run's live feed
                      trace     id, trace
-                     failed    id, error, message: an error that ends the whole run, as on one machine
+                     failed    id, error, message: an error that ends the whole run if a second worker says the same
 
 Agents and benchmarks are named, and built from the run's settings; a worker has no store. A record is sent as soon as it is
 made, and the attempt waits until it is kept (`Journal.settled`), so a lost worker has done nothing outside that its run does

@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from typing import Any
 
 from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extensions
 from a2a.server.context import ServerCallContext
@@ -21,11 +22,12 @@ from a2a.server.routes.agent_card_routes import create_agent_card_routes
 from a2a.server.routes.common import ServerCallContextBuilder
 from a2a.server.routes.jsonrpc_routes import create_jsonrpc_routes
 from a2a.server.routes.rest_routes import create_rest_routes
-from a2a.types.a2a_pb2 import AgentCard
+from a2a.types.a2a_pb2 import AgentCard, TaskState
 from a2a.utils.constants import AGENT_CARD_WELL_KNOWN_PATH
 from a2a.utils.error_handlers import build_rest_error_payload
-from a2a.utils.errors import A2AError, ContentTypeNotSupportedError, InvalidRequestError
+from a2a.utils.errors import A2AError, ContentTypeNotSupportedError, InvalidParamsError, InvalidRequestError
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -122,6 +124,10 @@ class _Guarded:
                 why = f"the body nests lists and objects more than {MAX_DEPTH} deep"
                 await _refused(path, InvalidRequestError(why), 400)(scope, receive, send)
                 return
+        if (state := _odd_state(scope)) is not None:
+            why = f"status is {state[:60]!r}, which is no state of a task: give one such as TASK_STATE_WORKING, or none"
+            await _refused(path, InvalidParamsError(why), 400)(scope, receive, send)
+            return
         wants_a2a = b"application/a2a+json" in dict(scope["headers"]).get(b"accept", b"")
 
         async def sent(message: Message) -> None:
@@ -144,18 +150,33 @@ class _Guarded:
             await sent(message)
 
 
+def _odd_state(scope: Scope) -> str | None:
+    """The state that a list of tasks is asked for and there is none of; the SDK would pass over it and list all tasks."""
+    state: object = None
+    if scope["method"] == "GET" and scope["path"] == f"{REST_PATH}/tasks":
+        state = QueryParams(scope.get("query_string", b"")).get("status")
+    elif (asked := _rpc_request(scope)).get("method") == "ListTasks" and isinstance(given := asked.get("params"), dict):
+        state = given.get("status")
+    known = {"", *TaskState.keys(), *map(str, TaskState.values())}
+    return state if isinstance(state, str) and state not in known else None
+
+
 def _reads(scope: Scope) -> bool:
     """True for a request that reads tasks, and waits for nothing."""
     if scope["method"] == "GET":
         return re.fullmatch(rf"{REST_PATH}/tasks(/[^/]+)?", scope["path"]) is not None and ":" not in scope["path"]
-    body = request_of(scope).body
-    if scope["path"].rstrip("/") != JSONRPC_PATH or len(body) > _READ_BYTES:
-        return False
+    return _rpc_request(scope).get("method") in ("GetTask", "ListTasks")
+
+
+def _rpc_request(scope: Scope) -> dict[str, Any]:
+    """The request of JSON-RPC in a body of the size of one that reads tasks; nothing in any other."""
+    if scope["path"].rstrip("/") != JSONRPC_PATH or len(body := request_of(scope).body) > _READ_BYTES:
+        return {}
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(asked, dict) and asked.get("method") in ("GetTask", "ListTasks")
+        return {}
+    return asked if isinstance(asked, dict) else {}
 
 
 def _run_apart(app: ASGIApp, scope: Scope, told: list[Message]) -> None:

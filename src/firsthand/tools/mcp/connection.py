@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError
 from pydantic import ValidationError
 
-from firsthand.errors import FirsthandError, OutcomeUnknown, StoreError, ToolError
+from firsthand.errors import FirsthandError, OutcomeUnknown, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
@@ -93,7 +93,7 @@ class McpConnection:
             raise ToolError(
                 f"{self.declaration.origin} did not answer within {self.declaration.opening_s:g} s{self._words()}"
             )
-        if isinstance(self._failure, StoreError):
+        if isinstance(self._failure, FirsthandError):
             raise self._failure
         raise ToolError(self.ending())
 
@@ -202,6 +202,12 @@ class McpConnection:
             async with AsyncExitStack() as stack:
                 client = self._make_client(await self._transport(stack))
                 self._client = await stack.enter_async_context(client)
+                if self.declaration.revision not in ("auto", "2025-11-25", client.protocol_version):
+                    self._failure = ToolError(
+                        f"{self.declaration.origin} speaks {client.protocol_version}, and revision is "
+                        f"{self.declaration.revision!r}: set revision to 'auto'"
+                    )
+                    return
                 # the SDK would check results against the server's own schema, its regular expressions too, without end
                 self._client.session._output_schema_validator = _validator_of  # type: ignore[method-assign,assignment]
                 self._opened.set()
@@ -230,7 +236,8 @@ class McpConnection:
         return streamable_http_client(self.declaration.url, http_client=self._http)
 
     def _make_client(self, transport: Any) -> Client:
-        wanted = {"2025-11-25": "legacy"}.get(self.declaration.revision, self.declaration.revision)
+        # a revision for a mode would be taken without asking the server what it offers
+        wanted = "legacy" if self.declaration.revision == "2025-11-25" else "auto"
         from firsthand import __version__
 
         return Client(

@@ -73,7 +73,13 @@ class RemoteTools:
         self._definitions: dict[str, ToolDefinition] = {}
         self._all: dict[str, Tool] = {}
         self._chosen: set[str] = set()
+        self._is_opened = False
+        self._is_large = False
+        self._search = self._own(self._search_tools, "search_tools", "write")
         self._extra: tuple[Tool, ...] = ()
+        """The tools for resources and prompts."""
+        self._own_names: set[str] = set()
+        """Names of our tools that were offered; the server's tools cannot take them from then on."""
         self._reading = asyncio.Lock()
         self._noted: set[int] = set()
         self._reopened = 0
@@ -95,12 +101,12 @@ class RemoteTools:
     def tools(self) -> tuple[Tool, ...]:
         """The tools by name: all of a small server; a search, and what was found, of a large one."""
         offered = [self._all[name] for name in sorted(self._all) if not self.is_large or name in self._chosen]
-        return (*offered, *self._extra)
+        return (*offered, *((self._search,) if self.is_large else ()), *self._extra)
 
     @property
     def is_large(self) -> bool:
         """True if the tools are found by a search."""
-        return len(self._all) > self.declaration.lazy_above
+        return self._is_large
 
     async def open(self) -> None:
         """Connect, and read the definitions of the tools. ToolError if that fails."""
@@ -114,6 +120,8 @@ class RemoteTools:
                 f"declare it with shared = false, or with lazy_above = {len(self._all)}"
             )
         self._extra = tuple(await self._extra_tools())
+        self._own_names |= {tool.name for tool in self._extra}
+        self._is_opened = True
 
     async def reopen(self) -> None:
         """Connect anew if the connection of a shared server was lost, and read its tools. ToolError if that fails."""
@@ -153,10 +161,13 @@ class RemoteTools:
             hints = each.annotations.model_dump(by_alias=True, exclude_none=True) if each.annotations else {}
             if self.declaration.offers(each.name):
                 found[each.name] = ToolDefinition(each.name, each.description or "", each.input_schema, hints)
-        self.left_out = {}
+        before, self.left_out = self.left_out, {}
         named: dict[str, str] = {}
         for name in sorted(found):
-            if (first := named.setdefault(tool_name(self.server, name), name)) != name:
+            if tool_name(self.server, name) in self._own_names:
+                self.left_out[name] = "its name here is that of a tool for the server's tools, resources or prompts"
+                del found[name]
+            elif (first := named.setdefault(tool_name(self.server, name), name)) != name:
                 self.left_out[name] = f"its name here would be that of {first[:100]!r}"
                 del found[name]
         self.changes = self._approved.changes(found)
@@ -173,9 +184,34 @@ class RemoteTools:
                 self.left_out[name] = str(error)
                 continue
             tools[tool.name] = tool
+        self._limit(found, tools)
+        if self.left_out != before:
+            self._noted.clear()  # attempts record it again
         if tools.keys() != self._all.keys() or found != self._definitions:
             self.version += 1
         self._definitions, self._all = found, tools
+
+    def _limit(self, found: dict[str, ToolDefinition], tools: dict[str, Tool]) -> None:
+        """Decide how many tools are offered, and take out those that cannot be: what was offered before stays.
+
+        A list that grows is searched from then on. What a search finds belongs to one attempt, so in a
+        shared source the first `lazy_above` stay, and no search begins.
+        """
+        most = self.declaration.lazy_above
+        kept = list(tools)
+        if self.shared and self._is_opened and len(tools) > most:
+            kept = sorted(tools, key=lambda name: (name not in self._all, name))[:most]
+            why = f"a shared server offers at most lazy_above = {most} tools once it is open"
+        elif not self.is_large:
+            self._chosen = set(self._all)
+        self._is_large = len(kept) > most
+        if self.is_large:
+            self._own_names.add(self._search.name)
+            kept = [name for name in kept if name != self._search.name]
+            why = "its name here is that of the search for the server's tools"
+        for name in [name for name in found if tool_name(self.server, name) in tools.keys() - set(kept)]:
+            self.left_out[name] = why
+            del found[name], tools[tool_name(self.server, name)]
 
     async def _pages(self, send: Any, part: str, most: int) -> list[Any]:
         """All entries of a list that comes in pages."""
@@ -324,8 +360,6 @@ class RemoteTools:
         found: list[Tool] = []
         capabilities = self.connection.client.server_capabilities
         taken = set(self._all)
-        if self.is_large:
-            found.append(self._own(self._search_tools, "search_tools", "write"))
         if self.declaration.resources and capabilities.resources is not None and await self._has("resources"):
             found += [self._own(self._list_resources, "list_resources"), self._sending(self._read, "read_resource")]
         if self.declaration.prompts and capabilities.prompts is not None and await self._has("prompts"):
