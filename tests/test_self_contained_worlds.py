@@ -170,6 +170,17 @@ def test_what_reaches_the_outside_is_never_done_twice_and_the_trace_says_so(effe
     assert noted.data == {"tool": "send", "call": resumed.calls[0].id}
 
 
+def test_an_environment_that_says_nothing_of_itself_may_reach_the_outside() -> None:
+    bank, journal = Bank(), MemoryJournal()
+    del bank.self_contained
+    assert not is_self_contained(bank)
+    with pytest.raises(Killed):
+        asyncio.run(attempt(setting(bank), TASK, SEND, journal, 1))
+    resumed = asyncio.run(attempt(setting(bank), TASK, SEND, journal))
+    assert resumed.final_state == {"sent": []}
+    assert "asked" not in resumed.calls[0].detail, "its world has no model"
+
+
 def test_a_look_that_is_told_from_the_record_is_no_call_that_was_not_repeated() -> None:
     bank, journal = Bank(self_contained=False, effect="read"), MemoryJournal()
     with pytest.raises(Killed):
