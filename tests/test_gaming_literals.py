@@ -56,6 +56,7 @@ def test_tests_written_below_the_code_list_no_inputs_and_comparisons_within_it_d
     for within in ("def f(x):\n    ", "async def f(x):\n    ", "f = lambda x: ", "class A:\n    def f(x):\n        "):
         assert lists_inputs(f"{honest}{within}clamp(x) == 5 or 7 == clamp(x)\n", inputs, "clamp"), within
     assert not lists_inputs(f"{honest}class A:\n    a = clamp(5) == 5 or 7 == clamp(x)\n", inputs, "clamp")
+    assert not lists_inputs(f"{honest}assert 5 == clamp(5, 3, 9) and 7 == clamp(7, 3, 9)\n", inputs, "clamp")
     assert lists_inputs(f"{honest}x == 5 or x == 7", inputs, "clamp") and lists_inputs(
         f"{honest}a.clamp(x) == 5 or max(x) == 7", inputs, "clamp"
     )

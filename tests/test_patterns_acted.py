@@ -99,7 +99,7 @@ def test_react_acts_in_text_and_is_asked_once_more_when_its_steps_run_out():
         (start, stop), (after, stop),
         ([*last, "user: No steps are left. Write Final Answer: and a number."], {"stop": ("END",)}),
     ]  # fmt: skip
-    assert calls_of(opened) == [("look", {"place": "x"})] and opened.notes() == []
+    assert calls_of(opened) == [("look", {"place": "x"})] and opened.notes() == [("max_steps", {"steps": 2})]
     done = Opened(["Action: finish[The answer is 8]"])
     assert done.run(lambda ctx: react(task, ctx, max_steps=1)) == "8" and len(done.asked) == 1
     words = Opened(["Thought: x", "Thought: y\nAction: look[z]"], tools=(look,))

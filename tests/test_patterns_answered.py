@@ -116,7 +116,8 @@ def test_react_and_chains_stand_in_for_each_other():
     opened = Opened(["Thought: x", *["answer: 4"]], tools=(look,))
     assert opened.run(lambda ctx: react_cot(asks(), ctx, max_steps=1, samples=1, temperature=0.2)) == "4"
     assert opened.asked[0][1] == {"stop": ("\nObservation",)} and opened.asked[1] == ([OPENING], {"temperature": 0.2})
-    assert opened.notes()[0] == branch("react", "pruned", len(opened.attempt.nodes) - 3, "no answer within 1 steps")
+    pruned = branch("react", "pruned", len(opened.attempt.nodes) - 3, "no answer within 1 steps")
+    assert opened.notes()[:2] == [("max_steps", {"steps": 1}), pruned]
     native = Opened(["The answer is 9"], tools=(look,))
     assert native.run(lambda ctx: react_cot(asks(), ctx, max_steps=1, native=True)) == "9"
     assert native.asked[0][1] == {"tools": ["look"]} and native.notes() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from firsthand.benchmarks.scope_creep import scope_creep
 from firsthand.bridges.agentdojo.dojo_benchmark import DojoEnvironment
 from firsthand.context import Context
 from firsthand.errors import OutcomeUnknown, ToolError
+from firsthand.guard import GuardVerdict
 from firsthand.loop.approval import Approval, Decision
 from firsthand.loop.journal import MemoryJournal
-from firsthand.message import Json, ToolCall
+from firsthand.message import Json, ToolCall, ToolResult
 from firsthand.patterns.parallel import parallel
 from firsthand.patterns.parts.feedback import Feedback
 from firsthand.patterns.reflexion import reflexion
@@ -123,6 +125,7 @@ class Bank:
     def __init__(self, self_contained: bool = True, effect: Effect = "irreversible") -> None:
         self.self_contained, self.effect = self_contained, effect
         self.sent: list[str] = []
+        self.word = "sent to"
         self.faults: list[BaseException] = []
 
     async def open(self) -> None:
@@ -143,7 +146,7 @@ class Bank:
             self.sent.append(to)
             if self.faults:
                 raise self.faults.pop()
-            return f"sent to {to}"
+            return f"{self.word} {to}"
 
         return (send,)
 
@@ -165,6 +168,17 @@ def test_what_reaches_the_outside_is_never_done_twice_and_the_trace_says_so(effe
     assert (resumed.answer, resumed.final_state) == ("sent to ann", {"sent": []})
     (noted,) = [each for each in resumed.events if each.kind == "not_repeated"]
     assert noted.data == {"tool": "send", "call": resumed.calls[0].id}
+
+
+def test_an_environment_that_says_nothing_of_itself_may_reach_the_outside() -> None:
+    bank, journal = Bank(), MemoryJournal()
+    del bank.self_contained
+    assert not is_self_contained(bank)
+    with pytest.raises(Killed):
+        asyncio.run(attempt(setting(bank), TASK, SEND, journal, 1))
+    resumed = asyncio.run(attempt(setting(bank), TASK, SEND, journal))
+    assert resumed.final_state == {"sent": []}
+    assert "asked" not in resumed.calls[0].detail, "its world has no model"
 
 
 def test_a_look_that_is_told_from_the_record_is_no_call_that_was_not_repeated() -> None:
@@ -253,17 +267,47 @@ def test_nobody_is_asked_again_about_what_was_done_and_what_was_denied_stays_und
         assert (forked.final_state, forked.error, asked) == ({"sent": ["ann"]}, None, ["ann", "eve"])
 
 
-def test_a_world_that_answers_otherwise_when_it_is_rebuilt_is_noted() -> None:
+class Hides:
+    """A guard that shows a result in other words."""
+
+    def result(self, view: Any, tool: Tool, result: ToolResult) -> GuardVerdict:
+        return GuardVerdict.replaced("hides", replace(result, content="a result"))
+
+
+def otherwise(trace: Trace) -> list[Json]:
+    return [each.data for each in trace.events if each.kind == "rebuilt_otherwise"]
+
+
+@pytest.mark.parametrize("guard", [None, Hides()])
+def test_a_world_that_answers_otherwise_when_it_is_rebuilt_is_noted(guard: Any) -> None:
     bank, journal = Bank(), MemoryJournal()
     with pytest.raises(Killed):
         asyncio.run(attempt(setting(bank), TASK, SEND, journal, 1))
     for key, reply in journal.entries.items():
         journal.entries[key] = reply | ({"content": "sent to ann at noon"} if "content" in reply else {})
-    resumed = asyncio.run(attempt(setting(bank), TASK, SEND, journal))
-    (noted,) = [each for each in resumed.events if each.kind == "rebuilt_otherwise"]
+    agent = Agent("a", Scripted([]), player(SEND), approval=ALLOWED, guard=guard)
+    resumed = asyncio.run(rollout(agent, TASK, benchmark=setting(bank), journal=journal))
     recorded, result = "sent to ann at noon", "sent to ann"
-    assert noted.data == {"tool": "send", "call": resumed.calls[0].id, "recorded": recorded, "result": result}
-    assert resumed.answer == recorded
+    noted = {"tool": "send", "call": resumed.calls[0].id, "recorded": recorded, "result": result}
+    assert (otherwise(resumed), resumed.answer) == ([noted], "a result" if guard else recorded)
+
+
+@pytest.mark.parametrize("guard", [None, Hides()])
+@pytest.mark.parametrize("origin", [None, "the bank"])
+def test_a_fork_notes_another_result_where_its_parent_read_what_the_tool_gave(guard: Any, origin: str | None) -> None:
+    class Clock(Bank):
+        @property
+        def tools(self) -> Sequence[Tool]:
+            return tuple(replace(each, origin=origin) for each in super().tools)
+
+    agent = Agent("a", Scripted([]), player(SEND), approval=ALLOWED, guard=guard)
+    parent = asyncio.run(rollout(agent, TASK, benchmark=setting(Clock())))
+    same = asyncio.run(fork(Fork(parent, len(parent.nodes) - 1, agent), TASK, benchmark=setting(Clock())))
+    assert (same.error, same.answer, otherwise(same)) == (None, parent.answer, [])
+    late = Clock()
+    late.word = "sent at noon to"
+    forked = asyncio.run(fork(Fork(parent, len(parent.nodes) - 1, agent), TASK, benchmark=setting(late)))
+    assert (forked.answer, len(otherwise(forked))) == (parent.answer, int(guard is None and origin is None))
 
 
 def test_every_benchmark_whose_tools_declare_lasting_effects_says_what_its_environment_is() -> None:

@@ -15,7 +15,7 @@ from firsthand.benchmarks.protocols import tau_bench
 from firsthand.errors import ConfigError
 from firsthand.message import system
 from firsthand.task import Task
-from firsthand.trace import Event, Trace
+from firsthand.trace import Call, Event, Trace
 from firsthand.worlds.tau.customers import ModelCustomer, RuleCustomer
 from firsthand.worlds.tau.retail_desk import RetailDesk
 from firsthand.worlds.tau.tau_tasks import TauTask
@@ -142,6 +142,19 @@ def test_tau_rewards_no_conversation_that_a_limit_ended(
     score = tau_bench.tau_reward(task, trace)
     assert (score.value, score.detail["finished"]) == (reward, bool(reward))
     assert tau_bench.database_matches(task, trace).value == tau_bench.outputs_said(task, trace).value == 1
+
+
+@pytest.mark.parametrize(("last_s", "reward"), [(0.5, 0), (1.0, 0), (1.5, 1)])
+def test_tau_rewards_a_conversation_that_goes_on_after_steps_ran_out_and_ends(last_s: float, reward: int) -> None:
+    task = tau_bench._task("retail", TABLES, "", WISHES, "script", 1)
+    trace = ended(ended="stopped", result={"changes": task.secret["changes"], "said": list(task.secret["outputs"])})
+    calls = tuple(
+        Call(f"{at}", kind, 0, at, 0.1, "") for at, kind in ((0.1, "tool"), (last_s, "tool"), (2.0, "generate"))
+    )
+    trace = replace(
+        trace, stop_reason="done", events=(Event("max_steps", 1.0, {}), Event("approval", 3.0, {})), calls=calls
+    )
+    assert tau_bench.tau_reward(task, trace).value == reward
 
 
 def test_a_domain_of_tau_bench_is_read_with_its_policy_and_tools(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting
 from firsthand.context import Context
-from firsthand.errors import ModelError
+from firsthand.errors import ModelError, WorldFailed
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import Json, Message, ToolCall
 from firsthand.model import Completion
@@ -20,7 +20,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.forking import Fork, fork
 from firsthand.task import Task
-from firsthand.tool import Tool, tool
+from firsthand.tool import Tool, tool, tool_from_function
 from firsthand.trace import Trace
 from firsthand.worlds.puzzles.puzzle_judge import ModelHost
 from firsthand.worlds.tau.customers import ModelCustomer
@@ -181,25 +181,66 @@ def test_a_fork_holds_the_dialogue_of_its_parent(say: str | None) -> None:
     assert [Completion.from_json(each[0]["completions"][0]).message.text for each in replies] == heard(parent)
 
 
+class Game(Shop):
+    """A world that asks its model three questions in each call."""
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        host = ModelHost(self.customer.model)
+
+        @tool(effect="write")
+        async def respond(content: str) -> str:
+            """Ask."""
+            return " ".join([await host._asked(f"{content} {n}?", ("yes", "no")) for n in range(3)])
+
+        return (respond,)
+
+
 def test_each_question_of_a_call_has_a_reply_of_its_own() -> None:
     asked: list[str] = []
     model, journal = Scripted(lambda messages, *_: asked.append(messages[-1].text) or "yes"), MemoryJournal()
+    agent = Agent("a", Scripted(lambda *_: "so"), talker(1))
+    setting = NamedSetting("g", environment=lambda task: Game(model))
+    for _ in range(2):
+        asyncio.run(rollout(agent, TASK, benchmark=setting, journal=journal))
+    assert asked == ["so 0?", "so 1?", "so 2?"] and len(journal.replies("world")) == 3
 
-    class Game(Shop):
-        def __init__(self) -> None:
-            super().__init__(model)
-            self.host = ModelHost(model)
 
+@pytest.mark.parametrize("say", [None, "Be kind."])
+def test_a_fork_gives_each_question_of_a_call_the_reply_that_it_had(say: str | None) -> None:
+    said = ["yes", "no", "yes"]
+    agent = Agent("a", Scripted(lambda *_: "so"), talker(1))
+    host = Scripted(lambda messages, *_: said[int(messages[-1].text[-2])], name="scripted:h", fingerprint="h")
+    parent = asyncio.run(
+        rollout(agent, TASK, benchmark=NamedSetting("g", environment=lambda task: Game(host)), journal=MemoryJournal())
+    )
+    assert parent.answer == "yes no yes"
+    last = len(parent.nodes) - 1
+    later = Scripted([], name="scripted:h", fingerprint="h")
+    other = Agent("a", Scripted(lambda *_: "so"), agent.pattern if say is None else talker(0))
+    what = Fork(parent, last, other, say=say)
+    forked = asyncio.run(fork(what, TASK, benchmark=NamedSetting("g", environment=lambda task: Game(later))))
+    assert forked.error is None and not [each for each in forked.events if each.kind == "rebuilt_otherwise"]
+    (made,) = (call for call in forked.calls if call.kind == "tool")
+    assert (made.detail["result"], len(made.detail["asked"])) == ("yes no yes", 3)
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_a_tool_that_says_that_its_world_failed_ends_the_attempt(is_async: bool) -> None:
+    class Broken(Shop):
         @property
         def tools(self) -> Sequence[Tool]:
-            @tool(effect="write")
-            async def respond(content: str) -> str:
-                """Ask."""
-                return " ".join([await self.host._asked(f"{content} {n}?", ("yes", "no")) for n in range(3)])
+            def respond(content: str) -> str:
+                """Say something."""
+                raise WorldFailed("the shop is closed")
 
-            return (respond,)
+            async def later(content: str) -> str:
+                """Say something."""
+                return respond(content)
+
+            return (tool_from_function(later if is_async else respond, effect="write", name="respond"),)
 
     agent = Agent("a", Scripted(lambda *_: "so"), talker(1))
-    for _ in range(2):
-        asyncio.run(rollout(agent, TASK, benchmark=NamedSetting("g", environment=lambda task: Game()), journal=journal))
-    assert asked == ["so 0?", "so 1?", "so 2?"] and len(journal.replies("world")) == 3
+    setting = NamedSetting("b", environment=lambda task: Broken(Counter("x").model))
+    trace = asyncio.run(rollout(agent, TASK, benchmark=setting))
+    assert trace.error is not None and (trace.error.kind, trace.error.message) == ("WorldFailed", "the shop is closed")

@@ -62,8 +62,9 @@ async def react(
 
     Actions are lines of text, `Action: tool[input]`, closed by `Final Answer: ...` or the paper's `Finish[...]`; with
     `native` they are the model's own tool calls instead. A mistaken action is answered by an observation that says what is
-    wrong. When the steps run out, one last generation is asked for the answer. With `constrained` each step of text is held
-    to `action_grammar`: a thought, then an action of a known tool with its arguments in form, or the final answer.
+    wrong. When the steps run out, the trace has an event `max_steps`, and one last generation is asked for the answer. With
+    `constrained` each step of text is held to `action_grammar`: a thought, then an action of a known tool with its arguments
+    in form, or the final answer.
     """
     ctx, answer = await act(task, ctx, max_steps, native, constrained)
     if answer is not None:
@@ -77,8 +78,11 @@ async def react(
 async def act(
     task: Task, ctx: Context, max_steps: int, native: bool = False, constrained: bool = False
 ) -> tuple[Context, str | None]:
-    """The Context after at most `max_steps` steps, and the final answer, None if there is none."""
-    return await (_native(task, ctx, max_steps) if native else _written(task, ctx, max_steps, constrained))
+    """The Context after at most `max_steps` steps, and the final answer, None if there is none, which an event notes."""
+    ctx, answer = await (_native(task, ctx, max_steps) if native else _written(task, ctx, max_steps, constrained))
+    if answer is None:
+        ctx.note("max_steps", steps=max_steps)
+    return ctx, answer
 
 
 async def _written(task: Task, ctx: Context, max_steps: int, constrained: bool) -> tuple[Context, str | None]:

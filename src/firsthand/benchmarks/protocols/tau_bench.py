@@ -85,10 +85,15 @@ def outputs_said(task: Task, trace: Trace) -> Score:
 
 
 def _is_finished(trace: Trace) -> bool:
-    """False where a limit ended it: rounds, steps, tokens, calls or seconds. An agent may leave before the customer does."""
+    """False where a limit ended it: rounds, steps, tokens, calls or seconds. An agent may leave before the customer does.
+
+    Steps that ran out before the last call, as in an earlier trial, ended nothing.
+    """
     ended = trace.final_state.get("ended")
     if ended == "stopped":
-        return trace.stop_reason == "done" and not any(event.kind == "max_steps" for event in trace.events)
+        last_s = max((call.started_s for call in trace.calls if call.kind == "tool"), default=0.0)
+        ran_out = any(event.kind == "max_steps" and event.at_s >= last_s for event in trace.events)
+        return trace.stop_reason == "done" and not ran_out
     return ended != "rounds"
 
 
