@@ -237,6 +237,7 @@ def test_an_address_is_kept_with_all_that_a_page_may_have_in_it(shown: Shown) ->
         assert sent(client, "/views", names, name="v", address=place) == (303, "/views")
         text, _ = asked(client, "/views", names)
         assert text.startswith(f"Saved views view address saved remove v({kept}) {kept} 20"), place
+        assert sent(client, "/views/remove", names, name="v") == (303, "/views")
     for place in ("", "a", "//a", "/\\a", "/a\\b", "/a b", "/a\n", "http://x/"):
         expected = "a page of the Studio was expected, such as /?filter=has:error All runs(/)"
         says = f"Problem address is {place!r}: {expected}"

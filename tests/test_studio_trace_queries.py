@@ -419,5 +419,5 @@ def test_a_trace_without_times_is_of_no_day_and_of_an_unknown_time(tmp_path: Pat
         page, status = asked(client, "+/traces", {})
         assert status == 200 and page.endswith(f" idle(/traces/{'9' * 32}) unknown ann 0 ms 1")
         assert asked(client, "/traces/by/users", {})[0].endswith(
-            " ann(/traces?filter=user%3D%22ann%22) unknown unknown 1"
+            " ann(/traces?filter=user%3Dann) unknown unknown 1"
         )

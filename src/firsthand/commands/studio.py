@@ -237,9 +237,14 @@ def _serve(config: Config, home: Path, agents: dict[str, Agent]) -> int:
     server = server_of(app)
 
     if accounts is not None:
-        where = config.name[0] if config.name else config.host
+        where = (*_names(config), "127.0.0.1")[0]
         scheme, port = ("https", "") if config.https else ("http", f":{access.port}")
         _say(f"The Studio: {scheme}://{where}{port}/sign-in, for {len(accounts.all())} accounts.")
+        if not _names(config):
+            complain(
+                f"others cannot open it yet: give --name, the name or address by which they reach {config.host}, "
+                "such as --name studio.example.org"
+            )
         if config.https and not config.proxy:
             complain(
                 "https without proxy: 30 wrong passwords by anybody close signing in for all; name the proxy's address"

@@ -129,7 +129,7 @@ class Access:
         if self.accounts is None:
             return self.knows(request.headers)
         user = self.user_of(request.headers)
-        return user is not None and user.may(needed_role(request.method, request.url.path))
+        return user is not None and user.may(needed_role(request.method, request.scope["path"]))
 
     def address_of(self, request: Request) -> str:
         """The address that a request comes from: that of the socket, or what our own proxies say, the nearest first."""
@@ -184,14 +184,14 @@ class AccessMiddleware:
         await (self.app if answer is None else answer)(scope, receive, guarded)
         user = scope.get("firsthand.user")
         if user is not None and self.access.accounts is not None and request.method in _UNSAFE:
-            what, where = f"{request.method} {request.url.path}"[:300], self.access.address_of(request)
+            what, where = f"{request.method} {scope['path']}"[:300], self.access.address_of(request)
             await run_in_threadpool(self.access.accounts.audit, user.name, what, status=status, address=where)
 
     def _refusal(self, request: Request) -> Response | None:
         """The answer to a request that goes no further, or None."""
         if not self.access.is_own_host(request.headers.get("host")):
             return PlainTextResponse("This is not the address of the Studio.\n", 421, {"connection": "close"})
-        path = request.url.path
+        path = request.scope["path"]  # which the routes are found by; `url` may end it at a `?` or `#` in it
         # no browser adds a key to a request of another site by itself
         is_key = self.access.accounts is not None and request.headers.get("authorization", "").lower().startswith(
             "bearer "
@@ -211,7 +211,7 @@ class AccessMiddleware:
         )
 
     def _refusal_of_account(self, request: Request, accounts: Accounts) -> Response | None:
-        path = request.url.path
+        path = request.scope["path"]
         if path.startswith("/static/") or path == "/sign-in":
             return None
         user = self.access.user_of(request.headers)

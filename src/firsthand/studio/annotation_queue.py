@@ -8,6 +8,7 @@ kept too, although it was given to another by then.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ from typing import Any
 
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json, canonical
-from firsthand.studio.studio_store import StudioStore, expect_version
+from firsthand.studio.studio_store import StoredItem, StudioStore, expect_version
 
 QUEUE, LABEL, OPEN = "queue", "label", "open-item"
 OPEN_S = 600.0
 """An item that somebody has open is theirs for so long."""
 MAX_ITEMS = 5000
 MAX_RATERS = 10
+MOST_KEPT = 200_000
+"""Labels of all queues together that are kept in memory."""
+MOST_READ_SINGLY = 200
+"""If more labels of a queue have changed, all are read at once."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,16 @@ class QueueState:
 
 
 class Queues:
-    """The queues of a store."""
+    """The queues of a store.
+
+    Labels that were read are kept, so that only those that have changed since, here or in another process, are read again.
+    """
 
     def __init__(self, store: StudioStore):
         self.store = store
+        self._kept: dict[str, dict[str, Label]] = {}
+        self._states: dict[str, tuple[dict[str, Label], QueueState]] = {}
+        self._counting = threading.Lock()
 
     def names(self) -> list[str]:
         """All queues by name."""
@@ -116,15 +127,32 @@ class Queues:
 
     def labels(self, name: str) -> list[Label]:
         """All labels of a queue, by place and rater."""
-        item = self.store.get(QUEUE, name)
-        if item is None:
+        if self.store.get(QUEUE, name) is None:
             return []
-        found = [
-            Label(each["place"], each["rater"], each["value"], each.get("text", ""), label.version)
-            for label in self.store.items(f"{LABEL} {name}")
-            for each in [label.body]
-        ]
-        return sorted(found, key=lambda each: (each.place, each.rater))
+        return _in_order(self._known(name))
+
+    def num_rated(self, name: str, rater: str) -> int:
+        """The number of items of a queue that somebody has rated."""
+        return sum(label.rater == rater for label in self._known(name).values())
+
+    def _known(self, name: str) -> dict[str, Label]:
+        """All labels of a queue as they are now, by key. What is returned is never changed."""
+        kind, known = f"{LABEL} {name}", self._kept.get(name, {})
+        versions = self.store.versions(kind)
+        changed = [key for key, version in versions.items() if key not in known or known[key].version != version]
+        if not changed and len(known) == len(versions):
+            return known
+        if len(changed) > MOST_READ_SINGLY:
+            found = {item.key: _label_of(item) for item in self.store.items(kind)}
+        else:
+            again = [item for key in changed if (item := self.store.get(kind, key)) is not None]
+            found = {key: label for key, label in known.items() if key in versions}
+            found.update((item.key, _label_of(item)) for item in again)
+        kept = {each: labels for each, labels in self._kept.copy().items() if each != name}
+        while kept and len(found) + sum(map(len, kept.values())) > MOST_KEPT:
+            kept.pop(next(iter(kept)))
+        self._kept = {**kept, name: found}
+        return found
 
     def label(self, name: str, place: str, rater: str) -> Label | None:
         """Somebody's rating of an item; None if there is none yet."""
@@ -166,9 +194,11 @@ class Queues:
     def next_item(self, name: str, rater: str, *, skip: Sequence[str] = (), now: float | None = None) -> str | None:
         """The place that this person rates next, theirs until they ask again or for OPEN_S seconds; None if none is left."""
         queue, now = self.get(name), time.time() if now is None else now
+        if name not in self._kept:
+            self._known(name)  # all are read before anybody has to wait for it
         with self.store.exclusive(f"{QUEUE} {name}"):  # two who ask at once are not given one item
             raters: dict[str, set[str]] = {place: set() for place in queue.items}
-            for label in self.labels(name):
+            for label in self._known(name).values():
                 raters.setdefault(label.place, set()).add(label.rater)
             rated = {place for place, names in raters.items() if rater in names}
             for item in self.store.items(f"{OPEN} {name}"):
@@ -198,34 +228,52 @@ class Queues:
 
     def state(self, name: str) -> QueueState:
         """The progress of a queue, and the agreement of its raters."""
-        from firsthand.stats.rater_agreement import cohen_kappa, krippendorff_alpha
+        queue, labels = self.get(name), self._known(name)
+        with self._counting:  # of several who ask, one counts
+            kept = self._states.get(name)
+            if kept is None or kept[0] is not labels or kept[1].queue != queue:
+                kept = (labels, _state_of(queue, _in_order(labels)))
+            self._states = {each: found for each, found in self._states.items() if each in self._kept} | {name: kept}
+        return kept[1]
 
-        queue, labels = self.get(name), self.labels(name)
-        by_item: dict[str, list[Label]] = {place: [] for place in queue.items}
-        by_rater: dict[str, dict[str, float]] = {}
-        for label in labels:
-            by_item.setdefault(label.place, []).append(label)
-            by_rater.setdefault(label.rater, {})[label.place] = label.value
-        several = {place: found for place, found in by_item.items() if len(found) >= 2}
-        units = [[label.value for label in found] for found in several.values()]
-        kappa = None
-        if two := _most_in_common(by_rater):
-            first, second = two
-            both = [place for place in by_rater[first] if place in by_rater[second]]
-            kappa = cohen_kappa(*([by_rater[who][place] >= 0.5 for place in both] for who in two))
-        differing = [(place, found) for place, found in several.items() if len({each.value for each in found}) > 1]
-        differing.sort(key=lambda each: (-_spread(each[1]), each[0]))
-        return QueueState(
-            queue,
-            tuple(labels),
-            sum(len(by_item[place]) >= queue.wanted(position) for position, place in enumerate(queue.items)),
-            tuple((who, len(said), sum(said.values()) / len(said)) for who, said in sorted(by_rater.items())),
-            len(several),
-            krippendorff_alpha(units, level="interval") if units else None,
-            kappa,
-            len(several) - len(differing),
-            tuple((place, tuple(found)) for place, found in differing),
-        )
+
+def _label_of(item: StoredItem) -> Label:
+    each = item.body
+    return Label(each["place"], each["rater"], each["value"], each.get("text", ""), item.version)
+
+
+def _in_order(labels: dict[str, Label]) -> list[Label]:
+    return sorted(labels.values(), key=lambda each: (each.place, each.rater))
+
+
+def _state_of(queue: AnnotationQueue, labels: Sequence[Label]) -> QueueState:
+    from firsthand.stats.rater_agreement import cohen_kappa, krippendorff_alpha
+
+    by_item: dict[str, list[Label]] = {place: [] for place in queue.items}
+    by_rater: dict[str, dict[str, float]] = {}
+    for label in labels:
+        by_item.setdefault(label.place, []).append(label)
+        by_rater.setdefault(label.rater, {})[label.place] = label.value
+    several = {place: found for place, found in by_item.items() if len(found) >= 2}
+    units = [[label.value for label in found] for found in several.values()]
+    kappa = None
+    if two := _most_in_common(by_rater):
+        first, second = two
+        both = [place for place in by_rater[first] if place in by_rater[second]]
+        kappa = cohen_kappa(*([by_rater[who][place] >= 0.5 for place in both] for who in two))
+    differing = [(place, found) for place, found in several.items() if len({each.value for each in found}) > 1]
+    differing.sort(key=lambda each: (-_spread(each[1]), each[0]))
+    return QueueState(
+        queue,
+        tuple(labels),
+        sum(len(by_item[place]) >= queue.wanted(position) for position, place in enumerate(queue.items)),
+        tuple((who, len(said), sum(said.values()) / len(said)) for who, said in sorted(by_rater.items())),
+        len(several),
+        krippendorff_alpha(units, level="interval") if units else None,
+        kappa,
+        len(several) - len(differing),
+        tuple((place, tuple(found)) for place, found in differing),
+    )
 
 
 def _most_in_common(by_rater: dict[str, dict[str, float]]) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from firsthand.errors import ConfigError
 from firsthand.runs.attempts import TraceRow, body_of
 from firsthand.runs.database import Database, plain
 from firsthand.studio.found_page import FoundPage
-from firsthand.studio.typed_filter import Kind, Term, holds, parse_filter, without_case
+from firsthand.studio.typed_filter import Kind, Term, holds, parse_filter, without_case, written_term
 
 PAGE = 100
 FIELDS: dict[str, Kind] = {
@@ -161,4 +161,4 @@ def _condition(term: Term) -> tuple[str, Sequence[Any]]:
 
 def shown_filter(terms: Mapping[str, str]) -> str:
     """A filter of `field=value` terms, each value quoted where it needs to be."""
-    return " ".join(f'{field}="{value}"' if " " in value else f"{field}={value}" for field, value in terms.items())
+    return " ".join(written_term(field, value) for field, value in terms.items())

@@ -12,7 +12,7 @@ from firsthand.errors import FirsthandError, UnknownName
 from firsthand.runs import store
 from firsthand.runs.index import RunInfo
 from firsthand.runs.run_folder import Run
-from firsthand.runs.run_names import DATABASE
+from firsthand.runs.run_names import DATABASE, find_run
 from firsthand.stats.agent_scores import agent_scores
 from firsthand.studio.kept_traces import KeptTraces
 
@@ -34,22 +34,23 @@ class OpenRuns:
         return store.list_runs(self.home, scored=agent_scores)
 
     def get(self, id: str) -> Run:
-        """The run of that id, or `last`; UnknownName or StoreError if there is none that can be read.
+        """The run of that id, `last`, or what else names one; UnknownName or StoreError if none can be read.
 
         Only runs of the data home are opened: an id is no path.
         """
         if "/" in id or "\\" in id or id.startswith(".") or "\0" in id:
             raise UnknownName(f"no run {id[:80]!r}")
         with self._lock:
+            id = id if id in self._open else self._whole_id(id)
             known = self._open.get(id)
-            if known is not None and known[0] == _identity(known[1].path):
-                self._open.move_to_end(id)
-                return known[1]
-            run = store.open_run(id, self.home)
-            self._open[run.id] = (_identity(run.path), run)
-            self._open.move_to_end(run.id)
-            if id != "last" and known is not None and known[1] is not run:
+            if known is not None:
+                if known[0] == _identity(known[1].path):
+                    self._open.move_to_end(id)
+                    return known[1]
+                del self._open[id]
                 self._retire(known[1])
+            run = store.open_run(id, self.home)
+            self._open[id] = (_identity(run.path), run)
             while len(self._open) > MOST_OPEN:
                 self._retire(self._open.popitem(last=False)[1][1])
             return run
@@ -64,6 +65,13 @@ class OpenRuns:
             for _, run in self._open.values():
                 self._retire(run)
             self._open.clear()
+
+    def _whole_id(self, ref: str) -> str:
+        """The id of the run that `ref` names."""
+        path = find_run(ref, self.home)
+        if path.parent != self.home / "runs":  # a folder where the command was started
+            raise UnknownName(f"no run {ref[:80]!r}")
+        return path.name
 
     def _retire(self, run: Run) -> None:
         with suppress(FirsthandError, OSError):

@@ -64,6 +64,13 @@ class PostgresStore:
             ).fetchone()
         return None if row is None else StoredItem(row[0], stored_body(key, row[1]), row[2], row[3])
 
+    def versions(self, kind: str) -> dict[str, int]:
+        """The versions of all documents of a kind by key."""
+        with self._transaction() as connection:
+            return dict(
+                connection.execute("SELECT key, version FROM firsthand_items WHERE kind = %s", (kind,)).fetchall()
+            )
+
     def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
         """Keeps a document; see `StudioStore.put`."""
         text = checked_body(key, body)

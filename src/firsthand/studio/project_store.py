@@ -37,6 +37,10 @@ class ProjectStore:
         """One document; None if there is none."""
         return self.shared.get(self._kind(kind), key)
 
+    def versions(self, kind: str) -> dict[str, int]:
+        """The versions of all documents of a kind by key."""
+        return self.shared.versions(self._kind(kind))
+
     def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
         """Keeps a document; see `StudioStore.put`."""
         return self.shared.put(self._kind(kind), key, body, version=version)

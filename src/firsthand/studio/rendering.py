@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from firsthand.show import board_words
 from firsthand.show.html_page import visible
 from firsthand.studio.compiled_templates import CompiledTemplates
+from firsthand.studio.typed_filter import written_term
 from firsthand.system.plurals import count_of
 
 FOLDER = Path(__file__).parent
@@ -73,7 +74,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.globals.update(asset=asset, address=address, part=part, words=board_words, count_of=count_of)
+    environment.globals.update(
+        asset=asset, address=address, part=part, term=written_term, words=board_words, count_of=count_of
+    )
     return environment
 
 

@@ -141,7 +141,9 @@ def _told(request: Request, error: Exception) -> Response:
 
 
 def _not_found(request: Request, error: Exception) -> Response:
-    return page(request, "problem", problem=f"There is no page {request.url.path!r}.", status=404, title="Not found")
+    return page(
+        request, "problem", problem=f"There is no page {request.scope['path']!r}.", status=404, title="Not found"
+    )
 
 
 def _broken(request: Request, error: Exception) -> Response:

@@ -54,6 +54,9 @@ class StudioStore(Protocol):
     def get(self, kind: str, key: str) -> StoredItem | None:
         """One document; None if there is none."""
 
+    def versions(self, kind: str) -> dict[str, int]:
+        """The versions of all documents of a kind by key, to tell which of them have changed without reading them."""
+
     def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
         """Keeps a document and returns its new version.
 
@@ -103,6 +106,10 @@ class SqliteStore:
         """One document; None if there is none."""
         rows = self._read("SELECT key, body, version, at FROM items WHERE kind = ? AND key = ?", (kind, key))
         return StoredItem(rows[0][0], stored_body(key, rows[0][1]), rows[0][2], rows[0][3]) if rows else None
+
+    def versions(self, kind: str) -> dict[str, int]:
+        """The versions of all documents of a kind by key; none if the file is not there yet."""
+        return dict(self._read("SELECT key, version FROM items WHERE kind = ?", (kind,)))
 
     def put(self, kind: str, key: str, body: Json, *, version: int | None = None) -> int:
         """Keeps a document; see `StudioStore.put`."""

@@ -1,6 +1,7 @@
 """Parses a typed filter such as `score<0.5 has:error model:llama -agent:cot "two words"` into terms.
 
-Terms are separated by blanks and all must hold; a minus before a term negates it. What a field means is up to the list that
+Terms are separated by blanks and all must hold; a minus before a term negates it. A quotation mark within a quoted value is
+written twice. What a field means is up to the list that
 is filtered; `Fields` says which there are, so that an unknown one is an error that names the near ones.
 """
 
@@ -22,7 +23,7 @@ MAX_CHARS = 2000
 MAX_TERMS = 40
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _TERM = re.compile(
-    r'(?P<minus>-?)(?:(?P<field>[A-Za-z_][\w.-]*)(?P<operator><=|>=|[:=<>]))?(?P<value>"[^"]*"|[^\s"]*)(?P<rest>[^\s]*)'
+    r'(?P<minus>-?)(?:(?P<field>[A-Za-z_][\w.-]*)(?P<operator><=|>=|[:=<>]))?(?P<value>"[^"]*(?:""[^"]*)*"|[^\s"]*)(?P<rest>[^\s]*)'
 )
 
 
@@ -73,7 +74,9 @@ def parse_filter(text: str, fields: Mapping[str, Kind], flags: Mapping[str, tupl
 
 
 def _checked(found: re.Match[str], fields: Mapping[str, Kind], flags: Mapping[str, tuple[str, ...]]) -> Term:
-    value, name = found["value"].strip('"'), found["field"] or ""
+    value, name = found["value"], found["field"] or ""
+    if value.startswith('"'):
+        value = value[1:-1].replace('""', '"')
     operator = cast(Operator, found["operator"] or ":")
     term = Term(name, operator, value, found["minus"] == "-")
     if not name:
@@ -114,6 +117,12 @@ def _check_number(said: str, value: str) -> None:
         is_number = False
     if not is_number:
         raise ConfigError(f"the filter says {said!r}: {value!r} is not a number")
+
+
+def written_term(field: str, value: str, operator: Operator = "=") -> str:
+    """The text of a condition that `parse_filter` reads back, its value quoted where it needs to be."""
+    is_plain = re.fullmatch(r'[^\s"]+', value)
+    return f"{field}{operator}{value}" if is_plain else '{}{}"{}"'.format(field, operator, value.replace('"', '""'))
 
 
 def holds(term: Term, value: object) -> bool:

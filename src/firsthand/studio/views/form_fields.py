@@ -35,6 +35,14 @@ async def form_of(request: Request, most: int = MAX_BODY) -> dict[str, str]:
     return dict(await fields_of(request, most))
 
 
+def version_of(form: dict[str, str], default: str = "") -> int:
+    """The version of a document that the field `version` of a form says was read; ConfigError if it is no whole number."""
+    text = form.get("version", default)
+    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+        raise ConfigError(f"version is {text[:40]!r}: a whole number was expected")
+    return int(text)
+
+
 async def fields_of(request: Request, most: int = MAX_BODY) -> list[tuple[str, str]]:
     """The fields of an urlencoded form, in their order; ConfigError if it is no form, or a larger one."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":

@@ -16,7 +16,7 @@ from firsthand.studio.rendering import address, page, part
 from firsthand.studio.studio_store import StudioStore
 from firsthand.studio.views.arena_views import voter_of
 from firsthand.studio.views.attempt_views import add_note, check_note
-from firsthand.studio.views.form_fields import posted
+from firsthand.studio.views.form_fields import posted, version_of
 from firsthand.studio.views.query_values import text_of
 
 LEVELS = ((0.0, "no"), (0.5, "partly"), (1.0, "yes"))
@@ -72,7 +72,6 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
         trace = runs.traces.get(run, place).trace
         task = run.task(trace.benchmark, trace.task_id)
         said = queues.label(queue.name, place, rater)
-        state = queues.state(queue.name)
         return page(
             request,
             "queue_item",
@@ -92,7 +91,7 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             levels=LEVELS,
             rater=rater,
             who=who,
-            mine=sum(label.rater == rater for label in state.labels),
+            mine=queues.num_rated(queue.name, rater),
             num_items=len(queue.items),
         )
 
@@ -101,9 +100,7 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
         who = form.get("as", "")
         queue, rater = queues.get(name), rater_of(request, who)
         value, text = check_note(queue.score, form.get("value", ""), form.get("text", ""))
-        version = form.get("version", "")
-        if not version.isascii() or not version.isdecimal() or len(version) > 9:
-            raise ConfigError(f"version is {version[:40]!r}: a whole number was expected")
+        version = version_of(form)
         run = runs.get(queue.run)
         each = runs.traces.get(run, place)
 
@@ -111,10 +108,10 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             add_note(run, each.trace, each.number, queue.score, str(value), text, by=rater)
 
         try:
-            queues.rate(name, place, rater, value, text, version=int(version), keep_too=note)
+            queues.rate(name, place, rater, value, text, version=version, keep_too=note)
         except ConfigError:
             kept = queues.label(name, place, rater)
-            if kept is None or kept.version == int(version):
+            if kept is None or kept.version == version:
                 raise
             problem = (
                 f"Another tab has rated this attempt {kept.value:g} meanwhile, and your {value:g} was not kept: "

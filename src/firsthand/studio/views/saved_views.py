@@ -12,7 +12,7 @@ from starlette.routing import Route
 from firsthand.errors import ConfigError
 from firsthand.studio.rendering import page
 from firsthand.studio.studio_store import StudioStore
-from firsthand.studio.views.form_fields import posted
+from firsthand.studio.views.form_fields import posted, version_of
 
 VIEW = "view"
 MAX_ADDRESS_CHARS = 8000
@@ -23,7 +23,7 @@ def routes(store: StudioStore) -> list[Route]:
     """The list, and what saves and removes a view."""
 
     def show(request: Request) -> Response:
-        return page(request, "saved_views", title="Saved views", views=store.items(VIEW))
+        return page(request, "saved_views", title="Saved views", views=store.items(VIEW), taken=None)
 
     def save(request: Request, form: dict[str, str]) -> Response:
         place = form.get("address", "")
@@ -31,7 +31,19 @@ def routes(store: StudioStore) -> list[Route]:
             raise ConfigError(
                 f"address is {place[:60]!r}: a page of the Studio was expected, such as /?filter=has:error"
             )
-        store.put(VIEW, form.get("name", "").strip(), {"address": quote(place, safe="/?&=%:+,;@!$'()*~[]#")})
+        name, version = form.get("name", "").strip(), version_of(form, "0")
+        body = {"address": quote(place, safe="/?&=%:+,;@!$'()*~[]#")}
+        try:
+            store.put(VIEW, name, body, version=version)
+        except ConfigError:
+            found = store.get(VIEW, name)
+            if found is None or found.version == version:
+                raise
+            if found.body != body:
+                views = store.items(VIEW)
+                return page(
+                    request, "saved_views", status=409, title="Saved views", views=views, taken=found, place=place
+                )
         return RedirectResponse("/views", 303)
 
     def remove(request: Request, form: dict[str, str]) -> Response:
