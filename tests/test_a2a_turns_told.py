@@ -318,7 +318,7 @@ def test_the_sdk_gets_the_servers_client_and_the_answers_the_newer_type_only_whe
         assert is_state or b"which is no state of a task: give one such as TASK_STATE_WORKING" in sent[1]["body"]
     for method, given, is_state in (
         (b"ListTasks", b'{"status": "BAD"}', False), (b"ListTasks", b'{"status": "TASK_STATE_WORKING"}', True),
-        (b"ListTasks", b'{"status": 2}', True), (b"ListTasks", b"[]", True), (b"ListTasks", b"{}", True),
+        (b"ListTasks", b'{"status": 2}', True), (b"ListTasks", b"[1]", True), (b"ListTasks", b"{}", True),
         (b"GetTask", b'{"status": "BAD"}', True),
     ):  # fmt: skip
         sent.clear()
