@@ -37,10 +37,9 @@ async def opened(*names: str, **settings: Any) -> tuple[RemoteTools, Any]:
     """A source whose server lists these tools, and a function by which it lists others."""
     made = Told({"tools": CHANGES, "resources": CHANGES}, tools=listed(names))
     found = source(made, **settings)
-    await found._read_tools()
-    found._extra = tuple(await found._extra_tools())
-    found._own_names |= {tool.name for tool in found._extra}
-    found._is_opened = True
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("firsthand.tools.mcp.remote_tools.McpConnection", lambda *_: made)
+        await found.open()
 
     async def lists(*names: str) -> list[str]:
         made.pages["tools"] = listed(names)
