@@ -318,12 +318,26 @@ def test_the_sdk_gets_the_servers_client_and_the_answers_the_newer_type_only_whe
         assert is_state or b"which is no state of a task: give one such as TASK_STATE_WORKING" in sent[1]["body"]
     for method, given, is_state in (
         (b"ListTasks", b'{"status": "BAD"}', False), (b"ListTasks", b'{"status": "TASK_STATE_WORKING"}', True),
-        (b"ListTasks", b'{"status": 2}', True), (b"ListTasks", b"[]", True), (b"ListTasks", b"{}", True),
+        (b"ListTasks", b'{"status": 2}', True), (b"ListTasks", b"[1]", True), (b"ListTasks", b"{}", True),
         (b"GetTask", b'{"status": "BAD"}', True),
     ):  # fmt: skip
         sent.clear()
         asyncio.run(guarded(scope("/a2a", body=rpc % (method, given)), None, send))  # type: ignore[arg-type]
         assert (b"no state of a task" in sent[1]["body"]) is not is_state, (method, given)
+    for id in (7, "x", None, [7]):
+        sent.clear()
+        body = json.dumps({"id": id, "method": "ListTasks", "params": {"status": "BAD" * 30}}).encode()
+        asyncio.run(guarded(scope("/a2a", body=body), None, send))  # type: ignore[arg-type]
+        told = json.loads(sent[1]["body"])
+        assert (told["id"], told["error"]["code"]) == (None if id == [7] else id, -32602)
+        assert told["error"]["message"].startswith(f"status is {('BAD' * 20)!r}, which is no state of a task: ")
+    for made in (scope(f"{rest}/1", "GET"), scope(rest)):
+        sent.clear()
+        asyncio.run(guarded({**made, "query_string": b"status=BAD"}, None, send))  # type: ignore[arg-type]
+        assert sent[1]["body"] == b"passed", "only a list is asked for by a state"
+    sent.clear()
+    asyncio.run(guarded(scope("/a2a", body=b"[]"), None, send))  # type: ignore[arg-type]
+    assert sent[1]["body"] == b"passed", "the SDK refuses what is no request"
     for made in (scope("/a2a", body=b"", kind="text/plain"), scope("/a2a", kind=" TEXT/x ; a=b")):
         sent.clear()
         asyncio.run(guarded(made, None, send))  # type: ignore[arg-type]

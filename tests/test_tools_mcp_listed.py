@@ -27,7 +27,7 @@ class Told:
     """An open connection whose client gives these pages, or raises the error among them, and keeps what it was asked."""
 
     def __init__(self, capabilities: dict[str, Any], version: str = "2025-11-25", **pages: Any) -> None:
-        self.pages, self.asked, self.changed = pages, list[Any](), set[str]()
+        self.pages, self.asked, self.changed, self.is_lost = pages, list[Any](), set[str](), False
         offered = {"tools": None, "resources": None, "prompts": None, **capabilities}
         self.client = self
         self.server_capabilities, self.protocol_version = SimpleNamespace(**offered), version

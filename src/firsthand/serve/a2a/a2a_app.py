@@ -126,7 +126,7 @@ class _Guarded:
                 return
         if (state := _odd_state(scope)) is not None:
             why = f"status is {state[:60]!r}, which is no state of a task: give one such as TASK_STATE_WORKING, or none"
-            await _refused(path, InvalidParamsError(why), 400)(scope, receive, send)
+            await _refused(path, InvalidParamsError(why), 400, _rpc_request(scope).get("id"))(scope, receive, send)
             return
         wants_a2a = b"application/a2a+json" in dict(scope["headers"]).get(b"accept", b"")
 
@@ -192,13 +192,14 @@ def _run_apart(app: ASGIApp, scope: Scope, told: list[Message]) -> None:
     asyncio.run(app(scope, receive, keep))  # type: ignore[arg-type]
 
 
-def _refused(path: str, error: A2AError | JSONParseError, status: int) -> Reply:
-    """The refusal of a body in the form of the binding that the path belongs to."""
+def _refused(path: str, error: A2AError | JSONParseError, status: int, id: object = None) -> Reply:
+    """The refusal in the form of the binding that the path belongs to; `id` is that of a JSON-RPC request that was read."""
     if path.startswith(REST_PATH):
         body = build_rest_error_payload(error if isinstance(error, A2AError) else InvalidRequestError(error.message))
         body["error"]["code"] = status
         return reply(body, status=status)
-    return reply(build_error_response(None, error), status=200 if status == 400 else status)
+    told = build_error_response(id if isinstance(id, str | int) else None, error)
+    return reply(told, status=200 if status == 400 else status)
 
 
 def _is_utf8(body: bytes) -> bool:

@@ -199,7 +199,7 @@ class RemoteTools:
         """
         most = self.declaration.lazy_above
         kept = list(tools)
-        if self.shared and self._is_opened and len(tools) > most:
+        if self.shared and self._is_opened:
             kept = sorted(tools, key=lambda name: (name not in self._all, name))[:most]
             why = f"a shared server offers at most lazy_above = {most} tools once it is open"
         elif not self.is_large:
