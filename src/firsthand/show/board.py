@@ -235,8 +235,8 @@ def _board(
     values = measured.pop(metric) if metric else unscored
     attempted = {} if metric in found else single.get(metric, {})
     others = {agent: each for agent, each in values.items() if agent != first}
-    lower = metric in found and any(isinstance(each, Figure) and each.lower_is_better for each in values.values())
-    lower = lower or (metric not in found and _is_harm(agents, metric))
+    ranking = [each for each in values.values() if isinstance(each, Figure)]
+    lower = any(each.lower_is_better for each in ranking) if ranking else _is_harm(agents, metric)
     versus = compare_to_baseline(others, values[first], clusters=clusters, lower_is_better=lower) if metric else {}
     rows = [
         _row(
