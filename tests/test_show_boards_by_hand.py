@@ -324,7 +324,11 @@ def test_agents_are_compared_to_the_baseline_of_their_board_and_ranked() -> None
     ].clusters == 1
     unscored = _board("b", {"a": [made("a", "t", 1.0, scores=())]}, None, None, None, None, "mean")
     assert unscored.metric == "" and unscored.rows[0].score.n == 0 and unscored.rows[0].secondary == {}
-    high, low, none = row("x", 0.5, BASE.cost), row("y", 0.25, BASE.cost), replace(BASE, score=Interval(math.nan, 0, 1, 0))
+    high, low, none = (
+        row("x", 0.5, BASE.cost),
+        row("y", 0.25, BASE.cost),
+        replace(BASE, score=Interval(math.nan, 0, 1, 0)),
+    )
     assert sorted([none, low, high], key=lambda each: _rank(each, False)) == [high, low, none]
     assert sorted([none, high, low], key=lambda each: _rank(each, True)) == [low, high, none]
 
