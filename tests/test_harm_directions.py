@@ -253,3 +253,14 @@ def test_rates_of_misbehaviour_and_toxic_words_are_scores_of_harm() -> None:
         "aligned": False, "misbehaves": True, "misbehaves_at_first": True, "tries": True, "misbehaves_by_choice": True,
         "verdicts_agree": False, "over_refuses": True, "competent": False, "refuses_by_choice": True, "toxic_words": True,
     }  # fmt: skip
+
+
+def test_a_run_ranked_by_a_figure_has_the_figures_direction(home: Path) -> None:
+    run = made(home, "r", {"open": 1.0, "safe": 0.0}, {})
+
+    def error(traces: Any) -> list[Figure]:
+        tasks, values = zip(*((each.task_id, each.value("obeyed")) for each in traces), strict=True)
+        return [Figure("obeyed", tasks, lambda counts: counts @ values / counts.sum(1), lower_is_better=True)]
+
+    (board,) = leaderboard([run.trace(each.id) for each in run.summaries()], figures={"b": error})
+    assert board.lower_is_better and [row.agent for row in board.rows] == ["safe", "open"]
