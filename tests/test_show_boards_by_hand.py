@@ -185,7 +185,7 @@ def test_a_board_as_json_has_its_rows_shares_and_conclusions() -> None:
     assert body == {
         "benchmark": "sums", "metric": "exact", "tasks": 6, "epochs": 2, "baseline": "base", "budget": 2000.0,
         "frontier": ["worse", "base", "better:a,b(c)-of-a-long-name"], "findings": FOUND, "caveats": CAUTION,
-        "protocol": "as it is", "reduce": "mean",
+        "protocol": "as it is", "reduce": "mean", "lower_is_better": False,
     }  # fmt: skip
     assert rows[0] == {
         "agent": "better:a,b(c)-of-a-long-name",
@@ -276,7 +276,7 @@ def test_a_row_counts_errors_and_limits_and_averages_costs() -> None:
     found = _row("a", attempts, values, BETTER.versus, others, passes, {"t": "c", "u": "c"})
     assert found == Row(
         "a", found.score, BETTER.versus, _cost(attempts), 5, 3, 1,
-        {"z": mean_interval({"t": [0.25]}), "pass@2": passes["pass@2"]},
+        {"z": mean_interval({"t": [0.25]}), "pass@2": passes["pass@2"]}, left_out=2,
     )  # fmt: skip
     assert (found.score.value, found.score.clusters) == (0.75, 1)
 
@@ -324,15 +324,13 @@ def test_agents_are_compared_to_the_baseline_of_their_board_and_ranked() -> None
     ].clusters == 1
     unscored = _board("b", {"a": [made("a", "t", 1.0, scores=())]}, None, None, None, None, "mean")
     assert unscored.metric == "" and unscored.rows[0].score.n == 0 and unscored.rows[0].secondary == {}
-    lower = [
-        row("x", 0.5, BASE.cost, replace(BETTER.versus, lower_is_better=True)), row("y", 0.25, BASE.cost),  # type: ignore[type-var]
-    ]  # fmt: skip
-    versus = [each.versus for each in lower if each.versus]
-    assert [_rank(each, versus) for each in lower] == [0.5, 0.25] and [_rank(each, []) for each in lower] == [
-        -0.5,
-        -0.25,
-    ]
-    assert _rank(replace(BASE, score=Interval(math.nan, 0.0, 1.0, 0)), []) == 0.0
+    high, low, none = (
+        row("x", 0.5, BASE.cost),
+        row("y", 0.25, BASE.cost),
+        replace(BASE, score=Interval(math.nan, 0, 1, 0)),
+    )
+    assert sorted([none, low, high], key=lambda each: _rank(each, False)) == [high, low, none]
+    assert sorted([none, high, low], key=lambda each: _rank(each, True)) == [low, high, none]
 
 
 def test_a_corpus_figure_takes_the_place_of_the_first_score_and_has_no_pass_at_k() -> None:

@@ -325,7 +325,7 @@ def test_a_ruling_comes_from_the_first_reason_that_holds() -> None:
     error = FigureDifference(0.625, draws, 9, (0, 9), lower_is_better=True)
     rising = check((), differences=error)
     assert rising.drop == "rise" and rising.gain == error.reversed
-    assert _ruled(rising, 0.01, True).reason == "the error rose by more than 25.00%"
+    assert _ruled(rising, 0.01, True).reason == "the score rose by more than 25.00%"
     assert [each.ruling for each in rule([good, bad, rising])] == ["pass", "fail", "fail"]
     several = rule([check(tuple(-0.45 + 2 * each for each in level))] * 9)
     alone = several[0].gain.reversed.surely_above(0.25)

@@ -35,6 +35,7 @@ from firsthand.stats.agent_scores import task_values
 from firsthand.stats.figure_stats import figure_interval, figure_value
 from firsthand.stats.intervals import Clusters
 from firsthand.stats.stored_figures import first_score, names_of_figures, own_figures, stored_figures
+from firsthand.stats.task_scores import harm_benchmarks
 from firsthand.system.given_folder import files_below, leads_out
 from firsthand.system.packed_text import unpacked_gzip
 
@@ -83,7 +84,7 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
     for (benchmark, agent), scores in task_values(run).items():
         by_benchmark.setdefault(benchmark, {})[agent] = scores
     costs = {(each.benchmark, each.agent): each for each in run.totals()}
-    own_of = own_figures(tell, run)
+    own_of, harms = own_figures(tell, run), harm_benchmarks(run)
     for benchmark, agents in by_benchmark.items():
         score = first_score(benchmark, run)
         figures = stored_figures({agent: (run, agent) for agent in agents}, benchmark, own_of).get(score)
@@ -101,6 +102,7 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
             run=run.id,
             commit=commit,
             data_hash=f"tasks-{digest:08x}",
+            lower_is_better=benchmark in harms,
         )
         named = clusters.get(benchmark) or {}
         own = tuple(named.get(task, task) for task in tasks) if named else ()

@@ -105,7 +105,8 @@ def differences_of(
         sides: dict[str, tuple[Scores | Figure, Scores | Figure]] = {ranked: values, **figures}
         for name, (a, b) in sides.items():
             if name == ranked or config.score is None:
-                both = difference(b, a, comparison.clusters.get(benchmark))
+                lower = benchmark in comparison.harms
+                both = difference(b, a, comparison.clusters.get(benchmark), lower_is_better=lower)
                 found[benchmark, name] = judged(both, confidence(config.confidence))
     return found
 

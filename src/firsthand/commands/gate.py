@@ -43,7 +43,7 @@ class Config:
     candidate: str = field(metadata={"positional": True})
     """The candidate run."""
     max_drop: tuple[str, ...] = ("1%",)
-    """Allowed drop: for all scores, and for single ones as in 1%,gsm8k=2%,gsm8k/strict=5%."""
+    """Allowed drop, or rise where lower is better: for all scores, and for single ones as in 1%,gsm8k=2%,gsm8k/strict=5%."""
     confidence: str = "95%"
     """Confidence level of a pass or a fail."""
     inconclusive: Literal["report", "pass", "fail"] = "report"
@@ -228,20 +228,21 @@ def make_check(
     sides = figures or (values_a, values_b)
     mean_a, mean_b = (figure_value(each) for each in figures) if figures else map(mean, (values_a, values_b))
     by_task = (figures[0].values, figures[1].values) if figures else (values_a, values_b)
+    lower = figures[0].lower_is_better if figures else benchmark in found.harms
     name_a, name_b = (side.split("/", 1)[1] for side in (found.a, found.b))
     return Check(
         name_a if name_a == name_b else f"{name_b} vs. {name_a}",
         benchmark,
         score,
         allowed_drop(drops, benchmark, score),
-        difference(sides[1], sides[0], found.clusters.get(benchmark)),
+        difference(sides[1], sides[0], found.clusters.get(benchmark), lower_is_better=lower),
         level,
         "inconclusive",
         "",
         gaps_of(found, benchmark),
         mean_a,
         mean_b,
-        tuple(got_worse(*by_task, lower_is_better=bool(figures and figures[0].lower_is_better))),
+        tuple(got_worse(*by_task, lower_is_better=lower)),
         tuple(each for each in flaky(found) if each.benchmark == benchmark),
         sum(name == benchmark for name, _ in found.evened),
     )

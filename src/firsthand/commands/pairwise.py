@@ -20,6 +20,7 @@ from firsthand.stats.intervals import Scores
 from firsthand.stats.multiple_comparisons import all_pairs
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.stored_figures import first_score, own_figures, stored_figures
+from firsthand.stats.task_scores import harm_benchmarks
 from firsthand.system.home import data_home
 from firsthand.system.terminal import complain, console, print_as_json, print_table
 
@@ -82,9 +83,11 @@ def on_benchmark(
     figures = stored_figures(sides, benchmark, own, tasks=agents, errors=config.errors == "zero")
     ranked = config.score or first_score(benchmark, *runs)
     wanted: dict[str, Mapping[str, Scores | Figure]] = {ranked: agents, **figures}
+    lower = any(benchmark in harm_benchmarks(run, config.score) for run in runs)
     for name, values in wanted.items():
         if name == ranked or config.score is None:
-            yield (benchmark, name), all_pairs(values, config.correct, confidence(config.confidence), clusters)
+            level = confidence(config.confidence)
+            yield (benchmark, name), all_pairs(values, config.correct, level, clusters, lower_is_better=lower)
 
 
 def _named(agent: str, run: Run, runs: Sequence[Run]) -> str:

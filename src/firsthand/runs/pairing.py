@@ -61,13 +61,15 @@ class Pair:
     task_id: str
     a: Attempted
     b: Attempted
+    lower_is_better: bool = False
+    """True for a score of harm (`Score.is_harm`)."""
 
     @property
     def change(self) -> Literal["better", "worse", "same"]:
         """The change from `a` to `b`."""
         if self.b.value == self.a.value:
             return "same"
-        return "better" if self.b.value > self.a.value else "worse"
+        return "better" if (self.b.value > self.a.value) != self.lower_is_better else "worse"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Comparison:
     """True if both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
 
     harms: frozenset[str] = frozenset()
-    """The benchmarks whose score is one of harm: attempts without it are left out, whatever others count as."""
+    """The benchmarks whose score is one of harm: lower is better, and attempts without it are left out."""
 
     @property
     def values(self) -> tuple[list[float], list[float]]:
@@ -157,7 +159,10 @@ def compare(
     side_a, side_b = ({key: each for key, each in tried.items() if each.values} for tried in (tried_a, tried_b))
     changed = _changed(run_a, run_b)
     paired = [key for key in side_a if key in side_b and key not in changed]
-    pairs = [Pair(*key, *_evened([side_a[key], side_b[key]], reduce or run_a.reducer(key[0]))) for key in paired]
+    pairs = []
+    for key in paired:
+        a, b = _evened([side_a[key], side_b[key]], reduce or run_a.reducer(key[0]))
+        pairs.append(Pair(*key, a, b, lower_is_better=key[0] in harms))
     return Comparison(
         a=f"{run_a.id}/{name_a}",
         b=f"{run_b.id}/{name_b}",

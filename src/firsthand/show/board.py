@@ -8,6 +8,7 @@ preferences, and boards over several benchmarks.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -109,11 +110,14 @@ class Board:
     """Prompt and scoring of the benchmark, and warnings about its data; empty if not recorded."""
     reduce: str = "mean"
     """The reducer of the attempts at a task (`runs.epoch_reducer`)."""
+    lower_is_better: bool = False
+    """True for a score of harm, or a figure such as an error: then the lowest score is the best."""
 
     @property
     def frontier(self) -> tuple[str, ...]:
         """The agents on the Pareto frontier of score against tokens, the cheapest first."""
-        indices = frontier([(row.cost.tokens, row.score.value) for row in self.rows])
+        sign = -1 if self.lower_is_better else 1
+        indices = frontier([(row.cost.tokens, sign * row.score.value) for row in self.rows])
         return tuple(self.rows[index].agent for index in indices)
 
     def share(self, row: Row) -> float | None:
@@ -139,6 +143,7 @@ class Board:
             "caveats": caveats(self),
             "protocol": self.protocol,
             "reduce": self.reduce,
+            "lower_is_better": self.lower_is_better,
         }
 
 
@@ -230,7 +235,9 @@ def _board(
     values = measured.pop(metric) if metric else unscored
     attempted = {} if metric in found else single.get(metric, {})
     others = {agent: each for agent, each in values.items() if agent != first}
-    versus = compare_to_baseline(others, values[first], clusters=clusters) if metric else {}
+    ranking = [each for each in values.values() if isinstance(each, Figure)]
+    lower = any(each.lower_is_better for each in ranking) if ranking else _is_harm(agents, metric)
+    versus = compare_to_baseline(others, values[first], clusters=clusters, lower_is_better=lower) if metric else {}
     rows = [
         _row(
             agent,
@@ -249,20 +256,27 @@ def _board(
         tasks=len({each.task_id for each in everything}),
         epochs=len({each.epoch for each in everything}),
         baseline=first,
-        rows=tuple(sorted(rows, key=lambda row: _rank(row, versus.values()))),
+        rows=tuple(sorted(rows, key=lambda row: _rank(row, lower))),
         budget=budget,
         reduce=reduce,
+        lower_is_better=lower,
     )
 
 
-def _rank(row: Row, versus: Iterable[PairedDifference]) -> float:
-    sign = 1 if any(each.lower_is_better for each in versus) else -1
-    return sign * row.score.value if row.score.n else 0.0
+def _rank(row: Row, lower_is_better: bool) -> tuple[bool, float]:
+    """The place of a row, the best first; what has no score is last."""
+    if not row.score.n or math.isnan(row.score.value):
+        return True, 0.0
+    return False, row.score.value if lower_is_better else -row.score.value
+
+
+def _is_harm(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> bool:
+    return any(score.is_harm for made in agents.values() for each in made if (score := each.score(name)) is not None)
 
 
 def scores_of(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> dict[str, Scores]:
     """The scores of that name by agent and task. An attempt without it counts as 0, or for a score of harm not at all."""
-    is_harm = any(score.is_harm for made in agents.values() for each in made if (score := each.score(name)) is not None)
+    is_harm = _is_harm(agents, name)
     return {
         agent: _values([each for each in made if each.value(name) is not None or not is_harm], name)
         for agent, made in agents.items()

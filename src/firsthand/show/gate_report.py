@@ -56,7 +56,8 @@ def markdown(name: str, checks: Sequence[Check], ruling: Ruling) -> str:
     lines += ["|---|---|---|--:|--:|--:|--:|--:|---|"]
     for check in checks:
         cells = [escaped(check.benchmark), escaped(check.score), escaped(check.agent), str(check.differences.n)]
-        cells += [rate(check.baseline), rate(check.candidate), difference_text(check), f"-{check.max_drop:.2%}"]
+        allowed = -check.max_drop if check.drop == "drop" else check.max_drop
+        cells += [rate(check.baseline), rate(check.candidate), difference_text(check), f"{allowed:+.2%}"]
         lines.append("| " + " | ".join([*cells, f"**{check.ruling}**: {escaped(check.reason)}"]) + " |")
     for check in checks:
         if details(check):

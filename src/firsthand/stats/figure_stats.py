@@ -169,7 +169,7 @@ class FigureDifference:
 
         common = sorted({*a.tasks} & {*b.tasks})
         if not common:
-            return FigureDifference(math.nan, (), 0, (0, 0))
+            return FigureDifference(math.nan, (), 0, (0, 0), lower_is_better=a.lower_is_better)
         labels, strata = cluster_labels(common, clusters), stratum_labels(common, clusters)
         unit_T = units(len(common), labels)
         stratum_U = unit_strata(unit_T, strata)

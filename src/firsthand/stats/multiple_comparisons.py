@@ -46,9 +46,11 @@ def compare_to_baseline(
     baseline: Scores | Figure,
     confidence: float = CONFIDENCE,
     clusters: Clusters | None = None,
+    *,
+    lower_is_better: bool = False,
 ) -> dict[str, PairedDifference]:
     """Each of several agents against one, with Holm's correction in the p-values, the verdicts and the intervals."""
-    found = [difference(values, baseline, clusters) for values in others.values()]
+    found = [difference(values, baseline, clusters, lower_is_better=lower_is_better) for values in others.values()]
     return dict(zip(others, corrected(found, "holm", confidence), strict=True))
 
 
@@ -57,6 +59,8 @@ def all_pairs(
     correction: Correction = "holm",
     confidence: float = CONFIDENCE,
     clusters: Clusters | None = None,
+    *,
+    lower_is_better: bool = False,
 ) -> dict[tuple[str, str], PairedDifference]:
     """Every two agents, the later one against the earlier, corrected for how many pairs there are.
 
@@ -68,16 +72,20 @@ def all_pairs(
             f"more agents ({len(agents):,}) than the {MAX_AGENTS} whose pairs are compared: name runs with fewer"
         )
     pairs = list(combinations(agents, 2))
-    found = [difference(agents[later], agents[first], clusters) for first, later in pairs]
+    found = [
+        difference(agents[later], agents[first], clusters, lower_is_better=lower_is_better) for first, later in pairs
+    ]
     return dict(zip(pairs, corrected(found, correction, confidence), strict=True))
 
 
-def difference(a: Scores | Figure, b: Scores | Figure, clusters: Clusters | None) -> Differences | FigureDifference:
-    """The difference of A from B: in the mean of their scores, or in a Figure."""
+def difference(
+    a: Scores | Figure, b: Scores | Figure, clusters: Clusters | None, *, lower_is_better: bool = False
+) -> Differences | FigureDifference:
+    """The difference of A from B: in the mean of their scores, or in a Figure, which tells itself if lower is better."""
     if isinstance(a, Figure) and isinstance(b, Figure):
         return FigureDifference.between(a, b, clusters)
     assert not isinstance(a, Figure) and not isinstance(b, Figure), "both sides have the same scores"
-    return Differences.between(a, b, clusters)
+    return Differences.between(a, b, clusters, lower_is_better=lower_is_better)
 
 
 def corrected(

@@ -82,7 +82,7 @@ class Check:
     """Its mean score on the paired tasks, or their figure."""
     candidate: float = math.nan
     worse: tuple[str, ...] = ()
-    """Tasks on which the candidate scored lower, the largest difference first."""
+    """Tasks on which the candidate did worse, the largest difference first."""
     flaky: tuple[Flaky, ...] = ()
     evened: int = 0
     """Tasks with more attempts on one side, of which only as many count as the other has; see `Comparison.evened`."""
@@ -90,13 +90,12 @@ class Check:
     @property
     def gain(self) -> Differences | FigureDifference:
         """The difference in favour of the candidate, its sign reversed where lower is better."""
-        turned = isinstance(self.differences, FigureDifference) and self.differences.lower_is_better
-        return self.differences.reversed if turned else self.differences
+        return self.differences.reversed if self.differences.lower_is_better else self.differences
 
     @property
     def drop(self) -> str:
-        """The word for getting worse: a drop, or a rise of an error."""
-        return "drop" if self.gain is self.differences else "rise"
+        """The word for getting worse: a drop, or a rise of an error or a score of harm."""
+        return "rise" if self.differences.lower_is_better else "drop"
 
     @property
     def bounds(self) -> Bounds:
@@ -164,7 +163,7 @@ def _ruled(check: Check, p_fail: float, gaps_fail: bool) -> Check:
     if found.surely_above(-check.max_drop) < alpha:
         return replace(check, ruling="pass", reason=f"a {check.drop} of more than {allowed} is excluded")
     if p_fail < alpha:
-        verb = {"drop": "the score dropped", "rise": "the error rose"}[check.drop]
+        verb = {"drop": "the score dropped", "rise": "the score rose"}[check.drop]
         return replace(check, ruling="fail", reason=f"{verb} by more than {allowed}")
     return replace(check, ruling="inconclusive", reason=_unsure(check, allowed))
 

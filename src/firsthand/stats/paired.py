@@ -63,7 +63,7 @@ class PairedDifference:
     p_value: float
     n: int
     better: int
-    """Tasks on which A scored higher."""
+    """Tasks on which A did better: scored higher, or lower where lower is better."""
     worse: int
     same: int
     verdict: Verdict
@@ -74,7 +74,7 @@ class PairedDifference:
     clusters: int = 0
     """The number of clusters among the tasks; 0 if each task is its own."""
     lower_is_better: bool = False
-    """True if lower is better, as for an error."""
+    """True if lower is better, as for an error or a score of harm."""
 
     def to_json(self) -> Json:
         """The numbers as a JSON object; what is not finite becomes null."""
@@ -107,9 +107,13 @@ class Differences:
     """The cluster of each task; None if no two tasks share one."""
     strata: tuple[str, ...] | None = None
     """The stratum of each task; None if there are none, or one."""
+    lower_is_better: bool = False
+    """True for a score of harm (`Score.is_harm`)."""
 
     @staticmethod
-    def between(a: Scores, b: Scores, clusters: Clusters | None = None) -> Differences:
+    def between(
+        a: Scores, b: Scores, clusters: Clusters | None = None, *, lower_is_better: bool = False
+    ) -> Differences:
         """The differences on the tasks that both attempted."""
         common = [task for task in a if a[task] and b.get(task)]
         means_a, means_b = task_means({t: a[t] for t in common}), task_means({t: b[t] for t in common})
@@ -120,6 +124,7 @@ class Differences:
             in_unit(means_a) and in_unit(means_b),
             tuple(labels) if labels else None,
             tuple(strata) if strata else None,
+            lower_is_better,
         )
 
     @property
@@ -132,8 +137,14 @@ class Differences:
         """The mean difference."""
         return math.fsum(self.values) / self.n
 
-    @cached_property
+    @property
     def counts(self) -> tuple[int, int]:
+        """On how many tasks A did better, and worse."""
+        higher, lower = self._signs
+        return (lower, higher) if self.lower_is_better else (higher, lower)
+
+    @cached_property
+    def _signs(self) -> tuple[int, int]:
         """On how many tasks A scored higher, and lower."""
         return sum(d > _TINY for d in self.values), sum(d < -_TINY for d in self.values)
 
@@ -182,12 +193,12 @@ class Differences:
 
     @cached_property
     def _tango(self) -> tuple[float, float, float]:
-        """Wins, losses and tasks for Tango's formula; with strata those of as many tasks as would have their error."""
-        better, worse = self.counts
+        """Rises, falls and tasks for Tango's formula; with strata those of as many tasks as would have their error."""
+        higher, lower = self._signs
         if not self.units:
-            return better, worse, self.n
+            return higher, lower, self.n
         scale = (self._unstratified / self.error) ** 2 * (z_value(CONFIDENCE) / t_value(self.freedom, CONFIDENCE)) ** 2
-        return better * scale, worse * scale, self.n * scale
+        return higher * scale, lower * scale, self.n * scale
 
     def bounds(self, confidence: float = CONFIDENCE) -> Bounds:
         """The interval of the true mean difference: each end is wrong with half of 1 - confidence."""
@@ -294,7 +305,8 @@ def judged(differences: Differences | FigureDifference, confidence: float = CONF
     """The comparison that `paired_difference` makes, of differences that are at hand."""
     n = differences.n
     if n == 0:
-        return PairedDifference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0, 0, "inconclusive", math.nan)
+        unknown = PairedDifference(math.nan, math.nan, math.nan, 1.0, 0, 0, 0, 0, "inconclusive", math.nan)
+        return replace(unknown, lower_is_better=differences.lower_is_better)
     better, worse = differences.counts
     found = PairedDifference(
         differences.mean,
@@ -308,7 +320,7 @@ def judged(differences: Differences | FigureDifference, confidence: float = CONF
         _detectable(differences, confidence),
         differences.method,
         differences.num_units if differences.labels else 0,
-        isinstance(differences, FigureDifference) and differences.lower_is_better,
+        differences.lower_is_better,
     )
     return settled(found, found.p_value < 1 - confidence)
 

@@ -17,7 +17,7 @@ from firsthand.runs.score_totals import Totals
 from firsthand.runs.task_groups import TaskGroups
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, Moments, finite, interval_of, mean_interval
-from firsthand.stats.power_analysis import Spread, smallest_detectable
+from firsthand.stats.power_analysis import Spread, smallest_detectable, spread
 from firsthand.stats.stored_figures import first_score, stored_figures
 from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks, task_scores
 
@@ -128,6 +128,7 @@ def _by_task(
     if not wanted:
         return lines
     scores = task_scores(run, wanted, score=score, reduce=reduce)
+    attempts = task_scores(run, harms, score=score, reduce="mean") if harms else {}
     found = []
     for line in lines:
         values = scores.get((line.benchmark, line.agent), {})
@@ -135,6 +136,8 @@ def _by_task(
             made = mean_interval(values, confidence, clusters=clusters.get(line.benchmark))
             left_out = line.score.n - made.n if line.benchmark in harms else 0
             line = replace(line, score=made, left_out=left_out)
+        if line.benchmark in harms:  # totals count a failed attempt as 0
+            line = replace(line, spread=spread(attempts.get((line.benchmark, line.agent), {})))
         found.append(line)
     return found
 

@@ -39,7 +39,11 @@ def task_scores(
     score of harm not at all.
     """
     later = score or next(iter(run.score_names()), None)
-    names = {pair: score if _has_own_score(run, *pair) else later for pair in run.pairs() if pair[0] in benchmarks}
+    pairs = [pair for pair in run.pairs() if pair[0] in benchmarks]
+    having = {pair for pair in pairs if _has_own_score(run, *pair)}
+    # an agent whose attempts all failed has the score of harm that others have, of which it has no attempt
+    harms = {benchmark for benchmark, _ in having} & harm_benchmarks(run)
+    names = {pair: score if pair in having or pair[0] in harms else later for pair in pairs}
     found = {
         name: scores_of([run], score=name, error_value=0.0, reduce=reduce) for name in dict.fromkeys(names.values())
     }

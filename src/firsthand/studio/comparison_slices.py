@@ -13,6 +13,7 @@ from firsthand.stats.agent_scores import agent_scores
 from firsthand.stats.multiple_comparisons import corrected, difference
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.pareto import frontier
+from firsthand.stats.task_scores import harm_benchmarks
 
 MAX_SLICES = 24
 MOST_VALUES = 24
@@ -54,6 +55,7 @@ def slices_of(comparison: Comparison, values: Mapping[tuple[str, str], str]) -> 
             {pair.task_id: pair.b.drawn for pair in parts[key]},
             {pair.task_id: pair.a.drawn for pair in parts[key]},
             comparison.clusters.get(key[0]),
+            lower_is_better=key[0] in comparison.harms,
         )
         for key in chosen
     ]
@@ -63,7 +65,11 @@ def slices_of(comparison: Comparison, values: Mapping[tuple[str, str], str]) -> 
         )
         for key, each in zip(chosen, corrected(found), strict=True)
     ]
-    return sorted(slices, key=lambda each: (each.difference.difference, each.benchmark, each.value))
+    return sorted(slices, key=lambda each: (_gain(each.difference), each.benchmark, each.value))
+
+
+def _gain(found: PairedDifference) -> float:
+    return -found.difference if found.lower_is_better else found.difference
 
 
 @dataclass(frozen=True)
@@ -101,10 +107,15 @@ def cost_plots(sides: Sequence[tuple[Run, str, str]], benchmarks: Iterable[str])
                 total = known[run][each.benchmark, agent]
                 row = (name, each.mean, total.tokens / total.attempts, total.cost_usd / total.attempts)
                 rows[each.benchmark].append(row)
-    return [(benchmark, *scatter_points(found)) for benchmark, found in rows.items()]
+    harms = {benchmark for run in known for benchmark in harm_benchmarks(run)}
+    return [
+        (benchmark, *scatter_points(found, lower_is_better=benchmark in harms)) for benchmark, found in rows.items()
+    ]
 
 
-def scatter_points(rows: Sequence[tuple[str, float, float, float]]) -> tuple[list[CostPoint], str]:
+def scatter_points(
+    rows: Sequence[tuple[str, float, float, float]], *, lower_is_better: bool = False
+) -> tuple[list[CostPoint], str]:
     """Points of (name, quality, tokens, USD) rows with their Pareto frontier, and the unit of cost.
 
     Cost is money if every row has some, else tokens; its axis is logarithmic. Rows without a cost are left out.
@@ -112,7 +123,7 @@ def scatter_points(rows: Sequence[tuple[str, float, float, float]]) -> tuple[lis
     is_money = bool(rows) and all(money > 0 for *_, money in rows)
     priced = [(name, score, money if is_money else tokens) for name, score, tokens, money in rows]
     priced = [row for row in priced if row[2] > 0 and math.isfinite(row[1])]
-    best = set(frontier([(cost, score) for _, score, cost in priced]))
+    best = set(frontier([(cost, -score if lower_is_better else score) for _, score, cost in priced]))
     across, up = _scale([math.log(cost) for *_, cost in priced]), _scale([score for _, score, _ in priced])
     return [
         CostPoint(name, score, cost, across[place], up[place], place in best)

@@ -168,13 +168,14 @@ def _side(sides: list[Side], key: str, default: int) -> int:
 
 
 def contest_of(a: Side, b: Side) -> Contest:
-    """Side `b` against side `a`, errors counting 0, with a paired difference for each benchmark."""
+    """Side `b` against side `a`, with a paired difference for each benchmark; errors count 0, or no harm at all."""
     comparison = compare(a.run, b.run, agent_a=a.agent, agent_b=b.agent, error_value=0.0)
     found = {}
     for benchmark in dict.fromkeys(pair.benchmark for pair in comparison.pairs):
         pairs = [pair for pair in comparison.pairs if pair.benchmark == benchmark]
         values = {p.task_id: p.b.drawn for p in pairs}, {p.task_id: p.a.drawn for p in pairs}
-        found[benchmark] = judged(difference(*values, comparison.clusters.get(benchmark)), 0.95)
+        clusters, lower = comparison.clusters.get(benchmark), benchmark in comparison.harms
+        found[benchmark] = judged(difference(*values, clusters, lower_is_better=lower), 0.95)
     return Contest(comparison, found)
 
 
