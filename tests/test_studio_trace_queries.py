@@ -418,6 +418,4 @@ def test_a_trace_without_times_is_of_no_day_and_of_an_unknown_time(tmp_path: Pat
     with entered(tmp_path) as client:
         page, status = asked(client, "+/traces", {})
         assert status == 200 and page.endswith(f" idle(/traces/{'9' * 32}) unknown ann 0 ms 1")
-        assert asked(client, "/traces/by/users", {})[0].endswith(
-            " ann(/traces?filter=user%3Dann) unknown unknown 1"
-        )
+        assert asked(client, "/traces/by/users", {})[0].endswith(" ann(/traces?filter=user%3Dann) unknown unknown 1")

@@ -54,7 +54,10 @@ def test_a_search_offers_what_it_found_from_then_on() -> None:
         await source._search_tools("mail", 1)
         assert source.version == 2, "nothing is new"
         assert (await source._search_tools("time")).splitlines()[1:] == ["s__clock {}", "Time."]
-        assert ([each.name for each in source.tools], source.version) == (["s__clock", "s__read_mail", "s__search_tools"], 3)
+        assert ([each.name for each in source.tools], source.version) == (
+            ["s__clock", "s__read_mail", "s__search_tools"],
+            3,
+        )
         both = await source._search_tools("mail", 99)
         assert both.splitlines()[1].startswith("s__read_mail ") and both.splitlines()[3].startswith("s__send_mail ")
         assert source.version == 4 and len(source.tools) == 4
