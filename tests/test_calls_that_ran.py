@@ -98,7 +98,7 @@ def test_what_ran_is_told_by_a_resumed_attempt_and_by_a_fork():
     assert all(call.replayed for call in again.calls) and scores["attack_success"] == (1.0, None)
     kept = Kept(MemoryJournal(), first, {call.id: call for call in first.calls})
     forked, scores = attacked(journal=kept)
-    assert scores["attack_success"] == (1.0, None) and any(has_run(call) and call.error for call in forked.calls)
+    assert scores["attack_success"] == (1.0, None) and any(has_run(call) for call in forked.calls)
     assert all(call.detail.get("ran") is None for call in attacked()[0].calls), "it is said where it is not plain"
 
 

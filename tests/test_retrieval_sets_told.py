@@ -65,7 +65,8 @@ def test_claims_are_the_queries_that_have_a_relevant_document(tmp_path: Path) ->
     assert facts(made) == said(
         "scifact", RANKED,
         "Scientific claims, and the abstracts that are evidence for or against them (Wadden et al., 2020).",
-        f"{origin}; 2 queries, 3 judgements; BEIR's test split; title and abstract are one passage; nDCG@10 with "
+        f"{origin}; 2 queries, 3 judgements; queries without a relevant document, left out: 1; "
+        f"BEIR's test split; title and abstract are one passage; nDCG@10 with "
         f"linear "
         "gain, as trec_eval", "abstracts ODC-By 1.0, claims CC BY 4.0", options={"data": origin},
     )  # fmt: skip
@@ -83,7 +84,8 @@ def test_claims_are_the_queries_that_have_a_relevant_document(tmp_path: Path) ->
     made = beir.beir(folder=str(other), split="dev")
     assert facts(made) == said(
         "beir:mine", RANKED, "Retrieval of judged documents: mine, in BEIR's layout.",
-        "folder mine, split dev; 2 queries, 3 judgements; title and text of a document are one passage; nDCG@10 "
+        "folder mine, split dev; 2 queries, 3 judgements; queries without a relevant document, left out: 1; "
+        "title and text of a document are one passage; nDCG@10 "
         "with linear gain, as trec_eval; a document with the query's own id is left out of its rankings unless it is "
         "judged, as BEIR does", "that of the data", options={"data": "folder mine, split dev"},
     )  # fmt: skip
@@ -99,7 +101,7 @@ def test_claims_are_the_queries_that_have_a_relevant_document(tmp_path: Path) ->
 
 def test_judgements_without_queries_or_texts_are_refused() -> None:
     found = judged({"b": "B", "a": "A", "c": "C"}, {"a": {"x": 0, "y": 1}, "b": {"x": 0}, "c": {"z": 3}}, "o")
-    assert found == JudgedSet({"a": "A", "c": "C"}, {"a": {"x": 0, "y": 1}, "c": {"z": 3}}, "o")
+    assert found == JudgedSet({"a": "A", "c": "C"}, {"a": {"x": 0, "y": 1}, "c": {"z": 3}}, "o", left_out=1)
     for queries in ({"a": " "}, {}):
         told = "o: query 'a' has judgements and no text"
         assert refused(DataError, judged, queries, {"a": {"x": 1}}, "o") == told
@@ -114,7 +116,7 @@ def test_judgements_without_queries_or_texts_are_refused() -> None:
 
 def test_a_query_may_be_empty_and_not_without_its_text(tmp_path: Path) -> None:
     path = written(tmp_path / "q.jsonl", {"_id": "q1", "text": ""}, {"_id": "q2", "text": "Q2?"})
-    assert list(beir_folder._json_queries(path)) == [("q1", ""), ("q2", "Q2?")]
+    assert [each[1:] for each in beir_folder._json_queries(path)] == [("q1", ""), ("q2", "Q2?")]
     for row in ({"_id": "q1"}, {"_id": "q1", "text": None}, {"_id": "q1", "Text": "Q1?"}):
         path = written(tmp_path / "q.jsonl", {"_id": "q0", "text": ""}, row)
         told = f"{path}, line 2: the field 'text' holds 'None', and text was expected"
@@ -148,7 +150,7 @@ def test_rows_of_a_judged_folder_are_named_by_line(tmp_path: Path) -> None:
         told = f"{path}, line 2: a relevance of at most 1,000,000,000 was expected: give grades"
         assert refused(DataError, beir_folder.read_judgements, path) == told
     put(path, "7\tWhat is\tit?\r\n 8 \tno\n")
-    assert list(beir_folder._tsv_queries(path)) == [("7", "What is\tit?"), ("8", "no")]
+    assert [each[1:] for each in beir_folder._tsv_queries(path)] == [("7", "What is\tit?"), ("8", "no")]
     put(path, "7\ta\n b\n")
     told = f"{path}, line 2: id, a tab and text were expected, not ' b'"
     assert refused(DataError, lambda: list(beir_folder._tsv_queries(path))) == told

@@ -428,6 +428,7 @@ def test_a_forks_own_reply_comes_before_its_parents() -> None:
         "t": SimpleNamespace(kind="tool", request="r"),
     }
     kept = Kept.__new__(Kept)
+    kept.of_worlds = {}
     kept.calls, kept.kept = calls, {"e": {"parent": 1}, "t": {"parent": 2}}
     for own, effect, request, expected in (
         ({"own": 1}, "e", "r", {"own": 1}),

@@ -314,7 +314,11 @@ def test_nothing_joins_a_suspect_and_a_suspect_joins_nothing(tmp_path: Path, los
     every = places(World())
     suspect, others = every[0], every[1:]
     with create(tmp_path, {}, "spread") as run:
-        for waits, holds, alone in ((others, suspect, 1), ([suspect, *others], others[0], 1), (others, others[0], 4)):
+        for waits, holds, alone in (
+            (others, suspect, 1),
+            ([suspect, *others[1:]], others[0], 1),
+            (others[1:], others[0], 4),
+        ):
             work = _Distribution(run, {place.id: place for place in waits}, 0, 4, lambda trace: None, lambda text: None)
             work.losses[suspect.id] = losses
             held = {holds.id: holds}

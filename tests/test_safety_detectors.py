@@ -135,11 +135,13 @@ def test_the_monitor_judges_the_mean_of_the_last_step_of_the_model():
     assert (blocked.action, blocked.reason) == ("block", "the answer scores 3.00, at or above 2.5")
 
 
-def test_a_step_without_scores_is_not_judged_even_after_one_with_scores():
+def test_a_step_without_scores_is_blocked_by_a_monitor_that_stops_even_after_one_with_scores():
     guard = monitor(threshold=-1.0, stop=True)
     unscored = Message("assistant", (Text("y"),), Sampled((1,), (0.0,)))
     for last in ((), (user("q"),), (scored(5.0), assistant("said")), (scored(5.0), unscored), (scored(),)):
-        assert guard.answer(view_of(*last), "x") == GuardVerdict.passed("monitor")
+        told = "the answer has no scores: give a model that ends in +monitor:FILE"
+        assert guard.answer(view_of(*last), "x") == GuardVerdict.blocked("monitor", told)
+        assert monitor(threshold=-1.0).answer(view_of(*last), "x") == GuardVerdict.passed("monitor", told)
     assert (monitor().threshold, monitor().stops) == (0.0, False)
     for threshold in (math.inf, -math.inf, math.nan):
         with pytest.raises(ConfigError, match=f"monitor:threshold={threshold}: give a number"):

@@ -84,7 +84,7 @@ def retrieval_benchmark(
         for id, text in found.queries.items()
     ]
     marks = sum(len(each) for each in found.judgements.values())
-    left = f"; left out: {found.left_out:,} queries without a relevant document" if found.left_out else ""
+    left = f"; queries without a relevant document, left out: {found.left_out:,}" if found.left_out else ""
     return Benchmark(
         name=name,
         tasks=lambda seed: tasks,
