@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import re
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from firsthand.commands import studio as studio_command
-from firsthand.errors import UnknownName
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.studio import accounts as account_module
 from firsthand.studio import annotation_queue
 from firsthand.studio.access import Access, AccessMiddleware
@@ -31,6 +33,7 @@ from firsthand.studio.rendering import _environment
 from firsthand.studio.studio_store import SqliteStore, StoredItem
 from firsthand.studio.typed_filter import Term, parse_filter, written_term
 from firsthand.studio.views import saved_views
+from firsthand.studio.views.form_fields import version_of
 from scored_runs import scored_run
 
 
@@ -103,6 +106,65 @@ def test_agreement_is_counted_again_only_when_a_label_has_changed(
     assert queues.state("q").pairs == 1
 
 
+def test_as_many_changed_labels_as_are_read_singly_are_and_none_of_a_queue_that_is_not_there(queues: Queues) -> None:
+    for place in "ab":
+        queues.rate("q", place, "ann", 1.0)
+    read(queues)
+    assert queues.num_rated("q", "ann") == 2 and read(queues) == ["one", "one"]
+    assert queues.labels("none") == [] and "none" not in queues._kept
+    queues.rate("q", "c", "ann", 1.0)
+    read(queues)
+    assert queues.next_item("q", "bob") == "a" and read(queues) == ["one"]
+
+
+def test_agreement_is_counted_by_one_of_several_who_ask(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+    count = annotation_queue._state_of
+
+    def slow(queue: AnnotationQueue, labels: Any) -> Any:
+        counted.append(queue.name)
+        time.sleep(0.05)
+        return count(queue, labels)
+
+    monkeypatch.setattr(annotation_queue, "_state_of", slow)
+    queues.rate("q", "a", "ann", 1.0)
+    queues.labels("q")
+    asking = [threading.Thread(target=queues.state, args=("q",)) for _ in range(4)]
+    for each in asking:
+        each.start()
+    for each in asking:
+        each.join()
+    assert counted == ["q"]
+
+
+def test_two_raters_at_once_lose_no_label_and_are_not_given_one_item(tmp_path: Path) -> None:
+    places, store, beside = tuple(f"{number:03}" for number in range(60)), SqliteStore(tmp_path), SqliteStore(tmp_path)
+    Queues(store).make(AnnotationQueue("q", "run", places, "good"))
+    shared, given = Queues(store), dict[str, list[str]]()
+
+    def work(queues: Queues, rater: str) -> None:
+        mine = given.setdefault(rater, [])
+        while (place := queues.next_item("q", rater)) is not None:
+            mine.append(place)
+            queues.rate("q", place, rater, 1.0, version=0)
+            assert queues.num_rated("q", rater) >= len(mine)
+
+    raters = [(shared, "ann"), (shared, "bob"), (Queues(beside), "cat")]
+    working = [threading.Thread(target=work, args=each) for each in raters]
+    for each in working:
+        each.start()
+    for each in working:
+        each.join()
+    assert sorted(place for mine in given.values() for place in mine) == list(places)
+    for queues, _ in raters:
+        assert sorted((each.rater, each.place) for each in queues.labels("q")) == sorted(
+            (rater, place) for rater, mine in given.items() for place in mine
+        )
+        assert queues.state("q").done == len(places)
+    store.close()
+    beside.close()
+
+
 def test_labels_of_many_queues_are_not_all_kept(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(annotation_queue, "MOST_KEPT", 3)
     for name, places in (("q", "ab"), ("other", "a")):
@@ -157,7 +219,26 @@ def test_a_view_of_a_name_that_is_taken_is_replaced_only_by_who_has_seen_it(tmp_
     for version in ("", "x", "-1", "1" * 10, "٣"):
         with pytest.raises(Exception, match="a whole number was expected"):
             save("/", version=version)
+    assert save("/", version="9" * 9)[0] == 409
+    assert kept() == ("/?filter=score%3C0.5", 2)
+    store.remove("view", "weekly")
+    with pytest.raises(ConfigError, match="'weekly' was changed in the meantime"):
+        save("/", version="2")
+    assert "There is a view" not in client.get("/views").text
     store.close()
+
+
+def _refused(form: dict[str, str]) -> str:
+    with pytest.raises(ConfigError) as told:
+        version_of(form)
+    return str(told.value)
+
+
+def test_the_version_of_a_form_has_at_most_nine_digits_and_no_default_of_its_own() -> None:
+    assert [version_of({"version": text}) for text in ("0", "7", "9" * 9)] == [0, 7, 999_999_999]
+    assert version_of({}, "3") == 3 and version_of({"version": "4"}, "3") == 4
+    for form, says in (({}, "''"), ({"version": "1" * 50}, f"'{'1' * 40}'"), ({"version": "²"}, "'²'")):
+        assert _refused(form) == f"version is {says}: a whole number was expected"
 
 
 @pytest.mark.parametrize(
