@@ -115,6 +115,9 @@ def test_as_many_changed_labels_as_are_read_singly_are_and_none_of_a_queue_that_
     queues.rate("q", "c", "ann", 1.0)
     read(queues)
     assert queues.next_item("q", "bob") == "a" and read(queues) == ["one"]
+    Queues(queues.store).rate("q", "c", "ann", 0.0)
+    read(queues)
+    assert [each.value for each in queues.labels("q")] == [1.0, 1.0, 0.0] and read(queues) == ["one"]
 
 
 def test_agreement_is_counted_by_one_of_several_who_ask(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +179,37 @@ def test_labels_of_many_queues_are_not_all_kept(queues: Queues, monkeypatch: pyt
     assert queues.state("other").by_rater == (("ann", 2, 1.0),)
     assert set(queues._kept) == set(queues._states) == {"other"}
     assert queues.state("q").by_rater == (("ann", 2, 1.0),) and set(queues._kept) == {"q"}
+
+
+def test_a_queue_that_is_read_again_is_counted_once_towards_what_is_kept(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotation_queue, "MOST_KEPT", 3)
+    for name, place in (("other", "a"), ("q", "a"), ("q", "b")):
+        queues.rate(name, place, "ann", 1.0)
+        queues.labels(name)
+    assert set(queues._kept) == {"q", "other"}
+
+
+def test_what_nobody_has_read_is_read_by_one_of_several_who_ask(tmp_path: Path) -> None:
+    class Slow(Counted):
+        def items(self, kind: str) -> list[StoredItem]:
+            time.sleep(0.05 * kind.startswith(LABEL))
+            return super().items(kind)
+
+    store = Slow(tmp_path)
+    queues = Queues(store)
+    queues.make(AnnotationQueue("q", "run", ("a", "b"), "good"))
+    for number in range(annotation_queue.MOST_READ_SINGLY + 1):
+        store.put(f"{LABEL} q", f"k{number}", {"place": "a", "rater": f"r{number}", "value": 1.0})
+    asking = [threading.Thread(target=ask, args=("q",)) for ask in (queues.state, queues.labels)]
+    asking += [threading.Thread(target=ask, args=("q", "ann")) for ask in (queues.next_item, queues.num_rated)]
+    for each in asking:
+        each.start()
+    for each in asking:
+        each.join()
+    assert read(queues) == ["all"]
+    store.close()
 
 
 def test_all_labels_are_read_before_others_wait_for_the_queue(tmp_path: Path) -> None:
