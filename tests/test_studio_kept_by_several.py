@@ -191,6 +191,32 @@ def test_a_queue_that_is_read_again_is_counted_once_towards_what_is_kept(
     assert set(queues._kept) == {"q", "other"}
 
 
+def test_only_the_queues_that_were_read_first_are_given_up(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    queues.make(AnnotationQueue("third", "run", ("a", "b"), "good"))
+    monkeypatch.setattr(annotation_queue, "MOST_KEPT", 2)
+    for name in ("other", "q", "third"):
+        queues.rate(name, "a", "ann", 1.0)
+        queues.labels(name)
+    assert set(queues._kept) == {"q", "third"}
+    monkeypatch.setattr(annotation_queue, "MOST_KEPT", 1)
+    queues.rate("q", "b", "ann", 1.0)
+    assert len(queues.labels("q")) == 2 and set(queues._kept) == {"q"}, "one that is too large alone is kept"
+
+
+def test_labels_go_by_place_and_rater_and_what_is_gone_meanwhile_is_none(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rater in ("cat", "bob", "ann"):
+        queues.rate("q", "a", rater, 1.0)
+        queues.labels("q")
+    assert [each.rater for each in queues.labels("q")] == ["ann", "bob", "cat"] and queues.state("q").done == 1
+    queues.store.put("queue", "q", {**queues.get("q").to_json(), "raters": 4})
+    assert queues.state("q").done == 0, "the same labels of a queue that asks for more"
+    versions = queues.store.versions
+    monkeypatch.setattr(queues.store, "versions", lambda kind: versions(kind) | {"gone": 1})
+    assert len(queues.labels("q")) == 3
+
+
 def test_what_nobody_has_read_is_read_by_one_of_several_who_ask(tmp_path: Path) -> None:
     class Slow(Counted):
         def items(self, kind: str) -> list[StoredItem]:

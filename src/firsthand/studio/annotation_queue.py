@@ -129,8 +129,6 @@ class Queues:
 
     def labels(self, name: str) -> list[Label]:
         """All labels of a queue, by place and rater."""
-        if self.store.get(QUEUE, name) is None:
-            return []
         return _in_order(self._read_once(name))
 
     def num_rated(self, name: str, rater: str) -> int:
