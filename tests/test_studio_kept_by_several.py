@@ -306,8 +306,8 @@ def test_the_version_of_a_form_has_at_most_nine_digits_and_no_default_of_its_own
 )
 def test_a_filter_finds_a_value_with_quotation_marks(value: str) -> None:
     for operator in ("=", ":"):
-        text = f"is:wrong {written_term('agent', value, operator)} word"  # type: ignore[arg-type]
-        assert parse_filter(text, FIELDS, FLAGS)[1] == Term("agent", operator, value)  # type: ignore[arg-type]
+        text = f"is:wrong {written_term('agent', value, operator)} word"
+        assert parse_filter(text, FIELDS, FLAGS)[1] == Term("agent", operator, value)
     assert parse_filter(shown_filter({"task": value}), FIELDS, FLAGS) == (Term("task", "=", value),)
 
 
