@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from firsthand.boards.board_results import ItemScores
 from firsthand.boards.read_results import run_results
@@ -23,8 +26,13 @@ from firsthand.stats.breakdown import cells
 from firsthand.stats.figure_stats import figure_value
 from firsthand.stats.figures import figure_detail
 from firsthand.stats.run_summary import summary
+from firsthand.studio import open_runs
 from firsthand.studio.comparison_slices import cost_plots
+from firsthand.studio.open_runs import OpenRuns
+from firsthand.studio.studio_store import SqliteStore
+from firsthand.studio.views import run_list_views
 from firsthand.studio.views.comparison_views import grid_rows, sides_of
+from firsthand.studio.views.curve_views import KeptCurves
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Score, Trace, Usage
 
@@ -226,6 +234,36 @@ def test_the_list_of_runs_keeps_a_score_that_is_no_mean_and_asks_once(
             and "ValueError: a benchmark's own" in said
         )
     assert [info.scores for info in list_runs(tmp_path, scored=agent_scores)] == [(ScoreMean("b", "a", 1.0, 1),)]
+
+
+def test_the_studio_tells_of_runs_whose_scores_cannot_be_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: Run) -> tuple[ScoreMean, ...]:
+        raise ValueError("<b>" + "x" * 2000)
+
+    ids = []
+    for _ in range(12):
+        with stored(tmp_path, [attempt("a", "t0", ok(float(e)), e) for e in range(2)], "max") as run:
+            run.finish("done")
+            ids.append(run.id)
+    store = SqliteStore(tmp_path)
+    app = Starlette(routes=run_list_views.routes(OpenRuns(tmp_path), store, KeptCurves()))
+    app.state.pages = ()
+    client = TestClient(app)
+    with monkeypatch.context() as patch:
+        patch.setattr(open_runs, "agent_scores", broken)
+        for headers in ({}, {"hx-request": "true"}):
+            text = client.get("/", headers=headers).text
+            told = re.findall('<p class="problem"[^>]*>([^<]*)</p>', text)
+            assert len(told) == 11 and told[-1] == "and 2 more problems"
+            assert all(
+                each.startswith("the scores of run ") and "ValueError: &lt;b&gt;xx" in each and len(each) < 1100
+                for each in told[:-1]
+            )
+            assert all(f"/runs/{id}" in text for id in ids), "they are listed"
+    assert 'class="problem"' not in client.get("/").text
+    store.close()
 
 
 def test_a_run_that_goes_on_is_listed_with_its_score_so_far_which_is_not_kept(tmp_path: Path) -> None:

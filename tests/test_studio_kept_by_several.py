@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import re
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from firsthand.commands import studio as studio_command
-from firsthand.errors import UnknownName
+from firsthand.errors import ConfigError, UnknownName
 from firsthand.studio import accounts as account_module
 from firsthand.studio import annotation_queue
 from firsthand.studio.access import Access, AccessMiddleware
@@ -31,6 +33,7 @@ from firsthand.studio.rendering import _environment
 from firsthand.studio.studio_store import SqliteStore, StoredItem
 from firsthand.studio.typed_filter import Term, parse_filter, written_term
 from firsthand.studio.views import saved_views
+from firsthand.studio.views.form_fields import version_of
 from scored_runs import scored_run
 
 
@@ -103,6 +106,68 @@ def test_agreement_is_counted_again_only_when_a_label_has_changed(
     assert queues.state("q").pairs == 1
 
 
+def test_as_many_changed_labels_as_are_read_singly_are_and_none_of_a_queue_that_is_not_there(queues: Queues) -> None:
+    for place in "ab":
+        queues.rate("q", place, "ann", 1.0)
+    read(queues)
+    assert queues.num_rated("q", "ann") == 2 and read(queues) == ["one", "one"]
+    assert queues.labels("none") == [] and "none" not in queues._kept
+    queues.rate("q", "c", "ann", 1.0)
+    read(queues)
+    assert queues.next_item("q", "bob") == "a" and read(queues) == ["one"]
+    Queues(queues.store).rate("q", "c", "ann", 0.0)
+    read(queues)
+    assert [each.value for each in queues.labels("q")] == [1.0, 1.0, 0.0] and read(queues) == ["one"]
+
+
+def test_agreement_is_counted_by_one_of_several_who_ask(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+    count = annotation_queue._state_of
+
+    def slow(queue: AnnotationQueue, labels: Any) -> Any:
+        counted.append(queue.name)
+        time.sleep(0.05)
+        return count(queue, labels)
+
+    monkeypatch.setattr(annotation_queue, "_state_of", slow)
+    queues.rate("q", "a", "ann", 1.0)
+    queues.labels("q")
+    asking = [threading.Thread(target=queues.state, args=("q",)) for _ in range(4)]
+    for each in asking:
+        each.start()
+    for each in asking:
+        each.join()
+    assert counted == ["q"]
+
+
+def test_two_raters_at_once_lose_no_label_and_are_not_given_one_item(tmp_path: Path) -> None:
+    places, store, beside = tuple(f"{number:03}" for number in range(60)), SqliteStore(tmp_path), SqliteStore(tmp_path)
+    Queues(store).make(AnnotationQueue("q", "run", places, "good"))
+    shared, given = Queues(store), dict[str, list[str]]()
+
+    def work(queues: Queues, rater: str) -> None:
+        mine = given.setdefault(rater, [])
+        while (place := queues.next_item("q", rater)) is not None:
+            mine.append(place)
+            queues.rate("q", place, rater, 1.0, version=0)
+            assert queues.num_rated("q", rater) >= len(mine)
+
+    raters = [(shared, "ann"), (shared, "bob"), (Queues(beside), "cat")]
+    working = [threading.Thread(target=work, args=each) for each in raters]
+    for each in working:
+        each.start()
+    for each in working:
+        each.join()
+    assert sorted(place for mine in given.values() for place in mine) == list(places)
+    for queues, _ in raters:
+        assert sorted((each.rater, each.place) for each in queues.labels("q")) == sorted(
+            (rater, place) for rater, mine in given.items() for place in mine
+        )
+        assert queues.state("q").done == len(places)
+    store.close()
+    beside.close()
+
+
 def test_labels_of_many_queues_are_not_all_kept(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(annotation_queue, "MOST_KEPT", 3)
     for name, places in (("q", "ab"), ("other", "a")):
@@ -114,6 +179,63 @@ def test_labels_of_many_queues_are_not_all_kept(queues: Queues, monkeypatch: pyt
     assert queues.state("other").by_rater == (("ann", 2, 1.0),)
     assert set(queues._kept) == set(queues._states) == {"other"}
     assert queues.state("q").by_rater == (("ann", 2, 1.0),) and set(queues._kept) == {"q"}
+
+
+def test_a_queue_that_is_read_again_is_counted_once_towards_what_is_kept(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotation_queue, "MOST_KEPT", 3)
+    for name, place in (("other", "a"), ("q", "a"), ("q", "b")):
+        queues.rate(name, place, "ann", 1.0)
+        queues.labels(name)
+    assert set(queues._kept) == {"q", "other"}
+
+
+def test_only_the_queues_that_were_read_first_are_given_up(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    queues.make(AnnotationQueue("third", "run", ("a", "b"), "good"))
+    monkeypatch.setattr(annotation_queue, "MOST_KEPT", 2)
+    for name in ("other", "q", "third"):
+        queues.rate(name, "a", "ann", 1.0)
+        queues.labels(name)
+    assert set(queues._kept) == {"q", "third"}
+    monkeypatch.setattr(annotation_queue, "MOST_KEPT", 1)
+    queues.rate("q", "b", "ann", 1.0)
+    assert len(queues.labels("q")) == 2 and set(queues._kept) == {"q"}, "one that is too large alone is kept"
+
+
+def test_labels_go_by_place_and_rater_and_what_is_gone_meanwhile_is_none(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rater in ("cat", "bob", "ann"):
+        queues.rate("q", "a", rater, 1.0)
+        queues.labels("q")
+    assert [each.rater for each in queues.labels("q")] == ["ann", "bob", "cat"] and queues.state("q").done == 1
+    queues.store.put("queue", "q", {**queues.get("q").to_json(), "raters": 4})
+    assert queues.state("q").done == 0, "the same labels of a queue that asks for more"
+    versions = queues.store.versions
+    monkeypatch.setattr(queues.store, "versions", lambda kind: versions(kind) | {"gone": 1})
+    assert len(queues.labels("q")) == 3
+
+
+def test_what_nobody_has_read_is_read_by_one_of_several_who_ask(tmp_path: Path) -> None:
+    class Slow(Counted):
+        def items(self, kind: str) -> list[StoredItem]:
+            time.sleep(0.05 * kind.startswith(LABEL))
+            return super().items(kind)
+
+    store = Slow(tmp_path)
+    queues = Queues(store)
+    queues.make(AnnotationQueue("q", "run", ("a", "b"), "good"))
+    for number in range(annotation_queue.MOST_READ_SINGLY + 1):
+        store.put(f"{LABEL} q", f"k{number}", {"place": "a", "rater": f"r{number}", "value": 1.0})
+    asking = [threading.Thread(target=ask, args=("q",)) for ask in (queues.state, queues.labels)]
+    asking += [threading.Thread(target=ask, args=("q", "ann")) for ask in (queues.next_item, queues.num_rated)]
+    for each in asking:
+        each.start()
+    for each in asking:
+        each.join()
+    assert read(queues) == ["all"]
+    store.close()
 
 
 def test_all_labels_are_read_before_others_wait_for_the_queue(tmp_path: Path) -> None:
@@ -157,7 +279,26 @@ def test_a_view_of_a_name_that_is_taken_is_replaced_only_by_who_has_seen_it(tmp_
     for version in ("", "x", "-1", "1" * 10, "٣"):
         with pytest.raises(Exception, match="a whole number was expected"):
             save("/", version=version)
+    assert save("/", version="9" * 9)[0] == 409
+    assert kept() == ("/?filter=score%3C0.5", 2)
+    store.remove("view", "weekly")
+    with pytest.raises(ConfigError, match="'weekly' was changed in the meantime"):
+        save("/", version="2")
+    assert "There is a view" not in client.get("/views").text
     store.close()
+
+
+def _refused(form: dict[str, str]) -> str:
+    with pytest.raises(ConfigError) as told:
+        version_of(form)
+    return str(told.value)
+
+
+def test_the_version_of_a_form_has_at_most_nine_digits_and_no_default_of_its_own() -> None:
+    assert [version_of({"version": text}) for text in ("0", "7", "9" * 9)] == [0, 7, 999_999_999]
+    assert version_of({}, "3") == 3 and version_of({"version": "4"}, "3") == 4
+    for form, says in (({}, "''"), ({"version": "1" * 50}, f"'{'1' * 40}'"), ({"version": "²"}, "'²'")):
+        assert _refused(form) == f"version is {says}: a whole number was expected"
 
 
 @pytest.mark.parametrize(
@@ -165,8 +306,8 @@ def test_a_view_of_a_name_that_is_taken_is_replaced_only_by_who_has_seen_it(tmp_
 )
 def test_a_filter_finds_a_value_with_quotation_marks(value: str) -> None:
     for operator in ("=", ":"):
-        text = f"is:wrong {written_term('agent', value, operator)} word"  # type: ignore[arg-type]
-        assert parse_filter(text, FIELDS, FLAGS)[1] == Term("agent", operator, value)  # type: ignore[arg-type]
+        text = f"is:wrong {written_term('agent', value, operator)} word"
+        assert parse_filter(text, FIELDS, FLAGS)[1] == Term("agent", operator, value)
     assert parse_filter(shown_filter({"task": value}), FIELDS, FLAGS) == (Term("task", "=", value),)
 
 

@@ -105,6 +105,23 @@ def test_a_document_has_a_version_and_an_old_one_is_refused(opened: Callable[[],
     assert kept.remove("k", "a") and not kept.remove("k", "a") and kept.get("k", "a") is None
 
 
+def test_versions_are_those_of_one_kind_as_they_are_now(opened: Callable[[], StudioStore]) -> None:
+    kept, other = opened(), ProjectStore(opened(), "one")
+    assert kept.versions("k") == {}
+    for key in ("a", "b", "b"):
+        kept.put("k", key, {})
+    kept.put("l", "c", {})
+    other.put("k", "d", {})
+    assert (kept.versions("k"), other.versions("k")) == ({"a": 1, "b": 2}, {"d": 1})
+    with other.exclusive("n"):
+        other.put("k", "d", {})
+        assert other.versions("k") == {"d": 2} and kept.versions("one/k") == {"d": 1}, (
+            "what is not kept yet is one's own"
+        )
+    kept.remove("k", "a")
+    assert kept.versions("k") == {"b": 2}
+
+
 def test_a_document_that_was_changed_meanwhile_is_not_removed(opened: Callable[[], StudioStore]) -> None:
     kept, other = ProjectStore(opened(), "one"), ProjectStore(opened(), "one")
     kept.put("k", "a", {"n": 1})

@@ -8,25 +8,28 @@ counts as 0, and one without a score of harm, or whose judge gave no verdict, is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from firsthand.benchmark import Figures
 from firsthand.errors import ConfigError
 from firsthand.runs.run_folder import Run
-from firsthand.runs.score_totals import ScoreMean, score_means
+from firsthand.runs.score_totals import ScoreMean, Totals, score_means
 from firsthand.stats.figure_stats import figure_value
 from firsthand.stats.intervals import Scores, task_means
 from firsthand.stats.stored_figures import first_score, own_figures, stored_figures
 from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks, task_scores
 
 
-def agent_scores(run: Run, own: Mapping[str, Figures] | None = None) -> tuple[ScoreMean, ...]:
+def agent_scores(
+    run: Run, own: Mapping[str, Figures] | None = None, *, totals: Sequence[Totals] | None = None
+) -> tuple[ScoreMean, ...]:
     """The score of each agent on each benchmark that was scored; without those that have none, such as a NaN.
 
     `own` are the figures that benchmarks have of their own, by default as `own_figures` finds them; where they cannot be
-    computed the mean stands. A benchmark with too few attempts for its reducer, so far, has no scores.
+    computed the mean stands. `totals` are those of the run, where they are known. A benchmark with too few attempts for its
+    reducer, so far, has no scores.
     """
-    found = {(each.benchmark, each.agent): each for each in score_means(run.totals())}
+    found = {(each.benchmark, each.agent): each for each in score_means(run.totals() if totals is None else totals)}
     reduced = reduced_benchmarks(run) | harm_benchmarks(run)
     by_task = _reduced_scores(run)
     for pair in [pair for pair in found if pair[0] in reduced]:

@@ -11,6 +11,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,7 @@ class Queues:
         self._kept: dict[str, dict[str, Label]] = {}
         self._states: dict[str, tuple[dict[str, Label], QueueState]] = {}
         self._counting = threading.Lock()
+        self._reading = threading.Lock()
 
     def names(self) -> list[str]:
         """All queues by name."""
@@ -127,13 +129,16 @@ class Queues:
 
     def labels(self, name: str) -> list[Label]:
         """All labels of a queue, by place and rater."""
-        if self.store.get(QUEUE, name) is None:
-            return []
-        return _in_order(self._known(name))
+        return _in_order(self._read_once(name))
 
     def num_rated(self, name: str, rater: str) -> int:
         """The number of items of a queue that somebody has rated."""
-        return sum(label.rater == rater for label in self._known(name).values())
+        return sum(label.rater == rater for label in self._read_once(name).values())
+
+    def _read_once(self, name: str) -> dict[str, Label]:
+        """All labels of a queue; of several who ask for what nobody has read, one reads it. Not within `exclusive`."""
+        with nullcontext() if name in self._kept else self._reading:
+            return self._known(name)
 
     def _known(self, name: str) -> dict[str, Label]:
         """All labels of a queue as they are now, by key. What is returned is never changed."""
@@ -194,8 +199,7 @@ class Queues:
     def next_item(self, name: str, rater: str, *, skip: Sequence[str] = (), now: float | None = None) -> str | None:
         """The place that this person rates next, theirs until they ask again or for OPEN_S seconds; None if none is left."""
         queue, now = self.get(name), time.time() if now is None else now
-        if name not in self._kept:
-            self._known(name)  # all are read before anybody has to wait for it
+        self._read_once(name)  # before anybody has to wait for it
         with self.store.exclusive(f"{QUEUE} {name}"):  # two who ask at once are not given one item
             raters: dict[str, set[str]] = {place: set() for place in queue.items}
             for label in self._known(name).values():
@@ -228,7 +232,7 @@ class Queues:
 
     def state(self, name: str) -> QueueState:
         """The progress of a queue, and the agreement of its raters."""
-        queue, labels = self.get(name), self._known(name)
+        queue, labels = self.get(name), self._read_once(name)
         with self._counting:  # of several who ask, one counts
             kept = self._states.get(name)
             if kept is None or kept[0] is not labels or kept[1].queue != queue:

@@ -100,8 +100,9 @@ def cost_plots(sides: Sequence[tuple[Run, str, str]], benchmarks: Iterable[str])
     scores: dict[Run, list[ScoreMean]] = {}
     for run, agent, name in sides:
         if run not in known:
-            known[run] = {(total.benchmark, total.agent): total for total in run.totals()}
-            scores[run] = list(agent_scores(run))
+            totals = run.totals()
+            known[run] = {(total.benchmark, total.agent): total for total in totals}
+            scores[run] = list(agent_scores(run, totals=totals))
         for each in scores[run]:
             if each.agent == agent and each.benchmark in rows and each.mean is not None:
                 total = known[run][each.benchmark, agent]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,9 +29,9 @@ class OpenRuns:
         self.traces = KeptTraces()
         """The attempts that were looked at."""
 
-    def infos(self) -> list[RunInfo]:
-        """All runs of the data home."""
-        return store.list_runs(self.home, scored=agent_scores)
+    def infos(self, on_problem: Callable[[str], None] = lambda text: None) -> list[RunInfo]:
+        """All runs of the data home. `on_problem` is told what `store.list_runs` tells."""
+        return store.list_runs(self.home, on_problem, scored=agent_scores)
 
     def get(self, id: str) -> Run:
         """The run of that id, `last`, or what else names one; UnknownName or StoreError if none can be read.

@@ -1,8 +1,8 @@
 """Parses a typed filter such as `score<0.5 has:error model:llama -agent:cot "two words"` into terms.
 
 Terms are separated by blanks and all must hold; a minus before a term negates it. A quotation mark within a quoted value is
-written twice. What a field means is up to the list that
-is filtered; `Fields` says which there are, so that an unknown one is an error that names the near ones.
+written twice. What a field means is up to the list that is filtered; `fields` says which there are, so that an unknown one
+is an error that names the near ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ MAX_CHARS = 2000
 MAX_TERMS = 40
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _TERM = re.compile(
-    r'(?P<minus>-?)(?:(?P<field>[A-Za-z_][\w.-]*)(?P<operator><=|>=|[:=<>]))?(?P<value>"[^"]*(?:""[^"]*)*"|[^\s"]*)(?P<rest>[^\s]*)'
+    r"(?P<minus>-?)(?:(?P<field>[A-Za-z_][\w.-]*)(?P<operator><=|>=|[:=<>]))?"
+    r'(?P<value>"[^"]*(?:""[^"]*)*"|[^\s"]*)(?P<rest>[^\s]*)'
 )
 
 

@@ -26,12 +26,14 @@ def routes(runs: OpenRuns, store: StudioStore, curves: KeptCurves) -> list[Route
         seen = marks_of(["runs"], runs)
         filter_text, sort = text_of(request, "filter"), text_of(request, "sort")
         start = number_of(request, "start", 0)
-        infos = runs.infos()
+        problems: list[str] = []
+        infos = runs.infos(problems.append)
         notes = {run: note.text for run, note in kept.all().items()}
         found = run_page(infos, filter_text, sort, start, notes=notes)
         values: dict[str, Any] = {
             "found": found,
             "notes": notes,
+            "problems": problems,
             "filter": filter_text,
             "sort": sort,
             "num_runs": len(infos),

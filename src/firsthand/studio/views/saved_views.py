@@ -37,7 +37,7 @@ def routes(store: StudioStore) -> list[Route]:
             store.put(VIEW, name, body, version=version)
         except ConfigError:
             found = store.get(VIEW, name)
-            if found is None or found.version == version:
+            if found is None:
                 raise
             if found.body != body:
                 views = store.items(VIEW)
