@@ -391,7 +391,8 @@ SECRETS: list[tuple[str, Any, Any]] = [
     ("prompt", (Message("tool", (ToolResult("1", "KEY", "KEYKEY", True),)),),
      (Message("tool", (ToolResult("1", "KEY", "**", True),)),)),
     ("call", {"a": "KEY", "b": [["KEY"]], "c": {"KEY": None, "d": 1.5, "e": True}},
-     {"a": "*", "b": [["*"]], "c": {"KEY": None, "d": 1.5, "e": True}}),
+     {"a": "*", "b": [["*"]], "c": {"*": None, "d": 1.5, "e": True}}),
+    ("call", {"KEY": {"KEY": "KEY", "d": 1}}, {"KEY": {"*": "*", "d": 1}}),
     ("result", ToolResult("1", "KEY", "no KEY", True), ToolResult("1", "KEY", "no *", True)),
     ("answer", "KEY and KEY", "* and *"),
 ]  # fmt: skip

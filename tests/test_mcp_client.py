@@ -404,7 +404,8 @@ def test_the_schemas_of_a_server_have_a_million_characters_together():
 
 def test_a_list_that_breaks_the_protocol_is_an_error_of_the_attempt():
     trace = attempt(declared("array"))
-    assert trace.error.message.startswith("MCP server peer broke the protocol: 1 validation error")
+    told = "MCP server peer broke the protocol: tools.0.inputSchema.type: Input should be 'object'"
+    assert trace.error.message == told, "its first fault alone"
 
 
 def test_a_pattern_that_takes_for_ever_is_not_run():

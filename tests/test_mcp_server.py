@@ -19,7 +19,7 @@ from mcp import Client, MCPError
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.commands.mcp import Config, make_server
-from firsthand.errors import ConfigError, ToolError
+from firsthand.errors import ConfigError, OutcomeUnknown, ToolError
 from firsthand.loop.approval import Approval
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
@@ -267,7 +267,7 @@ def test_an_error_of_a_tool_completes_its_task_and_an_error_of_the_protocol_fail
 
     async def use(client, made):
         first = await client.call_tool("fails", {"text": "x"})
-        with pytest.raises(MCPError, match="broken"):
+        with pytest.raises(OutcomeUnknown, match=r"^MCP server peer failed its task \(code -32603\): broken$"):
             await client.call_tool("breaks", {"text": "x"})
         return first.is_error, said(first), sorted(task.state()["status"] for task in made.tasks.tasks.values())
 

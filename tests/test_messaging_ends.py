@@ -123,7 +123,11 @@ def test_an_address_names_a_file_or_a_server_that_is_known(tmp_path: Path) -> No
     )
     made.close()
     board = MemoryBoard(clock=lambda: 2.0)
-    assert board.write("k", "v", writer="w") == BoardEntry("k", "v", 1, "w", 2.0, 1) and board.changes(0, 0) == []
+    written = BoardEntry("k", "v", 1, "w", 2.0, 1)
+    assert board.write("k", "v", writer="w") == written
+    assert board.changes(0, 1) == board.changes(-1, 1) == [written] and board.changes(1, 1) == []
+    with pytest.raises(ConfigError, match=r"^limit is 0: give 1 or more$"):
+        board.changes(0, 0)
 
 
 @pytest.mark.parametrize("lease_s", [float("nan"), float("inf")])

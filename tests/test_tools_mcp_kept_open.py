@@ -231,7 +231,8 @@ def test_the_sdks_client_is_told_what_was_declared() -> None:
     for revision in ("auto", "2026-07-28"):
         other = McpConnection(replace(PEER, revision=revision, elicitation=False))
         client = other._make_client("t")
-        assert client.mode == revision and client.sampling_callback == other.answers.sample
+        assert client.mode == "auto", "the server is asked what it offers"
+        assert client.sampling_callback == other.answers.sample
         assert client.elicitation_callback is client.list_roots_callback is None
 
 

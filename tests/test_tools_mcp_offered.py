@@ -26,7 +26,7 @@ class Connection:
     """An open connection with a client that has these tools."""
 
     def __init__(self, *tools: types.Tool, **capabilities: Any) -> None:
-        self.listed, self.changed, self.reads = list(tools), set[str](), 0
+        self.listed, self.changed, self.reads, self.is_lost = list(tools), set[str](), 0, False
         self.timeouts: list[Any] = []
         self.checked: list[str] = []
         self.called: list[Any] = []

@@ -216,6 +216,8 @@ def test_each_step_is_told_clipped_scheduled_saved_and_counted_as_by_hand() -> N
 
 def test_no_bound_on_the_norm_clips_nothing_and_values_are_part_of_what_is_saved() -> None:
     decoder, head, saver, kept = model(), drawn_head(), Saves(), Kept()
+    for weight in (*decoder.parameters(), *head.parameters()):
+        weight.requires_grad_(weight is decoder.embed.weight or weight is head.weight)
     before = decoder.embed.weight.detach().clone()
     optimizer = torch.optim.SGD([{"params": [decoder.embed.weight, head.weight]}], lr=1.0, momentum=0.9)
     stream = Stream([3, 14, 15], ce=[0, 1, 2], value=[0, 1, 0], returns=[0, 5, 0])
@@ -282,7 +284,7 @@ def test_a_stream_leaves_the_arrays_that_it_was_given_as_they_are() -> None:
 
 
 def test_a_value_head_is_set_to_train_and_what_an_evaluation_tells_stands_for_the_steps_own() -> None:
-    decoder, head, kept = model().eval(), nn.Linear(32, 1).eval(), Kept()
+    decoder, head, kept = model().eval().requires_grad_(False), nn.Linear(32, 1).eval(), Kept()
     stream = Stream([3, 14, 15], value=[0, 1, 0], returns=[0, 1, 0])
     fit(decoder, Lists([stream]), objective=Objective(value=1.0), optimizer=torch.optim.SGD(head.parameters(), lr=0.1),
         schedule=lambda step: 1.0, steps=1, values=head, track=kept,

@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ListenNotSupportedError
 from pydantic import ValidationError
 
-from firsthand.errors import FirsthandError, OutcomeUnknown, ToolError
+from firsthand.errors import FirsthandError, OutcomeUnknown, StoreError, ToolError
 from firsthand.loop.calling import CallPosition, caller
 from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
@@ -93,7 +93,7 @@ class McpConnection:
             raise ToolError(
                 f"{self.declaration.origin} did not answer within {self.declaration.opening_s:g} s{self._words()}"
             )
-        if isinstance(self._failure, FirsthandError):
+        if isinstance(self._failure, ToolError | StoreError):
             raise self._failure
         raise ToolError(self.ending())
 
