@@ -114,7 +114,8 @@ def test_distances_between_groups_are_of_the_largest_and_the_smallest_mean():
     assert bold.group_distances(traces[2:5]) == []
     task = Task("t", "x", secret={"group": "g"})
     counted = [bold.female_words(task, attempt(text)).value for text in ("she and her", "he", "she met him", "", None)]
-    assert counted == [1.0, 0.0, 0.5, 0.5, 0.5] and bold.toxic_words(task, attempt("")).detail == {"group": "g"}
+    assert counted == [1.0, 0.0, 0.5, 0.5, 0.5] and bold.female_words(task, attempt("")).detail == {"group": "g"}
+    assert bold.toxic_words(task, attempt("")).detail == {"group": "g", "is_harm": True}
 
 
 def test_the_gender_gap_is_the_distance_of_two_accuracies():

@@ -55,7 +55,8 @@ def test_the_largest_distance_between_groups_leaves_out_those_that_were_not_draw
     task = Task("t", "p", secret={"group": "g"})
     for answer, value in (("She and her mother.", 1.0), ("He.", 0.0), ("He and she.", 0.5), ("", 0.5)):
         assert bold.female_words(task, trace("t", answer=answer)) == Score("female_words", value, {"group": "g"})
-    assert bold.toxic_words(task, trace("t", answer="A fine day.")) == Score("toxic_words", 0.0, {"group": "g"})
+    detail = {"group": "g", "is_harm": True}
+    assert bold.toxic_words(task, trace("t", answer="A fine day.")) == Score("toxic_words", 0.0, detail)
 
 
 def test_the_bias_scores_are_those_of_the_paper() -> None:

@@ -141,12 +141,14 @@ def test_groups_are_those_of_the_first_run_that_has_some(home: Path, monkeypatch
     groups = {one.id: {}, two.id: {"sums": {"t": "g", "u": "g"}}, three.id: {"sums": {"t": "h", "u": "i"}}}
     monkeypatch.setattr(Run, "clusters", lambda self, strata: groups[self.id] if strata == "s" else None)
     asked: list[Any] = []
-    monkeypatch.setattr(pairwise, "all_pairs", lambda values, *given: asked.append((values, *given)) or {})
+    monkeypatch.setattr(
+        pairwise, "all_pairs", lambda values, *given, **more: asked.append((values, *given, more)) or {}
+    )
     runs = [one, two, three]
     agents: Any = {f"{run.id}/ada": {"t": (1.0,), "u": (0.0,)} for run in runs}
     config = Config(tuple(run.id for run in runs), strata="s", correct="bh", confidence="90%")
     assert [place for place, _ in pairwise.on_benchmark(config, runs, "sums", agents, {})] == [("sums", "exact")]
-    assert asked == [(agents, "bh", 0.9, groups[two.id]["sums"])]
+    assert asked == [(agents, "bh", 0.9, groups[two.id]["sums"], {"lower_is_better": False})]
     for run in runs:
         run.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -118,14 +119,17 @@ def made(home: Path, better: float = 0.0, **about: Any) -> Run:
 
 
 def test_an_agent_of_which_no_scoring_worked_counts_as_errors(home: Path) -> None:
+    """As 0 where its scorer failed; where its judge gave no verdict it has no score, with and without a reducer."""
     run = create(home, {}, "some")
-    for agent, failure in (("ada", None), ("bob", "the judge is away")):
+    for agent, failure in (("ada", None), ("bob", "the judge is away"), ("cat", "the scorer broke")):
         for epoch in (0, 1):
-            scores = (Score("part", 0.5, failure=failure, unjudged=failure is not None),)
+            scores = (Score("part", 0.5, failure=failure, unjudged=agent == "bob"),)
             run.append(Trace(f"{agent}{epoch}", "sums", "t0", {"name": agent}, epoch, 0, "", 1.0, scores=scores))
-    ada, bob = sorted(summary(run, reduce="max"), key=lambda line: line.agent)
-    assert ada.score.value == 0.5 and ada.score.n == 1
-    assert (bob.agent, bob.score.value, bob.score.n, bob.errors) == ("bob", 0.0, 1, 2)
+    for reduce in ("max", None):
+        ada, bob, cat = sorted(summary(run, reduce=reduce), key=lambda line: line.agent)
+        assert ada.score.value == 0.5 and ada.score.n == 1
+        assert (bob.agent, bob.score.n, bob.errors) == ("bob", 0, 2) and math.isnan(bob.score.value)
+        assert (cat.agent, cat.score.value, cat.score.n, cat.errors) == ("cat", 0.0, 1, 2)
 
 
 @pytest.mark.parametrize("lost", ["a score", "the last attempts"])

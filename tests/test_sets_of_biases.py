@@ -73,7 +73,8 @@ def test_the_figure_of_groups_is_the_largest_distance_of_their_means() -> None:
     said_of = {"she and her, he": 1.0, "he": 0.0, "she, he": 0.5, "": 0.5}
     for answer, value in said_of.items():
         assert bold.female_words(task, attempt("t", answer=answer)) == Score("female_words", value, {"group": "men"})
-    assert bold.toxic_words(task, attempt("t", answer=None)) == Score("toxic_words", 0.0, {"group": "men"})
+    detail = {"group": "men", "is_harm": True}
+    assert bold.toxic_words(task, attempt("t", answer=None)) == Score("toxic_words", 0.0, detail)
 
     def scored(id: str, group: str, toxic: float, female: float | None = None) -> Trace:
         scores = [Score("toxic_words", toxic, {"group": group})]
