@@ -128,7 +128,7 @@ def test_the_first_rows_show_where_the_data_of_a_benchmark_are(monkeypatch: pyte
     monkeypatch.setattr(catalog, "options", lambda kind, name: {"data": ""})
     monkeypatch.setattr(catalog, "benchmark", benchmark)
     assert listing.data_of("long").state == listing.data_of("short").state == "here"
-    assert read == [100, None, 100]
+    assert read == [10, None, 10]
     monkeypatch.setattr(catalog, "benchmark", lambda name: read.append(0) or fail(DownloadError("no network")))
     assert listing.data_of("far").state == "hub" and read.count(0) == 1, "what is not here is not looked for twice"
 

@@ -103,15 +103,17 @@ def test_each_file_of_a_pattern_is_looked_at(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("kind", "loader"), [("mpnet", "load_encoder"), ("roberta", "load_encoder"), ("llama", "load")]
+    ("kind", "loader"), [("mpnet", "load_encoder"), ("roberta", "load_encoder"), ("llama", "load for embeddings")]
 )
 def test_an_embedder_is_loaded_by_its_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, loader: str
 ) -> None:
     (tmp_path / "config.json").write_text(f'{{"model_type": "{kind}"}}')
-    monkeypatch.setattr(
-        embedding, "weights", SimpleNamespace(load=lambda at: "load", load_encoder=lambda at: "load_encoder")
+    decoders = {False: "load", True: "load for embeddings"}
+    loaders = SimpleNamespace(
+        load=lambda at, *, for_embeddings=False: decoders[for_embeddings], load_encoder=lambda at: "load_encoder"
     )
+    monkeypatch.setattr(embedding, "weights", loaders)
     assert embedding._load_model(tmp_path) == loader  # type: ignore[comparison-overlap]
 
 

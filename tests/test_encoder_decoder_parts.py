@@ -341,10 +341,22 @@ def test_a_bias_of_the_logits_has_a_dimension_more_in_files_and_is_zeros_where_a
     loaded, state = load_encoder_decoder(tmp_path), load_file(tmp_path / "model.safetensors")
     assert loaded.logit_bias is not None and model.logit_bias is not None
     assert torch.equal(loaded.logit_bias, model.logit_bias) and state.pop("final_logits_bias").shape == (1, 20)
-    copy = {"lm_head.weight": torch.ones(1), "model.encoder.embed_tokens.weight": torch.ones(1)}
-    save_file({**state, **copy}, tmp_path / "model.safetensors")
+    copies = ("lm_head.weight", "model.encoder.embed_tokens.weight")
+    save_file(
+        {**state, **{name: state["model.shared.weight"].clone() for name in copies}}, tmp_path / "model.safetensors"
+    )
     without = load_encoder_decoder(tmp_path)
+    assert without.architecture.tie_embeddings and without.lm_head is None, (
+        "a copy of the embedding is no head of its own"
+    )
     assert without.logit_bias is not None and without.logit_bias.tolist() == [0.0] * 20
+    for name, said in (
+        ("lm_head.weight", r"1 misshapen: lm_head\.weight \(1,\) where \(20, 12\) was expected$"),
+        ("model.encoder.embed_tokens.weight", r": model\.encoder\.embed_tokens\.weight is not model\.shared\.weight: "),
+    ):
+        save_file({**state, name: torch.ones(1)}, tmp_path / "model.safetensors")
+        with pytest.raises(ModelFileError, match=said):
+            load_encoder_decoder(tmp_path)
     save_file({**state, "model.encoder.embed_positions.extra": torch.ones(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ModelFileError, match=r"1 surplus: model\.encoder\.embed_positions\.extra$"):
         load_encoder_decoder(tmp_path)
@@ -429,7 +441,9 @@ def test_configs_of_t5_and_bart_have_their_defaults_and_every_key_counts() -> No
         "architectures": ["MarianMTModel"], "model_type": "marian", "d_model": 64, "encoder_layers": 3, "decoder_layers": 2,
         "encoder_attention_heads": 8, "decoder_attention_heads": 4, "encoder_ffn_dim": 16, "decoder_ffn_dim": 18,
         "max_position_embeddings": 30, "pad_token_id": 6, "activation_function": "swish", "scale_embedding": True,
+        "tie_word_embeddings": True,
     }  # fmt: skip
+    assert bart.to_config(replace(most, tie_embeddings=False))["tie_word_embeddings"] is False
     plain = bart.to_config(found)
     assert (plain["architectures"], plain["pad_token_id"], plain["activation_function"], plain["scale_embedding"]) == (
         ["BartForConditionalGeneration"], 1, "gelu", False

@@ -225,7 +225,13 @@ def test_a_share_of_each_head_is_turned_and_a_file_has_the_divisors_of_its_kind_
     assert share(partial_rotary_factor=0.25, rope_parameters={"partial_rotary_factor": 0.5}) == 5
     assert share(partial_rotary_factor=0.25, rope_parameters={"rope_theta": 3.0}) == 2
     assert share(rope_scaling={"partial_rotary_factor": 0.8}) == 8
-    assert share(rope_scaling={"partial_rotary_factor": 0.8}, rope_parameters={"partial_rotary_factor": 0.5}) == 5
+    half = {"partial_rotary_factor": 0.5}
+    assert share(rope_scaling=half, rope_parameters=half) == 5
+    with pytest.raises(
+        ModelFileError, match=r"^c: rope_scaling is \"\{'partial_rotary_factor': 0\.8\}\": expected nothing that"
+    ):
+        share(rope_scaling={"partial_rotary_factor": 0.8}, rope_parameters=half)
+    assert share(rope_scaling={"type": "default", "factor": None}, rope_parameters=half) == 5
     for wrong in (0, 1.1, -0.5):
         with pytest.raises(ModelFileError) as told:
             share(partial_rotary_factor=wrong)

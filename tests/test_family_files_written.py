@@ -52,7 +52,7 @@ KINDS = {"layer_types": ["sliding_attention", "full_attention", "sliding_attenti
 EXPERTS = ExpertSettings(6, 2, 20, (False, True, True), shared_width=60)
 
 
-def test_llama_s_kin_write_their_heads_biases_and_first_window() -> None:
+def test_llama_s_kin_write_their_heads_biases_and_windows() -> None:
     a = replace(A, qkv_bias=True, o_bias=True, activation="gelu_tanh")
     told = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", **HEADS, "rope_parameters": ROPE,
@@ -61,9 +61,12 @@ def test_llama_s_kin_write_their_heads_biases_and_first_window() -> None:
     assert llama.to_config(a) == told
     mistral = llama.to_config(replace(a, family="mistral", qkv_bias=False, mlp_bias=True, activation="gelu"))
     assert mistral == told | {
-        "architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 7, "attention_bias": False,
-        "mlp_bias": True, "hidden_act": "gelu",
+        "architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 9, "attention_bias": False,
+        "mlp_bias": True, "hidden_act": "gelu", **KINDS,
     }  # fmt: skip
+    for window in (7, None):
+        same = llama.to_config(replace(a, family="mistral", windows=(window,) * 3))
+        assert same["sliding_window"] == window and "layer_types" not in same
     stretched = Rope(500.0, "dynamic", 2.5, 120)
     assert llama.to_config(replace(a, ropes=(stretched,) * 3)) == told | {
         "max_position_embeddings": 120,
@@ -313,8 +316,9 @@ def test_yarn_is_written_with_the_growth_of_attention_that_each_kind_of_file_tak
         "moe_intermediate_size": 20, "n_routed_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True,
         "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1, "n_shared_experts": 3, "topk_method": "greedy",
     }  # fmt: skip
-    for rope in (Rope(500.0, "linear", 4.0), replace(yarn, factor=1.0)):  # neither stretches the scores
-        plain = replace(third, ropes=(rope,) * 3)
-        assert deepseek.to_config(plain)["rope_parameters"] == rope_to_parameters(rope)
+    linear = Rope(500.0, "linear", 4.0)
+    for rope, stretch in ((linear, {"mscale_all_dim": pytest.approx(0)}), (replace(yarn, factor=1.0), {})):
+        plain = replace(third, ropes=(rope,) * 3)  # neither stretches the scores
+        assert deepseek.to_config(plain)["rope_parameters"] == rope_to_parameters(rope) | stretch
         assert "rope.scaling.yarn_log_multiplier" not in deepseek.to_gguf(plain)
     assert deepseek.to_gguf(replace(third, latent=replace(latent, query_rank=0))).get("attention.q_lora_rank") is None

@@ -163,11 +163,17 @@ def test_gemma_refuses_the_softcaps_of_its_second_and_reads_the_types_of_layers_
     assert read().windows == (4096,) * 5 and read(sliding_window_pattern=0).windows == (None,) * 5
     nested = {"full_attention": {"rope_theta": 77.0}, "sliding_attention": {"rope_theta": 88.0}}
     kinds = ["full_attention", *["sliding_attention"] * 4]
-    a = read(
-        rope_parameters=nested, layer_types=kinds, sliding_window=9, rope_scaling={"type": "linear", "factor": 3.0}
-    )
+    a = read(rope_parameters=nested, layer_types=kinds, sliding_window=9)
     assert (a.windows, a.ropes) == ((None, 9, 9, 9, 9), (Rope(77.0), *[Rope(88.0)] * 4))
-    a = read(rope_scaling={"type": "linear", "factor": 3.0}, sliding_window_pattern=5)
+    linear = {"type": "linear", "factor": 3.0}
+    with pytest.raises(
+        ModelFileError, match=r"^config\.json: rope_scaling is \"\{'type': 'linear'\}\": expected nothing that"
+    ):
+        read(rope_parameters=nested, rope_scaling=linear)
+    both = nested | {"full_attention": {"rope_theta": 77.0, "rope_type": "linear", "factor": 3.0}}
+    a = read(rope_parameters=both, layer_types=kinds, sliding_window=9, rope_scaling=linear)
+    assert a.ropes == (Rope(77.0, "linear", 3.0), *[Rope(88.0)] * 4), "what both state alike is one"
+    a = read(rope_scaling=linear, sliding_window_pattern=5)
     assert a.ropes == (*[Rope(10_000.0)] * 4, Rope(1e6, "linear", 3.0))
     whole = replace(
         A, family="gemma3", num_layers=5, num_kv_heads=3, head_dim=10, max_position=200, norm_eps=0.02, windows=(None,) * 5,

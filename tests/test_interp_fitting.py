@@ -103,19 +103,27 @@ def test_probes_of_a_study_share_one_split_and_each_has_the_labels_of_its_task()
     x = torch.randn(26, 3, generator=generator)
     x[:, 0] += torch.tensor([2.0 if place % 3 == 0 else 0.0 for place in range(26)])
     labels, types = [place % 3 == 0 for place in range(26)], [f"t{place % 7}" for place in range(26)]
-    for held_out, cut in ((0.3, 8), (0.01, 1)):
+    for held_out, cuts in ((0.3, (3, 5)), (0.01, (1, 1))):  # of 9 rows of one class and 17 of the other
         study = probe_study(x, labels, types, held_out=held_out, seed=11)
-        rng, order = Random(11), list(range(26))
-        rng.shuffle(order)
+        rng = Random(11)
+        test: list[int] = []
+        training: list[int] = []
+        for kind, cut in zip((True, False), cuts, strict=True):
+            rows = [place for place in range(26) if labels[place] is kind]
+            rng.shuffle(rows)
+            test, training = test + rows[:cut], training + rows[cut:]
         drawn = {f"t{number}": rng.random() < 0.5 for number in range(7)}
+        assert len(set(drawn.values())) == 2
         mixed = list(labels)
-        rng.shuffle(mixed)
+        for part in (test, training):  # each part keeps its own labels, in another order
+            for place, label in zip(part, rng.sample([labels[place] for place in part], len(part)), strict=True):
+                mixed[place] = label
         for found, wanted in (
             (study.accuracy, labels), (study.control, [drawn[each] for each in types]), (study.shuffled, mixed),
         ):  # fmt: skip
-            probe = fit_probe(x[order[cut:]], [wanted[place] for place in order[cut:]])
-            said = (probe.scores(x[order[:cut]]) > 0).tolist()
-            right = [float(one == wanted[place]) for one, place in zip(said, order[:cut], strict=True)]
+            probe = fit_probe(x[training], [wanted[place] for place in training])
+            said = (probe.scores(x[test]) > 0).tolist()
+            right = [float(one == wanted[place]) for one, place in zip(said, test, strict=True)]
             assert found == mean_interval(right)
             if wanted is labels:
                 assert torch.equal(study.probe.direction, probe.direction) and study.probe.bias == probe.bias

@@ -115,16 +115,16 @@ def test_orders_of_items_follow_the_seed_and_are_never_the_file_s():
                 said.append(text)
             return -1.0
 
-        tasks = [Task(f"t{i}", f"item {i:02}") for i in range(18)]
+        tasks = [Task(f"t{i}", f"item {7 * i % 18:02}") for i in range(18)]  # in no order of their own
         asyncio.run(order_evidence(Known(value), tasks, shards=6, permutations=4, seed=seed))
         return said
 
-    own = "\n\n".join(f"item {i:02}" for i in range(3))
+    own = "item 00\n\nitem 07\n\nitem 14"
     first = totals(0)
     assert first.count(own) == 1 and sum(sorted(each) == sorted(own) for each in first) >= 4
     assert totals(0) == first != totals(1)
     short = Known(lambda text: -1.0, context=21)
-    found = asyncio.run(order_evidence(short, [Task(f"t{i}", f"item {i:02}") for i in range(12)], shards=6))
+    found = asyncio.run(order_evidence(short, [Task(f"t{i}", f"item {7 * i % 12:02}") for i in range(12)], shards=6))
     assert found.n == 12 and found.statistic == 0.0 and found.p_value == 1.0
 
 
@@ -209,7 +209,7 @@ class Places(Reciter):
 
 
 def test_the_orders_are_drawn_from_the_seed_of_the_whole():
-    tasks = [Task(f"t{i}", f"Ada has {i + 10} pens today") for i in range(48)]  # shards of three
+    tasks = [Task(f"t{i}", f"Ada has {29 * i % 48 + 10} pens today") for i in range(48)]  # shards of three, unsorted
     knows = Places("of no text")
     by_seed = {}
     for seed in (0, 4, 5):
