@@ -171,7 +171,7 @@ def test_a_studio_that_others_reach_needs_accounts_and_tells_its_own_address(
     store.close()
     monkeypatch.setattr("sys.stdin", io.StringIO())
     for config, shown, names in (
-        (studio.Config(host="0.0.0.0"), "http://0.0.0.0:{}/sign-in", ()),
+        (studio.Config(host="0.0.0.0"), "http://127.0.0.1:{}/sign-in", ()),
         (studio.Config(host="0.0.0.0", name=("a.example", "b.example"), receive=False), "http://a.example:{}/sign-in",
          ("a.example", "b.example")),
         (studio.Config(host="0.0.0.0", name=("localhost", "c.example"), https=True, ingest_key="k"),

@@ -295,8 +295,9 @@ def test_a_saved_model_is_read_back_and_files_may_repeat_the_shared_table(
         assert state.pop("final_logits_bias").shape == (1, 20)
     copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "model.encoder.embed_tokens.weight",
               *([] if a.is_t5 else ["lm_head.weight"])]  # fmt: skip
-    copies += ["model.decoder.embed_positions.weight"] if a is MARIAN else []
-    save_file({**state, **{name: torch.ones(1) for name in copies}}, folder / "model.safetensors")
+    table = state["shared.weight" if a.is_t5 else "model.shared.weight"]
+    positions = {"model.decoder.embed_positions.weight": torch.ones(1)} if a is MARIAN else {}
+    save_file({**state, **positions, **{name: table.clone() for name in copies}}, folder / "model.safetensors")
     again = load_encoder_decoder(folder)
     if a.has_logit_bias:
         assert again.logit_bias is not None and not again.logit_bias.any()

@@ -51,6 +51,7 @@ def boards(run: Run, attempts: Sequence[Trace | AttemptSummary]) -> str:
     assert not any(
         row.pop("left_out") for board in made for row in board["rows"]
     )  # nor had a figure that leaves tasks out
+    assert not any(board.pop("lower_is_better") for board in made)  # nor told of scores of harm
     return json.dumps(made, indent=1)
 
 

@@ -24,19 +24,19 @@ PAGES = {
         "time(/traces?filter=-user%3Azed&sort=-seconds) spans(/traces?filter=-user%3Azed&sort=-spans) "
         "errors(/traces?filter=-user%3Azed&sort=-errors) tokens(/traces?filter=-user%3Azed&sort=tokens) "
         "cost(/traces?filter=-user%3Azed&sort=-cost) scores ask(/traces/T1?filter=-user%3Azed&sort=-tokens) "
-        "1970-01-02 00:00:00, shop, big Where is it? Here s1(/traces?filter=session%3D%22s1%22) ann 4.0 s 1 107 "
+        "1970-01-02 00:00:00, shop, big Where is it? Here s1(/traces?filter=session%3Ds1) ann 4.0 s 1 107 "
         "$0.50 exact 0.5kind 1 plan(/traces/T3?filter=-user%3Azed&sort=-tokens) 1970-01-03 00:00:00, small What "
-        "now? Wait s2(/traces?filter=session%3D%22s2%22) ann 2.0 s 1 35 exact 0.75 "
+        "now? Wait s2(/traces?filter=session%3Ds2) ann 2.0 s 1 35 exact 0.75 "
         "orphan(/traces/T6?filter=-user%3Azed&sort=-tokens) 1970-01-04 00:00:00, no root yet 5.0 s 1 "
         "ask_it(/traces/T5?filter=-user%3Azed&sort=-tokens) 1970-01-03 00:00:05, bank cat 1.0 s 1 "
-        "ask(/traces/T4?filter=-user%3Azed&sort=-tokens) 1970-01-02 00:00:30 s1(/traces?filter=session%3D%22s1%22) "
+        "ask(/traces/T4?filter=-user%3Azed&sort=-tokens) 1970-01-02 00:00:30 s1(/traces?filter=session%3Ds1) "
         "ann 6.0 s 1 1 ask(/traces/T2?filter=-user%3Azed&sort=-tokens) 1970-01-02 00:00:10 "
-        "s1(/traces?filter=session%3D%22s1%22) bob 3.0 s 3 2"
+        "s1(/traces?filter=session%3Ds1) bob 3.0 s 3 2"
     ),
     "+/traces?start=4&filter=-tag:x": (
-        "ask(/traces/T2?filter=-tag%3Ax) 1970-01-02 00:00:10 s1(/traces?filter=session%3D%22s1%22) bob 3.0 s 3 2 "
+        "ask(/traces/T2?filter=-tag%3Ax) 1970-01-02 00:00:10 s1(/traces?filter=session%3Ds1) bob 3.0 s 3 2 "
         "ask(/traces/T1?filter=-tag%3Ax) 1970-01-02 00:00:00, shop, big Where is it? Here "
-        "s1(/traces?filter=session%3D%22s1%22) ann 4.0 s 1 107 $0.50 exact 0.5kind 1"
+        "s1(/traces?filter=session%3Ds1) ann 4.0 s 1 107 $0.50 exact 0.5kind 1"
     ),
     "+/traces?filter=has:score": (
         "service shop1 model big1 small1 name ask1 plan1 user ann2 session s11 s21 2 of 6 traces columns "
@@ -44,20 +44,20 @@ PAGES = {
         "time(/traces?filter=has%3Ascore&sort=-seconds) spans(/traces?filter=has%3Ascore&sort=-spans) "
         "errors(/traces?filter=has%3Ascore&sort=-errors) tokens(/traces?filter=has%3Ascore&sort=-tokens) "
         "cost(/traces?filter=has%3Ascore&sort=-cost) scores plan(/traces/T3?filter=has%3Ascore) 1970-01-03 "
-        "00:00:00, small What now? Wait s2(/traces?filter=session%3D%22s2%22) ann 2.0 s 1 35 exact 0.75 "
+        "00:00:00, small What now? Wait s2(/traces?filter=session%3Ds2) ann 2.0 s 1 35 exact 0.75 "
         "ask(/traces/T1?filter=has%3Ascore) 1970-01-02 00:00:00, shop, big Where is it? Here "
-        "s1(/traces?filter=session%3D%22s1%22) ann 4.0 s 1 107 $0.50 exact 0.5kind 1"
+        "s1(/traces?filter=session%3Ds1) ann 4.0 s 1 107 $0.50 exact 0.5kind 1"
     ),
     "/traces/by/sessions": (
         "Traces(/traces) / Sessions session first last traces with errors users tokens cost "
-        "s2(/traces?filter=session%3D%22s2%22&sort=started) 1970-01-03 00:00:00 1970-01-03 00:00:02 1 1 35 "
-        "s1(/traces?filter=session%3D%22s1%22&sort=started) 1970-01-02 00:00:00 1970-01-02 00:00:36 3 2 2 107 $0.50"
+        "s2(/traces?filter=session%3Ds2&sort=started) 1970-01-03 00:00:00 1970-01-03 00:00:02 1 1 35 "
+        "s1(/traces?filter=session%3Ds1&sort=started) 1970-01-02 00:00:00 1970-01-02 00:00:36 3 2 2 107 $0.50"
     ),
     "/traces/by/users?filter=-session:s2": (
         "Traces(/traces) / Users user first last traces with errors sessions tokens cost "
-        "cat(/traces?filter=user%3D%22cat%22) 1970-01-03 00:00:05 1970-01-03 00:00:06 1 "
-        "ann(/traces?filter=user%3D%22ann%22) 1970-01-02 00:00:00 1970-01-02 00:00:36 2 1 1 107 $0.50 "
-        "bob(/traces?filter=user%3D%22bob%22) 1970-01-02 00:00:10 1970-01-02 00:00:13 1 1 1"
+        "cat(/traces?filter=user%3Dcat) 1970-01-03 00:00:05 1970-01-03 00:00:06 1 "
+        "ann(/traces?filter=user%3Dann) 1970-01-02 00:00:00 1970-01-02 00:00:36 2 1 1 107 $0.50 "
+        "bob(/traces?filter=user%3Dbob) 1970-01-02 00:00:10 1970-01-02 00:00:13 1 1 1"
     ),
     "/traces/by/days?filter=-id:T6": (
         "Traces(/traces) / Days [get /traces/by/days Filter {filter=-id:T6} Filter ] day (UTC) traces with errors "
@@ -70,7 +70,7 @@ PAGES = {
     "/traces/T1?filter=session:s1&sort=started": (
         "Traces(/traces?filter=session%3As1&sort=started) / ask 1970-01-02 00:00:00 UTC, 4.0 s, 1 span, 107 tokens "
         "(100 in, 0 of them cached, 7 out), $0.50 next →(/traces/T2?filter=session%3As1&sort=started) service shop "
-        "session s1(/traces?filter=session%3D%22s1%22&sort=started) user ann(/traces?filter=user%3D%22ann%22) "
+        "session s1(/traces?filter=session%3Ds1&sort=started) user ann(/traces?filter=user%3Dann) "
         "input Where is it? output Here scores 0.5 exact1 kind "
         "*conversation(/traces/T1?filter=session%3As1&sort=started) "
         "tree(/traces/T1?view=tree&filter=session%3As1&sort=started) "
@@ -79,7 +79,7 @@ PAGES = {
     "/traces/T4?filter=session:s1&sort=started": (
         "Traces(/traces?filter=session%3As1&sort=started) / ask 1970-01-02 00:00:30 UTC, 6.0 s, 1 span, 0 tokens "
         "(0 in, 0 of them cached, 0 out) ← previous(/traces/T2?filter=session%3As1&sort=started) Too late session "
-        "s1(/traces?filter=session%3D%22s1%22&sort=started) user ann(/traces?filter=user%3D%22ann%22) output none "
+        "s1(/traces?filter=session%3Ds1&sort=started) user ann(/traces?filter=user%3Dann) output none "
         "*conversation(/traces/T4?filter=session%3As1&sort=started) "
         "tree(/traces/T4?view=tree&filter=session%3As1&sort=started) "
         "raw(/traces/T4?view=raw&filter=session%3As1&sort=started) No span holds messages; the tree has what was "
@@ -88,8 +88,8 @@ PAGES = {
     "/traces/T2?view=tree": (
         "Traces(/traces) / ask 1970-01-02 00:00:10 UTC, 3.0 s, 3 spans, 0 tokens (0 in, 0 of them cached, 0 out) ← "
         "previous(/traces/T4?view=tree) next →(/traces/T1?view=tree) 2 spans failed: see the "
-        "first(/traces/T2?view=tree&span=3) . session s1(/traces?filter=session%3D%22s1%22&sort=started) user "
-        "bob(/traces?filter=user%3D%22bob%22) output none conversation(/traces/T2) *tree(/traces/T2?view=tree) "
+        "first(/traces/T2?view=tree&span=3) . session s1(/traces?filter=session%3Ds1&sort=started) user "
+        "bob(/traces?filter=user%3Dbob) output none conversation(/traces/T2) *tree(/traces/T2?view=tree) "
         "raw(/traces/T2?view=raw) Search Kind : all generate tool retrieve embed rerank agent chain guard evaluate "
         "span Choose a span."
     ),
