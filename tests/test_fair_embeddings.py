@@ -290,7 +290,7 @@ def test_after_an_error_what_has_not_begun_is_not_computed() -> None:
         await made.embed_in_turn(["w9"])
 
     run(work())
-    assert 3 not in seen and 4 not in seen and seen[-1] == 9
+    assert len(seen) <= 2 and seen[-1] == 9, "one of the others may have begun beside what broke"
     made.close()
 
 
