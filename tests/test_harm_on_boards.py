@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,13 @@ def test_the_line_of_a_run_that_goes_on_counts_like_its_table(detail: dict[str, 
     for n in (1, 2, 3, 0):
         line = totals.add(attempt("flaky", n, 1.0 if n == 0 else None, detail))
     assert line.startswith(shown)
+
+
+def test_a_score_of_harm_behind_another_leaves_the_first_as_it_is() -> None:
+    totals = LiveTotals(clock=iter(range(99)).__next__)
+    done = attempt("flaky", 0, 1.0, {})
+    totals.add(replace(done, scores=(*done.scores, Score("toxic", 1.0, HARM))))
+    assert totals.add(attempt("flaky", 1, None, {})).startswith("flaky 0.50")
 
 
 def test_attempts_that_were_not_made_resisted_nothing() -> None:

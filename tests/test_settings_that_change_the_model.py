@@ -160,6 +160,10 @@ def test_a_folder_of_the_body_alone_embeds_as_the_whole_one_and_generates_where_
     with pytest.raises(ModelFileError, match=r"1 surplus: model\.norm2\.weight"):
         _load_model(tmp_path / "body")
     del state["lm_head.weight"]
+    two = {**state, "embed_tokens.weight": body["embed_tokens.weight"].clone()}  # of a whole model and of a body
+    save_file(two, tmp_path / "body" / "model.safetensors")
+    with pytest.raises(ModelFileError, match=r"1 missing: lm_head\.weight; 1 surplus: embed_tokens\.weight$"):
+        _load_model(tmp_path / "body")
     save_file(state, tmp_path / "body" / "model.safetensors")  # a whole model that lacks its head
     with pytest.raises(ModelFileError, match=r"1 missing: lm_head\.weight"):
         _load_model(tmp_path / "body")

@@ -33,7 +33,7 @@ _KINDS: dict[Kind, tuple[str, str]] = {
     "ranking": ("ranked answers", "`answers`"),
     "single": ("an answer that is judged alone", "`completion` and `label`"),
 }
-"""What a line of a kind holds, and its fields beside `prompt`."""
+"""The content of each kind of line, and its fields beside `prompt`."""
 
 
 class ReadComparisons(NamedTuple):

@@ -60,7 +60,7 @@ _AFTER = re.compile(
     r"(?:block|bann|exclud|except|forbid|prohibit|disallow|blacklist|off[\s-]limits|untrusted|left\s+out))",
     re.IGNORECASE,
 )
-"""What directly follows a value and forbids it."""
+"""Words directly after a value that forbid it, such as "must not get it"."""
 _UNDER_CONDITION = re.compile(
     r"\b(?:if|when|in\s+case|because|since|as|unless|although|though|while)\s+[<\"'(*_`]?$", re.IGNORECASE
 )
@@ -126,7 +126,7 @@ def _doubtful(text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _parts(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """What follows each word of negation: to the end of its sentence, or of the phrase in which it forbids nothing."""
+    """Yield start and end of the text after each negation: to the end of its sentence or of a harmless phrase."""
     phrases = _FORBIDS_NOTHING.finditer(text, start, end)
     phrase = next(phrases, None)
     for word in _NEGATIVE.finditer(text, start, end):

@@ -60,7 +60,7 @@ class StoredTokens:
         self._earlier = self.path.with_name(f"{declaration.name}-{key}.json")
         """The file of a version that named it after the server's name."""
         self.issuer: Issuer | None = None
-        """What is known of the issuer of the tokens that will be kept next."""
+        """Metadata of the authorization server whose tokens are stored next (RFC 8414)."""
 
     async def get_tokens(self) -> OAuthToken | None:
         """The tokens, if there are any."""
@@ -77,7 +77,7 @@ class StoredTokens:
         return float(found) if isinstance(found, int | float) else None
 
     def get_issuer(self) -> Issuer | None:
-        """What is known of the issuer of the tokens."""
+        """Metadata of the authorization server that issued the stored tokens (RFC 8414)."""
         return self._get("issuer", Issuer)
 
     @asynccontextmanager
