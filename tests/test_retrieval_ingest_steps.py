@@ -18,8 +18,9 @@ from firsthand.retrieval.chunking.text_spans import FILE_META
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.file_content import ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, LeftOut
-from firsthand.retrieval.ingest import IngestProgress, _Ingest, _Stored
+from firsthand.retrieval.ingest import IngestProgress, _Ingest
 from firsthand.retrieval.store.sqlite_index import open_index
+from firsthand.retrieval.stored_files import StoredDocument
 
 TERMS = IndexHeader("", "", 0, "halves")
 VECTORS = IndexHeader("two", "f", 2, "halves", document_prefix="p: ")
@@ -100,7 +101,7 @@ def test_a_file_is_read_where_its_bytes_reader_or_number_of_documents_changed(tm
         work = Steps(root, settings=ReadSettings(text_field="body"))
         work.store("a.txt", file.path, mark | changed)
         work.store("a.txt2", root / "a.txt2", mark)
-        work._read_index()
+        work.stored.read_index(work.index)
         assert [*work._read("a.txt", file)] == [None] * is_read
         assert (work.tally.unchanged, len(work.waiting)) == ([] if is_read else ["a.txt"], int(is_read))
         assert work.tally.removed == []
@@ -121,7 +122,7 @@ def test_items_that_a_file_no_longer_has_are_removed_unless_one_of_it_failed(tmp
         file = work.file("f.jsonl")
         for id in ("f.jsonl:x", "f.jsonl:z", "g.jsonl:z"):
             work.store(id, file.path if id[0] == "f" else root / "g.jsonl", {"documents": 2})
-        work._read_index()
+        work.stored.read_index(work.index)
         assert [*work._read("f.jsonl", file)] == [None, None] and work.tally.removed == removed
         assert len(work.tally.failed) == failed and [each.id for each, _ in work.waiting] == ["f.jsonl:x", "f.jsonl:y"]
         marks = [each.meta[FILE_META] for each, _ in work.waiting]
@@ -131,7 +132,10 @@ def test_items_that_a_file_no_longer_has_are_removed_unless_one_of_it_failed(tmp
 def test_a_document_waits_unless_its_id_is_another_files(tmp_path: Path) -> None:
     root = folder(tmp_path / "docs", a_txt="x")
     work = Steps(root)
-    work.stored = {"a": _Stored("s", str(root / "a.txt"), {}), "b": _Stored("s", str(root / "gone.txt"), {})}
+    work.stored.documents = {
+        "a": StoredDocument("s", str(root / "a.txt"), {}),
+        "b": StoredDocument("s", str(root / "gone.txt"), {}),
+    }
     work._take(Document("a", "text", source="/elsewhere"))
     work._take(Document("b", "text", source="/elsewhere"))
     work._take(Document("b", "more", source="/third"))
@@ -177,13 +181,14 @@ def test_only_documents_below_the_folders_whose_files_are_gone_are_removed(tmp_p
                "beside": beside / "z.txt", "none": ""}  # fmt: skip
     for id, source in sources.items():
         work.store(id, source)
-    work._read_index()
-    assert work.stored["gone"] == _Stored(hashlib.sha256(b"old text").hexdigest(), str(root / "g.txt"), {})
-    assert dict(work._below()) == {str(root / f"{name}.txt"): [id] for name, id in
+    work.stored.read_index(work.index)
+    assert work.stored.documents["gone"] == StoredDocument(
+        hashlib.sha256(b"old text").hexdigest(), str(root / "g.txt"), {}
+    )
+    assert dict(work.stored.below()) == {str(root / f"{name}.txt"): [id] for name, id in
                                    (("a", "here"), ("g", "gone"), ("h", "failed"), ("i", "kept"))}  # fmt: skip
-    work._refuse_empty(False)
     with pytest.raises(ConfigError) as refused:
-        work._refuse_empty(True)
+        work._refuse_empty()
     assert str(refused.value) == (
         f"{root} holds no file to read, and the index has 4 documents of it: if that is right, remove the index's file; "
         "else see that the folder is mounted"
@@ -203,7 +208,7 @@ def test_a_file_counts_when_its_last_document_was_read_and_one_that_fails_counts
     )
     work = Steps(root)
     work.store("b.json:1", root / "b.json")
-    work._read_index()
+    work.stored.read_index(work.index)
     files = [(name, work.file(name)) for name in ("a.jsonl", "b.json", "c.txt")]
     sizes = [file.size_bytes for _, file in files]
     seen = []
@@ -259,7 +264,7 @@ def test_a_folder_is_named_as_it_is_and_not_as_it_was_given(tmp_path: Path, monk
 
 def test_of_unchanged_copies_the_first_is_the_one_that_later_ones_are_copies_of(tmp_path: Path) -> None:
     work = Steps(folder(tmp_path / "f"))
-    work.stored = {id: _Stored(sha, f"/{id}", {}) for id, sha in (("a", "s"), ("b", "s"), ("c", "z"))}
+    work.stored.documents = {id: StoredDocument(sha, f"/{id}", {}) for id, sha in (("a", "s"), ("b", "s"), ("c", "z"))}
     work.taken["b"] = "/elsewhere"
     work._unchanged(["a", "b"])
     work._unchanged(["c"])

@@ -10,26 +10,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from firsthand.errors import ConfigError, DataError, FirsthandError, MissingExtra
 from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import Embedder
 from firsthand.retrieval.chunk import Chunk, Chunker
-from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IngestReceipt, LeftoverIndex, Vectors, outlines
+from firsthand.retrieval.chunk_index import ChunkIndex, IndexedDocument, IngestReceipt, LeftoverIndex, Vectors
 from firsthand.retrieval.chunk_vectors import chunk_vectors
 from firsthand.retrieval.chunking.text_spans import FILE_META
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.bounded_parser import BoundedParser
 from firsthand.retrieval.documents.file_content import FileContent, NoTextField, ReadSettings
 from firsthand.retrieval.documents.folder_files import FolderFile, FolderFilter, LeftOut, read_bytes, walk
-from firsthand.retrieval.moved_folders import is_gone, moved_files, read_from
+from firsthand.retrieval.moved_folders import is_gone
 from firsthand.retrieval.stoppable_chunks import IngestStopped, StoppableChunks
+from firsthand.retrieval.stored_files import FilesRead, StoredFiles
 from firsthand.system.plurals import count_of
 
 NOT_READ = (
@@ -84,15 +84,6 @@ class _Tally:
         )  # fmt: skip
 
 
-class _Stored(NamedTuple):
-    """The stored facts of a document."""
-
-    sha256: str
-    source: str
-    file: Json
-    """The bytes it was read from: `sha256`, and `reader`, the format with its version and settings."""
-
-
 async def ingest(
     sources: str | Path | Sequence[str | Path],
     index: ChunkIndex,
@@ -119,9 +110,9 @@ async def ingest(
     """
     settings = settings or ReadSettings()
     given = [sources] if isinstance(sources, str | Path) else list(sources)
-    work = _Ingest([Path(each).expanduser() for each in given], index, embedder, chunker, settings, on_progress)
-    work.moved_from = [Path(each).expanduser().resolve() for each in moved_from]
-    work.chosen = chosen or FolderFilter()
+    former = [Path(each).expanduser().resolve() for each in moved_from]
+    paths = [Path(each).expanduser() for each in given]
+    work = _Ingest(paths, index, embedder, chunker, settings, on_progress, chosen, former)
     try:
         await work.run(frozenset(Path(each) for each in own_files), removes=removes)
     finally:
@@ -138,15 +129,17 @@ class _Ingest:
         chunker: Chunker,
         settings: ReadSettings,
         on_progress: Callable[[IngestProgress], None],
+        chosen: FolderFilter | None = None,
+        moved_from: Sequence[Path] = (),
     ):
         self.sources, self.index, self.embedder, self.chunker = sources, index, embedder, chunker
         self.roots = {each.resolve() for each in sources}
-        self.settings, self.on_progress = settings, on_progress
+        self.settings, self.on_progress, self.chosen = settings, on_progress, chosen or FolderFilter()
         self.header = index.header
         self.parser = BoundedParser(settings)
         self.tally = _Tally()
-        self.stored: dict[str, _Stored] = {}
-        self.by_source: dict[str, list[str]] = {}
+        self.stored = StoredFiles(self.roots, moved_from, self.chosen.takes)
+        self.read = FilesRead()
         self.texts: dict[str, str] = {}
         """The first document of each text, to name copies."""
         self.taken: dict[str, str] = {}
@@ -156,18 +149,8 @@ class _Ingest:
         self.index_folders: set[Path] = set()
         self.replaced: list[tuple[set[str], set[str]]] = []
         """For each file the ids of its documents now, and those of an ingest that gave it another name."""
-        self.read: dict[str, str] = {}
-        """The paths of the files of this ingest, with the hashes of those that could be read."""
         self.contested: list[tuple[str, FolderFile]] = []
         """Files with the id of a file elsewhere that is gone: they are read last, when it is known which folders moved."""
-        self.moved: set[str] | None = None
-        """The stored files of folders that moved to where they are read now; None until the other files are read."""
-        self.chosen = FolderFilter()
-        self.moved_from: list[Path] = []
-        self.said: set[str] = set()
-        """The stored files that are gone from the folders of `moved_from`."""
-        self.whole: set[str] = set()
-        """The paths of files that were read without a failure."""
         self.stopped = False
         self.truncated = 0
         self.at = ""
@@ -175,13 +158,15 @@ class _Ingest:
         self.total_files = self.total_bytes = self.files = self.bytes = self.chunks = 0
 
     async def run(self, own: frozenset[Path], *, removes: bool) -> None:
-        await in_thread(self._expect_moved)
+        await in_thread(self.stored.refuse_moved_from)
         own = frozenset(each.parent.resolve() / each.name for each in own)
         self.index_folders = {each.parent for each in own}
         found = await in_thread(lambda: self._found(own))
         files = [each for each in found if isinstance(each[1], FolderFile)]
-        await in_thread(self._read_index)
-        self._refuse_empty(removes and not files)
+        unread = await in_thread(lambda: self.stored.read_index(self.index))
+        self.tally.notes += [(str(folder), NONE_READ) for folder in unread]
+        if removes and not files:
+            self._refuse_empty()
         self.total_files = len(files)
         self.total_bytes = sum(each.size_bytes for _, each in files if isinstance(each, FolderFile))
         for name, each in found:
@@ -262,18 +247,18 @@ class _Ingest:
             yield from self._read_or_tell(name, file)
             self.waiting_bytes += file.size_bytes
             yield
-        self.moved = self._moved(self.roots) if self.contested else set()
+        self.read.moved = self.stored.moved(self.roots, self.read) if self.contested else set()
         for name, file in self.contested:
             self.at = name
             yield from self._read_or_tell(name, file)
 
     def _read_or_tell(self, name: str, file: FolderFile) -> Iterator[None]:
         """Read a file; the receipt names one that cannot be read."""
-        self.read[str(file.path)] = ""
+        self.read.hashes[str(file.path)] = ""
         try:
             yield from self._read(name, file)
         except (DataError, MissingExtra) as error:
-            kept = len(self.by_source.get(str(file.path), ()))
+            kept = len(self.stored.by_source.get(str(file.path), ()))
             still = "; what was read from it before stays in the index" if kept else ""
             named = file.path in self.roots
             skipped = isinstance(error, NoTextField) and not kept and not named
@@ -286,20 +271,20 @@ class _Ingest:
             "sha256": hashlib.sha256(data).hexdigest(),
             "reader": f"{file.format.name}:{file.format.version}:{self.settings.fields}",
         }
-        known = self.by_source.get(source, ())
+        known = self.stored.by_source.get(source, ())
         before = [id for id in known if id == name or id.startswith(f"{name}:")]
-        others = {id for id in known if self.stored[id].file} - {*before}
-        self.read[source] = mark["sha256"]
+        others = {id for id in known if self.stored.documents[id].file} - {*before}
+        self.read.hashes[source] = mark["sha256"]
         whole = {**mark, "documents": len(before)}  # a file of many documents may have been stored in part
-        if before and all(self.stored[id].file == whole for id in before):
+        if before and all(self.stored.documents[id].file == whole for id in before):
             self._unchanged(before)
-            self.whole.add(source)
+            self.read.whole.add(source)
             self.replaced.append(({*before}, others))
             return
         content = self._content(data, name, file)
         del data
         documents = [each for each in content.documents if each.text.strip()]
-        if self.moved is None and any(self._is_contested(each.id, source) for each in documents):
+        if self.read.moved is None and any(self.stored.is_contested(each.id, source, self.read) for each in documents):
             self.contested.append((name, file))
             return
         self.tally.notes += [(name, note) for note in content.notes]
@@ -315,7 +300,7 @@ class _Ingest:
         if gone and not content.failed:
             self.tally.removed += self.index.delete(sorted(gone))
         if not content.failed:
-            self.whole.add(source)
+            self.read.whole.add(source)
             self.replaced.append(({each.id for each in documents}, others))
 
     def _content(self, data: bytes, name: str, file: FolderFile) -> FileContent:
@@ -330,12 +315,12 @@ class _Ingest:
 
     def _take(self, document: Document) -> None:
         """Chunk a document and let it wait for its batch."""
-        known = self.stored.get(document.id)
+        known = self.stored.documents.get(document.id)
         if known is not None and known.source != document.source and not is_gone(known.source):
             told = f"the index has a document of this id from {known.source}: give this folder an index of its own"
             self.tally.failed.append((document.id, told))
             return
-        if known is not None and self._is_contested(document.id, document.source):
+        if known is not None and self.stored.is_contested(document.id, document.source, self.read):
             told = (
                 f"the index has a document of this id from {known.source}, which is not there: if its folder was moved or "
                 "made anew here, index again with --moved-from and the former folder; if the file was deleted, remove the "
@@ -357,21 +342,11 @@ class _Ingest:
         self.waiting_chunks += len(chunks)
         self.waiting_chars += sum(len(each.text) for each in chunks)
 
-    def _is_contested(self, id: str, source: str) -> bool:
-        """True if the document of an id was read from a file elsewhere that is gone, of other bytes than the one at
-        `source`, and not known to have moved here. Other documents, such as one of a URL, have no file."""
-        known = self.stored.get(id)
-        if known is None or not known.file or known.source == source or not is_gone(known.source):
-            return False
-        if self._is_below(known.source) or known.source in self.said or known.source in (self.moved or ()):
-            return False
-        return bool(known.file.get("sha256") != self.read[source])
-
     def _unchanged(self, ids: Sequence[str]) -> None:
         self.tally.unchanged += ids
         for id in ids:
-            self.texts.setdefault(self.stored[id].sha256, id)
-            self.taken.setdefault(id, self.stored[id].source)
+            self.texts.setdefault(self.stored.documents[id].sha256, id)
+            self.taken.setdefault(id, self.stored.documents[id].source)
 
     # -- embedding and storing --
 
@@ -421,40 +396,8 @@ class _Ingest:
 
     # -- removing --
 
-    def _read_index(self) -> None:
-        files: dict[str, Json] = {}
-        for each in outlines(self.index):
-            file = each.meta.get(FILE_META)
-            mark = dict(file) if isinstance(file, dict) else {}
-            mark = files.setdefault(f"{each.source}\0{mark}", mark)  # one for all documents of a file
-            self.stored[each.id] = _Stored(each.sha256, each.source, mark)
-            self.by_source.setdefault(each.source, []).append(each.id)
-        for folder in self.moved_from:
-            below = {source for source in self.by_source if Path(source).is_relative_to(folder)}
-            self.said |= below
-            self.tally.notes += [] if below else [(str(folder), NONE_READ)]
-
-    def _expect_moved(self) -> None:
-        """ConfigError if a folder of `moved_from` is there, or files are given in its place."""
-        for folder in self.moved_from:
-            if not is_gone(str(folder)):
-                raise ConfigError(f"{folder} is there: --moved-from takes a folder that has moved or was deleted")
-            if not all(root.is_dir() for root in self.roots):
-                raise ConfigError(f"give the folder that {folder} moved to: --moved-from takes no files in its place")
-
-    def _below(self) -> Iterator[tuple[str, list[str]]]:
-        """The stored files below the folders of this ingest, with their documents."""
-        for source, ids in self.by_source.items():
-            if self._is_below(source):
-                yield source, ids
-
-    def _is_below(self, source: str) -> bool:
-        return any(Path(source).is_relative_to(root) for root in self.roots)
-
-    def _refuse_empty(self, is_empty: bool) -> None:
-        sources = {*(source for source, _ in self._below()), *self.said}
-        lost = sum(len(self.by_source[source]) for source in sources) if is_empty else 0
-        if lost:
+    def _refuse_empty(self) -> None:
+        if lost := self.stored.lost():
             raise ConfigError(
                 f"{', '.join(map(str, self.sources))} holds no file to read, and the index has {lost} documents of it: "
                 "if that is right, remove the index's file; else see that the folder is mounted"
@@ -468,45 +411,20 @@ class _Ingest:
             self.tally.removed += self.index.delete(sorted(gone))
 
     def _remove_gone(self) -> None:
-        """Remove documents whose files are gone, those of a folder that moved with its index, or is said to, among them."""
-        below = {source for source, _ in self._below()}
-        moved = (self._moved(self.roots & self.index_folders) | self.said) - below
-        gone = {id for source in below if is_gone(source) for id in self.by_source[source]}
-        gone |= {id for source in moved for id in self.by_source[source] if not self._is_left_out(source, id)}
+        """Remove the documents whose files are gone; those that failed are named, and stay."""
+        gone = self.stored.gone(self.index_folders, self.read)
         gone -= {*self._done(), *self.tally.removed, *(id for id, _ in self.tally.failed)}
         if gone:
             self.tally.removed += self.index.delete(sorted(gone))
 
-    def _is_left_out(self, source: str, id: str) -> bool:
-        """True if the file of a folder that moved is here, and was left out this time or could not be read whole."""
-        places = [Path(source).relative_to(folder) for folder in read_from(Path(source), id)]
-        here = [str(root / place) for root in self.roots for place in places]
-        return any(path not in self.whole and not is_gone(path) for path in here)
-
-    def _moved(self, roots: Set[Path]) -> set[str]:
-        """The stored files of folders that moved to one of the roots, as they were named before."""
-        files = {}
-        for source, ids in self.by_source.items():
-            first = next((id for id in ids if self.stored[id].file), "")
-            files[source] = (first, self.stored[first].file["sha256"]) if first else ("", "")
-        return moved_files(roots, files, self.read, self.chosen.takes)
-
     def _tell_kept(self) -> None:
         """Name the documents that stay although their files were not read."""
         done = {*self._done(), *self.tally.removed}
-        for source, ids in self._below():
-            if source not in self.read and not is_gone(source):
-                self.tally.notes += [(id, NOT_READ) for id in ids if self.stored[id].file and id not in done]
+        self.tally.notes += [(id, NOT_READ) for id in self.stored.not_read(self.read) if id not in done]
         done |= {id for id, _ in self.tally.failed}  # they are named already
-        for source in sorted(self.said):
-            kept = [id for id in self.by_source[source] if id not in done and self._is_left_out(source, id)]
-            self.tally.notes += [(id, NOT_READ) for id in kept]
-        if self.index_folders.isdisjoint(self.roots):
-            return
-        here = {*(source for source, _ in self._below()), *self.said}
-        for source, ids in self.by_source.items():
-            if source and source not in here and is_gone(source):
-                self.tally.notes += [(id, NOT_THERE) for id in ids if self.stored[id].file and id not in done]
+        self.tally.notes += [(id, NOT_READ) for id in self.stored.left_out(self.read) if id not in done]
+        if not self.index_folders.isdisjoint(self.roots):
+            self.tally.notes += [(id, NOT_THERE) for id in self.stored.elsewhere() if id not in done]
 
     def _done(self) -> set[str]:
         """The documents that are in the index as their files are now."""
