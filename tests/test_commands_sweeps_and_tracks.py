@@ -129,13 +129,15 @@ def test_a_new_sweep_has_what_its_flags_say() -> None:
         and new("lr=1").budget == ""
     )
     assert new("lr=uniform:0:1", trials=3, seed=1) != new("lr=uniform:0:1", trials=3, seed=2)
-    assert new("lr=1", halving="steps=900,1000,20").rungs == ("900", "1000", "20"), "as they are given"
+    assert new("lr=1", halving="steps=90,100.5,1e3").rungs == ("90", "100.5", "1e3"), "by their numbers"
+    assert new("lr=1", halving="data=small,large,all").rungs == ("small", "large", "all"), "other budgets as given"
     for flags, told in (
         ({"halving": "steps"}, "halving is 'steps'"),
         ({"halving": "=1,2"}, "halving is '=1,2'"),
         ({"halving": "s=1,1"}, "halving is"),
         ({"halving": "s=1,"}, "halving is"),
         ({"halving": "lr=1,2"}, "lr is the budget"),
+        ({"halving": "steps=9,10,3"}, "the budgets of halving are 9,10,3: give them from the smallest on"),
     ):
         with pytest.raises(ConfigError, match=told):
             new("lr=1", **flags)
@@ -218,9 +220,9 @@ def test_curves_are_shown_compared_and_followed(
         track.follow(growing, ())
     assert words(capsys.readouterr().out) == ["step 0", "step 1"], "each step once"
     code, out, _ = cli("track", ids[0], "--export", "csv", "--to", str(tmp_path / "c.csv"))
-    assert words(out) == [f"4 values of 1 metrics in {tmp_path}/c.csv"]
+    assert words(out) == [f"4 values of 1 metric in {tmp_path}/c.csv"]
     code, out, _ = cli("track", ids[1], "--metric", "acc", "--export", "csv", "--to", str(tmp_path / "d.csv"))
-    assert words(out) == [f"8 values of 2 metrics in {tmp_path}/d.csv"], "an export is of the whole run"
+    assert words(out) == [f"4 values of 1 metric in {tmp_path}/d.csv"], "of the metrics that were asked for"
     for line, told in (
         (("--metric", "acc"), f"{ids[0]} has no metric 'acc': it has loss"),
         (("--export", "csv"), "go together"),

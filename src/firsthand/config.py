@@ -23,7 +23,7 @@ import textwrap
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -50,7 +50,30 @@ def parse(config_class: type[C], argv: Sequence[str], *, prog: str, description:
     values = given_values(config_class, argv, prog=prog, description=description, examples=examples)
     if missing := _without_value(config_class, values):
         raise ConfigError(f"{prog} needs {', '.join(map(flag_of, missing))}: `{prog} --help` shows what it takes")
-    return build(config_class, values)
+    made = build(config_class, values)
+    object.__setattr__(made, _GIVEN, frozenset(values))
+    return made
+
+
+_GIVEN = "_given"
+
+
+def given_in(config: Any) -> frozenset[str]:
+    """The settings that the command line or file of a parsed config gives, at their defaults too.
+
+    Of a config that was made otherwise: those that differ from their defaults.
+    """
+    if (given := getattr(config, _GIVEN, None)) is not None:
+        return frozenset(given)
+    own = (field for field in dataclasses.fields(config) if field.default_factory is dataclasses.MISSING)
+    return frozenset(field.name for field in own if getattr(config, field.name) != field.default)
+
+
+def refuse_given(config: Any, names: Iterable[str], reason: str) -> None:
+    """ConfigError with a reason if any of these settings was given, since it would have no effect."""
+    flags = {field.name: flag_of(field) for field in dataclasses.fields(config)}
+    if given := [flags[name] for name in flags if name in {*names} & given_in(config)]:
+        raise ConfigError(f"{' and '.join(given)}: {reason}")
 
 
 def given_values(

@@ -128,9 +128,9 @@ def main(config: Config) -> int:
     read = _votes(config, sources) if spec is None and len(sources) == 1 else None
     if read is not None:
         source = sources[0]
-        others = ("protocol", "metric", "models", "origins", "export", "climb", "save")
+        others = ("protocol", "metric", "models", "origins", "export", "climb", "save", "cross_reference")
         if given := [name for name in others if getattr(config, name) != getattr(Config, name)]:
-            raise ConfigError(f"--{given[0]} is for results: leave it out for votes")
+            raise ConfigError(f"--{given[0].replace('_', '-')} is for results: leave it out for votes")
         if config.watch and Path(source).is_file():
             raise ConfigError("--watch is for runs and results: leave it out for a file of votes")
         if config.write_votes:

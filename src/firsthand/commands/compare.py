@@ -17,7 +17,7 @@ from firsthand.commands.sides import (
     unmade_text,
     write,
 )
-from firsthand.config import confidence
+from firsthand.config import confidence, refuse_given
 from firsthand.errors import unknown
 from firsthand.message import Json
 from firsthand.runs import store
@@ -45,8 +45,12 @@ firsthand compare A B --benchmark gsm8k --score strict --json
 
 def main(config: Config) -> int:
     """Compare and print."""
+    if not (config.diff or config.html):
+        refuse_given(config, {"only"}, "it goes with --diff or --html")
     if len(config.runs) != 2:
+        refuse_given(config, {"limit"}, "it is for two runs, A and B")
         return compare_pairwise(config)
+    refuse_given(config, {"correct"}, "it is for all pairs of agents, of one run or of three and more")
     with (
         store.open_run(config.runs[0], data_home()) as run_a,
         store.open_run(config.runs[1], data_home()) as run_b,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.system.terminal import console, print_as_json, print_table, progress
@@ -86,6 +87,8 @@ def run(config: Config) -> int:
     from firsthand.interp.saes.sae_files import width_of
     from firsthand.interp.saes.sae_run import SaeRun, expect_possible, train_sae
 
+    if config.site:
+        refuse_given(config, {"layer"}, "--site stands in its place: leave out one of the two")
     site = site_of(config.site or f"blocks.{config.layer}.resid.post")
     shape = shape_of(config.model, shown=not config.json, sites=(site,))
     plan = SaeRun(

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from firsthand.config import confidence, share
+from firsthand.config import confidence, refuse_given, share
 from firsthand.errors import ConfigError, unknown
 from firsthand.message import Json
 from firsthand.runs import store
+from firsthand.runs.epoch_reducer import epoch_reducer
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
 from firsthand.stats.comparison_design import Design, from_one, from_pair
@@ -105,6 +106,7 @@ class PowerPlan(NamedTuple):
 
 def main(config: Config) -> int:
     """Print the plans."""
+    refuse_unused(config)
     found = list(plans(config))
     if not found:
         raise ConfigError(f"{config.run} has no scores to plan from: name a run of `firsthand run`")
@@ -114,6 +116,20 @@ def main(config: Config) -> int:
     for plan in found:
         print_plan(plan, config)
     return 0
+
+
+def refuse_unused(config: Config) -> None:
+    """ConfigError for flags that have no effect on the plan that was asked for."""
+    of_run = {"agent", "against", "benchmark", "score", "strata", "correlation"}
+    if config.run is not None:
+        refuse_given(config, {"within_sd"}, "a run tells it: leave it out")
+        if config.against is not None:
+            refuse_given(config, {"correlation"}, "--against measures it: leave out one of the two")
+    else:
+        refuse_given(config, of_run, "it is for a run: name one, or leave it out")
+    if config.disagreement is not None:
+        told = "two 0/1 scores that disagree are of one attempt per task: use --between-sd for several"
+        refuse_given(config, {"within_sd", "epochs"}, told)
 
 
 def plans(config: Config) -> Iterator[PowerPlan]:
@@ -151,17 +167,19 @@ def run_plans(config: Config, run: Run, levels: dict[str, float]) -> Iterator[Po
         if name is not None and name not in agents:
             raise unknown("agent", name, agents, see=f"firsthand show {run.id}")
     for benchmark, by_agent in found.items():
+        reducer = run.reducer(benchmark)
+        mean = f"; of the mean of attempts, not of {reducer}" if epoch_reducer(reducer) else ""
         for agent, scores in by_agent.items():
             if benchmark != (config.benchmark or benchmark) or agent != (config.agent or agent):
                 continue
             if config.against is None:
                 design = from_one(scores, config.correlation, clusters.get(benchmark), **levels)
-                yield PowerPlan(f"{benchmark}: another agent vs. {agent}", design, config.tasks or len(scores))
+                yield PowerPlan(f"{benchmark}: another agent vs. {agent}{mean}", design, config.tasks or len(scores))
             elif config.against in by_agent:
                 other = by_agent[config.against]
                 tasks = config.tasks or len(scores.keys() & other.keys())
                 design = from_pair(scores, other, clusters.get(benchmark), **levels)
-                yield PowerPlan(f"{benchmark}: {agent} vs. {config.against}", design, tasks)
+                yield PowerPlan(f"{benchmark}: {agent} vs. {config.against}{mean}", design, tasks)
 
 
 def print_plan(plan: PowerPlan, config: Config) -> None:

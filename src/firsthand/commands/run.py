@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from firsthand.commands.print_run import Results, print_json, print_results
+from firsthand.config import given_in
 from firsthand.errors import ConfigError, TooManyFailures
 from firsthand.experiment.equal_budget import Fitted
 from firsthand.experiment.experiment import Experiment, other_setting
@@ -159,8 +160,8 @@ def open_or_configure(config: Config) -> tuple[Run | None, RunSettings]:
 
 
 def changed_flags(config: Config) -> Json:
-    """The settings that differ from their defaults."""
-    return {name: value for name, value in config.to_json().items() if value != getattr(Config, name)}
+    """The settings that were given, at their defaults too."""
+    return {name: value for name, value in config.to_json().items() if name in given_in(config)}
 
 
 async def ready(experiment: Experiment, run: Run | None, *, shown: bool) -> None:

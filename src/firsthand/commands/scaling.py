@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from firsthand.config import share
+from firsthand.config import refuse_given, share
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.message import Json
 from firsthand.system.terminal import console, print_as_json, print_table
@@ -94,6 +94,7 @@ class Config:
 def main(config: Config) -> int:
     """Carry out the action."""
     assert config.points is not None
+    refuse_unused(config)
     path = Path(config.points).expanduser()
     if config.action == "sweep":
         return sweep(config, path)
@@ -106,6 +107,16 @@ def main(config: Config) -> int:
     if config.json:
         print_as_json(body)
     return 0
+
+
+def refuse_unused(config: Config) -> None:
+    """ConfigError for flags that have no effect on the action."""
+    if config.action != "fit":
+        refuse_given(config, {"law"}, f"it is for fit, not for {config.action}")
+    if config.action == "sweep":
+        refuse_given(config, {"drop", "resamples", "confidence"}, "it is for a fit or plan, not for a sweep")
+    if config.hours is None:
+        refuse_given(config, {"utilisation"}, "it goes with --hours")
 
 
 def fits(config: Config, points: ScalingPoints) -> Json:

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.runs.run_names import new_run_id
 from firsthand.show.curves import number
@@ -75,6 +77,7 @@ class Config:
 
 def main(config: Config) -> int:
     """Run or show the sweep; 1 if every trial failed."""
+    refuse_unused(config)
     if config.show is not None:
         return report(config.show, trials_of(config.show), config)
     folder = config.resume or config.out or data_home() / "sweeps" / new_run_id(datetime.now(UTC), "sweep")
@@ -104,6 +107,21 @@ def main(config: Config) -> int:
     return report(folder, trials, config)
 
 
+def refuse_unused(config: Config) -> None:
+    """ConfigError for flags that have no effect: the sweep in a folder has its own settings and its own metric."""
+    of_new = {"set", "metric", "maximise", "best_of_curve", "trials", "halving", "eta", "seed", "out"}
+    if config.show is not None:
+        refuse_given(config, of_new | {"jobs", "trust"}, "--show shows a sweep by the settings that it was made with")
+    elif config.resume is not None:
+        refuse_given(config, of_new, "--resume runs a sweep with the settings that it was made with")
+    else:
+        refuse_given(config, {"trust"}, "it goes with --resume")
+        if config.halving is None:
+            refuse_given(config, {"eta"}, "it goes with --halving")
+        if config.trials is None:
+            refuse_given(config, {"seed"}, "it goes with --trials; a grid has no random draws")
+
+
 def new_sweep(config: Config, command: str) -> Sweep:
     """The sweep that the flags describe."""
     try:
@@ -116,6 +134,11 @@ def new_sweep(config: Config, command: str) -> Sweep:
     rungs = tuple(budgets.split(",")) if equals else ("",)
     if config.halving is not None and (not equals or not budget or not all(rungs) or len(set(rungs)) < len(rungs)):
         raise ConfigError(f"halving is {config.halving!r:.80}: give a setting and its budgets, as steps=100,300,900")
+    sizes = [as_number(each) for each in rungs]
+    if any(
+        before > after for before, after in pairwise(sizes)
+    ):  # a budget that is no number, such as a file, has no order
+        raise ConfigError(f"the budgets of halving are {budgets}: give them from the smallest on")
     space = parse_space(config.set)
     if budget in space:
         raise ConfigError(f"{budget} is the budget of --halving: leave it out of --set")
@@ -135,6 +158,14 @@ def new_sweep(config: Config, command: str) -> Sweep:
         config.eta,
         config.best_of_curve,
     )
+
+
+def as_number(text: str) -> float:
+    """The number that a budget is; nan for other text."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def tell(trial: Trial) -> None:

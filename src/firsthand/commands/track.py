@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store
 from firsthand.runs.track import Track
@@ -17,6 +18,7 @@ from firsthand.runs.track_import import import_runs
 from firsthand.show.curves import number, sparkline
 from firsthand.system.home import data_home
 from firsthand.system.new_file import write_new
+from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
 
 POLL_S = 1.0
@@ -60,11 +62,19 @@ class Config:
             raise ConfigError("--export and --to go together: --export csv --to curves.csv")
         if len(self.runs) > 1 and (self.follow or self.export or self.html):
             raise ConfigError("--follow, --export and --html take one run")
+        if len(asked := [flag for flag, given in self._outputs() if given]) > 1:
+            raise ConfigError(f"{' and '.join(asked)} do not go together: give them one at a time")
+
+    def _outputs(self) -> list[tuple[str, bool]]:
+        given = {"--import": self.import_, "--export": self.export, "--html": self.html}
+        named = [(flag, value is not None) for flag, value in given.items()]
+        return [*named, ("--follow", self.follow), ("--json", self.json and self.import_ is None)]
 
 
 def main(config: Config) -> int:
     """Print, follow, compare, export or import."""
     if config.import_ is not None:
+        refuse_given(config, {"runs", "metric", "json"}, "--import takes neither runs nor metrics, and prints no JSON")
         for id, count in import_runs(config.import_, data_home()):
             console().print(f"{count} values in run {id}", soft_wrap=True, markup=False)
         return 0
@@ -74,12 +84,12 @@ def main(config: Config) -> int:
         track = Track(run)
         names = chosen(track, config.metric)
         if config.export is not None and config.to is not None:
-            count = export(track, config.export, config.to)
+            count = export(track, config.export, config.to, names)
             console().print(
-                f"{count} values of {len(track.names())} metrics in {config.to}", soft_wrap=True, markup=False
+                f"{count} values of {count_of(len(names), 'metric')} in {config.to}", soft_wrap=True, markup=False
             )
         elif config.html is not None:
-            write_page(track, config.html)
+            write_page(track, config.html, names)
         elif config.json:
             curves = [track.curve(name) for name in names]
             print_as_json({"run": run.id, "status": run.status, "metrics": {
@@ -154,12 +164,12 @@ def follow(track: Track, wanted: Sequence[str]) -> None:
         time.sleep(POLL_S)
 
 
-def write_page(track: Track, target: Path) -> None:
+def write_page(track: Track, target: Path, names: Sequence[str]) -> None:
     """Write the page of curves."""
     from firsthand.show.curves_page import curves_html
 
     try:
-        write_new(target, curves_html(track))
+        write_new(target, curves_html(track, names))
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror or error}") from None
     console().print(f"curves    {target}", soft_wrap=True, markup=False)

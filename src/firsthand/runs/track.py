@@ -256,9 +256,9 @@ class Track:
         )
         return None if not rows or rows[0][0] is None else float(rows[0][0])
 
-    def curves(self) -> Iterator[Curve]:
-        """The curves of all metrics, by name."""
-        return map(self.curve, self.names())
+    def curves(self, names: Sequence[str] = ()) -> Iterator[Curve]:
+        """The curves of these metrics; by default of all, by name."""
+        return map(self.curve, names or self.names())
 
     def texts(self, name: str | None = None) -> list[TextSample]:
         """The texts that were logged, in that order; those of one name if it is given."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from firsthand.errors import ConfigError, StoreError
@@ -20,7 +20,7 @@ WRITTEN_S = 60.0
 """The longest wait for W&B to write a run, in seconds."""
 
 
-def export_csv(track: Track, target: Path) -> int:
+def export_csv(track: Track, target: Path, names: Sequence[str] = ()) -> int:
     """Write a CSV file of metric, step, value and time (seconds since 1970); returns the number of values.
 
     A name that a spreadsheet would read as a formula is written after an apostrophe.
@@ -29,7 +29,7 @@ def export_csv(track: Track, target: Path) -> int:
     with target.open("x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["metric", "step", "value", "time"])
-        for curve in track.curves():
+        for curve in track.curves(names):
             name = plain_cell(curve.name)
             for step, value, at in zip(curve.steps, curve.values, curve.at, strict=True):
                 writer.writerow([name, step, repr(value), f"{at:.3f}"])
@@ -37,7 +37,7 @@ def export_csv(track: Track, target: Path) -> int:
     return count
 
 
-def export_tensorboard(track: Track, target: Path) -> int:
+def export_tensorboard(track: Track, target: Path, names: Sequence[str] = ()) -> int:
     """Write an event file that TensorBoard reads into a new folder; returns the number of values."""
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -48,7 +48,7 @@ def export_tensorboard(track: Track, target: Path) -> int:
     target.mkdir(parents=True)
     writer, count = EventFileWriter(str(target)), 0
     try:
-        for curve in track.curves():
+        for curve in track.curves(names):
             for step, value, at in zip(curve.steps, curve.values, curve.at, strict=True):
                 scalar = Summary(value=[Summary.Value(tag=curve.name, simple_value=value)])
                 writer.add_event(Event(wall_time=at, step=step, summary=scalar))
@@ -58,7 +58,7 @@ def export_tensorboard(track: Track, target: Path) -> int:
     return count
 
 
-def export_wandb(track: Track, target: Path) -> int:
+def export_wandb(track: Track, target: Path, names: Sequence[str] = ()) -> int:
     """Write an offline run of Weights & Biases into a new folder, for `wandb sync`; returns the number of values.
 
     Nothing is sent. Steps go in growing order, as W&B takes no others.
@@ -68,7 +68,7 @@ def export_wandb(track: Track, target: Path) -> int:
     except ImportError:
         raise _missing("an offline run of Weights & Biases") from None
     by_step: dict[int, dict[str, float]] = defaultdict(dict)
-    for curve in track.curves():
+    for curve in track.curves(names):
         for step, value in zip(curve.steps, curve.values, strict=True):
             by_step[step][curve.name] = value
     target.mkdir(parents=True)
@@ -96,21 +96,24 @@ def _await_end(folder: Path) -> None:
         time.sleep(0.02)
 
 
-FORMATS: dict[str, Callable[[Track, Path], int]] = {
+FORMATS: dict[str, Callable[[Track, Path, Sequence[str]], int]] = {
     "csv": export_csv,
     "tensorboard": export_tensorboard,
     "wandb": export_wandb,
 }
 
 
-def export(track: Track, form: str, target: Path) -> int:
-    """Write the run's curves in one of FORMATS to a new file or folder; returns the number of values."""
+def export(track: Track, form: str, target: Path, names: Sequence[str] = ()) -> int:
+    """Write the curves of these metrics, or of all, to a new file or folder; returns the number of values.
+
+    `form` is one of FORMATS.
+    """
     if form not in FORMATS:
         raise ConfigError(f"{form!r:.60} is no format: give one of {', '.join(FORMATS)}")
     if target.exists():
         raise ConfigError(f"{target} is there already: give a new name")
     try:
-        return FORMATS[form](track, target)
+        return FORMATS[form](track, target, names)
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror or error}") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from firsthand.runs.track import Track
 from firsthand.show.curves import HEIGHT, LEFT, TOP, WIDTH, curve_picture
 from firsthand.show.html_page import page_html
@@ -12,12 +14,12 @@ MAX_TEXT = 4000
 """Characters of a text that the page shows."""
 
 
-def curves_html(track: Track) -> str:
-    """The page, in one file that asks the network for nothing."""
+def curves_html(track: Track, names: Sequence[str] = ()) -> str:
+    """The page, with the curves of these metrics or of all, in one file that asks the network for nothing."""
     about = track.run.about
     texts = track.texts()
     groups: dict[str, list[object]] = {}
-    for curve in track.curves():
+    for curve in track.curves(names):
         groups.setdefault(curve.name.rpartition("/")[0], []).append(curve_picture(curve))
     facts = {
         "state": track.run.status,
