@@ -106,6 +106,12 @@ def test_every_filter_of_data_reaches_its_rows(
     assert err.splitlines() == [f"1 line of {kind} data; left out: 2 because, 1 why" for kind in ("kto", "pairs")]
 
 
+def test_a_run_that_is_named_twice_counts_once(runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = runs
+    assert data.main(data.Config((first.id, "last", str(first.path), second.id))) == 0
+    assert sorted(answers(capsys.readouterr().out)) == ["ada s0 0", "ada s0 0", "ada s0 1", "ada w0 0", "bob s0 0"]
+
+
 def test_settings_of_data_that_do_not_go_together(tmp_path: Path) -> None:
     Path("there").write_text("")
     tasks = "tasks are made of traces into a file, as in: firsthand data traces --as tasks --out set.toml"
@@ -123,7 +129,15 @@ def test_settings_of_data_that_do_not_go_together(tmp_path: Path) -> None:
          "best_of is for sft and kto: leave it out with tasks"),
         ({"min_score": math.inf}, "min_score is inf: give a number"),
         ({"min_score": math.nan}, "min_score is nan: give a number"),
+        ({"max_score": math.inf}, "max_score is inf: give a number"),
         ({"limit": 0}, "limit is 0: give 1 or more"),
+        ({"limit": 1000}, "limit is for traces: firsthand data traces --limit 100; best_of takes some of a run"),
+        *(
+            ({"runs": ("traces",), **given},
+             f"{next(iter(given))} is for runs: choose traces with filter, as in --filter 'score.helpful>0.5'")
+            for given in ({"score": "x"}, {"min_score": 0.0}, {"max_score": 0.0}, {"best_of": 1}, {"benchmark": "b"},
+                          {"agent": "a"}, {"agent": "a", "as_": "tasks", "out": "o"})
+        ),
         ({"out": "there"}, "there is there already: give another file, or remove it"),
     ):  # fmt: skip
         with pytest.raises(ConfigError) as refused:

@@ -111,7 +111,7 @@ def test_the_last_length_that_reaches_a_threshold() -> None:
         "ada on sums: the last length that reaches 0.8 is 3 (but 2 does not); surely reached up to 1, surely not at 2."
     )
     assert found.to_json() == {"benchmark": "sums", "agent": "ada", "threshold": 0.8, "last": 3, "sure": 1, "failing": 2,
-                               "gaps": [2], "is_end": False}  # fmt: skip
+                               "gaps": [2], "is_end": False, "lower_is_better": False}  # fmt: skip
     [end] = effective(made[:1], 0.9)
     assert (end.last, end.is_end, end.gaps) == (1, True, ())
     assert end.sentence("depth") == (

@@ -239,7 +239,7 @@ def test_a_cells_attempts_and_values_by_hand() -> None:
     gaps = Effective("s", "bo", 0.5, 8, 4, None, (2, 6), True)
     assert gaps.to_json() == {
         "benchmark": "s", "agent": "bo", "threshold": 0.5, "last": 8, "sure": 4, "failing": None, "gaps": [2, 6],
-        "is_end": True,
+        "is_end": True, "lower_is_better": False,
     }  # fmt: skip
     assert gaps.sentence("length") == (
         "bo on s: the last length that reaches 0.5 is 8, where the measurement ends (but 2, 6 does not); surely reached "

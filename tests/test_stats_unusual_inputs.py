@@ -118,7 +118,7 @@ def test_the_value_0_may_be_the_last_length_and_a_threshold_of_0_is_one() -> Non
         replace(none, failing=0).sentence("k") == "a on b: no k reaches 0.25; surely reached at none, surely not at 0."
     )
     assert list(none.to_json()) == [
-        "benchmark", "agent", "threshold", "last", "sure", "failing", "gaps", "is_end",
+        "benchmark", "agent", "threshold", "last", "sure", "failing", "gaps", "is_end", "lower_is_better",
     ]  # fmt: skip
 
 

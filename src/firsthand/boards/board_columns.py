@@ -8,6 +8,7 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from firsthand.boards.board_results import BoardResult, ColumnKey, Floats, ItemScores, ResultSet
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec
 from firsthand.errors import ConfigError, DataError
+from firsthand.stats.intervals import Interval, in_unit, interval_of, moments
 from firsthand.system.plurals import count_of
 
 Places = NDArray[np.int64]
@@ -101,6 +103,20 @@ class BoardColumn:
         here, rows = self._with_items(models)
         plain = self.items.right_or_wrong(1 / self.factor) if self.items is not None else ()
         return {models[i] for i, row in zip(here, rows, strict=True) if plain[row]}
+
+    def of_attempts(self, models: list[str], confidence: float) -> dict[str, Interval]:
+        """The run's own interval of those of the models whose items each have several attempts of 0 or 1."""
+        here, rows = self._with_items(models)
+        found = {}
+        for i, row in zip(here, rows, strict=True):
+            assert self.items is not None
+            known, repeats = np.isfinite(self.items.scores[row]), self.cells[models[i]].repeats
+            means = (self.items.scores[row][known].astype(np.float64) * self.factor).tolist()
+            if repeats > 1 and in_unit(means):
+                named = list(compress(self.items.clusters, known))
+                labels = named if len(set(named)) < len(named) else None
+                found[models[i]] = interval_of(replace(moments(means, labels), repeats=repeats), confidence)
+        return found
 
     def lacking(self) -> dict[str, int]:
         """Model -> the number of items that others have and it has not, for the models that lack any."""

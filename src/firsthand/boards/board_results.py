@@ -102,6 +102,8 @@ class BoardResult:
     """The commit of the program that made it."""
     data_hash: str = ""
     """A hash of the benchmark's data, or its version."""
+    repeats: int = 1
+    """Attempts at each item where its score is their mean and each is 0 or 1, equally many; else 1."""
 
     @property
     def key(self) -> ColumnKey:
@@ -416,6 +418,10 @@ def expect_cells(rows: int, columns: int, told: str) -> None:
 
 def check_result(result: BoardResult) -> None:
     """DataError for a result that no board can rank: a value that is no number, or no name."""
+    if result.repeats < 1:
+        raise DataError(
+            f"{result.source}: {result.model} has {result.repeats} repeats of each item: 1 or more was expected"
+        )
     if not result.model.strip() or not result.benchmark.strip():
         raise DataError(f"{result.source}: a result names no model or no benchmark: give both")
     if not math.isfinite(result.value):

@@ -425,6 +425,8 @@ def _of_column(column: BoardColumn, confidence: float) -> BoardSection:
     lines = [
         _by_wilson(each, column.cells[each.model].n, confidence) if each.model in shares else each for each in lines
     ]
+    own = column.of_attempts(models, confidence)
+    lines = [replace(each, low=x.low, high=x.high) if (x := own.get(each.model)) else each for each in lines]
     lines = _within_shares(lines) if _is_share(column) else lines
     lines = [BoardLine(**{**vars(line), "cells": {column.name: column.cells[line.model]}}) for line in lines]
     return BoardSection(column.name, column.key.metric or "score", tuple(lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from firsthand.stats.agent_scores import task_values
 from firsthand.stats.figure_stats import figure_interval, figure_value
 from firsthand.stats.intervals import Clusters
 from firsthand.stats.stored_figures import first_score, names_of_figures, own_figures, stored_figures
-from firsthand.stats.task_scores import harm_benchmarks
+from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks
 from firsthand.system.given_folder import files_below, leads_out
 from firsthand.system.packed_text import unpacked_gzip
 
@@ -85,6 +85,7 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
         by_benchmark.setdefault(benchmark, {})[agent] = scores
     costs = {(each.benchmark, each.agent): each for each in run.totals()}
     own_of, harms = own_figures(tell, run), harm_benchmarks(run)
+    repeats = _repeats(run, harms)
     for benchmark, agents in by_benchmark.items():
         score = first_score(benchmark, run)
         figures = stored_figures({agent: (run, agent) for agent in agents}, benchmark, own_of).get(score)
@@ -110,12 +111,25 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
             total = costs.get((benchmark, agent))
             spent = None if total is None else (total.cost_usd / total.attempts, total.seconds / total.attempts)
             priced = about if spent is None else _priced(about, *spent)
+            told = replace(priced, repeats=repeats.get((benchmark, agent), 1))
             if figures is None and agents[agent]:
-                yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (priced,))
+                yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (told,))
             elif figures is None or not math.isfinite(figure_value(figures[agent])):
                 tell(f"{agent} has no {score} on {benchmark}: it has no value for the tasks that were answered.")
             else:
                 yield _of_figure(key, agent, figures[agent], clusters.get(benchmark), priced)
+
+
+def _repeats(run: Run, harms: Collection[str]) -> dict[tuple[str, str], int]:
+    """Benchmark and agent -> attempts at each task, where all have equally many, of 0 or 1, and the score is their mean."""
+    found: dict[tuple[str, str], set[int]] = {}
+    reduced = reduced_benchmarks(run)
+    for each in run.task_means():
+        counted = each.scored if each.benchmark in harms else each.counted
+        if counted:
+            is_plain = each.binary and each.benchmark not in reduced
+            found.setdefault((each.benchmark, each.agent), set()).add(counted if is_plain else 1)
+    return {pair: counts.pop() for pair, counts in found.items() if len(counts) == 1}
 
 
 def _of_figure(

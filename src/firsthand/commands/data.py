@@ -26,6 +26,9 @@ firsthand data last --answers --out answers.jsonl                 # teach a mode
 firsthand data traces --as tasks --filter 'has:error service:shop' --out set.toml    # then `firsthand run ./set.toml`
 """
 
+MOST_TRACES = 1000
+"""Traces to take where no limit is given."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -41,6 +44,8 @@ class Config:
     """A score by name; the benchmark's first one by default."""
     min_score: float | None = None
     """Minimum score of an attempt (sft), of the better answer (pairs, reward), or of a desirable one (kto: 0.5)."""
+    max_score: float | None = None
+    """The same for scores of harm, such as attack_success, where lower is better: maximum score (kto: below 0.5)."""
     best_of: int = 0
     """With sft and kto: keep this many of the best attempts at each task, whatever their agents; 0 keeps all."""
     benchmark: str | None = None
@@ -53,8 +58,8 @@ class Config:
     """Take each task's question and the attempt's answer alone: what a pattern did between is left out."""
     filter: str = ""
     """With traces: the filter of the Studio's list, such as has:error or score.helpful<0.5."""
-    limit: int = 1000
-    """With traces: at most this many, the newest first."""
+    limit: int | None = None
+    """With traces: at most this many, the newest first; 1,000 by default."""
     scorer: str = "normalised"
     """With tasks: the scorer that compares a new answer with the recorded one."""
 
@@ -79,10 +84,16 @@ class Config:
             )
         if self.best_of and self.as_ not in ("sft", "kto"):
             raise ConfigError(f"best_of is for sft and kto: leave it out with {self.as_}")
-        if self.min_score is not None and not math.isfinite(self.min_score):
-            raise ConfigError(f"min_score is {self.min_score}: give a number")
-        if self.limit < 1:
+        for name in ("min_score", "max_score"):
+            if (bound := getattr(self, name)) is not None and not math.isfinite(bound):
+                raise ConfigError(f"{name} is {bound}: give a number")
+        for name in ("score", "min_score", "max_score", "best_of", "benchmark", "agent"):
+            if self.runs == ("traces",) and getattr(self, name) != getattr(Config, name):
+                raise ConfigError(f"{name} is for runs: choose traces with filter, as in --filter 'score.helpful>0.5'")
+        if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit is {self.limit}: give 1 or more")
+        if self.limit is not None and self.runs != ("traces",):
+            raise ConfigError("limit is for traces: firsthand data traces --limit 100; best_of takes some of a run")
         if self.out is not None and Path(self.out).exists():
             raise ConfigError(f"{self.out} is there already: give another file, or remove it")
 
@@ -92,11 +103,12 @@ def main(config: Config) -> int:
     if config.runs == ("traces",):
         return _of_traces(config)
     chosen = DataFilter(
-        score=config.score, min_score=config.min_score, best_of=config.best_of, benchmark=config.benchmark,
-        agent=config.agent, all_branches=config.all_branches, answers=config.answers,
+        score=config.score, min_score=config.min_score, max_score=config.max_score, best_of=config.best_of,
+        benchmark=config.benchmark, agent=config.agent, all_branches=config.all_branches, answers=config.answers,
     )  # fmt: skip
     with ExitStack() as opened:
-        runs = [opened.enter_context(store.open_run(each, data_home())) for each in config.runs]
+        named = [opened.enter_context(store.open_run(each, data_home())) for each in config.runs]
+        runs = [*{run.path.resolve(): run for run in named}.values()]
         assert config.as_ != "tasks"
         found = training_rows(runs, config.as_, chosen)
     lines = "".join(f"{json.dumps(row, ensure_ascii=True)}\n" for row in found.rows)
@@ -134,7 +146,7 @@ def _of_traces(config: Config) -> int:
     rows: list[Json] = []
     left_out = 0
     try:
-        for summary in query.page(store_, limit=config.limit).rows:
+        for summary in query.page(store_, limit=config.limit or MOST_TRACES).rows:
             spans = store_.spans(summary.trace)
             if config.as_ == "sft":
                 found = attempt_rows("traces", trace_of(summary.trace, spans))

@@ -27,10 +27,15 @@ MAX_ANSWER_CHARS = 2_000
 
 
 def skill_of(trace: Trace, threshold: float = 1.0) -> MemoryItem | None:
-    """The skill that an attempt shows: None unless its first score reaches the threshold and it may be published."""
+    """The skill that an attempt shows: None unless its first score reaches the threshold and it may be published.
+
+    A score of harm says of no attempt that it solved its task, and gives none.
+    """
     score = trace.attempt_scores[0] if trace.attempt_scores else None
     asked = question_of(trace)
-    if score is None or score.failure or score.value < threshold or not asked or trace.protected is not None:
+    if score is None or score.failure or score.is_harm or score.value < threshold:
+        return None
+    if not asked or trace.protected is not None:
         return None
     lines = [f"Task: {asked}", *steps_of(trace)]
     lines.append(f"Answer: {shortened(without_thoughts(trace.answer or ''), MAX_ANSWER_CHARS)}")

@@ -5,8 +5,8 @@ to one prompt from best to worst. Messages are in OpenAI's format, and an assist
 worked example, has the weight 0. An attempt that scored given texts after short conversations (probes, as in `sycophancy`)
 gives each text as an answer, with the score 1 for the right one and 0 for the others. An answer that was cut before its
 end, at `max_tokens`, by a budget or by a filter, is no example to follow: it can be rejected, undesirable or below the best
-alone. A turn before the answer that was cut has the weight 0. What is left out is counted by its reason. Attempts of
-protected benchmarks never leave.
+alone. A turn before the answer that was cut has the weight 0. Of a score of harm (`Score.is_harm`) the lowest is the best.
+What is left out is counted by its reason. Attempts of protected benchmarks never leave.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class DataFilter:
     score: str | None = None
     """A score by name; the attempt's first one by default."""
     min_score: float | None = None
-    """Least score of an `sft` attempt, of a chosen or best answer, or of a desirable `kto` answer (there 0.5 by default)."""
+    """Least score of an `sft` attempt, of a chosen or best answer, or of a desirable `kto` answer (there 0.5 by default).
+
+    For scores where higher is better; ConfigError for a score of harm, unless `max_score` is given too.
+    """
     best_of: int = 0
     """Of `sft` and `kto`: take so many of the best attempts at each task, of whatever agents and prompts; 0 is all.
 
@@ -47,6 +50,11 @@ class DataFilter:
     """Take every branch of attempts that have several; otherwise these are left out."""
     answers: bool = False
     """Take each task's question and the attempt's answer alone, without the messages between."""
+    max_score: float | None = None
+    """Highest score of harm, as `min_score` is the least of others. By default a desirable `kto` answer has less than 0.5.
+
+    ConfigError for a score where higher is better, unless `min_score` is given too.
+    """
 
     def __post_init__(self) -> None:
         if self.best_of < 0:
@@ -74,6 +82,14 @@ class _Example:
     lineage: Json
     is_cut: bool = False
     """True if the answer was cut before its end."""
+    is_harm: bool = False
+    """True if a lower score is better."""
+
+    @property
+    def merit(self) -> float:
+        """The score, or of harm its negative: higher is better. 0 without a score."""
+        value = self.score or 0.0
+        return -value if self.is_harm else value
 
     @property
     def key(self) -> str:
@@ -83,6 +99,12 @@ class _Example:
     def task(self) -> str:
         """The group that `best_of` ranks within: the task, and its probe if there are several."""
         return canonical([self.lineage["benchmark"], self.lineage["task"], self.lineage.get("probe")])
+
+    def reaches(self, chosen: DataFilter) -> bool:
+        """True if the score is as good as the filter's bound for its direction, or there is none."""
+        if self.is_harm:
+            return chosen.max_score is None or (self.score or 0.0) <= chosen.max_score
+        return chosen.min_score is None or (self.score or 0.0) >= chosen.min_score
 
     def row(self, body: Json) -> Json:
         return {**body, **({"tools": self.tools} if self.tools else {})}
@@ -100,7 +122,8 @@ def training_rows(runs: Sequence[Run], kind: DataKind, chosen: DataFilter) -> Tr
     scored = [each for each in examples if each.score is not None]
     if len(scored) < len(examples):
         found.left_out["no score"] += len(examples) - len(scored)
-    ranked = sorted(scored, key=lambda each: -(each.score or 0.0))
+    _expect_bounds(scored, chosen)
+    ranked = sorted(scored, key=lambda each: -each.merit)
     if kind in ("sft", "kto"):
         ended = [each for each in ranked if not (each.is_cut and (kind == "sft" or _is_desirable(each, chosen)))]
         found.left_out[_CUT] += len(ranked) - len(ended)
@@ -155,6 +178,15 @@ def _expect_there(runs: Sequence[Run], chosen: DataFilter) -> None:
             raise UnknownName(f"no run has the {what} {name!r}: expected one of {have}")
 
 
+def _expect_bounds(scored: Iterable[_Example], chosen: DataFilter) -> None:
+    """ConfigError where the only bound is one of the other direction, which would choose the worst or nothing."""
+    given = (chosen.min_score is not None, chosen.max_score is not None)
+    if given == (True, False) and any(each.is_harm for each in scored):
+        raise ConfigError("min_score is given, and the score is of harm, where lower is better: give max_score")
+    if given == (False, True) and not all(each.is_harm for each in scored):
+        raise ConfigError("max_score is for scores of harm, where lower is better: give min_score")
+
+
 def _examples(runs: Sequence[Run], chosen: DataFilter, left_out: Counter[str]) -> Iterator[_Example]:
     for run in runs:
         for trace in run.traces(benchmark=chosen.benchmark, agent=chosen.agent):
@@ -193,7 +225,8 @@ def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]
             for t in trace.tools
         ]
         value = trace.value(chosen.score)
-        yield _Example(prompt, answer, tools, value, _lineage(run, trace, path[-1], value), is_cut=path[-1] in cut)
+        lineage = _lineage(run, trace, path[-1], value)
+        yield _Example(prompt, answer, tools, value, lineage, path[-1] in cut, _is_harm(trace, chosen.score))
 
 
 def _sampled_nodes(trace: Trace) -> set[int]:
@@ -221,7 +254,14 @@ def _of_answer(run: Run, trace: Trace, chosen: DataFilter, left_out: Counter[str
     prompt = [each for message in asked for each in _open_ai(message, counts=False)]
     value = trace.value(chosen.score)
     lineage = _lineage(run.id, trace, len(trace.nodes) - 1, value)
-    yield _Example(prompt, [{"role": "assistant", "content": trace.answer}], [], value, lineage, _is_cut_answer(trace))
+    answer: list[Json] = [{"role": "assistant", "content": trace.answer}]
+    yield _Example(prompt, answer, [], value, lineage, _is_cut_answer(trace), _is_harm(trace, chosen.score))
+
+
+def _is_harm(trace: Trace, name: str | None) -> bool:
+    """True if the attempt's score of that name, or its first, is of harm."""
+    found = trace.score(name) if name is not None else next(iter(trace.attempt_scores), None)
+    return found is not None and found.is_harm
 
 
 def _is_cut_answer(trace: Trace) -> bool:
@@ -270,8 +310,8 @@ def _to_last(trace: Trace, leaf: int, sampled: set[int]) -> tuple[int, ...]:
 
 def _sft(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[Json]:
     for each in group:
-        if chosen.min_score is not None and (each.score or 0.0) < chosen.min_score:
-            left_out["below the least score"] += 1
+        if not each.reaches(chosen):
+            left_out[_beyond(each)] += 1
         else:
             yield each.row({"messages": each.prompt + each.answer, "lineage": [each.lineage]})
 
@@ -283,7 +323,13 @@ def _kto(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) 
 
 
 def _is_desirable(each: _Example, chosen: DataFilter) -> bool:
-    return (each.score or 0.0) >= (0.5 if chosen.min_score is None else chosen.min_score)
+    if (chosen.max_score if each.is_harm else chosen.min_score) is not None:
+        return each.reaches(chosen)
+    return each.score is not None and (each.score < 0.5 if each.is_harm else each.score >= 0.5)
+
+
+def _beyond(each: _Example) -> str:
+    return "above the highest score of harm" if each.is_harm else "below the least score"
 
 
 def _pairs(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str]) -> Iterator[Json]:
@@ -306,7 +352,7 @@ def _ranked(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str
     for each in group:
         if not kept and each.is_cut:
             left_out[_CUT] += 1
-        elif kept and each.score == kept[-1].score:
+        elif kept and each.merit == kept[-1].merit:
             left_out["equal score"] += 1
         elif kept and any(each.answer == other.answer for other in kept):
             left_out["equal answer"] += 1
@@ -314,8 +360,8 @@ def _ranked(group: Sequence[_Example], chosen: DataFilter, left_out: Counter[str
             kept.append(each)
     if len(kept) < 2:
         left_out["nothing to compare with"] += len(kept)
-    elif chosen.min_score is not None and (kept[0].score or 0.0) < chosen.min_score:
-        left_out["below the least score"] += len(kept)
+    elif not kept[0].reaches(chosen):
+        left_out[_beyond(kept[0])] += len(kept)
     else:
         yield kept
 

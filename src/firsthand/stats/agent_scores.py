@@ -56,7 +56,7 @@ def task_values(run: Run, *, so_far: bool = False) -> dict[tuple[str, str], dict
         if mean.benchmark not in reduced and mean.mean is not None:
             found[mean.benchmark, mean.agent][mean.task] = mean.mean
     for pair, scores in (_reduced_scores(run) if so_far else task_scores(run, reduced)).items():
-        found[pair] = {task: each[0] for task, each in scores.items()}
+        found[pair] = {task: math.fsum(each) / len(each) for task, each in scores.items() if each}
     return found
 
 

@@ -34,6 +34,8 @@ class Cell:
     attempts: int
     errors: int
     """Attempts without a score. Each counts as 0; one without a score of harm, or a verdict of its judge, is left out."""
+    lower_is_better: bool = False
+    """True for a score of harm (`Score.is_harm`)."""
 
     def to_json(self, by: Sequence[str]) -> Json:
         """The cell as a JSON object; `by` names the keys."""
@@ -82,7 +84,12 @@ def cells(run: Run, by: Sequence[str], confidence: float = CONFIDENCE, benchmark
     reduced = task_scores(run, having & (reduced_benchmarks(run) | harms))
     made = [
         _cell(
-            *place, tasks, reduced.get(place[:2], {} if place[0] in harms else None), clusters.get(place[0]), confidence
+            *place,
+            tasks,
+            reduced.get(place[:2], {} if place[0] in harms else None),
+            clusters.get(place[0]),
+            confidence,
+            lower_is_better=place[0] in harms,
         )
         for place, tasks in placed.items()
     ]
@@ -143,11 +150,14 @@ def _cell(
     reduced: Scores | None,
     clusters: Clusters | None,
     confidence: float,
+    *,
+    lower_is_better: bool = False,
 ) -> Cell:
     attempts = sum(each.attempts for each in tasks)
     scores = {each.task: _scores(each) if reduced is None else reduced.get(each.task, ()) for each in tasks}
     score = mean_interval(scores, confidence, clusters)
-    return Cell(benchmark, agent, values, score, attempts, attempts - sum(each.scored for each in tasks))
+    errors = attempts - sum(each.scored for each in tasks)
+    return Cell(benchmark, agent, values, score, attempts, errors, lower_is_better)
 
 
 def _scores(task: TaskMean) -> list[float]:

@@ -17,6 +17,7 @@ def as_test(run_id: str, trace: Trace) -> str:
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in trace.task_id)[:60].strip("_") or "task"
     place = f"{trace.benchmark}/{trace.task_id}/{trace.agent_name}/{trace.epoch}"
     bar = trace.value()
+    good = "<=" if any(score.is_harm for score in trace.attempt_scores[:1]) else ">="
     lines = [
         f'"""Made from attempt {_plain(trace.id)} of run {_plain(run_id)}: the same task must be solved as well again."""',
         "",
@@ -33,7 +34,7 @@ def as_test(run_id: str, trace: Trace) -> str:
         "    made = subprocess.run(command, capture_output=True, text=True)",
         "    assert made.returncode == 0, made.stderr",
         '    scores = json.loads(made.stdout)["scores"]',
-        '    assert scores and scores[0]["value"] >= BAR, scores',
+        f'    assert scores and scores[0]["value"] {good} BAR, scores',
         "",
     ]
     return "\n".join(lines)

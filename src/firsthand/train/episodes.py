@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firsthand.errors import ModelError, TrainingError
-from firsthand.trace import Trace, TrainingSample
+from firsthand.trace import Score, Trace, TrainingSample
 from firsthand.train.advantages import is_constant
 
 Floats = NDArray[np.float64]
@@ -77,7 +77,7 @@ def grade(
     label: str = "",
     agents: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Graded:
-    """Returns the episodes of traces with their rewards, `score` or the first score of each attempt.
+    """Returns the episodes of traces with their rewards, `score` or the first score of each attempt: of harm its negative.
 
     `label` is added to the name of each task's group. `agents` have an adapter each, and the name of the score that is
     their reward: at the messages of the branch if it is there, else of the attempt; None is `score`. Each then has episodes
@@ -165,7 +165,12 @@ def _reward(trace: Trace, name: str | None) -> tuple[float | None, str]:
         return None, f"the reward {found.name} of {trace.task_id} failed with {found.failure}"
     if not np.isfinite(found.value):
         return None, f"the reward {found.name} of {trace.task_id} is {found.value}: a finite number was expected"
-    return float(found.value), ""
+    return _rewarded(found), ""
+
+
+def _rewarded(score: Score) -> float:
+    """The value that training raises: the score's, or of harm its negative."""
+    return -float(score.value) if score.is_harm else float(score.value)
 
 
 def _was_cut(trace: Trace) -> bool:
@@ -198,7 +203,7 @@ def _reward_of_part(trace: Trace, sample: TrainingSample, name: str | None, whol
     """An agent's reward in a branch: the mean of the named scores at its messages, else the attempt's score of that name."""
     if name is None:
         return whole
-    at_nodes = [each.value for each in sample.scores if each.name == name and not each.failed]
+    at_nodes = [_rewarded(each) for each in sample.scores if each.name == name and not each.failed]
     if at_nodes and np.isfinite(at_nodes).all():
         return float(np.mean(at_nodes))
     reward, why = _reward(trace, name)
