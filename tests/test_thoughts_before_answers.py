@@ -114,7 +114,7 @@ def test_a_grammar_that_spells_the_end_of_the_thought_itself_is_known() -> None:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
     template = CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
-    folder = write_model(tmp_path_factory.mktemp("model") / "m", template=template, specials=TAGS)
+    folder = write_model(tmp_path_factory.mktemp("model") / "m", template=template, specials=TAGS, max_position=2048)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     for token in tokenizer["added_tokens"]:
         token["special"] = token["content"] not in TAGS
