@@ -359,9 +359,9 @@ def test_the_items_of_a_response_are_a_thought_a_text_and_calls() -> None:
     ):  # fmt: skip
         assert [each["status"] for each in output("", "a", *calls, reason=reason)] == ends
     assert made_responses._message(request, None, "in_progress")["content"] == []
-    assert made_responses._usage(Usage(9, 4, 2, cache_write_tokens=3)) == {
+    assert made_responses._usage(Usage(9, 4, 2, cache_write_tokens=3), 1) == {
         "input_tokens": 9, "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3}, "output_tokens": 2,
-        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 11,
+        "output_tokens_details": {"reasoning_tokens": 1}, "total_tokens": 11,
     }  # fmt: skip
 
 
@@ -381,7 +381,7 @@ def test_a_response_says_back_what_it_was_asked_and_how_far_it_came() -> None:
         "instructions": None, "max_output_tokens": None, "model": "demo", "output": [{"o": 1}], "parallel_tool_calls": True,
         "previous_response_id": None, "store": True, "temperature": 0.5, "text": {"format": {"type": "text"}},
         "tool_choice": "auto", "tools": [], "top_p": 0.25, "truncation": "disabled",
-        "usage": made_responses._usage(Usage(9, 4, 2)), "metadata": {},
+        "usage": made_responses._usage(Usage(9, 4, 2), 0), "metadata": {},
     }  # fmt: skip
     assert response(done) == plain
     assert response(replace(done, finish_reason="length")) == plain | {

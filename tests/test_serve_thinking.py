@@ -92,5 +92,5 @@ def test_the_template_is_told_in_tokenize_too_and_a_conversation_keeps_no_though
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_thought_that_the_limit_cuts_is_a_thought(running: Running, stream: bool) -> None:
-    thought, words = ask(running, stream, guided_regex="I need [a-z ]{500}", max_tokens=40, **DEEPSEEK)
+    thought, words = ask(running, stream, guided_regex="I need [a-z ]{500}</think>", max_tokens=40, **DEEPSEEK)
     assert thought.startswith("I need ") and words == ""

@@ -8,6 +8,7 @@ texts, a grammar in llguidance's dialect of Lark, or one in GBNF, the dialect of
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -19,6 +20,7 @@ GrammarKind = Literal["json_schema", "regex", "choice", "lark", "gbnf"]
 KINDS: tuple[GrammarKind, ...] = ("json_schema", "regex", "choice", "lark", "gbnf")
 MAX_SOURCE_BYTES = 1 << 18
 """A longer grammar is refused: one nested as deeply as this allows is known to fit the stack it is compiled on."""
+_JSON_PART = re.compile("%json.*")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Grammar:
     kind: GrammarKind
     source: str
     """The schema or the list of choices as JSON, in the order it was given; else the text of the grammar itself."""
+    after_thought: bool = False
+    """True if it begins after a thought, which is free and ends with `</think>`: for prompts that end with `<think>`."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -49,12 +53,17 @@ class Grammar:
 
     def to_json(self) -> Json:
         """The grammar as a JSON object."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value or name != "after_thought"}
 
     @staticmethod
     def from_json(body: Json) -> Grammar:
         """The grammar that `to_json` wrote."""
-        return Grammar(body["kind"], body["source"])
+        return Grammar(body["kind"], body["source"], body.get("after_thought", False))
+
+    @property
+    def closes_thought(self) -> bool:
+        """True if its own texts, apart from JSON, hold the end of a thought, so that it begins in the thought itself."""
+        return self.kind != "json_schema" and "think>" in _JSON_PART.sub("", self.source)
 
     def parsed(self) -> Any:
         """The schema or the list of choices as data."""

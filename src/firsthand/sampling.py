@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
@@ -114,7 +114,7 @@ class Sampling:
             body[name] = list(body[name])
         body["allowed_token_ids"] = None if self.allowed_token_ids is None else list(self.allowed_token_ids)
         body["logit_bias"] = [list(pair) for pair in self.logit_bias]
-        body["grammar"] = None if self.grammar is None else asdict(self.grammar)
+        body["grammar"] = None if self.grammar is None else self.grammar.to_json()
         for name in _LATER:
             if not body[name]:
                 del body[name]

@@ -47,6 +47,7 @@ from firsthand.providers.local_completions import (
     encode,
     is_long,
     new_request,
+    thought_of,
 )
 from firsthand.providers.local_loading import load_model
 from firsthand.providers.local_scoring import likelihoods
@@ -273,7 +274,7 @@ class Local:
         request, new_answer = await prepare() if is_long(prompt) else make()
         request, watch = self._watched(loaded, request)
         answers = [new_answer() for _ in range(n)]
-        streams = [CallStream(tools) if tools else None for _ in range(n)]
+        streams = [CallStream(tools, thought=thought_of(loaded, request)) if tools else None for _ in range(n)]
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 index, answer, calls = output.index, answers[output.index], streams[output.index]

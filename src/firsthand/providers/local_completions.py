@@ -24,6 +24,7 @@ from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, 
 from firsthand.providers.request_preparation import DerivedSampling, Preparation, derive
 from firsthand.system import request_owner
 from firsthand.tokens.calls.call_grammar import Markup, tool_grammar
+from firsthand.tokens.calls.thought_text import OPEN, ThoughtText
 from firsthand.tokens.grammar_cost import is_cheap
 from firsthand.tokens.incremental_decoding import StopStrings
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _CALLS_S = 10.0
 """Time to find the tools whose schemas can be compiled, where all together cannot."""
+_TAIL = 8
+"""Tokens at the end of a prompt that are searched for a tag: it may be of several, with line ends behind it."""
 _LONG = 2048
 """A text of more characters is encoded in another thread, so that it does not block the event loop."""
 
@@ -195,7 +198,9 @@ def completion(
     """A finished answer as a Completion. The prompt is counted with the first of several answers."""
     output = answer.last
     assert output is not None and output.finish_reason is not None
-    text, calls = loaded.chat.parse(answer.text, tools) if tools else (answer.text, ())
+    text, calls = (
+        loaded.chat.parse(answer.text, tools, thought=thought_of(loaded, request)) if tools else (answer.text, ())
+    )
     broken = calls[-1].invalid if calls else None
     is_cut = broken is not None and _is_cut(loaded, request, answer, broken)
     reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
@@ -224,6 +229,14 @@ def completion(
         stop_string=answer.stop.stopped,
         has_control=loaded.tokenizer.has_control(_before_end(request, answer, kept), calls=bool(calls)),
     )
+
+
+def thought_of(loaded: Loaded, request: Request) -> ThoughtText:
+    """The thought that an answer may begin with: open if the prompt ends with its tag, unless a grammar rules from there."""
+    grammar = request.sampling.grammar
+    is_free = grammar is None or grammar.after_thought or grammar.closes_thought
+    tail = b"".join(map(loaded.tokenizer.token_bytes, request.prompt[-_TAIL:]))
+    return ThoughtText(is_open=is_free and tail.rstrip().endswith(OPEN.encode()))
 
 
 def _is_cut(loaded: Loaded, request: Request, answer: AnswerInProgress, broken: str) -> bool:

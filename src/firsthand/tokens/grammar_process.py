@@ -126,7 +126,7 @@ def _serve_matchers(connection: socket.socket, vocab: Any, body: dict[str, Any])
     made: list[Any] = []
 
     def build() -> None:
-        grammar = Grammar(body["kind"], body["source"])
+        grammar = Grammar.from_json(body)
         try:
             made.append(
                 llguidance_grammar.matcher_of(grammar, vocab, flexible=body["flexible"], forcing=body["forcing"])

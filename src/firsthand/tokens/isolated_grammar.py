@@ -273,7 +273,8 @@ class GrammarProcesses:
         are being compiled or used; `free` gives up one that is not in use, and returns whether there was one."""
         what = f"the {grammar.kind} grammar"
         body = {
-            **{"kind": grammar.kind, "source": grammar.source, "flexible": flexible, "forcing": forcing},
+            **grammar.to_json(),
+            **{"flexible": flexible, "forcing": forcing},
             **asdict(self._limits),
         }
         rest_s = self._resting.get(owner, 0.0) - time.monotonic()

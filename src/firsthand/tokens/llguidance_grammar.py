@@ -23,6 +23,11 @@ _LEXER_FUEL = 200_000
 """Also bounds how many tokens a grammar can force at once, and so the time of a step: about 100,000 bytes."""
 _LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _STRICT = {"lenient": False, "coerce_one_of": False}
+_THOUGHT = r"""start: thought gap @answer
+thought[lazy]: /(.|\n)*<\/think>/
+gap: /\n{0,2}/
+"""
+"""The rest of a thought that the prompt began, and the answer after it."""
 _UNFORCED = '%llguidance {"no_forcing": true}'
 
 
@@ -111,6 +116,16 @@ def _json_item(schema: Any, strictness: dict[str, bool]) -> str:
 
 def _translated(grammar: Grammar, flexible: bool) -> str:
     """Returns the grammar in llguidance's format."""
+    text = _answer_of(grammar, flexible)
+    if not grammar.after_thought:
+        return text
+    is_lark = grammar.kind in ("lark", "gbnf")
+    (answer,) = [{"lark_grammar": text}] if is_lark else json.loads(text)["grammars"]
+    return json.dumps({"grammars": [{"name": "thought", "lark_grammar": _THOUGHT}, {**answer, "name": "answer"}]})
+
+
+def _answer_of(grammar: Grammar, flexible: bool) -> str:
+    """Returns the grammar of the answer alone."""
     from llguidance import LLMatcher
 
     match grammar.kind:

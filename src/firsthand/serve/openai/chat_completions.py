@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from firsthand.message import Json, Message, canonical
@@ -31,6 +33,7 @@ from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.reasoning_split import ReasoningSplitter
 from firsthand.serve.openai.request_parsing import Tools, template_options
 from firsthand.serve.openai.request_schema import ChatRequest, read
+from firsthand.tokens.calls.thought_text import CLOSE, OPEN
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest
     starts_in_thought = (
         served.thinks and served.tokens is not None and await _ends_in_thought(served, messages, tools, body)
     )
+    if starts_in_thought and grammar is not None and not grammar.closes_thought:
+        sampling = replace(sampling, grammar=replace(grammar, after_thought=True))
     return ChatJob(body, served, messages, sampling, tools, starts_in_thought)
 
 
@@ -156,6 +161,21 @@ def split_reasoning(job: ChatJob, text: str) -> tuple[str, str]:
     pieces = [*split.feed(text), *split.finish()]
     reasoning = "".join(piece.text for piece in pieces if piece.kind == "reasoning")
     return reasoning, "".join(piece.text for piece in pieces if piece.kind == "content")
+
+
+def count_reasoning(job: ChatJob, token_ids: Sequence[int]) -> int:
+    """The number of an answer's tokens up to the end of its thought; 0 for a model that does not tell its tokens."""
+    model = job.served.tokens
+    if not job.served.thinks or model is None:
+        return 0
+    spelled = model.spell(token_ids)
+    text = b"".join(spelled)
+    if not job.starts_in_thought and not text.lstrip().startswith(OPEN.encode()):
+        return 0
+    end = text.find(CLOSE.encode())
+    if end < 0:
+        return len(spelled)
+    return bisect_left(list(accumulate(map(len, spelled))), end + len(CLOSE)) + 1
 
 
 def _choice(job: ChatJob, index: int, answer: WholeAnswer) -> Json:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-OPEN, CLOSE = "<think>", "</think>"
+from firsthand.tokens.calls.thought_text import CLOSE, OPEN
 
 
 class ReasoningPiece(NamedTuple):

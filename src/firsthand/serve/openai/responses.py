@@ -16,6 +16,7 @@ from firsthand.serve.openai.chat_completions import (
     ChatJob,
     chat_job,
     check_called,
+    count_reasoning,
     deltas,
     gather_answers,
     remember,
@@ -43,7 +44,7 @@ async def responses(state: OpenAIState, request: ActiveRequest) -> Reply | Event
     (answer,) = await gather_answers(state, request, job)
     reasoning, content = split_reasoning(job, answer.text)
     output = _output(request, answer, reasoning, content)
-    return await long_reply(await _finished(state, request, body, job, output, answer.whole))
+    return await long_reply(await _finished(state, request, body, job, output, answer))
 
 
 async def get_response(state: OpenAIState, request: ActiveRequest) -> Reply:
@@ -64,10 +65,10 @@ async def _finished(
     body: ResponsesRequest,
     job: ChatJob,
     output: list[Json],
-    completion: Completion,
+    answer: WholeAnswer,
 ) -> Json:
     """The whole response, stored unless the client or the server says no."""
-    whole = _response(state, request, body, job, output, completion)
+    whole = _response(state, request, body, job, output, answer.whole, count_reasoning(job, answer.token_ids))
     if whole["store"]:
         conversation = (*items(body), *(ResponseItem.model_validate(item) for item in output))
         most = max(request.client.limits.body_bytes, MAX_CONVERSATION_BYTES)
@@ -123,6 +124,7 @@ def _response(
     job: ChatJob,
     output: list[Json],
     completion: Completion | None,
+    reasoning_tokens: int = 0,
 ) -> Json:
     """The response object around the items; without a completion it is in progress."""
     status = "in_progress" if completion is None else _status(completion)
@@ -147,12 +149,12 @@ def _response(
         "tools": shown.get("tools", []),
         "top_p": job.sampling.top_p,
         "truncation": "disabled",
-        "usage": None if completion is None else _usage(completion.usage),
+        "usage": None if completion is None else _usage(completion.usage, reasoning_tokens),
         "metadata": body.metadata or {},
     }
 
 
-def _usage(usage: Usage) -> Json:
+def _usage(usage: Usage, reasoning_tokens: int) -> Json:
     return {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {
@@ -160,7 +162,7 @@ def _usage(usage: Usage) -> Json:
             "cache_write_tokens": usage.cache_write_tokens,
         },
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
         "total_tokens": usage.total_tokens,
     }
 
@@ -253,6 +255,6 @@ async def _events(
         yield make("response.function_call_arguments.delta", **where, delta=text_of_call)
         yield make("response.function_call_arguments.done", **where, name=item["name"], arguments=text_of_call)
         yield make("response.output_item.done", output_index=place, item=item)
-    whole = await _finished(state, request, body, job, output, answer.whole)
+    whole = await _finished(state, request, body, job, output, answer)
     last = "response.incomplete" if whole["status"] == "incomplete" else "response.completed"
     yield make(last, response=whole)

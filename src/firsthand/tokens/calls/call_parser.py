@@ -9,8 +9,8 @@
 | Gemma | a fenced block, ```tool_code with Python or ```json |
 
 Where a call was certainly meant, invalid markup becomes a broken call, which is reported to the model; elsewhere it is
-text. Code is never run: a call in Python has literal arguments, or it is broken. `parse` takes a whole text, `CallStream` a
-stream; both give the same result, in time linear in the text.
+text. Code is never run: a call in Python has literal arguments, or it is broken. A call in the thought that an answer begins
+with is text. `parse` takes a whole text, `CallStream` a stream; both give the same result, in time linear in the text.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from firsthand.model import CallDelta, ToolSpec
 from firsthand.tokens.calls.call_region import CallRegion, RegionEnd, is_code, starts_unmarked_call
 from firsthand.tokens.calls.call_source import CLOSINGS, FENCE, LONGEST, MARKS, CallSink, CallSource
 from firsthand.tokens.calls.call_value import CallValue
+from firsthand.tokens.calls.thought_text import ThoughtText
 
 _NEXT = re.compile("|".join(map(re.escape, MARKS)))
 _NEXT_OR_LINE = re.compile(f"\n|{_NEXT.pattern}")
@@ -34,13 +35,16 @@ _PIECE = 1 << 16
 _BLANKS = re.compile(r"\s*")
 
 
-def parse(text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCall, ...]]:
+def parse(
+    text: str, tools: Sequence[ToolSpec] = (), *, thought: ThoughtText | None = None
+) -> tuple[str, tuple[ToolCall, ...]]:
     """Returns the text without its tool calls, and the calls, with ids `call_0`, `call_1` ... in order.
 
     A broken call has no arguments, and its text in `invalid`. Text without calls is returned unchanged. `tools` names
     the arguments that a Python call leaves unnamed. Calls of unknown tools are kept, so that the model can be told.
+    Calls are looked for behind the `thought`, if the text may have one.
     """
-    stream = CallStream(tools)
+    stream = CallStream(tools, thought=thought)
     pieces = [*stream.feed(text), *stream.finish()]
     return "".join(piece for piece in pieces if isinstance(piece, str)), stream.calls
 
@@ -52,7 +56,8 @@ class CallStream:
     held back until it is clear whether more text follows.
     """
 
-    def __init__(self, tools: Sequence[ToolSpec] = ()) -> None:
+    def __init__(self, tools: Sequence[ToolSpec] = (), *, thought: ThoughtText | None = None) -> None:
+        self._thought = thought
         self._tools = {tool.name: tuple(tool.parameters.get("properties", {})) for tool in tools}
         self._source, self._sink = CallSource(), CallSink()
         self._region: CallRegion | None = None
@@ -68,6 +73,11 @@ class CallStream:
 
     def feed(self, text: str) -> list[str | CallDelta]:
         """Returns the text and call pieces that this piece makes certain."""
+        if self._thought is not None:
+            text = self._after_thought(self._thought.feed(text))
+        return self._feed(text)
+
+    def _feed(self, text: str) -> list[str | CallDelta]:
         for at in range(0, len(text), _PIECE):
             self._source.add(text[at : at + _PIECE])
             while self._step(False):
@@ -76,11 +86,19 @@ class CallStream:
 
     def finish(self) -> list[str | CallDelta]:
         """Returns the rest, at the end of the text."""
+        if self._thought is not None:
+            self._source.add(self._after_thought(self._thought.finish()))
         while self._step(True):
             pass
         if not self._sink.has_calls:
             return [piece for piece in ["".join([*map(str, self._sink.take()), *self._sink.blanks])] if piece]
         return self._sink.take()
+
+    def _after_thought(self, parts: tuple[str, str]) -> str:
+        """Pass on the text of the thought; returns the text after it."""
+        thought, text = parts
+        self._sink.add_text(thought)
+        return text
 
     def _step(self, final: bool) -> bool:
         """Parse one step; returns whether there is more to do with the text so far."""

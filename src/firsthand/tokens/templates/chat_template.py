@@ -23,6 +23,7 @@ from firsthand.message import Json, Message, ToolCall, canonical
 from firsthand.model import ToolSpec
 from firsthand.tokens.calls import call_parser
 from firsthand.tokens.calls.call_grammar import markup_of
+from firsthand.tokens.calls.thought_text import ThoughtText
 from firsthand.tokens.templates import template_messages
 from firsthand.tokens.templates.control_marks import ControlMarks
 from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
@@ -85,9 +86,11 @@ class ChatTemplate:
                 "a tool call's arguments or a tool's schema are nested too deeply to be rendered"
             ) from None
 
-    def parse(self, text: str, tools: Sequence[ToolSpec] = ()) -> tuple[str, tuple[ToolCall, ...]]:
-        """Returns the text and the tool calls of a generated text."""
-        return call_parser.parse(text, tools)
+    def parse(
+        self, text: str, tools: Sequence[ToolSpec] = (), *, thought: ThoughtText | None = None
+    ) -> tuple[str, tuple[ToolCall, ...]]:
+        """Returns the text and the tool calls of a generated text, which may begin with a `thought`."""
+        return call_parser.parse(text, tools, thought=thought)
 
     def _encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec], reply: bool) -> list[int]:
         specs = [tool.to_json() for tool in tools]
