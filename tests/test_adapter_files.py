@@ -15,6 +15,7 @@ from torch import nn
 from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.fields import Fields
 from firsthand.formats.safetensors_file import read_safetensors
+from firsthand.nn.adapter_modules import FileModule, file_modules
 from firsthand.nn.lora import (
     Adapter,
     LoRALinear,
@@ -22,7 +23,6 @@ from firsthand.nn.lora import (
     _Config,
     _delta,
     _found,
-    _matrices,
     _what_is,
     adapter_files,
     read_adapter,
@@ -92,7 +92,7 @@ def test_settings_that_change_the_arithmetic_are_refused_by_name() -> None:
          "LoRA when saving it (PEFT: path_initial_model_for_weight_conversion)"),
         ({"bias": "all"}, "a.json: bias is 'all': expected none, for an adapter of matrices alone"),
         ({"fan_in_fan_out": True},
-         "a.json: fan_in_fan_out is 'True': expected false: the models here have no transposed matrices"),
+         "a.json: fan_in_fan_out is 'True': expected false: this model's files have no transposed matrices"),
         ({"alpha_pattern": {"q|k": 3}},
          "a.json: alpha_pattern is 'q|k': expected plain names of modules; a pattern of another kind is not read"),
         ({"rank_pattern": {"q_proj": "3"}}, "a.json: rank_pattern: q_proj is '3': expected a finite number"),
@@ -106,12 +106,12 @@ def test_settings_that_change_the_arithmetic_are_refused_by_name() -> None:
 
 def test_each_matrix_is_known_by_its_name_in_the_file_with_its_shape_and_a_head_only_if_it_is_its_own() -> None:
     model = base()
-    found = _matrices(model)
+    found = file_modules(model)
     a = model.architecture
-    assert found["model.layers.1.self_attn.k_proj"] == (OURS, (16, 32))
-    assert found["model.layers.0.mlp.down_proj"] == ("layers.0.mlp.down_proj.weight", (32, 64))
-    assert found["lm_head"] == ("lm_head.weight", (96, 32)) and len(found) == 7 * a.num_layers + 1
-    tied = _matrices(base(tied=True))
+    assert found["model.layers.1.self_attn.k_proj"] == FileModule((OURS,), ((16, 32),))
+    assert found["model.layers.0.mlp.down_proj"] == FileModule(("layers.0.mlp.down_proj.weight",), ((32, 64),))
+    assert found["lm_head"] == FileModule(("lm_head.weight",), ((96, 32),)) and len(found) == 7 * a.num_layers + 1
+    tied = file_modules(base(tied=True))
     assert "lm_head" not in tied and len(tied) == 7 * a.num_layers
     names = {"a": 1, "b": 2, "c": 3, "d": 4}
     head = "base_model.model.lm_head.lora_A.weight"

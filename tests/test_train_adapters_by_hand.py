@@ -135,8 +135,6 @@ def test_settings_decide_which_adapters_a_model_has_and_what_is_printed(
         for agent in ("lead", "worker"):
             first, second = (adapter_of(each, agent=agent).deltas for each in (again, routed))
             assert all(torch.equal(first[name].b, second[name].b) for name in second)
-    with pytest.raises(ConfigError, match="base_weights is 'blocks', which needs an adapter and a GGUF file"):
-        with_adapter(in_blocks_of_4_bits(model()), AdapterSettings(base_weights="blocks"), seed=0)
     with pytest.raises(ConfigError) as refused:
         with_adapter(model(), AdapterSettings("lora", base_weights="blocks"), seed=0)
     assert str(refused.value).startswith(
@@ -150,6 +148,31 @@ def test_settings_decide_which_adapters_a_model_has_and_what_is_printed(
             "dropout"
         )
     assert not any(isinstance(module, RoutedLinear) for module in one.modules())
+
+
+def test_an_adapter_to_begin_with_is_of_the_kind_and_the_matrices_that_are_asked_for(tmp_path: Path) -> None:
+    for kind in ("lora", "dora"):
+        save_adapter(add_lora(model(), LoRAConfig(kind=kind, rank=2, targets=("q_proj",))), tmp_path / kind)
+
+    def begun(adapter: Any, folder: str, **more: Any) -> Any:
+        settings = AdapterSettings(adapter, begin_with=tmp_path / folder, **more)
+        return adapter_of(with_adapter(model(), settings, seed=0, verbose=False)).deltas
+
+    for given, folder in (("lora", "lora"), ("rslora", "lora"), ("dora", "dora")):
+        for targets in (("all",), ("q_proj",), ("attention.q_proj",)):
+            assert len(begun(given, folder, targets=targets)) == 2, "all is what is given by default"
+    for given, folder in (("lora", "dora"), ("rslora", "dora"), ("dora", "lora")):
+        with pytest.raises(ConfigError) as kind_refused:
+            begun(given, folder)
+        assert str(kind_refused.value) == (
+            f"adapter is {given}, and begin_with is an adapter of the kind {folder}: give --adapter {folder}"
+        )
+    for targets in (("v_proj",), ("q_proj", "v_proj"), ("layers.0.attention.q_proj",)):
+        with pytest.raises(ConfigError) as targets_refused:
+            begun("lora", "lora", targets=targets)
+        assert str(targets_refused.value) == (
+            f"targets are {', '.join(targets)}, and begin_with is an adapter of other matrices (q_proj): leave targets out"
+        )
 
 
 def drawn(decoder: Any) -> Any:

@@ -133,6 +133,38 @@ def test_a_template_that_writes_the_opened_thought_into_finished_turns_closes_it
     assert marked({"messages": CHAT[1:3]}, *itself).endswith("<think>\n⟦no thought</think>The answer is 42.<|im_end|>⟧")
 
 
+@pytest.mark.parametrize(
+    ("content", "trained"),
+    [
+        ("Paris.", "no thought\n</think>\n\nParis."),
+        ("<think>\nFrance.\n</think>\n\nParis.", "France.\n</think>\n\nParis."),
+        ("France.\n</think>\n\nParis.", "France.\n</think>\n\nParis."),
+    ],
+)
+def test_an_own_thought_stands_in_place_of_the_one_that_the_template_writes(load, content, trained):
+    header = "<|im_start|>{{ message['role'] }}\n"
+    closing = header + "{% if message['role'] == 'assistant' %}<think>\nno thought\n</think>\n\n{% endif %}"
+    parts = load(OPENED.replace(header, closing))
+    shown = marked({"messages": [CHAT[1], {"role": "assistant", "content": content}]}, *parts)
+    assert shown.endswith(f"<think>\n⟦{trained}<|im_end|>⟧")
+    unclosed = {"messages": [CHAT[1], {"role": "assistant", "content": "<think>\nIt may be"}]}
+    with pytest.raises(DataError, match="opens a thought and does not close it"):
+        marked(unclosed, *parts)
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "reasoning_details", "thinking", "function_call"])
+def test_a_field_that_keeps_a_part_of_an_answer_and_is_not_read_is_refused(name):
+    answer = {"role": "assistant", "content": "4", name: "two and two"}
+    for line in ({"messages": [CHAT[1], answer]}, {"prompt": [CHAT[1]], "completion": [answer]},
+                 {"messages": [CHAT[1], answer | {"weight": 0}, *CHAT[1:]]}):  # fmt: skip
+        with pytest.raises(DataError, match=rf"^x:7, message 2 has `{name}`, which is not read: write it "):
+            conversation_of(line, "x:7")
+    for held in (None, "", []):
+        read = conversation_of({"messages": [CHAT[1], answer | {name: held}]})
+        assert read.messages[-1].text == "4"
+    assert conversation_of({"messages": [CHAT[1] | {name: "x"}, CHAT[2]]}).trained == (False, True)
+
+
 def test_an_answer_that_never_closes_its_thought_is_refused_where_the_prompt_opens_one(load):
     messages = [CHAT[1], {"role": "assistant", "content": "<think>\nIt may be"}]
     with pytest.raises(DataError, match=r"^x:7: an answer opens a thought and does not close it: write </think>"):

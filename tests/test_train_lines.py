@@ -221,7 +221,22 @@ def test_published_layouts_become_comparisons_or_are_undecided() -> None:
         assert as_comparison({"chosen": other, "rejected": HH[0]}, "f") is None
     whole = {"prompt": "q", "chosen": [user, a], "rejected": [user, b], "tools": [1], "other": 2}
     assert as_comparison(whole, "f") == {"prompt": [user], "chosen": [a], "rejected": [b], "tools": [1]}
-    for kept in ({"chosen": [a], "rejected": [b]}, {"chosen": [user, a], "rejected": [b, b]},
+    again = {"role": "user", "content": "r"}
+    for parting in ({"chosen": [user, a], "rejected": [b, b]},
+                    {"chosen": [user, a, user, a], "rejected": [user, b, again, b]},
+                    {"chosen": [user, a, user, a], "rejected": [user, a, again, b]}, {"chosen": [user, a], "rejected": [b]},
+                    {"prompt": [user], "chosen": [a, user, a], "rejected": [b, again, b]},
+                    {"prompt": "q", "chosen": [user, a], "rejected": [again, b]},
+                    {"prompt": [user], "answers": [[a, user, a], [a, user, b], [a, again, b]]}):  # fmt: skip
+        assert as_comparison(parting, "f") is None
+    for alone in ([a], [{"role": "system", "content": "s"}, a]):
+        line = {"prompt": "q", "chosen": alone, "rejected": [*alone[:-1], b]}
+        assert "must both be texts, or both lists of messages" in refused(lambda ln=line: preferred(ln, "f"))  # type: ignore[misc]
+        assert preferred({**line, "prompt": None}, "f") == {"prompt": alone[:-1], "completion": [a]}
+    with pytest.raises(DataError, match="must both be texts, or both lists of messages"):
+        as_comparison(line, "f")
+    for kept in ({"chosen": [a], "rejected": [b]}, {"chosen": [], "rejected": [b]}, {"chosen": [user, a], "rejected": []},
+                 {"prompt": [user], "answers": [[a, user, a], [a, user, b]]}, {"prompt": "p", "answers": ["x", "y"]},
                  {"chosen": [user, a], "rejected": [user, a]},
                  {"prompt": "p", "chosen": "x", "rejected": "y"},
                  {"prompt": [user], "chosen": [user, a], "rejected": [user, b]}):  # fmt: skip

@@ -218,12 +218,18 @@ def test_adapters_are_refused_at_their_limits_and_become_the_adapter_they_ask_fo
     for adapter, base, expected in (
         ("lora", "kept", LoRAConfig(**given, seed=9)), ("dora", "nf4", LoRAConfig(kind="dora", base="nf4", **given, seed=9)),
         ("rslora", "blocks", LoRAConfig(rank_stabilised=True, **given, seed=9)),
-        ("lora", "int4", LoRAConfig(base="int4", **given, seed=9)), ("none", "kept", None),
+        ("lora", "int4", LoRAConfig(base="int4", **given, seed=9)),
     ):  # fmt: skip
         assert AdapterSettings(adapter, base_weights=base, **given).config(9) == expected
-    assert refused(lambda: AdapterSettings(begin_with=Path("/a"))) == (
-        "begin_with is /a, and adapter is none: give --adapter lora, rslora or dora too"
-    )
+    assert AdapterSettings().config(9) is None
+    for name, value, shown in (
+        ("rank", 3, "3"), ("alpha", 5.0, "5.0"), ("dropout", 0.25, "0.25"),
+        ("targets", ("q_proj", "v_proj"), "q_proj,v_proj"),
+        ("base_weights", "nf4", "nf4"), ("base_weights", "blocks", "blocks"), ("begin_with", Path("/a"), "/a"),
+    ):  # fmt: skip
+        assert refused(lambda: AdapterSettings(**{name: value})) == (  # noqa: B023
+            f"{name} is {shown}, and adapter is none: give --adapter lora, rslora or dora too"
+        )
 
 
 def test_a_sweep_needs_two_sizes_and_lengths_of_five_steps() -> None:

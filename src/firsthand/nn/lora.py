@@ -2,7 +2,8 @@
 
 An adapter changes a matrix W by `scale * B @ A`, with A of r x in and B of out x r; the scale is alpha / r, or
 alpha / sqrt(r) with rank-stabilised LoRA (Kalajdzievski, 2023). DoRA (Liu et al., 2024, equation 5) then gives each row a
-magnitude m of its own: m * (W + scale * B A) / ||W + scale * B A||. A folder holds adapter_config.json and
+magnitude m of its own: m * (W + scale * B A) / ||W + scale * B A||. An update of a module that holds several of our
+matrices (Phi-3's `qkv_proj`) becomes one of each. A folder holds adapter_config.json and
 adapter_model.safetensors. Left out, with an error that says so: biases, embeddings, `modules_to_save`, and ranks or
 alphas of modules given by a pattern other than a plain name.
 """
@@ -24,10 +25,10 @@ from firsthand.errors import ConfigError, ModelFileError, reason_of
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import PICKLES, read_json
 from firsthand.formats.safetensors_file import Safetensors, read_safetensors
+from firsthand.nn.adapter_modules import FileModule, parted, readable_modules
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.nf4 import FourBitLinear
 from firsthand.nn.quant import BlockLinear, DenseLinear
-from firsthand.nn.weight_names import huggingface_name
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_RANK = 4096
@@ -183,33 +184,39 @@ def read_adapter(
     """Reads an adapter from a folder and validates it against the model's architecture and declared matrices.
 
     ModelFileError unless every tensor belongs to a matrix of the model, in its shape, with finite values, or if a file is
-    replaced meanwhile; ConfigError if the file or a rank is larger than allowed, before any values are read.
+    replaced meanwhile; ConfigError if the file or a rank is larger than allowed, before any values are read. A module of
+    several matrices may have the ranks of all of them, and each of them then its own.
     """
     folder = Path(folder)
     settings, tensors = adapter_files(folder)
     versions = _version(settings), _version(tensors)
     if max_bytes is not None and (size := tensors.stat().st_size) > max_bytes:
         raise ConfigError(f"{tensors} has {size} bytes: an adapter of at most {max_bytes} is allowed here")
-    config = _Config(Fields(read_json(settings), str(settings)))
+    modules = readable_modules(model)
+    is_transposed = any(module.is_transposed for module in modules.values())
+    config = _Config(Fields(read_json(settings), str(settings)), is_transposed=is_transposed)
     file = read_safetensors(tensors)
-    matrices = _matrices(model)
     pairs: dict[str, dict[str, str]] = {}
     for name in file.tensors:
         if name == f"{PREFIX}lm_head.base_layer.weight":  # PEFT saves the frozen head beside its adapter
             continue
         match = re.fullmatch(r"base_model\.model\.(.{1,512}?)\.lora_(A\.weight|B\.weight|magnitude_vector)", name)
-        if match is None or match[1] not in matrices or (match[2] == "magnitude_vector" and not config.is_dora):
-            raise ModelFileError(f"{file.path}: {_what_is(name, matrices)}{config.made_for()}")
+        if match is None or match[1] not in modules or (match[2] == "magnitude_vector" and not config.is_dora):
+            raise ModelFileError(f"{file.path}: {_what_is(name, modules)}{config.made_for()}")
         pairs.setdefault(match[1], {})[match[2].removesuffix(".weight")] = name
     if not pairs:
         raise ModelFileError(f"{file.path} holds no adapter: expected tensors such as {PREFIX}<module>.lora_A.weight")
-    ranks = [file.tensors[pair["A"]].shape[:1] for pair in pairs.values() if "A" in pair]
-    highest = max(ranks, default=())
-    if highest and max_rank < highest[0] <= MAX_RANK:
-        raise ConfigError(f"{file.path} has rank {highest[0]}: at most {max_rank} is allowed here")
-    deltas = {
-        matrices[module][0]: _delta(file, module, pair, matrices[module][1], config) for module, pair in pairs.items()
-    }
+    shapes = {name: file.tensors[pair["A"]].shape for name, pair in pairs.items() if "A" in pair}
+    higher = [shape[0] for name, shape in shapes.items() if shape and shape[0] > max_rank * len(modules[name].ours)]
+    if higher and max(higher) <= MAX_RANK:
+        _expect_rank(file, max(higher), max_rank)
+    deltas: dict[str, LowRankUpdate] = {}
+    for name, pair in pairs.items():
+        for ours, update in _updates(_delta(file, name, pair, modules[name].shape, config), modules[name]).items():
+            if ours in deltas:
+                raise ModelFileError(f"{file.path}: {name} is changed twice, by itself and by its parts")
+            _expect_rank(file, len(update.a), max_rank)
+            deltas[ours] = update
     if versions != (_version(settings), _version(tensors)):
         raise ModelFileError(f"{folder} was saved anew while it was read: load it again")
     return Adapter(folder, deltas)
@@ -250,7 +257,7 @@ def _version(path: Path) -> tuple[int, int]:
 class _Config:
     """The settings of adapter_config.json that the arithmetic needs."""
 
-    def __init__(self, fields: Fields):
+    def __init__(self, fields: Fields, *, is_transposed: bool = False):
         fields.choice("peft_type", {"LORA": True})
         for key, what in _REFUSED.items():
             if fields.values.get(key):
@@ -265,8 +272,8 @@ class _Config:
             )
         if fields.text("bias", "none") != "none":
             raise fields.error("bias", fields.values["bias"], "none, for an adapter of matrices alone")
-        if fields.flag("fan_in_fan_out", False):
-            raise fields.error("fan_in_fan_out", True, "false: the models here have no transposed matrices")
+        if fields.flag("fan_in_fan_out", False) and not is_transposed:
+            raise fields.error("fan_in_fan_out", True, "false: this model's files have no transposed matrices")
         self.where = fields.where
         self.rank = fields.integer("r")
         self.alpha = fields.number("lora_alpha")
@@ -301,17 +308,22 @@ def _found(values: Mapping[str, float], module: str, otherwise: float) -> float:
     return next((value for name, value in values.items() if f".{module}".endswith(f".{name}")), otherwise)
 
 
-def _matrices(model: Decoder) -> dict[str, tuple[str, tuple[int, int]]]:
-    """Our name and the shape of each matrix an adapter may change, by Hugging Face's name."""
-    a = model.architecture
-    shapes = {place: matrix.shape(a) for place, matrix in model.matrices().items()}
-    if not a.tie_embeddings:  # changing a tied head would change the embedding too
-        shapes["lm_head"] = (a.vocab_size, a.hidden_size)
-    ours = {place: f"{place}.weight" for place in shapes}
-    return {
-        huggingface_name(ours[place], a).removesuffix(".weight"): (ours[place], shape)
-        for place, shape in shapes.items()
+def _expect_rank(file: Safetensors, rank: int, most: int) -> None:
+    if rank > most:
+        raise ConfigError(f"{file.path} has rank {rank}: at most {most} is allowed here")
+
+
+def _updates(update: LowRankUpdate, module: FileModule) -> dict[str, LowRankUpdate]:
+    """The update of a module as one of each matrix in it; one that changes nothing is left out if others do."""
+    count = len(module.ours)
+    magnitudes = [None] * count if update.magnitude is None else module.split(update.magnitude)
+    found = {
+        ours: LowRankUpdate(a, b, update.scale, magnitude)
+        for ours, (a, b), magnitude in zip(module.ours, parted(update.a, update.b, module), magnitudes, strict=True)
     }
+    if count == 1 or update.magnitude is not None or not update.b.any():
+        return found
+    return {ours: each for ours, each in found.items() if each.b.any()}
 
 
 def _delta(

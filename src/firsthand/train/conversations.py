@@ -30,6 +30,14 @@ from firsthand.train.streams import Stream
 TooLong = Literal["skip", "cut", "refuse"]
 ROLES = get_args(Role)
 _OPEN, _CLOSE = "<think>", "</think>"
+_UNREAD = {
+    "reasoning_content": "write it into the content, as <think>...</think>",
+    "reasoning": "write it into the content, as <think>...</think>",
+    "reasoning_details": "write it into the content, as <think>...</think>",
+    "thinking": "write it into the content, as <think>...</think>",
+    "function_call": "write it as `tool_calls`",
+}
+"""Fields in which other formats keep a part of what an assistant says."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,9 @@ def _message(entry: Any, at: str, names: dict[str, str]) -> Message:
     role, content = entry["role"], entry.get("content")
     if role not in ROLES:
         raise DataError(f"{at} has the role {role!r}: expected one of {', '.join(ROLES)}")
+    for name, instead in _UNREAD.items():
+        if role == "assistant" and entry.get(name):
+            raise DataError(f"{at} has `{name}`, which is not read: {instead}, or leave the field out")
     calls = entry.get("tool_calls") or []
     if not isinstance(calls, list):
         raise DataError(f"{at} has tool calls of type {type(calls).__name__}: expected a list of them")
@@ -287,11 +298,12 @@ def _reply(
     whole = chat.encode([*said, message], tools, reply=False)
     opened = _opened_thought(prompt, tokenizer)
     reply = whole[len(prompt) :]
-    if whole[: len(prompt)] == prompt and (opened is None or _goes_on(tokenizer.decode(reply, skip_special=False))):
+    written = tokenizer.decode(reply, skip_special=False)
+    if whole[: len(prompt)] == prompt and (opened is None or _goes_on(written, message.text)):
         end = next((at for at, id in enumerate(reply) if id in tokenizer.eos_ids), None)
         if end is not None:
             return reply[: end + 1]
-        runs = [TextRun(tokenizer.decode(reply, skip_special=False).rstrip(), False)]  # a template without end tokens
+        runs = [TextRun(written.rstrip(), False)]  # a template without end tokens
     elif message.tool_calls:
         raise ConfigError(
             "the model's chat template does not write a tool call as a continuation of its own prompt, so its tokens are "
@@ -311,9 +323,12 @@ def _opened_thought(prompt: Sequence[int], tokenizer: Tokenizer) -> str | None:
     return tail[len(body) :] if body.endswith(_OPEN) else None
 
 
-def _goes_on(reply: str) -> bool:
-    """True if the text goes on with an opened thought and closes it."""
-    return _CLOSE in reply and not reply.lstrip().startswith(_OPEN)
+def _goes_on(reply: str, content: str) -> bool:
+    """True if the reply goes on with an opened thought and closes it, and none stands before the content's own."""
+    if _CLOSE not in reply or reply.lstrip().startswith(_OPEN):
+        return False
+    has_own = _CLOSE in content or content.lstrip().startswith(_OPEN)
+    return not has_own or reply.count(_CLOSE) == content.count(_CLOSE)
 
 
 def _after_opened(text: str, blanks: str) -> list[TextRun]:

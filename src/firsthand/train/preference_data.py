@@ -43,7 +43,7 @@ class ReadComparisons(NamedTuple):
     num_skipped: int
     """Lines left out because an answer is longer than the context, or two are the same tokens within it."""
     num_undecided: int
-    """Lines of a published layout in which no answer is preferred to another, or the dialogues part before the end."""
+    """Lines of a published layout in which no answer is preferred to another, or whose dialogues part before the end."""
 
 
 def read_comparisons(
@@ -76,6 +76,8 @@ def read_comparisons(
         found.append(kept)
     if not found:
         left_out = f"{num_skipped} are longer, or alike within it"
+        if num_undecided:
+            left_out += f"; in {num_undecided} no answer is preferred, or the dialogues part before their last message"
         raise DataError(f"{path} has no comparison within a context of {context} tokens ({left_out})")
     return ReadComparisons(found, num_skipped, num_undecided)
 

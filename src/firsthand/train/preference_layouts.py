@@ -6,7 +6,7 @@
 | UltraFeedback, binarised | `prompt` as text, `chosen` and `rejected` as messages with the prompt | messages |
 | UltraFeedback (Cui et al., 2023, arXiv:2310.01377) | `instruction`, `completions` with `overall_score` | ranked answers |
 
-Every other line is left as it is.
+Every other line is left as it is, but for lists of messages that part before the last one: they answer different questions.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ def as_comparison(body: Json, where: str) -> Json | None:
         return _of_scores(body, where)
     if isinstance(chosen, str) and isinstance(rejected, str) and "prompt" not in body:
         return _of_dialogues(chosen, rejected, where)
+    if not _answer_one_question([chosen, rejected]) or not _answer_one_question(body.get("answers")):
+        return None
     if isinstance(chosen, list) and isinstance(rejected, list) and not isinstance(body.get("prompt"), list):
-        return _of_whole_messages(body, chosen, rejected)
+        return _of_whole_messages(body, chosen, rejected, where)
     return body
 
 
 def preferred(body: Json, where: str) -> Json | None:
     """The prompt and the chosen answer of a comparison, as a line for fine-tuning; other lines as they are.
 
-    None for a dialogue of hh-rlhf that does not end with an answer.
+    None for a dialogue of hh-rlhf that does not end with an answer. DataError for a prompt as text beside messages that do
+    not include it.
     """
     if "chosen" not in body or "rejected" not in body:
         return body
@@ -47,6 +50,7 @@ def preferred(body: Json, where: str) -> Json | None:
         if chosen[-1]["role"] != "assistant" or not chosen[-1]["content"]:
             return None
     if isinstance(chosen, list) and not isinstance(body.get("prompt"), list):
+        _expect_prompt_within(body, chosen, where)
         return {"prompt": chosen[:-1], "completion": chosen[-1:], **_tools_of(body)}
     return {"prompt": body.get("prompt"), "completion": chosen, **_tools_of(body)}
 
@@ -84,10 +88,28 @@ def _of_dialogues(chosen: str, rejected: str, where: str) -> Json | None:
     return {"prompt": sides[0][:-1], "chosen": sides[0][-1:], "rejected": sides[1][-1:]}
 
 
-def _of_whole_messages(body: Json, chosen: list[Any], rejected: list[Any]) -> Json | None:
+def _answer_one_question(answers: Any) -> bool:
+    """False for lists of messages of which some part before the last message, so that it follows another prompt."""
+    if not isinstance(answers, list) or not all(isinstance(each, list) and each for each in answers):
+        return True  # texts, or refused with a sentence
+    return all(each[:-1] == answers[0][:-1] for each in answers)
+
+
+def _expect_prompt_within(body: Json, messages: list[Any], where: str) -> None:
+    """DataError for a prompt beside messages of which none, before the last, is the user's."""
+    asked = (each for each in messages[:-1] if isinstance(each, dict) and each.get("role") == "user")
+    if body.get("prompt") is not None and not any(asked):
+        raise DataError(
+            f"{where}: `prompt` is no list, and the messages of `chosen` do not include it: `prompt` and `chosen` must both "
+            "be texts, or both lists of messages"
+        )
+
+
+def _of_whole_messages(body: Json, chosen: list[Any], rejected: list[Any], where: str) -> Json:
     """Messages that include the prompt: what both begin with, up to the last message, is the prompt."""
-    if len(chosen) < 2 or chosen[:-1] != rejected[:-1]:
+    if len(chosen) < 2 or not rejected:
         return body
+    _expect_prompt_within(body, chosen, where)
     if chosen == rejected:
         return body  # refused with a sentence, as everywhere
     return {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:], **_tools_of(body)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -27,15 +27,18 @@ class AdapterSettings:
     base_weights: Literal["kept", "nf4", "int4", "blocks"] = "kept"
     """The frozen weights: as floats, rounded to 4 bits (QLoRA), or in a GGUF file's own blocks."""
     begin_with: Path | None = None
-    """Go on from the adapter of a run, or in a folder, in place of a fresh one; rank and scale are its own. With agents the
-    folder holds one for each, by their names."""
+    """Go on from the adapter of a run, or in a folder, in place of a fresh one; rank, scale and matrices are its own, and
+    `adapter` and `targets`, if given, must be as it has them. With agents the folder holds one for each, by their names."""
 
     def __post_init__(self) -> None:
         self.config(0)
-        if self.adapter == "none" and self.begin_with is not None:
-            raise ConfigError(
-                f"begin_with is {self.begin_with}, and adapter is none: give --adapter lora, rslora or dora too"
-            )
+        for field in fields(AdapterSettings) if self.adapter == "none" else ():
+            value = getattr(self, field.name)
+            if value != field.default:
+                shown = ",".join(value) if isinstance(value, tuple) else value
+                raise ConfigError(
+                    f"{field.name} is {shown}, and adapter is none: give --adapter lora, rslora or dora too"
+                )
 
     def config(self, seed: int) -> LoRAConfig | None:
         """The adapter to put beside the model, None to train all weights."""

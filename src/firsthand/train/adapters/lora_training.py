@@ -19,7 +19,17 @@ from torch import Tensor, nn
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.lora import Adapter, Base, LoRALinear, LowRankUpdate, attach, read_adapter, row_lengths, whole_tensor
+from firsthand.nn.lora import (
+    Adapter,
+    Base,
+    LoRALinear,
+    LowRankUpdate,
+    attach,
+    has_magnitudes,
+    read_adapter,
+    row_lengths,
+    whole_tensor,
+)
 from firsthand.nn.nf4 import FourBitLinear, to_four_bits
 from firsthand.nn.quant import BlockLinear, DenseLinear
 from firsthand.nn.routed_lora import RoutedLinear, agents_of, attach_agents
@@ -100,10 +110,24 @@ def with_adapter(
 
 
 def _first(model: Decoder, settings: AdapterSettings, config: LoRAConfig, agent: str = "") -> Adapter:
-    """The adapter that training begins with."""
+    """The adapter that training begins with. ConfigError for one of another kind or of other matrices than asked for."""
     if settings.begin_with is None:
         return fresh_adapter(model, config)
-    return read_adapter(first_folder(settings.begin_with, agent), model)
+    found = read_adapter(first_folder(settings.begin_with, agent), model)
+    kind = "dora" if has_magnitudes(found) else "lora"
+    if kind != config.kind:
+        raise ConfigError(
+            f"adapter is {settings.adapter}, and begin_with is an adapter of the kind {kind}: give --adapter {kind}"
+        )
+    if settings.targets != ("all",):
+        places = [name.removesuffix(".weight") for name in found.deltas]
+        if set(places) != set(adapted(model, settings.targets)):
+            leaves = ", ".join(sorted({place.rpartition(".")[2] for place in places}))
+            raise ConfigError(
+                f"targets are {', '.join(settings.targets)}, and begin_with is an adapter of other matrices ({leaves}): "
+                "leave targets out"
+            )
+    return found
 
 
 def first_folder(folder: Path, agent: str = "") -> Path:

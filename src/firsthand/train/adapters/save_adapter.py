@@ -1,8 +1,12 @@
 """Saves a model's adapter as a folder in PEFT's layout: adapter_config.json and adapter_model.safetensors.
 
 `nn.lora.read_adapter` reads it back, and so does PEFT. A rank-stabilised scale is saved as such; otherwise alpha is what
-gives the scale. Ranks and scales that differ between matrices go to `rank_pattern` and `alpha_pattern`.
+gives the scale. Ranks and scales that differ between matrices go to `rank_pattern` and `alpha_pattern`. Modules are named
+as the family's files name them; updates of matrices that lie in one module (Phi-3's `qkv_proj`) are joined, with their
+ranks one after another.
 """
+
+# D in, O out, r rank
 
 from __future__ import annotations
 
@@ -13,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from firsthand.errors import ConfigError
+from firsthand.nn.adapter_modules import FileModule, file_modules
 from firsthand.nn.decoder import Decoder
-from firsthand.nn.lora import CONFIG, PREFIX, WEIGHTS, Adapter, LowRankUpdate, has_magnitudes
-from firsthand.nn.weight_names import huggingface_name
+from firsthand.nn.families.shared_fields import EXPERT_PARTS
+from firsthand.nn.lora import CONFIG, PREFIX, WEIGHTS, Adapter, LowRankUpdate, has_magnitudes, row_lengths, whole_tensor
 from firsthand.system.new_file import replacing, write_new
 from firsthand.system.ordinary_file import read_ordinary
 from firsthand.system.own_file import expect_own_tree
@@ -47,16 +53,25 @@ def write_adapter(
     """Writes an adapter of a model as `save_adapter` does."""
     from safetensors.torch import save_file
 
-    names = {ours: huggingface_name(ours, model.architecture).removesuffix(".weight") for ours in adapter.deltas}
-    tensors = {}
     for ours, update in adapter.deltas.items():
+        if not all(
+            bool(torch.isfinite(each).all()) for each in (update.a, update.b, update.magnitude) if each is not None
+        ):
+            raise ConfigError(f"{ours} of the adapter has values that are no finite numbers: it is not saved")
+    modules = file_modules(model)
+    updates = {
+        name: joined(module, adapter.deltas, model)
+        for name, module in modules.items()
+        if any(ours in adapter.deltas for ours in module.ours)
+    }
+    tensors = {}
+    for name, update in updates.items():
         parts = {"lora_A.weight": update.a, "lora_B.weight": update.b, "lora_magnitude_vector": update.magnitude}
-        for part, values in parts.items():
-            if values is not None:
-                if not bool(torch.isfinite(values).all()):
-                    raise ConfigError(f"{ours} of the adapter has values that are no finite numbers: it is not saved")
-                tensors[f"{PREFIX}{names[ours]}.{part}"] = values.cpu().contiguous()
-    settings = _settings({names[ours]: update for ours, update in adapter.deltas.items()}, model, config)
+        tensors |= {
+            f"{PREFIX}{name}.{part}": each.cpu().contiguous() for part, each in parts.items() if each is not None
+        }
+    settings = _settings(updates, model, config)
+    settings |= {"fan_in_fan_out": any(modules[name].is_transposed for name in updates)}
     settings |= {"use_dora": has_magnitudes(adapter), "base_model_name_or_path": base or None}
     expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +89,32 @@ def write_adapter(
                 write_new(folder / CONFIG, held)  # the old weights are still there
             raise
     return adapter
+
+
+def joined(module: FileModule, updates: Mapping[str, LowRankUpdate], model: Decoder) -> LowRankUpdate:
+    """The update of a module by those of its matrices; rows of a matrix that has none stay as they are."""
+    if len(module.ours) == 1:
+        update = updates[module.ours[0]]
+        return LowRankUpdate(update.a, module.rows.join([update.b]), update.scale, update.magnitude)
+    found = [updates[ours] for ours in module.ours if ours in updates]
+    scale = max((each.scale for each in found), key=abs)
+    a_rD = torch.cat([each.a for each in found])
+    rows, lengths, start = [], [], 0
+    for ours, (outputs, _) in zip(module.ours, module.shapes, strict=True):
+        update, b_Or = updates.get(ours), a_rD.new_zeros(outputs, len(a_rD))
+        if update is not None:
+            b_Or[:, start : start + len(update.a)] = update.b * (update.scale / scale if scale else 1.0)
+            start += len(update.a)
+        rows.append(b_Or)
+        if any(each.magnitude is not None for each in found):
+            has_own = update is not None and update.magnitude is not None
+            lengths.append(update.magnitude if has_own else row_lengths(_weight(model, ours)))  # type: ignore[union-attr]
+    return LowRankUpdate(a_rD, module.rows.join(rows), scale, module.rows.join(lengths) if lengths else None)
+
+
+def _weight(model: Decoder, ours: str) -> Tensor:
+    weight_OD: Tensor = model.get_submodule(ours.removesuffix(".weight")).weight  # type: ignore[assignment]
+    return whole_tensor(weight_OD)
 
 
 def _content(path: Path) -> bytes:
@@ -110,8 +151,10 @@ def _settings(updates: Mapping[str, LowRankUpdate], model: Decoder, config: LoRA
 
 def _targets(names: set[str], model: Decoder) -> list[str]:
     """The last parts of the names if they mean these matrices and no other, else the whole names."""
-    a = model.architecture
-    every = {huggingface_name(f"{place}.weight", a).removesuffix(".weight") for place in (*model.matrices(), "lm_head")}
+    every = {*file_modules(model), "lm_head"}
     leaves = {name.rpartition(".")[2] for name in names}
-    is_exact = all((name.rpartition(".")[2] in leaves) == (name in names) for name in every)
+    has_experts = model.architecture.experts is not None  # whose matrices have the same last parts
+    is_exact = not (has_experts and leaves & set(EXPERT_PARTS)) and all(
+        (name.rpartition(".")[2] in leaves) == (name in names) for name in every
+    )
     return sorted(leaves if is_exact else names)
