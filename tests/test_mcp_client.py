@@ -180,7 +180,7 @@ def test_ranking_prefers_rare_words_and_breaks_ties_by_name():
 def test_sampling_is_answered_by_the_agents_model_and_recorded_under_the_call():
     model = Scripted(["teal"])
     trace = attempt(declared("sampling"), model=model)
-    assert trace.answer == "teal endTurn"
+    assert "\nteal endTurn\n" in trace.answer
     (asked,) = model.asked
     assert [message.text for message in asked.prompt] == ["Be brief.", "Which colour?"]
     (call,) = [call for call in trace.calls if call.kind == "generate"]
@@ -196,7 +196,8 @@ class Cut(Scripted):
 
 
 def test_the_server_is_told_that_the_token_limit_cut_an_answer():
-    assert attempt(declared("sampling"), model=Cut(["The answer is not"])).answer == "The answer is not maxTokens"
+    answer = attempt(declared("sampling"), model=Cut(["The answer is not"])).answer
+    assert "\nThe answer is not maxTokens\n" in answer
 
 
 def test_sampling_stops_at_the_attempts_budget():
