@@ -62,11 +62,6 @@ def test_artifacts_of_an_answer_have_a_bound_however_often_they_are_sent(monkeyp
         answer.put("1", "abcdefghi", append=False)
         with pytest.raises(ModelError, match=r"^a2a:h sent artifacts of more than 10 characters: it gave no task$"):
             answer.put(artifact, text, append=append)
-    answer = Answer("a2a:h")
-    answer.put("1", "abcdefghi", append=True)
-    answer.clear()
-    answer.put("1", "abcdefghi", append=True)
-    assert answer.text == "abcdefghi", "what was forgotten is not counted"
 
 
 def test_the_id_of_a_task_stands_on_one_line_of_an_error() -> None:

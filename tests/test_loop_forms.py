@@ -27,6 +27,7 @@ from firsthand.loop.approval import (
 )
 from firsthand.loop.form import (
     MAX_ANSWER,
+    MAX_TITLE,
     FormField,
     checked_answers,
     fields_from_json,
@@ -380,7 +381,7 @@ def test_choices_are_of_texts_and_a_number_that_has_some_can_be_given_all_the_sa
     })  # fmt: skip
     assert fields == (
         FormField("n", "integer", default=2), FormField("x", "number"), FormField("b", "boolean"),
-        FormField("s", "string", choices=("1", "2")), FormField("l", "array", choices=("u", "v")),
+        FormField("s", "string", choices=("1", "2"), titles=("one", "")), FormField("l", "array", choices=("u", "v")),
     )  # fmt: skip
     assert checked_answers(fields, {"n": 1, "x": 2.0, "s": "2", "l": ["v"]}) == {"n": 1, "x": 2.0, "s": "2", "l": ["v"]}
     assert [fields[0].parse("1"), fields[0].parse(""), fields[1].parse("1")] == [1, 2, 1.0]
@@ -388,3 +389,38 @@ def test_choices_are_of_texts_and_a_number_that_has_some_can_be_given_all_the_sa
         wrong(fields[3].parse, "3") == "'3' is none of 1, 2"
         and wrong(fields[4].check, ["u", "3"]) == "'3' is none of u, v"
     )
+
+
+def test_a_choice_is_shown_with_its_title_and_keeps_it_on_the_way() -> None:
+    deeds = [{"const": "a1", "title": "Delete \n everything" + "!" * 300}, {"const": "b2", "title": "b2"}]
+    schema = {
+        "properties": {
+            "deed": {"type": "string", "oneOf": deeds},
+            "many": {"type": "array", "items": {"anyOf": deeds}},
+            "named": {"type": "string", "enum": ["x", "a,b"], "enumNames": ["First", "Second"]},
+            "short": {"type": "string", "enum": ["x", "y"], "enumNames": ["First"]},
+            "plain": {"type": "string", "enum": ["x", "y"]},
+        }
+    }
+    fields = form_fields(schema)
+    title = "Delete everything" + "!" * (MAX_TITLE - len("Delete \n everything"))
+    assert [each.titles for each in fields] == [(title, ""), (title, ""), ("First", "Second"), (), ()]
+    assert fields[0].shown() == f"deed (string: a1 ({title}), b2; may be left empty)"
+    typed = 'named (the number of one: 1 "x" (First), 2 "a,b" (Second); may be left empty)'
+    assert fields[2].shown(typed=True) == typed and fields[0].parse("b2") == "b2"
+    assert form_fields(form_schema(fields)) == fields, "another program can show them"
+    assert fields_from_json(fields_to_json(fields)) == fields
+    old = [{key: value for key, value in each.items() if key != "titles"} for each in fields_to_json(fields[4:])]
+    assert fields_from_json(old) == fields[4:], "as they were stored before"
+
+
+def test_a_field_that_may_be_null_is_a_field() -> None:
+    either = {"anyOf": [{"type": "integer", "minimum": 2}, {"type": "null"}], "default": None, "title": "Bags"}
+    fields = form_fields({
+        "properties": {
+            "bags": either, "seat": {"type": ["string", "null"]}, "text": {"type": ["string", "integer"]},
+            "two": {"anyOf": [{"type": "string"}, {"type": "integer"}]}, "none": {"anyOf": [{"type": "null"}]},
+        }
+    })  # fmt: skip
+    assert fields == (FormField("bags", "integer", "Bags", least=2), FormField("seat", "string"))
+    assert wrong(fields[0].check, 1) == "2 or more was expected" and checked_answers(fields, {}) == {}

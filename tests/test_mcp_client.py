@@ -180,12 +180,24 @@ def test_ranking_prefers_rare_words_and_breaks_ties_by_name():
 def test_sampling_is_answered_by_the_agents_model_and_recorded_under_the_call():
     model = Scripted(["teal"])
     trace = attempt(declared("sampling"), model=model)
-    assert "teal" in trace.answer
+    assert "\nteal endTurn\n" in trace.answer
     (asked,) = model.asked
     assert [message.text for message in asked.prompt] == ["Be brief.", "Which colour?"]
     (call,) = [call for call in trace.calls if call.kind == "generate"]
     assert call.id == ":0 request 0" and asked.sampling.max_tokens == 50
     assert trace.usage.completion_tokens > 0
+
+
+class Cut(Scripted):
+    """Gives answers that the token limit has cut."""
+
+    async def complete(self, *asked, **more):
+        return [replace(each, finish_reason="length") for each in await super().complete(*asked, **more)]
+
+
+def test_the_server_is_told_that_the_token_limit_cut_an_answer():
+    answer = attempt(declared("sampling"), model=Cut(["The answer is not"])).answer
+    assert "\nThe answer is not maxTokens\n" in answer
 
 
 def test_sampling_stops_at_the_attempts_budget():

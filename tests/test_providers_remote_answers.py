@@ -16,6 +16,7 @@ from firsthand.model import Completion, Delta, Sampling, Usage
 from firsthand.providers import a2a as provider
 from firsthand.providers.a2a import RemoteAgent, _Thread
 from firsthand.providers.a2a_answer import Answer
+from firsthand.serve.openai.choices import WholeAnswer
 from jumping_clock import run_by_the_clock
 
 
@@ -73,8 +74,12 @@ def test_an_answer_is_shown_as_far_as_it_only_grows() -> None:
     assert streamed(agent, "Hi") == [Delta("He"), Delta("llo"), Delta("\n\nyou"), Delta("", whole)]
     assert agent.asked == [(_Thread(), "Hi")]
     changed = Played(chunk("a", "one"), chunk("a", "two"), chunk("a", "!", append=True), status("COMPLETED"))
-    assert [each.text for each in streamed(changed, "Hi")] == ["one", ""]
-    assert streamed(changed, "Hi")[-1].completion == Completion(assistant("two!"), "stop", Usage())
+    two = Completion(assistant("two!"), "stop", Usage())
+    assert streamed(changed, "Hi") == [Delta("one"), Delta("\n\ntwo!"), Delta("", two, is_revised=True)]
+    gathered = WholeAnswer()
+    for delta in streamed(changed, "Hi"):
+        gathered.add(delta)
+    assert gathered.text == "two!", "a chat that is not streamed shows the answer, not the draft"
     spoken = Played(status("WORKING", "busy"), status("COMPLETED", "only said"))
     assert [each.text for each in streamed(spoken, "Hi")] == ["only said", ""]
     silent = Played(status("COMPLETED"))
@@ -86,11 +91,17 @@ def test_an_answer_is_shown_as_far_as_it_only_grows() -> None:
 def test_a_task_that_asks_back_is_answered_and_one_that_is_done_is_not() -> None:
     agent = Played(chunk("a", "draft"), status("INPUT_REQUIRED", "Which one?"))
     talk = [system("S"), user("Book"), assistant("", ToolCall("c", "f", {})), user("now")]
-    assert streamed(agent, talk)[-1].completion == Completion(assistant("Which one?"), "stop", Usage())
+    asks = Completion(assistant("draft\n\nWhich one?"), "stop", Usage())
+    assert streamed(agent, talk) == [Delta("draft"), Delta("\n\nWhich one?"), Delta("", asks)]
     told = "The conversation so far:\n\nsystem: S\n\nuser: Book\n\nThe message to answer:\n\nnow"
     assert agent.asked == [(_Thread(), told)]
-    streamed(agent, [*talk, assistant("Which one? "), user("the red")])
+    streamed(agent, [*talk, assistant("draft\n\nWhich one? "), user("the red")])
     assert agent.asked[-1] == (_Thread("c1", "t1"), "the red")
+    for said in ("later", "first\n\nlater"):  # the answer, and all that a stream has shown of it
+        redrawn = Played(chunk("a", "first"), chunk("a", "later"), status("COMPLETED"))
+        streamed(redrawn, [user("one")])
+        streamed(redrawn, [user("one"), assistant(said), user("two")])
+        assert redrawn.asked[-1] == (_Thread("c1", ""), "two")
     done = Played(chunk("a", "yes"), status("COMPLETED"))
     streamed(done, [user("one")])
     streamed(done, [user("one"), assistant("yes"), user("two")])

@@ -150,11 +150,11 @@ def test_an_answer_that_nobody_waits_for_is_cancelled() -> None:
     assert asyncio.run(first()) == Delta("some") and left.cancelled == ["t1"]
 
 
-def test_a_replaced_artifact_is_in_the_answer_and_in_no_piece() -> None:
+def test_a_replaced_artifact_is_the_answer_and_comes_after_what_was_shown() -> None:
     client = Client(chunk("Hel"), 0.01, chunk("Bye"), 0.01, chunk(", all", append=True), status("COMPLETED"))
     found = streamed(Told(client), "Hi")
-    assert [each.text for each in found] == ["Hel", ""]
-    assert found[-1].completion == Completion(assistant("Bye, all"), "stop", Usage())
+    assert [each.text for each in found] == ["Hel", "\n\nBye, all", ""]
+    assert found[-1] == Delta("", Completion(assistant("Bye, all"), "stop", Usage()), is_revised=True)
     said = {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": "done"}]}
     update = {"status": {"state": "TASK_STATE_COMPLETED", "message": said}, "taskId": "t1", "contextId": "c1"}
     only = Client(status("WORKING"), ParseDict({"statusUpdate": update}, StreamResponse()))

@@ -79,7 +79,15 @@ def test_artifacts_are_the_answer_and_what_was_said_where_there_are_none():
     both = taken(chunk("a", "One"), status("COMPLETED", "Done"))
     assert (both.text, both.said) == ("One", "Done")
     asks = taken(chunk("a", "One"), status("INPUT_REQUIRED", "Which?", taskId="t"))
-    assert (asks.text, asks.is_settled) == ("Which?", True)
+    assert (asks.text, asks.is_settled) == ("One\n\nWhich?", True)
+    file = {"artifactId": "f", "parts": [{"url": "http://h/r.pdf", "filename": "r.pdf"}]}
+    for state in ("COMPLETED", "INPUT_REQUIRED"):
+        beside = taken(event(artifactUpdate={"artifact": file}), status(state, "In all 7 EUR."))
+        assert beside.text == "[file r.pdf]\n\nIn all 7 EUR.", "no word of the answer is lost beside a file"
+    blank = {"artifactId": "f", "parts": [{"text": " "}, {"data": {"total": 7}}]}
+    assert taken(event(artifactUpdate={"artifact": blank}), status("COMPLETED", "Paid")).text.endswith(
+        '{"total":7.0}\n\nPaid'
+    )
     for state in ("FAILED", "REJECTED", "CANCELED", "AUTH_REQUIRED"):
         assert taken(chunk("a", "One"), status(state, "Sorry")).is_settled
     kept = taken(status("INPUT_REQUIRED", "Which?"), status("COMPLETED"))

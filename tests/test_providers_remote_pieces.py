@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 
 import pytest
 from a2a.types.a2a_pb2 import Part
@@ -53,9 +54,9 @@ def test_a_piece_is_what_an_answer_has_grown_by_and_a_change_of_what_was_shown_i
     grown = Told({"artifacts": {"a": "One"}}, {}, {"artifacts": {"a": "One two", "b": "x"}}, {"state": "message"})
     assert read(grown) == [Delta("One"), Delta(" two\n\nx"), end("One two\n\nx")]
     changed = Told({"artifacts": {"a": "One"}}, {"artifacts": {"a": "Other"}}, {"artifacts": {"a": "One b"}})
-    assert read(changed) == [Delta("One"), end("One b")], "no piece follows a change"
+    assert read(changed) == [Delta("One"), Delta(" b"), end("One b")], "what was shown holds again"
     replaced = Told({"artifacts": {"a": "One"}}, {"artifacts": {"a": "Other"}, "state": "TASK_STATE_COMPLETED"})
-    assert read(replaced) == [Delta("One"), end("Other")]
+    assert read(replaced) == [Delta("One"), Delta("\n\nOther"), replace(end("Other"), is_revised=True)]
     late = Told({"said": "Only at the end", "state": "message", "shown": False})
     assert read(late) == [Delta("Only at the end"), end("Only at the end")]
     assert read(Told({"state": "TASK_STATE_COMPLETED"})) == [end("")]

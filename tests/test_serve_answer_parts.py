@@ -133,6 +133,12 @@ def test_a_call_is_demanded_by_name_unless_the_answer_was_cut() -> None:
     )
     assert not fine("required", "stop") and not fine("go", "stop") and not fine("go", "tool_calls", "go", "stop")
     assert fine("required", "length") and fine("go", "length", "stop")
+    two = Completion(assistant("", *(ToolCall(name, name, {}) for name in ("go", "stop"))), "tool_calls", Usage())
+    with pytest.raises(Refusal, match="made several calls at once") as several:
+        chats.check_called(job_of(SpelledModel(), tools=[GO, STOP], parallel_tool_calls=False), two)
+    assert several.value.status == 502
+    one = Completion(assistant("", ToolCall("go", "go", {})), "tool_calls", Usage())
+    chats.check_called(job_of(SpelledModel(), tools=[GO, STOP], parallel_tool_calls=False), one)
 
 
 def test_a_choice_of_a_chat_shows_kept_tokens_alone_and_a_missing_text_where_there_are_calls() -> None:

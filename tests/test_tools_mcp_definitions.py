@@ -345,6 +345,11 @@ def test_results_are_shown_as_text_and_the_rest_by_its_kind_and_size() -> None:
     assert text_of_result(types.CallToolResult(content=[text], structured_content=structured)) == "words"
     assert text_of_result(types.CallToolResult(content=[empty], structured_content=structured)) == '{"n": "ä"}'
     assert text_of_result(types.CallToolResult(content=[], structured_content={})) == "{}"
+    blank = types.TextContent(type="text", text=" \n")
+    beside = text_of_result(types.CallToolResult(content=[image, blank, link], structured_content=structured))
+    assert beside == '{"n": "ä"}\n[image: image/png, 1,800 bytes, not shown]\n[resource file:///a: the file]'
+    both = types.CallToolResult(content=[image, text], structured_content=structured)
+    assert text_of_result(both) == "[image: image/png, 1,800 bytes, not shown]\nwords"
     assert text_of_result(types.CallToolResult(content=[])) == ""
     kinds = types.ReadResourceResult(contents=[inside, blob, replace_kind(blob)])
     assert contents_text(kinds) == (

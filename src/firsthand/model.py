@@ -174,6 +174,8 @@ class Delta:
     """With the first piece of an answer: the tokens of its prompt, if the model reports them before the end."""
     num_held: int = 0
     """Tokens computed so far that no piece has: held back for a stop string, or cut off by one."""
+    is_revised: bool = False
+    """With the Completion: earlier pieces hold text that it lacks, as where a remote agent replaced a draft."""
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,11 @@ def call(request):
     if MODE == "sampling":
         message = {"role": "user", "content": {"type": "text", "text": "Which colour?"}}
         reply = ask("sampling/createMessage", {"messages": [message], "maxTokens": 50, "systemPrompt": "Be brief."})
-        text = reply["result"]["content"]["text"] if "result" in reply else "refused: " + reply["error"]["message"]
+        text = (
+            "refused: " + reply["error"]["message"]
+            if "error" in reply
+            else "{content[text]} {stopReason}".format(**reply["result"])
+        )
     if MODE == "greedy":
         message = {"role": "user", "content": {"type": "text", "text": "Which colour?"}}
         replies = [ask("sampling/createMessage", {"messages": [message], "maxTokens": 5}) for _ in range(20)]

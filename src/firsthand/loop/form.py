@@ -21,6 +21,8 @@ from firsthand.message import Json
 MAX_FIELDS = 24
 MAX_ANSWER = 4_000
 """The most characters of an answer."""
+MAX_TITLE = 200
+"""The most characters of a choice's title."""
 _TOO_LONG = f"it has more than {MAX_ANSWER:,} characters"
 _BLANK = re.compile(r"[^\S ]|(?<= ) ")
 """Blanks that are not told from a single space."""
@@ -48,6 +50,8 @@ class FormField:
     least: float | None = None
     """The smallest number, the fewest characters, or the fewest choices."""
     most: float | None = None
+    titles: tuple[str, ...] = ()
+    """What each choice means, in the same order; empty where the form does not say."""
 
     @property
     def is_numbered(self) -> bool:
@@ -63,6 +67,9 @@ class FormField:
             if typed:
                 hint = "the number of one" if self.kind == "string" else "the numbers of several, with commas between"
                 choices = [f"{number} {each}" for number, each in enumerate(choices, 1)]
+        if self.titles:
+            told = zip(choices, self.titles, strict=True)
+            choices = [f"{each} ({title})" if title else each for each, title in told]
         hint = f"{hint}: {', '.join(choices)}" if choices else hint
         default = "" if self.default is None else f"; empty for {self.default!r}"
         return f"{self.title or self.name} ({hint}{default}{'' if self.required else '; may be left empty'})"
@@ -114,6 +121,10 @@ class FormField:
     def schema(self) -> Json:
         """The field as a schema, from which `form_fields` reads it again."""
         choices: Json = {"enum": list(self.choices)} if self.choices else {}
+        if self.titles:
+            told = zip(self.choices, self.titles, strict=True)
+            key = "anyOf" if self.kind == "array" else "oneOf"
+            choices = {key: [{"const": each, **({"title": title} if title else {})} for each, title in told]}
         items: Json = {"items": {"type": "string"} | choices} if self.kind == "array" else choices
         low, high = _BOUNDS.get(self.kind, ("minimum", "maximum"))
         told = {"description": self.title or None, low: self.least, high: self.most, "default": self.default}
@@ -187,10 +198,12 @@ def fields_to_json(fields: Sequence[FormField]) -> list[Json]:
 
 def fields_from_json(body: Sequence[Json]) -> tuple[FormField, ...]:
     """The fields that `fields_to_json` gave."""
-    return tuple(FormField(**{**each, "choices": tuple(each["choices"])}) for each in body)
+    lists = ("choices", "titles")
+    return tuple(FormField(**each | {name: tuple(each.get(name, ())) for name in lists}) for each in body)
 
 
 def _field(name: str, schema: Json, required: bool) -> FormField | None:
+    schema = _without_null(schema)
     kind = schema.get("type")
     if kind not in ("string", "integer", "number", "boolean", "array"):
         return None
@@ -198,17 +211,18 @@ def _field(name: str, schema: Json, required: bool) -> FormField | None:
     least, most = (schema.get(key) for key in _BOUNDS.get(kind, ("minimum", "maximum")))
     default = schema.get("default")
     title = schema.get("description") or schema.get("title")
+    is_chosen = isinstance(inner, dict) and kind in ("string", "array")  # numbers are compared with no choice
+    choices, titles = _choices(inner) if isinstance(inner, dict) and is_chosen else ((), ())
     made = FormField(
         name,
         kind,
         title if isinstance(title, str) else "",
         required,
-        _choices(inner)
-        if isinstance(inner, dict) and kind in ("string", "array")
-        else (),  # numbers are compared with none
+        choices,
         None,
         least if _is_finite(least) else None,
         most if _is_finite(most) else None,
+        titles,
     )
     try:
         return made if default is None else replace(made, default=made.check(default))
@@ -248,11 +262,34 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _choices(schema: Json) -> tuple[str, ...]:
-    """The values of `enum`, or of the constants of `oneOf` and `anyOf`."""
+def _without_null(schema: Json) -> Json:
+    """The schema of a field that may be null, as Pydantic writes `int | None`, without the null."""
+    kinds, options = schema.get("type"), schema.get("anyOf")
+    if isinstance(kinds, list) and len(left := [each for each in kinds if each != "null"]) == 1:
+        return {**schema, "type": left[0]}
+    if kinds is None and isinstance(options, list):
+        real = [each for each in options if isinstance(each, dict) and each.get("type") != "null"]
+        if len(real) == 1 and "const" not in real[0]:
+            return {**{key: value for key, value in schema.items() if key != "anyOf"}, **real[0]}
+    return schema
+
+
+def _choices(schema: Json) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The values of `enum`, or of the constants of `oneOf` and `anyOf`, and their titles if any has one."""
+    listed: list[tuple[str, Any]] = []
     if isinstance(values := schema.get("enum"), list):
-        return tuple(each for each in values if isinstance(each, str))
-    for key in ("oneOf", "anyOf"):
-        if isinstance(options := schema.get(key), list):
-            return tuple(str(each["const"]) for each in options if isinstance(each, dict) and "const" in each)
-    return ()
+        names = schema.get("enumNames")
+        names = names if isinstance(names, list) and len(names) == len(values) else [""] * len(values)
+        listed = [(each, name) for each, name in zip(values, names, strict=True) if isinstance(each, str)]
+    else:
+        options = next((each for key in ("oneOf", "anyOf") if isinstance(each := schema.get(key), list)), [])
+        constants = [each for each in options if isinstance(each, dict) and "const" in each]
+        listed = [(str(each["const"]), each.get("title")) for each in constants]
+    titles = tuple(_title(each, title) for each, title in listed)
+    return tuple(each for each, _ in listed), titles if any(titles) else ()
+
+
+def _title(choice: str, title: Any) -> str:
+    """The title of a choice on one line; empty if it says no more than the choice."""
+    text = " ".join(title[:MAX_TITLE].split()) if isinstance(title, str) else ""
+    return "" if text == choice else text

@@ -119,6 +119,7 @@ class RemoteAgent:
     ) -> AsyncIterator[Delta]:
         """The answer, a piece for each artifact chunk as it comes. A closed iterator cancels the remote task.
 
+        Where the agent replaces what it has sent, the last text is the whole answer, and the last piece `is_revised`.
         Unreachable if the agent could not be asked; ModelError if it failed, broke the protocol, or gave no answer in time.
         """
         self.check_request(sampling)
@@ -127,13 +128,13 @@ class RemoteAgent:
         messages = [] if isinstance(prompt, str) else list(prompt)
         owner = conversation_owner.current()
         thread, text = self._message(owner, prompt if isinstance(prompt, str) else "", messages)
-        answer, shown, is_done = Answer(self.name, self._quote), False, False
+        answer, shown, is_done = Answer(self.name, self._quote), list[str](), False
         try:
             async with asyncio.timeout(self._timeout_s), aclosing(self._asked(thread, text, answer)) as pieces:
                 async for _ in pieces:
                     if fresh := answer.news():
                         yield Delta(fresh)
-                        shown = True
+                        shown.append(fresh)
             if answer.state in STUCK:
                 state = answer.state.removeprefix("TASK_STATE_").lower().replace("_", " ")
                 said = self._quote(answer.said or "it gives no reason", 500)
@@ -146,11 +147,14 @@ class RemoteAgent:
                 is_waiting = not answer.task or answer.state == "TASK_STATE_AUTH_REQUIRED"
                 self._keep(owner, messages[:-1], thread if is_waiting else _Thread(thread.context))
         waits = answer.state == "TASK_STATE_INPUT_REQUIRED"
-        said_so_far = [*messages, assistant(answer.text)]
-        self._keep(owner, said_so_far, _Thread(answer.context, answer.task if waits else ""))
-        if answer.text and not shown:
-            yield Delta(answer.text)
-        yield Delta("", Completion(assistant(answer.text), "stop", Usage()))
+        text, streamed = answer.text, "".join(shown)
+        is_revised = not text.startswith(streamed)
+        rest = f"\n\n{text}" if is_revised else text[len(streamed) :]
+        for said in dict.fromkeys((text, streamed + rest)):  # a caller that goes on tells either
+            self._keep(owner, [*messages, assistant(said)], _Thread(answer.context, answer.task if waits else ""))
+        if rest:
+            yield Delta(rest)
+        yield Delta("", Completion(assistant(text), "stop", Usage()), is_revised=is_revised)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """ConfigError: agents give no log-probs."""

@@ -13,7 +13,7 @@ from firsthand.message import canonical
 from firsthand.providers.openai_wire import clip
 
 if TYPE_CHECKING:
-    from a2a.types.a2a_pb2 import StreamResponse, Task
+    from a2a.types.a2a_pb2 import Artifact, StreamResponse, Task
 
 MAX_EVENTS = 100_000
 MAX_ID_CHARS = 256
@@ -33,6 +33,8 @@ class Answer:
         self.context = self.task = ""
         self._chars = 0
         self._artifacts: dict[str, list[str]] = {}
+        self._has_words = False
+        """True if a part of an artifact is text, not data or a file."""
         self._fresh: list[str] = []
         self._grows = True
         self.said = self.state = ""
@@ -40,8 +42,10 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The artifacts, or what the agent said where there are none."""
-        return "\n\n".join("".join(pieces) for pieces in self._artifacts.values()) or self.said
+        """The artifacts, then what the agent said if it asks for input or no artifact has words."""
+        made = "\n\n".join("".join(pieces) for pieces in self._artifacts.values())
+        is_said = not self._has_words or self.state == "TASK_STATE_INPUT_REQUIRED"
+        return f"{made}\n\n{self.said}" if made and self.said and is_said else made or self.said
 
     def put(self, artifact: str, text: str, *, append: bool) -> None:
         """Take in a piece of an artifact, or all of it. Costs what the piece does, however long the answer is."""
@@ -66,12 +70,6 @@ class Answer:
             self._fresh.append(fresh)
         elif fresh or not extends:
             self._grows = False
-
-    def clear(self) -> None:
-        """Forget the artifacts."""
-        self._artifacts.clear()
-        self._chars = 0
-        self._grows = False
 
     def news(self) -> str:
         """Return the text appended since the last call; empty once earlier text has changed."""
@@ -106,15 +104,18 @@ class Answer:
                 self._take_status(update.status)
             case "artifact_update":
                 update_of = event.artifact_update
-                artifact, text = update_of.artifact, text_of(update_of.artifact.parts)
-                self.put(artifact.artifact_id, text, append=update_of.append)
+                self._take_artifact(update_of.artifact, append=update_of.append)
 
     def take_task(self, task: Task) -> None:
         """Take in all of a task."""
         self._take_ids(task.context_id, task.id)
         for artifact in task.artifacts:
-            self.put(artifact.artifact_id, text_of(artifact.parts), append=False)
+            self._take_artifact(artifact, append=False)
         self._take_status(task.status)
+
+    def _take_artifact(self, artifact: Artifact, *, append: bool) -> None:
+        self._has_words |= any(part.WhichOneof("content") == "text" and part.text.strip() for part in artifact.parts)
+        self.put(artifact.artifact_id, text_of(artifact.parts), append=append)
 
     def _take_status(self, status: Any) -> None:
         from a2a.types.a2a_pb2 import TaskState
@@ -123,8 +124,6 @@ class Answer:
         self.state = TaskState.Name(status.state) if known else f"state {status.state}"
         if self.is_settled:
             self.said = text_of(status.message.parts) or self.said
-            if self.state == "TASK_STATE_INPUT_REQUIRED":
-                self.clear()
 
     def _take_ids(self, context: str = "", task: str = "") -> None:
         if max(len(context), len(task)) > MAX_ID_CHARS:

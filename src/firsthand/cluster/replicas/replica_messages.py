@@ -76,6 +76,7 @@ def delta_json(delta: Delta) -> Json:
         "waited_s": delta.waited_s,
         "prompt_tokens": delta.prompt_tokens,
         "num_held": delta.num_held,
+        "is_revised": delta.is_revised,
     }
     return {name: value for name, value in body.items() if value}
 
@@ -93,6 +94,7 @@ def delta_of(body: Json) -> Delta:
         waited_s=body.get("waited_s"),
         prompt_tokens=body.get("prompt_tokens"),
         num_held=body.get("num_held", 0),
+        is_revised=body.get("is_revised", False),
     )
 
 

@@ -36,6 +36,8 @@ class WholeAnswer:
         if delta.call is not None:
             self.calls[delta.call.index] = self.calls.get(delta.call.index, "") + delta.call.arguments
         self.completion = delta.completion or self.completion
+        if delta.is_revised and delta.completion is not None:
+            self.text = delta.completion.message.text
 
     def arguments(self) -> list[str]:
         """The arguments of each call as a string; of one that was cut, what came of them, as in a stream."""

@@ -11,11 +11,12 @@ from firsthand.system.terminal import printable
 
 
 def text_of_result(result: types.CallToolResult) -> str:
-    """The text of a tool's result; its structured content, if it has no text."""
-    text = "\n".join(filter(None, (block_text(block) for block in result.content)))
-    if not text and result.structured_content is not None:
-        return json.dumps(result.structured_content, ensure_ascii=False)
-    return text
+    """The text of a tool's result; its structured content too, if no block of text may hold it."""
+    shown = [text for block in result.content if (text := block_text(block)).strip()]
+    has_words = any(isinstance(block, types.TextContent) and block.text.strip() for block in result.content)
+    if not has_words and result.structured_content is not None:
+        shown.insert(0, json.dumps(result.structured_content, ensure_ascii=False))
+    return "\n".join(shown)
 
 
 def contents_text(result: types.ReadResourceResult) -> str:

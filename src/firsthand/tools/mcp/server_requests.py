@@ -14,6 +14,7 @@ from typing import Any, Literal
 import mcp_types as types
 from pydantic import FileUrl
 
+from firsthand.context import Context
 from firsthand.errors import AnswerPending, FirsthandError
 from firsthand.loop.approval import Decision
 from firsthand.loop.calling import CallPosition
@@ -99,7 +100,7 @@ class RequestAnswers:
             role="assistant",
             content=types.TextContent(type="text", text=ctx.text),
             model=ctx.attempt.agent.model.name,
-            stop_reason="endTurn",
+            stop_reason="maxTokens" if _is_cut(ctx) else "endTurn",
         )
 
     async def elicit(self, context: Any, params: types.ElicitRequestParams) -> types.ElicitResult | types.ErrorData:
@@ -212,6 +213,12 @@ def _message(message: types.SamplingMessage) -> Message:
     blocks = message.content if isinstance(message.content, list) else [message.content]
     texts = [block.text if isinstance(block, types.TextContent) else f"[{block.type}]" for block in blocks]
     return Message(message.role, (Text("\n".join(texts)),))
+
+
+def _is_cut(ctx: Context) -> bool:
+    """True if the token limit ended the answer that a Context is after."""
+    calls = (call for call in reversed(ctx.attempt.calls) if call.kind == "generate" and ctx.node in call.nodes)
+    return "length" in next((call.detail.get("finish_reasons", ()) for call in calls), ())
 
 
 def _shown(message: types.SamplingMessage) -> str:
