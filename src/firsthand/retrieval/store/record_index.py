@@ -255,9 +255,7 @@ class RecordIndex:
             return []
         return self._read(lambda stale: self._search_terms(text, counts, k, where, stale))
 
-    def _search_terms(
-        self, text: str, counts: Mapping[str, int], k: int, where: Filter, stale: set[str]
-    ) -> list[Hit]:
+    def _search_terms(self, text: str, counts: Mapping[str, int], k: int, where: Filter, stale: set[str]) -> list[Hit]:
         condition = self._condition(where)
         searched = self._store.select(_SEARCHED)
         if all(each.fields.get("form") == str(NEWEST_FORM) for each in searched):  # else an older version wrote some
