@@ -43,7 +43,7 @@ def test_rejected_spans_are_read_and_are_no_more_than_were_sent(body: bytes, cou
     ],
 )  # fmt: skip
 def test_other_replies_of_success_reject_none(body: bytes) -> None:
-    assert rejected_spans(body, 5).count == 0
+    assert rejected_spans(body, 5).number == 0
 
 
 def test_a_sender_counts_rejected_spans_as_dropped(caplog: pytest.LogCaptureFixture) -> None:

@@ -142,8 +142,8 @@ class OtlpSender:
                 reply = answer_of(client, request, within_s=2 * TIMEOUT_S)
                 if reply.status < 300:
                     rejected = rejected_spans(reply.body, len(batch))
-                    self.problem = rejected.why if rejected.count else self.problem
-                    return len(batch) - rejected.count
+                    self.problem = rejected.why if rejected.number else self.problem
+                    return len(batch) - rejected.number
                 self.problem = f"the collector answered {reply.status}"
                 if reply.status not in (429, 502, 503, 504):
                     return 0

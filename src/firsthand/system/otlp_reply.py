@@ -11,12 +11,12 @@ from firsthand.system.protobuf_values import varint
 class RejectedSpans(NamedTuple):
     """Spans of a request that a collector did not take."""
 
-    count: int
+    number: int
     why: str
 
 
 def rejected_spans(body: bytes, sent: int) -> RejectedSpans:
-    """The rejected spans of a request of `sent` spans, by the body of its reply in JSON or protobuf; none if it is neither."""
+    """The rejected spans of a request of `sent` spans, by its reply in JSON or protobuf; none if it is neither."""
     try:
         count, why = _of_json(body) if body.lstrip()[:1] == b"{" else _of_protobuf(body)
     except (ValueError, IndexError, TypeError, RecursionError, AttributeError):

@@ -208,12 +208,12 @@ class Telemetry:
     def note_reply(self, count: int) -> bool:
         """Count spans of a request that was accepted, by the collector's reply; False if it rejected some of them."""
         rejected = rejected_spans(self.reply, count)
-        if not rejected.count:
+        if not rejected.number:
             self.note(count, True)
             return True
-        self.sent += count - rejected.count
+        self.sent += count - rejected.number
         self.problem = rejected.why
-        self.note(rejected.count, False)
+        self.note(rejected.number, False)
         return False
 
     def _take_reply(self, body: bytes) -> None:

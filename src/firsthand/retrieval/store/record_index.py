@@ -2,9 +2,10 @@
 
 A record for each chunk, one for each document and one for the header. A document's record names the records of its chunks,
 and a hit that it does not name is dropped, so that a document shows whole or not at all also where the engine has no
-transactions. A read that spans several questions is asked in one snapshot where the engine has them, and else again if
-a document changed meanwhile: a search finds each document in its old or in its new version. An update overwrites no record that is named: a chunk has two ids for its records, its own and its twin, and
-the one that is not named is written. What a stopped update left is removed when the document is put or ingested again.
+transactions. A read that asks several questions asks them in one snapshot where the engine has them, and else again if a
+document changed meanwhile: a search finds each document in its old or its new version. An update overwrites no record that
+is named: a chunk has two ids for its records, its own and its twin, and the one that is not named is written. What a
+stopped update left is removed when the document is put or ingested again.
 Filters are exact: equality by hashes of values, ranges of numbers by the engine (in float64), ranges of strings here. BM25
 is computed here from all searchable chunks, so it suits collections of thousands of chunks.
 """
@@ -294,7 +295,7 @@ class RecordIndex:
         return query
 
     def _read(self, read: Callable[[set[str]], ReadT]) -> ReadT:
-        """What `read` returns when the documents rested; it adds the records that it passed over, or did not find, to its set.
+        """What `read` returns when the documents rested; it adds the records that it passed over or missed to its set.
 
         Those that are stale twice are what a stopped update left; else an update came between two of its questions.
         """
@@ -309,7 +310,7 @@ class RecordIndex:
         return found
 
     def _current(self, records: Sequence[Record], stale: set[str]) -> list[Record]:
-        """Those chunks that their document's record names, as it was when they were written; adds others of it to `stale`."""
+        """Those chunks that their document's record names, as it was when they were written; `stale` gets its others."""
         owners = self._store.get(sorted({str(each.fields.get("of", "")) for each in records} - {""}))
         held = {id: stored_document(each, self._name) for id, each in owners.items() if self._is_ours(each)}
         named = {id: set(each.chunks) for id, each in held.items()}
