@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import DataError
-from firsthand.runs import store
+from firsthand.runs import store, track_import
 from firsthand.runs.track import Track
 from firsthand.runs.track_import import import_runs
 
@@ -77,3 +77,12 @@ def test_a_run_that_is_deleted_in_mlflow_is_left_out(
     mlflow(tmp_path / "0" / "other", loss=lines((10, 2.0, 0)))
     assert len(import_runs(tmp_path, tmp_path / "home")) == 1 + is_kept
     assert caplog.messages == ([] if is_kept else [f"{tmp_path / '0' / 'abc'} is left out: it is deleted in MLflow"])
+
+
+def test_more_values_of_a_step_than_are_logged_at_once_are_all_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track_import, "MAX_PENDING", 2)
+    mlflow(tmp_path / "0" / "abc", **{name: lines((10, 1.0, 1)) for name in "abcde"})
+    [(_, count)] = import_runs(tmp_path, tmp_path / "home")
+    assert count == 5
