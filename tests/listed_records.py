@@ -26,6 +26,9 @@ class ListedRecords:
     def atomically(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def upsert(self, records: Sequence[Record]) -> None:
         self.calls.append("upsert")
         self.records |= {each.id: each for each in records}

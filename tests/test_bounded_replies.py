@@ -15,9 +15,10 @@ import pytest
 
 import firsthand
 from firsthand.errors import DataError, StoreError
+from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.span_sender import OtlpSender
 from firsthand.retrieval.store.weaviate_index import open_weaviate_index
-from firsthand.system.bounded_reply import Reply, ask, ask_async, status_of
+from firsthand.system.bounded_reply import Reply, answer_of, ask, ask_async
 from firsthand.system.json_values import ValueCount
 
 ROOT = Path(firsthand.__file__).parent
@@ -126,7 +127,7 @@ def test_json_is_read_in_utf_8_alone() -> None:
 def test_a_collector_is_judged_by_its_status_whatever_its_body_is() -> None:
     def status(reply: httpx.Response) -> int:
         with httpx.Client(transport=httpx.MockTransport(lambda request: reply)) as client:
-            return status_of(client, client.build_request("POST", "http://h/"), within_s=5)
+            return answer_of(client, client.build_request("POST", "http://h/"), within_s=5).status
 
     packed, endless = Pieces(b"x"), Pieces(*[b"x" * 60_000] * 9)
     assert status(httpx.Response(202, headers={"content-encoding": "gzip, gzip"}, stream=packed)) == 202
@@ -135,7 +136,7 @@ def test_a_collector_is_judged_by_its_status_whatever_its_body_is() -> None:
     packed = Pieces(b"x")
     reply = httpx.Response(200, headers={"content-encoding": "zstd"}, stream=packed)
     with httpx.Client(transport=httpx.MockTransport(lambda request: reply)) as client:
-        assert sender._sent(client, []) is True and packed.taken == 0
+        assert sender._sent(client, [IncomingSpan("1" * 32, "1" * 16, "", "n", 1, 2, {})]) == 1 and packed.taken == 0
 
 
 def test_a_client_that_a_user_gives_to_weaviate_is_bounded_too() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from firsthand.errors import DataError, DownloadError
 from firsthand.hub import download
-from firsthand.system.bounded_reply import ask, status_of
+from firsthand.system.bounded_reply import answer_of, ask
 from firsthand.system.exchange_deadline import exchange_deadline
 
 HEADS = {
@@ -66,7 +66,7 @@ def test_an_exchange_ends_in_its_time_whatever_comes_before_the_head(kind: str) 
             httpx.Client(timeout=5) as client,
             pytest.raises(DataError, match=r"longer than 0.1 s"),
         ):
-            status_of(client, client.build_request("POST", url), within_s=0.1)
+            answer_of(client, client.build_request("POST", url), within_s=0.1)
 
 
 def test_a_connection_is_used_again_and_a_quick_exchange_needs_no_deadline() -> None:
@@ -76,7 +76,7 @@ def test_a_connection_is_used_again_and_a_quick_exchange_needs_no_deadline() -> 
     with _server(answer) as url, httpx.Client(timeout=5) as client:
         for _ in range(3):
             assert ask(client, client.build_request("GET", url), max_bytes=9, within_s=5).body == b"ok"
-            assert status_of(client, client.build_request("POST", url), within_s=5) == 200
+            assert answer_of(client, client.build_request("POST", url), within_s=5).status == 200
         assert client.get(url).text == "ok"
         assert len(client._transport._pool.connections) == 1  # type: ignore[attr-defined]
 

@@ -49,6 +49,22 @@ def test_a_delivery_ends_with_the_first_batch_that_is_refused() -> None:
     assert "400" in telemetry.problem
 
 
+def test_spans_that_a_collector_accepts_and_rejects_are_not_sent() -> None:
+    told: list[str] = []
+    why = b"quota\nexceeded"
+    with collecting(body=b"\x0a" + bytes([4 + len(why)]) + b"\x08\x01\x12" + bytes([len(why)]) + why) as collector:
+        telemetry = Telemetry(collector.url, on_problem=told.append)
+        assert telemetry.deliver(spans(5)) is False and collector.requests == 1
+        assert (telemetry.sent, telemetry.failed) == (1, 1)
+        assert telemetry.deliver(spans(1)) is False and (telemetry.sent, telemetry.failed) == (1, 2)
+        telemetry.close()
+    assert told == ["spans cannot be sent: the collector rejected spans: quota exceeded"]
+    with collecting(body=b"\x0a\x02\x08\x00") as collector:
+        telemetry = Telemetry(collector.url)
+        assert telemetry.deliver(spans(3)) is True and (telemetry.sent, telemetry.failed) == (3, 0)
+        telemetry.close()
+
+
 def test_a_problem_is_told_when_sending_begins_to_fail_with_the_words_of_the_sdk() -> None:
     told: list[str] = []
     telemetry = Telemetry("http://127.0.0.1:1", on_problem=told.append)

@@ -37,11 +37,11 @@ class Kept(OtlpSender):
         self.batches: list[list[str]] = []
         self.came = threading.Event()
 
-    def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> bool:
+    def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> int:
         self.batches.append([each.name for each in batch])
         if "last" in self.batches[-1]:
             self.came.set()
-        return "bad" not in self.batches[-1]
+        return 0 if "bad" in self.batches[-1] else len(batch)
 
 
 def named(name: str, trace: int = 1, **attributes: Any) -> IncomingSpan:
@@ -53,7 +53,7 @@ def test_what_is_being_sent_is_not_sent_yet() -> None:
     begun, may_end = threading.Event(), threading.Event()
 
     class Slow(Kept):
-        def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> bool:
+        def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> int:
             begun.set()
             return may_end.wait(10) and super()._sent(client, batch)
 
@@ -101,7 +101,7 @@ def test_a_collector_that_is_busy_is_asked_three_times_and_one_that_refuses_once
             return httpx.Response(status)
 
         with httpx.Client(transport=httpx.MockTransport(answer)) as client:
-            assert sender._sent(client, [named("n")]) is sent, statuses
+            assert sender._sent(client, [named("n")]) == int(sent), statuses
         assert slept == [pytest.approx(each) for each in (0.2, 0.8, 3.2)[:waits]]
 
 
@@ -159,7 +159,7 @@ def test_headers_that_are_given_win_over_the_environment_and_our_own(monkeypatch
     assert sender.url == "http://h//"
     assert OtlpSender("http://h:1/", "s", {}).url == "http://h:1/v1/traces"
     with httpx.Client(transport=httpx.MockTransport(answer)) as client:
-        assert sender._sent(client, [named("n")]) is True
+        assert sender._sent(client, [named("n")]) == 1
     (request,) = came
     assert [request.headers[name] for name in ("a", "content-type", "authorization", "content-encoding")] == [
         "b", "application/json; v=2", "Bearer k", "gzip",
@@ -209,7 +209,7 @@ def test_what_waits_is_sent_or_closed_when_the_program_ends(tmp_path: Path, monk
     monkeypatch.setattr(span_sender.atexit, "register", lambda called, *given: at_end.append((called, given)))
     sender, folder = Kept(), tmp_path / "run"
     recorder = RunRecorder(folder, "shop")
-    assert at_end == [(sender.flush, (5.0,)), (recorder.flush, (5.0,))]
+    assert at_end == [(sender.end, (5.0,)), (recorder.end, (5.0,))]
     sender.put(named("last"), True)
     recorder.put(named("n", openinference__span__kind="CHAIN", input__value="q", output__value="a"), True)
     with run_store.open_run(folder, folder.parent) as run:

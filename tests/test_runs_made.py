@@ -26,7 +26,7 @@ from firsthand.runs.database import Database
 from firsthand.runs.feed import Started
 from firsthand.runs.index import SCHEMA, Entry, Index, RunInfo, _entry, _row, files_of, listed
 from firsthand.runs.removal import remove_run
-from firsthand.runs.run_names import DATABASE, LOCK
+from firsthand.runs.run_names import DATABASE, LOCK, MAKING
 from firsthand.runs.score_totals import ScoreMean
 from firsthand.runs.store import _seal_of_config, create, describe_machine, list_runs, open_run
 from firsthand.runs.stored_journal import now
@@ -156,7 +156,7 @@ def test_nothing_is_left_of_a_run_that_could_not_be_made(
         (folder / name).symlink_to(tmp_path / "file")
         with pytest.raises(StoreError, match=f"{name} is a link"):
             create(home, {}, "x", at=folder)
-        assert {file.name for file in folder.iterdir()} == {"other", name} and not (tmp_path / "file").exists()
+        assert {file.name for file in folder.iterdir()} == {"other", name, MAKING} and not (tmp_path / "file").exists()
         (folder / name).unlink()
     monkeypatch.setattr(database_module, "MAX_BODY_BYTES", 2500)
     with pytest.raises(StoreError, match=r"^a body of \d+ bytes is too large"):
@@ -164,7 +164,7 @@ def test_nothing_is_left_of_a_run_that_could_not_be_made(
     assert list((home / "runs").iterdir()) == []
     with pytest.raises(StoreError, match="is too large"):
         create(home, {"x": "x" * 3000}, "x", at=folder)
-    assert {file.name for file in folder.iterdir()} == {"other", LOCK}
+    assert {file.name for file in folder.iterdir()} == {"other", LOCK, MAKING}
 
 
 def test_a_seal_is_of_the_config_as_it_will_be_read(home: Path) -> None:

@@ -29,7 +29,15 @@ from firsthand.system import trace_context
 from firsthand.task import Task
 from firsthand.telemetry import genai
 from firsthand.telemetry.live_export import Sender, _whereto, sending
-from firsthand.telemetry.otlp_export import Telemetry, _exporter, _processor, _resource, _session, open_telemetry
+from firsthand.telemetry.otlp_export import (
+    Telemetry,
+    _exporter,
+    _processor,
+    _resource,
+    _session,
+    _short_body,
+    open_telemetry,
+)
 from firsthand.telemetry.trace_spans import (
     Span,
     SpanEvent,
@@ -103,6 +111,33 @@ def test_an_answer_s_connection_is_closed_and_its_body_never_read(status: int) -
             session.post("http://c.example/v1/traces", data=b"abc", allow_redirects=True)
     assert wire.asked == [("POST", "http://c.example/v1/traces", b"abc", True)]
     assert [body.closed for body in wire.bodies] == [True]
+
+
+class Trickle(io.BytesIO):
+    """A body that comes in pieces of three bytes."""
+
+    def read1(self, size: int | None = -1, *, decode_content: bool = True) -> bytes:
+        assert size is not None and size > 0 and not decode_content
+        return super().read1(min(size, 3))
+
+
+def test_a_short_body_of_a_stated_length_is_read_and_no_other() -> None:
+    def came(body: Any, **headers: str) -> bytes:
+        answer = requests.Response()
+        answer.headers.update({key.replace("_", "-"): value for key, value in headers.items()})
+        answer.raw = body
+        return _short_body(answer)
+
+    assert came(Trickle(b"12345678"), content_length="8") == b"12345678" and came(Trickle(b"")) == b""
+    assert came(Trickle(b"1234567"), content_length="8") == b"", "it breaks off"
+    assert came(Trickle(b"x" * 65_536), content_length="65536") == b"x" * 65_536
+    for headers in (
+        {}, {"content_length": "65537"}, {"content_length": "-1"}, {"content_length": "٣"}, {"content_length": "9" * 5000},
+        {"content_length": "2", "content_encoding": "gzip"}, {"content_length": "2", "transfer_encoding": "chunked"},
+    ):  # fmt: skip
+        body = Trickle(b"12")
+        assert came(body, **headers) == b"" and body.tell() == 0, headers
+    assert _session().headers["Accept-Encoding"] == "identity"
 
 
 def test_a_session_of_ours_is_used_unless_the_environment_names_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_an_event_gives_its_scalars_with_its_step_and_time() -> None:
     assert list(_scalars(both)) == [
         LoggedValue("a", 3, 0.25, 1.5), LoggedValue("b", 3, -2.0, 1.5), LoggedValue("c", 3, 4.0, 1.5),
     ]  # fmt: skip
-    assert list(_scalars(event(-1, 1.5, simple("a", 0.25)))) == []
+    assert [each.step for each in _scalars(event(-1, 1.5, simple("a", 0.25)))] == [-1], "the import tells of it"
     assert list(_scalars(part(5, part(1, simple("a", 0.25))))) == [LoggedValue("a", 0, 0.25, 0.0)]
     assert list(_scalars(four(1, b"1234") + part(5, part(2, simple("a", 1.0))))) == []
 

@@ -263,6 +263,7 @@ def test_a_run_of_mlflow_has_metrics_in_folders_settings_and_a_name(tmp_path: Pa
     assert (found.name, found.source) == ("quiet owl", "mlflow")
     assert found.config == {"lr": "0.1 ", "name": "x" * 2000}
     values = list(found.values)
+    assert values.pop(2) == LoggedValue("acc", -1, 2.0, 4.0), "the import tells of it"
     assert values[:3] == [
         LoggedValue("acc", 0, 0.25, 1.0), LoggedValue("acc", 1, 1000.0, 3.0), LoggedValue("val/loss", 7, 0.5, 1.5),
     ]  # fmt: skip

@@ -6,6 +6,7 @@ import atexit
 import gzip
 import hashlib
 import json
+import logging
 import os
 import re
 import threading
@@ -26,7 +27,9 @@ from firsthand.model import Usage
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
 from firsthand.runs.run_names import DATABASE
-from firsthand.system.bounded_reply import status_of
+from firsthand.system.address_secrets import without_secrets
+from firsthand.system.bounded_reply import answer_of
+from firsthand.system.otlp_reply import rejected_spans
 from firsthand.task import Task
 
 MAX_WAITING = 20_000
@@ -57,6 +60,7 @@ class OtlpSender:
             raise ConfigError(f"trace_to was given {url!r}: give an address such as http://127.0.0.1:4318")
         self.url = url.rstrip("/") + "/v1/traces" if parts.path in ("", "/") else url
         self.dropped = 0
+        self.problem = ""
         self._service = service
         given = {**_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")), **headers}
         self._headers = {name: _checked(name, value) for name, value in given.items()}
@@ -64,7 +68,7 @@ class OtlpSender:
         self._changed = threading.Condition()
         self._sending = 0
         self._pid = 0
-        atexit.register(self.flush, TIMEOUT_S)
+        atexit.register(self.end, TIMEOUT_S)
 
     def put(self, span: IncomingSpan, is_root: bool) -> None:
         """Queue a span; one too many is dropped."""
@@ -92,6 +96,13 @@ class OtlpSender:
                 self._changed.notify_all()
         return True
 
+    def end(self, within_s: float) -> bool:
+        """As `flush`, when the program ends; what was lost is logged."""
+        done = self.flush(within_s)
+        lost = self.dropped + (0 if done or self._pid != os.getpid() else len(self._waiting) + self._sending)
+        _tell(lost, "spans not sent", without_secrets(self.url), self.problem or "no collector took them")
+        return done
+
     def _work(self) -> None:
         import httpx
 
@@ -105,21 +116,22 @@ class OtlpSender:
                 self._sending = len(batch)
             if not batch:
                 continue
-            sent = False
+            taken = 0
             try:
                 if client is None:
                     client = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=not is_near)
-                sent = self._sent(client, batch)
-            except Exception:  # an odd span or proxy: the thread goes on with the next batch
-                pass
+                taken = self._sent(client, batch)
+            except Exception as error:  # an odd span or proxy: the thread goes on with the next batch
+                self.problem = f"{type(error).__name__}: {error}"
             with self._changed:
-                self.dropped += 0 if sent else len(batch)
+                self.dropped += len(batch) - taken
                 self._sending = 0
                 self._changed.notify_all()
             if len(batch) < BATCH:
                 time.sleep(0.02)
 
-    def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> bool:
+    def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> int:
+        """The number of spans that the collector took."""
         import httpx
 
         body = gzip.compress(json.dumps(otlp_json(batch, self._service), ensure_ascii=True).encode(), 1)
@@ -127,19 +139,26 @@ class OtlpSender:
         for number in range(3):
             try:
                 request = client.build_request("POST", self.url, content=body, headers=headers)
-                status = status_of(client, request, within_s=2 * TIMEOUT_S)
-                if status < 300:
-                    return True
-                if status not in (429, 502, 503, 504):
-                    return False
-            except (httpx.HTTPError, OSError, DataError):
-                pass
+                reply = answer_of(client, request, within_s=2 * TIMEOUT_S)
+                if reply.status < 300:
+                    rejected = rejected_spans(reply.body, len(batch))
+                    self.problem = rejected.why if rejected.number else self.problem
+                    return len(batch) - rejected.number
+                self.problem = f"the collector answered {reply.status}"
+                if reply.status not in (429, 502, 503, 504):
+                    return 0
+            except (httpx.HTTPError, OSError, DataError) as error:
+                self.problem = str(error) or type(error).__name__
             time.sleep(0.2 * 4**number)
-        return False
+        return 0
 
 
 class RunRecorder:
-    """Keeps each root call with what it called as an attempt of a run, redacted as received spans are."""
+    """Keeps each root call with what it called as an attempt of a run, redacted as received spans are.
+
+    Several processes may keep theirs in one run. A call that ends after its root is not kept. `dropped` counts traces that
+    were not kept, or not whole, and `problem` is the last reason.
+    """
 
     def __init__(self, folder: Path, service: str):
         self._folder, self._service = folder, service
@@ -148,7 +167,8 @@ class RunRecorder:
         self._run: Run | None = None
         self._redactor = Redactor()
         self.dropped = 0
-        atexit.register(self.flush, TIMEOUT_S)
+        self.problem = ""
+        atexit.register(self.end, TIMEOUT_S)
         if not (folder / DATABASE).exists() and folder.exists() and not folder.is_dir():
             raise ConfigError(
                 f"trace_to was given {str(folder)!r}, which is a file: give a folder, or an address http(s)://..."
@@ -167,8 +187,9 @@ class RunRecorder:
             del self._open[span.trace_id]
             try:
                 self._keep(span, held)
-            except (FirsthandError, OSError):
+            except (FirsthandError, OSError) as error:
                 self.dropped += 1
+                self.problem = str(error)
 
     def flush(self, within_s: float) -> bool:
         """Close the run, which goes on with the next trace: nothing waits, for a trace is kept when its root ends."""
@@ -178,6 +199,16 @@ class RunRecorder:
                 self._run.close()
                 self._run = None
         return True
+
+    def end(self, within_s: float) -> bool:
+        """As `flush`, when the program ends; what ended after its root, or has none, is lost, and the loss is logged."""
+        done = self.flush(within_s)
+        with self._lock:
+            lost, self._open = self._open, {}
+        self.dropped += len(lost)
+        why = self.problem or "calls ended after their root call, or it did not end"
+        _tell(self.dropped, "traces not kept, or not whole", str(self._folder), why)
+        return done
 
     def _keep(self, root: IncomingSpan, spans: list[IncomingSpan]) -> None:
         for span in spans:
@@ -196,12 +227,14 @@ class RunRecorder:
 
     def _opened(self) -> Run:
         if self._run is None:
-            if (self._folder / DATABASE).exists():
-                self._run = store.open_run(self._folder, self._folder.parent)
-            else:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._run = store.create(self._folder.parent, {"traced": self._service}, "traced", at=self._folder)
+            about = {"traced": self._service}
+            self._run = store.open_or_create(self._folder.parent, about, "traced", at=self._folder)
         return self._run
+
+
+def _tell(count: int, what: str, where: str, why: str) -> None:
+    if count:
+        logging.getLogger("firsthand").warning("%s: %s: %d (%s)", where[:300], what, count, " ".join(why.split())[:300])
 
 
 def stored_of(seq: int, span: IncomingSpan) -> StoredSpan:

@@ -77,7 +77,7 @@ def _scalars(body: bytes) -> Iterator[LoggedValue]:
         for number, each in fields_of(summary):
             if number == 1 and isinstance(each, bytes):
                 name, found = _value(each)
-                if name and found is not None and step >= 0:
+                if name and found is not None:
                     yield LoggedValue(name, step, found, at)
 
 

@@ -12,6 +12,8 @@ from firsthand.errors import StoreError, UnknownName, unknown
 
 DATABASE = "run.sqlite"
 LOCK = "lock"
+MAKING = "making.lock"
+"""Held while a run is made in a folder that others may know, so that one process makes it."""
 KEPT = "conversation"
 """Name of the run of a conversation that was kept unasked; `last` passes over it."""
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"

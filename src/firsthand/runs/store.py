@@ -8,7 +8,8 @@ import platform
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,15 +20,16 @@ from firsthand.runs.database import Database, put
 from firsthand.runs.index import Index, RunInfo, listed
 from firsthand.runs.integrity import seal
 from firsthand.runs.run_folder import Run
-from firsthand.runs.run_names import DATABASE, LOCK, find_run, new_run_id
+from firsthand.runs.run_names import DATABASE, LOCK, MAKING, find_run, new_run_id
 from firsthand.runs.score_totals import ScoreMean
 from firsthand.runs.stored_journal import now
 from firsthand.system.address_secrets import without_secrets, without_secrets_in
 from firsthand.system.home_seal import seal_of
+from firsthand.system.lock import held
 from firsthand.system.own_file import expect_own_file
 from firsthand.system.source_commit import source_commit
 
-__all__ = ["Run", "create", "describe_machine", "list_runs", "open_run"]
+__all__ = ["Run", "create", "describe_machine", "list_runs", "open_or_create", "open_run"]
 
 
 def create(
@@ -47,7 +49,53 @@ def create(
     `figures` maps each benchmark that has figures of its own to the spec that makes it, `protocols` each benchmark to how it
     is prompted and scored, `reducers` each that has one to the reducer of its epochs.
     """
-    about = {
+    if at is not None:
+        with _making(at):
+            if (at / DATABASE).exists():
+                raise StoreError(f"{at} holds a run already: open it, or give another folder")
+            return _created(at, _about(config, command, figures, protocols, reducers), None)
+    about = _about(config, command, figures, protocols, reducers)
+    while True:
+        path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            if isinstance(error, FileExistsError) and path.is_dir():
+                continue  # the same four letters in the same minute
+            raise _not_made(home / "runs", error) from None
+        return _created(path, about, Index(home / "runs"))
+
+
+def open_or_create(home: Path, config: Json, name_hint: str, *, at: Path) -> Run:
+    """The run in the folder `at`, made if there is none; of processes that ask at once, one makes it."""
+    try:
+        return create(home, config, name_hint, at=at)
+    except StoreError:
+        if not (at / DATABASE).exists():
+            raise
+    return open_run(at, home)  # it is whole: `create` has waited for its maker
+
+
+@contextmanager
+def _making(folder: Path) -> Iterator[None]:
+    """Be the one that makes a run in the folder; it is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_made(folder, error) from None
+    with held(folder / MAKING):
+        yield
+
+
+def _about(
+    config: Json,
+    command: Iterable[str] | None,
+    figures: Mapping[str, str] | None,
+    protocols: Mapping[str, str] | None,
+    reducers: Mapping[str, str] | None,
+) -> Json:
+    """All that a run says of its making."""
+    return {
         "config": config,
         "config_seal": _seal_of_config(config),
         "command": [without_secrets(str(word)) for word in (sys.argv if command is None else command)],
@@ -59,24 +107,15 @@ def create(
         "protocols": without_secrets_in(protocols or {}),
         "reducers": dict(reducers or {}),
     }
-    path = at or home / "runs" / new_run_id(datetime.now(UTC), name_hint)
-    if at is not None and (at / DATABASE).exists():
-        raise StoreError(f"{at} holds a run already: open it, or give another folder")
-    try:
-        path.mkdir(parents=True, exist_ok=at is not None)
-    except FileExistsError as error:
-        if path.is_dir():  # the same four letters in the same minute
-            return create(
-                home, config, name_hint, command=command, figures=figures, protocols=protocols, reducers=reducers
-            )
-        raise _not_made(at or home / "runs", error) from None
-    except OSError as error:
-        raise _not_made(at or home / "runs", error) from None
+
+
+def _created(path: Path, about: Json, index: Index | None) -> Run:
+    """The run in a folder that has none: a new one of the index, or one that may hold other files."""
     for name in (LOCK, DATABASE):
         expect_own_file(path / name)  # the folder of `at` may be somebody else's
     try:
         (path / LOCK).touch()
-        run = Run(path, Database(path / DATABASE, create=True), index=Index(home / "runs") if at is None else None)
+        run = Run(path, Database(path / DATABASE, create=True), index=index)
         with run.database.write() as connection:
             digest = put(connection, about, exact=False)
             connection.execute(
@@ -85,13 +124,13 @@ def create(
             seal(connection, "run", "true")
         run._is_checked = True
     except BaseException as error:
-        if at is None:
+        if index is not None:
             shutil.rmtree(path, ignore_errors=True)  # half a run could not be resumed
         for file in path.glob(f"{DATABASE}*"):
             file.unlink(missing_ok=True)
         cause = error.__cause__ if isinstance(error, StoreError) else error
         if isinstance(cause, OSError | sqlite3.Error):
-            raise _not_made(at or home / "runs", cause) from error
+            raise _not_made(path if index is None else path.parent, cause) from error
         raise
     run.touch()
     return run

@@ -1,19 +1,22 @@
 """Imports curves of other trackers as runs: TensorBoard, W&B offline folders, MLflow's file store, trackio's databases.
 
-Values, steps and times stay as they were logged. Nothing of what is read is executed; what cannot be read is named.
+Values, steps and times stay as they were logged; values that MLflow was given without a step are numbered by time. Nothing
+of what is read is executed. What cannot be kept is logged: steps below 0, all but the last value of a step, deleted runs.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import os
+import re
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from itertools import groupby, islice
@@ -34,10 +37,12 @@ from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.sqlite_journal import forged_journal
 
+logger = logging.getLogger("firsthand")
 MAX_RUNS = 1000
 MAX_TEXT = 1 << 28
 MAX_VALUE = 2000
 """The most characters of a parameter, and of a line of a metric."""
+_DELETED = re.compile(r"^lifecycle_stage: *['\"]?deleted\b", re.MULTILINE)
 _STEPS = 1_000_000
 """SQLite's own steps that a query on a small database takes at most; each byte of it allows more."""
 _AT_ONCE = 250
@@ -59,15 +64,20 @@ class TrackedRun:
 
 
 def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
-    """Imports all runs under a file or folder; returns the ids of the new runs, each with its number of values.
+    """Imports all runs under a file or folder; returns the ids of the new runs, each with the number of values it keeps.
 
     DataError if there is none, or one is damaged; the runs before it stay.
     """
     made = []
     for found in tracked_runs(path):
         values = LoggedValues(found.name, found.values)
+        given = len(values)
+        values[:] = [each for each in values if each.step >= 0]
+        below = given - len(values)
         values.sort(key=lambda each: each.step)
         if not values:
+            if below:
+                logger.warning("%s is left out: all of its %d values have steps below 0", found.name[:60], below)
             continue
         if values[-1].step > MAX_STEP:  # before a run is made
             raise DataError(
@@ -75,13 +85,20 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
             )
         about = {"kind": "track", "name": found.name, "imported": found.source, **{"settings": found.config}}
         with store.create(home, about, found.name[:40] or found.source) as run:
-            track = Track(run)
+            track, kept = Track(run), 0
             for step, same in groupby(values, key=lambda each: each.step):
+                names: set[str] = set()
                 while some := list(islice(same, MAX_PENDING)):
-                    _log(track, step, some)
+                    names |= _log(track, step, some)
+                kept += len(names)
             track.flush()
             run.finish("done")
-            made.append((run.id, len(values)))
+            made.append((run.id, kept))
+            if kept < given:
+                logger.warning(
+                    "%s: %d of %d values are left out: %d with a step below 0, and %d that another of the same step follows",
+                    found.name[:60], given - kept, given, below, given - below - kept,
+                )  # fmt: skip
         if len(made) >= MAX_RUNS:
             break
     if not made:
@@ -92,13 +109,15 @@ def import_runs(path: Path, home: Path) -> list[tuple[str, int]]:
     return made
 
 
-def _log(track: Track, step: int, values: Iterable[LoggedValue]) -> None:
-    """Log values of one step, of two with one name the later, with one call for each time."""
+def _log(track: Track, step: int, values: Iterable[LoggedValue]) -> set[str]:
+    """Log values of one step, of two with one name the later, with one call for each time; returns their names."""
     by_time: dict[float | None, dict[str, float]] = {}
-    for name, each in {_named(each.name): each for each in values}.items():
+    last = {_named(each.name): each for each in values}
+    for name, each in last.items():
         by_time.setdefault(each.at if 0 < each.at < YEAR_9999_S else None, {})[name] = each.value
     for at, numbers in by_time.items():
         track.log(numbers, step=step, at=at)
+    return set(last)
 
 
 def tracked_runs(path: Path) -> Iterator[TrackedRun]:
@@ -131,7 +150,10 @@ def _runs_of(path: Path) -> Iterator[TrackedRun]:
         elif file.suffix == ".db":
             yield from _trackio(file)
         elif file.name == "meta.yaml" and (file.parent / "metrics").is_dir():
-            yield _mlflow(file.parent)
+            if _DELETED.search(_beginning(file)):
+                logger.warning("%s is left out: it is deleted in MLflow", file.parent)
+            else:
+                yield _mlflow(file.parent)
     for folder, found in events.items():
         name = "-".join(folder.relative_to(path).parts) if path.is_dir() and folder != path else folder.name
         yield TrackedRun(
@@ -144,7 +166,7 @@ def _mlflow(folder: Path) -> TrackedRun:
     values = LoggedValues(folder.name)
     root, params, tags = (_own_folder(folder, name) for name in ("metrics", "params", "tags"))
     for file in _once(files_below(root)):
-        name = "/".join(file.relative_to(root).parts)
+        name, start = "/".join(file.relative_to(root).parts), len(values)
         for number, line in enumerate(_lines(file), 1):
             parts = line.split()
             try:
@@ -154,9 +176,11 @@ def _mlflow(folder: Path) -> TrackedRun:
                 raise DataError(
                     f"{file}, line {number}: time, value and step were expected, not {line[:60]!r}"
                 ) from None
-            if step >= 0:
-                values.append(LoggedValue(name, step, value, at))
-    config = {file.name: _beginning(file) for file in files_below(params) if file.parent == params}
+            values.append(LoggedValue(name, step, value, at))
+        if all(each.step == 0 for each in values[start:]):  # logged without a step, for which MLflow writes 0
+            by_time = sorted(values[start:], key=lambda each: each.at)
+            values[start:] = [replace(each, step=step) for step, each in enumerate(by_time)]
+    config = {"/".join(file.relative_to(params).parts): _beginning(file) for file in files_below(params)}
     named = [_beginning(file).strip() for file in files_below(tags, "mlflow.runName") if file.parent == tags]
     return TrackedRun(named[0] if named else folder.name, "mlflow", config, values)
 

@@ -119,24 +119,25 @@ async def ask_async(
         raise DataError(f"its reply takes longer than {within_s:g} s") from None
 
 
-def status_of(client: httpx.Client, request: httpx.Request, *, within_s: float) -> int:
-    """Send a request, follow no redirect, and return the status; DataError if it does not come in time.
+def answer_of(client: httpx.Client, request: httpx.Request, *, within_s: float) -> Reply:
+    """Send a request, follow no redirect, and return the reply; DataError if its status does not come in time.
 
-    A body that is packed, long or late is not read.
+    The body is empty if it is packed, longer than 64 KiB or late: the status counts all the same.
     """
     request.headers["Accept-Encoding"] = "identity"
     with exchange_deadline(client, request.url, within_s):
         reply = client.send(request, stream=True, follow_redirects=False)
+    body = bytearray()
     try:
         check_uncompressed(reply.headers)
-        left = _UNUSED_BYTES
         with exchange_deadline(client, request.url, within_s):
             for piece in reply.iter_bytes():  # read to its end, so that the connection can be used again
-                left -= len(piece)
-                if left < 0:
+                body += piece
+                if len(body) > _UNUSED_BYTES:
+                    body.clear()
                     break
     except DataError:
-        pass
+        body.clear()
     finally:
         reply.close()
-    return reply.status_code
+    return Reply(reply.status_code, bytes(body))

@@ -23,17 +23,17 @@ def protobuf_holds_more(raw: bytes, message: Any, most: int) -> bool:
             at, end, type = inner.pop()
             nested = _nested(type)
             while at < end:
-                tag, at = (raw[at], at + 1) if raw[at] < 128 else _varint(raw, at)
+                tag, at = (raw[at], at + 1) if raw[at] < 128 else varint(raw, at)
                 steps += 1
                 if steps > 4 * most:
                     return True
                 match tag & 7:
                     case 0:
-                        _, at = _varint(raw, at)
+                        _, at = varint(raw, at)
                     case 1:
                         at += 8
                     case 2:
-                        length, at = (raw[at], at + 1) if raw[at] < 128 else _varint(raw, at)
+                        length, at = (raw[at], at + 1) if raw[at] < 128 else varint(raw, at)
                         number += 1
                         if number > most:
                             return True
@@ -49,7 +49,7 @@ def protobuf_holds_more(raw: bytes, message: Any, most: int) -> bool:
     return False
 
 
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
+def varint(raw: bytes, at: int) -> tuple[int, int]:
     """The number at a place, and the place after it."""
     byte = raw[at]
     if byte < 128:

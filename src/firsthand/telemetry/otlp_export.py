@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from firsthand import __version__
 from firsthand.errors import ConfigError, FirsthandError, MissingExtra
+from firsthand.system.otlp_reply import rejected_spans
 from firsthand.telemetry import genai
 from firsthand.telemetry.trace_spans import Span
 
@@ -33,6 +35,8 @@ CONNECT_S = 3.0
 """Max seconds until a collector that somebody waits for accepts a connection."""
 _REQUEST_BYTES = 1 << 24
 """Bytes of spans in a request, about: collectors and the SDK refuse large ones as a whole."""
+_REPLY_BYTES, _REPLY_S = 65_536, 2.0
+"""The longest body of a reply that is read, and the seconds after which no more of it is waited for."""
 CLOSE_S = 2.0
 """Max seconds to flush unsent spans at exit."""
 
@@ -114,7 +118,7 @@ class Telemetry:
         try:
             from opentelemetry.sdk.trace import TracerProvider
 
-            self._exporter = _exporter(endpoint)
+            self._exporter = _exporter(endpoint, self._take_reply)
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "otel", "sending spans") from None
         self.ended = self.sent = self.failed = 0
@@ -122,6 +126,8 @@ class Telemetry:
         much for the queue."""
         self.problem = ""
         """Why the last spans could not be sent."""
+        self.reply = b""
+        """The body of the collector's last reply."""
         self._on_problem = on_problem
         self._is_failing = False
         self._lock = threading.Lock()
@@ -199,6 +205,20 @@ class Telemetry:
                 self.note_problem(f"spans cannot be sent: {self.problem or 'the collector did not take them'}")
         self._is_failing = not succeeded
 
+    def note_reply(self, count: int) -> bool:
+        """Count spans of a request that was accepted, by the collector's reply; False if it rejected some of them."""
+        rejected = rejected_spans(self.reply, count)
+        if not rejected.number:
+            self.note(count, True)
+            return True
+        self.sent += count - rejected.number
+        self.problem = rejected.why
+        self.note(rejected.number, False)
+        return False
+
+    def _take_reply(self, body: bytes) -> None:
+        self.reply = body
+
     def note_problem(self, text: str) -> None:
         """Tell whoever wants to know."""
         with suppress(Exception):
@@ -216,8 +236,8 @@ class _Listener(logging.Handler):
         self._telemetry.problem = " ".join(record.getMessage().split())[:300]
 
 
-def _exporter(endpoint: str | None) -> Any:
-    """An exporter to an endpoint, by default the environment's."""
+def _exporter(endpoint: str | None, on_reply: Callable[[bytes], None] = lambda body: None) -> Any:
+    """An exporter to an endpoint, by default the environment's. `on_reply` is given the bodies of replies."""
     kind = "otlp" if endpoint is not None else os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
     if kind == "console":
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
@@ -235,12 +255,12 @@ def _exporter(endpoint: str | None) -> Any:
 
     provided = any(re.fullmatch(_CREDENTIALS, name) and value for name, value in os.environ.items())
     url = None if endpoint is None else traces_url(endpoint)
-    return OTLPSpanExporter(endpoint=url, session=None if provided else _session())
+    return OTLPSpanExporter(endpoint=url, session=None if provided else _session(on_reply))
 
 
-def _session() -> Any:
-    """A session that asks the given address alone and reads no body: a redirect would take headers with keys elsewhere, and
-    the SDK counts it as success; a body may have no end."""
+def _session(on_reply: Callable[[bytes], None] = lambda body: None) -> Any:
+    """A session that asks the given address alone and reads no body but a short one: a redirect would take headers with keys
+    elsewhere, and the SDK counts it as success; a body may have no end."""
     import requests
 
     class Session(requests.Session):
@@ -248,17 +268,38 @@ def _session() -> Any:
             """None: of a redirect that is not followed, `requests` reads the body all the same."""
 
         def request(self, *args: Any, **options: Any) -> requests.Response:
+            on_reply(b"")
             with super().request(*args, **{**options, "stream": True}) as response:
                 if 300 <= response.status_code < 400:
                     raise requests.exceptions.InvalidURL(
                         f"the collector answered {response.status_code}, a redirect: give the address it leads to"
                     )
+                if response.ok:
+                    on_reply(_short_body(response))
                 answer = requests.Response()
                 answer.status_code, answer.reason, answer.url = response.status_code, response.reason, response.url
                 answer.headers = response.headers
                 return answer
 
-    return Session()
+    session = Session()
+    session.headers["Accept-Encoding"] = "identity"
+    return session
+
+
+def _short_body(response: Any) -> bytes:
+    """The body of a reply that states its length; empty if it is packed, longer than 64 KiB or late."""
+    stated = response.headers.get("Content-Length", "")
+    is_plain = not response.headers.get("Content-Encoding") and not response.headers.get("Transfer-Encoding")
+    if not (is_plain and stated.isascii() and stated.isdigit() and len(stated) <= 5 and int(stated) <= _REPLY_BYTES):
+        return b""
+    body, until = bytearray(), time.monotonic() + _REPLY_S
+    with suppress(Exception):  # a reply that breaks off: its status counts
+        while len(body) < int(stated) and time.monotonic() < until:
+            piece = response.raw.read1(int(stated) - len(body), decode_content=False)
+            if not piece:
+                break
+            body += piece
+    return bytes(body) if len(body) == int(stated) else b""
 
 
 def traces_url(endpoint: str) -> str:
@@ -287,8 +328,10 @@ def _processor(telemetry: Telemetry, exporter: Any) -> Any:
                 result = exporter.export(spans)
             except Exception as error:
                 telemetry.problem = f"{type(error).__name__}: {error}"[:300]
-            telemetry.note(len(spans), result is SpanExportResult.SUCCESS)
-            return result
+            if result is not SpanExportResult.SUCCESS:
+                telemetry.note(len(spans), False)
+                return result
+            return result if telemetry.note_reply(len(spans)) else SpanExportResult.FAILURE
 
         def shutdown(self) -> None:
             exporter.shutdown()

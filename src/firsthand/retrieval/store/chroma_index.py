@@ -57,6 +57,10 @@ class ChromaRecords:
         """No transaction: each write is one."""
         return nullcontext()
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """No snapshot: each read sees what is stored by then."""
+        return nullcontext()
+
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids, each page in one step.
 

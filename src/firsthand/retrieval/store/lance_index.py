@@ -65,6 +65,10 @@ class LanceRecords:
         """No transaction: each write is a version of the table."""
         return nullcontext()
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """No snapshot: each read sees what is stored by then."""
+        return nullcontext()
+
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids, in one version of the table."""
         if records:

@@ -44,6 +44,10 @@ class PineconeRecords:
         """No transaction: each write is one."""
         return nullcontext()
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """No snapshot: each read sees what is stored by then."""
+        return nullcontext()
+
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids. ConfigError, before any is stored, if one is too large."""
         for each in records:

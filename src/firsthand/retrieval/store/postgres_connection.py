@@ -42,6 +42,13 @@ class PostgresConnection:
         with self._used() as connection, connection.transaction():
             yield
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """One transaction that reads the state of its beginning and writes nothing."""
+        with self._used() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield
+
     def run(self, statement: str, values: Sequence[Any] = ()) -> None:
         """Runs a statement that has no rows to read."""
         with self._used() as connection:

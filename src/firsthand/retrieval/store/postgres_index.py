@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from firsthand.errors import ConfigError, StoreError
@@ -113,6 +113,10 @@ class PostgresRecords:
         with self._connection.transaction():
             self._connection.run("SELECT pg_advisory_xact_lock(hashtext(%s))", [self._name])
             yield
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """A transaction whose reads see what was stored when it began, whatever others store meanwhile."""
+        return self._connection.snapshot()
 
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids. ConfigError for one that would be too long to be read."""

@@ -52,6 +52,10 @@ class QdrantRecords:
         """No transaction: each write is one."""
         return nullcontext()
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """No snapshot: each read sees what is stored by then."""
+        return nullcontext()
+
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids."""
         for page in record_pages(records, _PAGE):

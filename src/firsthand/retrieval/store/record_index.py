@@ -2,8 +2,10 @@
 
 A record for each chunk, one for each document and one for the header. A document's record names the records of its chunks,
 and a hit that it does not name is dropped, so that a document shows whole or not at all also where the engine has no
-transactions. An update overwrites no record that is named: a chunk has two ids for its records, its own and its twin, and
-the one that is not named is written. What a stopped update left is removed when the document is put or ingested again.
+transactions. A read that asks several questions asks them in one snapshot where the engine has them, and else again if a
+document changed meanwhile: a search finds each document in its old or its new version. An update overwrites no record that
+is named: a chunk has two ids for its records, its own and its twin, and the one that is not named is written. What a
+stopped update left is removed when the document is put or ingested again.
 Filters are exact: equality by hashes of values, ranges of numbers by the engine (in float64), ranges of strings here. BM25
 is computed here from all searchable chunks, so it suits collections of thousands of chunks.
 """
@@ -13,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,8 +43,11 @@ from firsthand.retrieval.store.record_payloads import (
 from firsthand.retrieval.store.records import Among, Condition, Every, Match, Not, Range, Record, RecordStore, Value
 from firsthand.retrieval.store.term_postings import K1, B
 
+ReadT = TypeVar("ReadT")
 _CLOSE = 1e-4
 """An engine's sums may be off by so much; candidates so close to the k-th are scored again here."""
+_READS = 8
+"""Times that a search is asked again while documents that it reads are being updated."""
 _CHUNKS = Match("kind", ("chunk",))
 _SEARCHED = Every((_CHUNKS, Match("searchable", ("1",))))
 
@@ -181,12 +186,14 @@ class RecordIndex:
 
     def chunks(self, document: str) -> list[Chunk]:
         """The chunks of a document in order of start."""
-        found = self._current(self._store.select(Every((_CHUNKS, Match("of", (_document_id(document),))))))
+        condition = Every((_CHUNKS, Match("of", (_document_id(document),))))
+        found = self._read(lambda stale: self._current(self._store.select(condition), stale))
         return sorted((stored_chunk(each, self._name) for each in found), key=lambda chunk: (chunk.start, -chunk.end))
 
     def chunk(self, id: str) -> Chunk:
         """The chunk. UnknownName if it is not there."""
-        found = self._current([*self._store.get([id, _twin(id)]).values()]) if _is_id(id) else []
+        either = [id, _twin(id)] if _is_id(id) else []
+        found = self._read(lambda stale: self._current([*self._store.get(either).values()], stale)) if either else []
         if not found:
             raise UnknownName(f"no chunk {id[:64]!r} in {self._name}: its document may have changed; search again")
         return stored_chunk(found[0], self._name)
@@ -194,7 +201,7 @@ class RecordIndex:
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """The stored vectors of chunks, a row each in the order of `ids`. UnknownName if one is not there."""
         either = [name for id in dict.fromkeys(ids) if _is_id(id) for name in (id, _twin(id))]
-        current = self._current([*self._store.get(either, vectors=True).values()])
+        current = self._read(lambda stale: self._current([*self._store.get(either, vectors=True).values()], stale))
         found = {name: each for each in current for name in (each.id, _twin(each.id))}
         rows = []
         for id in ids:
@@ -220,13 +227,19 @@ class RecordIndex:
     def search_vectors(self, vector: Vectors, k: int, where: Filter) -> list[Hit]:
         """The k chunks of highest cosine with a vector of shape (dimension,), best first, ties by chunk id."""
         query = self._query(vector)
-        condition = self._condition(where)
+        check_filter(where)
         if k < 1:
             return []
+        return self._read(lambda stale: self._search_vectors(query, k, where, stale))
+
+    def _search_vectors(self, query: Vectors, k: int, where: Filter, stale: set[str]) -> list[Hit]:
+        condition = self._condition(where)
         wanted = k + 50
         while True:
             found = self._store.nearest(query, wanted, condition)
-            held = self._current([*self._store.get([id for id, _ in found], vectors=True).values()])
+            there = self._store.get([id for id, _ in found], vectors=True)
+            stale |= {id for id, _ in found} - set(there)
+            held = self._current([*there.values()], stale)
             scored = [
                 (float((self._vector(each).astype(np.float64) * query.astype(np.float64)).sum()), each) for each in held
             ]
@@ -238,16 +251,21 @@ class RecordIndex:
     def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
         """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
         counts = self._analyzer.counts_of_any_form(text)
-        condition = self._condition(where)
+        check_filter(where)
         if k < 1 or not counts:
             return []
+        return self._read(lambda stale: self._search_terms(text, counts, k, where, stale))
+
+    def _search_terms(self, text: str, counts: Mapping[str, int], k: int, where: Filter, stale: set[str]) -> list[Hit]:
+        condition = self._condition(where)
         searched = self._store.select(_SEARCHED)
         if all(each.fields.get("form") == str(NEWEST_FORM) for each in searched):  # else an older version wrote some
             [counts] = self._analyzer.counts([text])
         mean = max(sum(self._number(each, "length") for each in searched) / max(len(searched), 1), 1e-9)
-        passing = {each.id for each in self._store.select(condition)} if where else {each.id for each in searched}
-        scores: dict[str, float] = {}
         by_id = {each.id: each for each in searched}
+        passing = {each.id: each for each in self._store.select(condition)} if where else by_id
+        stale |= {_version(each) for id, each in passing.items() if id not in by_id}
+        scores: dict[str, float] = {}
         for word, times in sorted(counts.items()):
             name = _word_field(word)
             holding = [each for each in searched if name in each.fields]
@@ -259,7 +277,7 @@ class RecordIndex:
         ranked = sorted((id for id in scores if id in passing), key=lambda id: (-scores[id], id))
         best: list[Record] = []
         for first in range(0, len(ranked), 2 * k + 50):
-            best += self._current([by_id[id] for id in ranked[first : first + 2 * k + 50]])
+            best += self._current([by_id[id] for id in ranked[first : first + 2 * k + 50]], stale)
             if len(best) >= k:
                 break
         return [Hit(stored_chunk(each, self._name), scores[each.id]) for each in best[:k]]
@@ -276,13 +294,31 @@ class RecordIndex:
             raise ConfigError("the vector has values that are not finite: check the embedder")
         return query
 
-    def _current(self, records: Sequence[Record]) -> list[Record]:
-        """Those chunks that their document's record names, as it was when they were written."""
+    def _read(self, read: Callable[[set[str]], ReadT]) -> ReadT:
+        """What `read` returns when the documents rested; it adds the records that it passed over or missed to its set.
+
+        Those that are stale twice are what a stopped update left; else an update came between two of its questions.
+        """
+        with self._store.snapshot():
+            before: set[str] = set()
+            for _ in range(_READS):
+                stale: set[str] = set()
+                found = read(stale)
+                if self._store.transactional or stale <= before:
+                    break
+                before = stale
+        return found
+
+    def _current(self, records: Sequence[Record], stale: set[str]) -> list[Record]:
+        """Those chunks that their document's record names, as it was when they were written; `stale` gets its others."""
         owners = self._store.get(sorted({str(each.fields.get("of", "")) for each in records} - {""}))
         held = {id: stored_document(each, self._name) for id, each in owners.items() if self._is_ours(each)}
         named = {id: set(each.chunks) for id, each in held.items()}
         found = [each for each in records if each.id in named.get(str(each.fields.get("of")), ())]
-        return [each for each in found if _is_of(each, held[str(each.fields["of"])].digest)]
+        found = [each for each in found if _is_of(each, held[str(each.fields["of"])].digest)]
+        current = {each.id for each in found}
+        stale |= {_version(each) for each in records if each.id not in current and each.fields.get("of") in held}
+        return found
 
     def _is_ours(self, record: Record) -> bool:
         """True if a document or chunk was stored with our header; those of versions before 0.23.0 do not say."""
@@ -294,7 +330,6 @@ class RecordIndex:
             raise StoreError(f"{self._name} was made again by another program with other settings: open it again")
 
     def _condition(self, where: Filter) -> Condition:
-        check_filter(where)
         return Every((_SEARCHED, *(self._one(name, condition) for name, condition in where.items())))
 
     def _one(self, name: str, condition: Any) -> Condition:
@@ -336,6 +371,10 @@ class RecordIndex:
 
     def verify(self) -> list[str]:
         """Faults found by recounting everything, a sentence each; empty if there are none."""
+        with self._store.snapshot():
+            return self._faults()
+
+    def _faults(self) -> list[str]:
         found: list[str] = []
         owners: dict[str, StoredDocument] = {}
         for each in self._store.select(Match("kind", ("document",))):
@@ -417,6 +456,11 @@ def _twin(id: str) -> str:
 def _is_of(chunk: Record, digest: str) -> bool:
     """True if a chunk's record is of that version of its document; those of versions before 0.23.0 do not say."""
     return chunk.fields.get("version", digest) == digest
+
+
+def _version(chunk: Record) -> str:
+    """The id and version of a chunk's record: two updates on, an id stands for another version again."""
+    return f"{chunk.id} {chunk.fields.get('version', '')}"
 
 
 def _made_with(header: IndexHeader) -> str:

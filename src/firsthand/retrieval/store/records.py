@@ -94,6 +94,9 @@ class RecordStore(Protocol):
     def atomically(self) -> AbstractContextManager[None]:
         """A block whose writes belong together."""
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """A block whose reads see one state of the records, if the store is transactional; else as without it."""
+
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids; the last, in one step, when all others are stored."""
 

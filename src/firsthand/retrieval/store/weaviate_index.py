@@ -72,6 +72,10 @@ class WeaviateRecords:
         """No transaction: each object is one."""
         return nullcontext()
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """No snapshot: each read sees what is stored by then."""
+        return nullcontext()
+
     def upsert(self, records: Sequence[Record]) -> None:
         """Store records, in place of those with their ids, the last when all others are stored: a batch has no order."""
         for page in record_pages(records, _PAGE):
