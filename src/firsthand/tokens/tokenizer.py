@@ -258,6 +258,11 @@ class Tokenizer:
         return any(id in special or not self.token_bytes(id) for id in ids)
 
     @property
+    def hidden_ids(self) -> frozenset[int]:
+        """The special tokens that `decode` leaves out."""
+        return self._hidden
+
+    @property
     def strips_leading_space(self) -> bool:
         """True if `decode` removes one space from the start of a text."""
         return self._strips_space
