@@ -31,7 +31,7 @@ from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.http import request_body
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.openai.adapter_routes import FILES, inside
-from firsthand.serve.openai.choices import LEAST, chat_logprobs
+from firsthand.serve.openai.choices import LEAST, WholeAnswer, chat_logprobs
 from firsthand.tools.fetch import MAX_REDIRECTS, read_body
 from served import Running, serving, until
 from test_tools_fetch import failing, page, served
@@ -159,7 +159,7 @@ def test_a_log_prob_of_minus_infinity_is_a_number_in_json() -> None:
             return [b"a"] * len(ids)
 
     served: Any = Spells()
-    found = chat_logprobs(served, [1, 2], [-math.inf, -0.5], [(("a", -math.inf),), (("b", -1.0),)])
+    found = chat_logprobs(served, WholeAnswer("", [1, 2], [-math.inf, -0.5], [(("a", -math.inf),), (("b", -1.0),)]))
     assert [each["logprob"] for each in found["content"]] == [LEAST, -0.5]
     assert [each["top_logprobs"][0]["logprob"] for each in found["content"]] == [LEAST, -1.0]
     json.dumps(found, allow_nan=False)

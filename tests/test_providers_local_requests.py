@@ -85,6 +85,7 @@ class Letters:
     add_bos, bos_id, eos_id, vocab_size = True, 70, 71, 100
     eos_ids = frozenset({71})
     chat_template = "{{ '<think>' }}"
+    hidden_ids, strips_leading_space = frozenset({71, 70}), True
 
     def __init__(self) -> None:
         self.recommended = {"temperature": 0.6}
@@ -297,6 +298,7 @@ def test_a_loaded_model_tells_its_facts_and_takes_new_weights(monkeypatch: pytes
     model = local_over(worker)
     facts = asyncio.run(model.load())
     assert facts == ModelFacts(12, 100, "hermes", True, "AVX9", {"temperature": 0.6}, True)
+    assert (facts.hidden_ids, facts.strips_space) == ((70, 71), True)
     monkeypatch.setitem(model_lookup.KNOWN, "tiny", known(file="none", sampling={"temperature": 0.1, "top_p": 0.8}))
     both = {"temperature": 0.6, "top_p": 0.8}  # the model's own files go before its card
     assert asyncio.run(model.load()) == ModelFacts(12, 100, "hermes", True, "AVX9", both, True)

@@ -280,28 +280,32 @@ def test_an_echo_is_the_prompt_with_what_is_known_of_its_tokens() -> None:
     assert found == (
         "abc",
         [97, 98, 99],
-        [(b"a", None, ()), (b"b", -1.0, [("z", -0.25)]), (b"c", -2.0, [("z", -0.25)])],
+        [(b"a", None, (), b"a"), (b"b", -1.0, [(b"z", -0.25)], b"b"), (b"c", -2.0, [(b"z", -0.25)], b"c")],
     )
     assert asked == [{"rate": [97, 98, 99], "top": 1, "priority": 2, "run": "ann", "cache_salt": "s"}]
     rating = TokenRating(98, -1.5, ((195, -0.5), (99, -3.0)))
-    assert texts._rated(SpelledModel(), rating) == (b"b", -1.5, [("\ufffd", -0.5), ("c", -3.0)])  # type: ignore[arg-type]
+    best = [(b"\xc3", -0.5), (b"c", -3.0)]
+    assert texts._rated(SpelledModel(), rating, b"") == (b"b", -1.5, best, b"")  # type: ignore[arg-type]
 
 
 def test_log_probs_of_the_older_shape_are_lists_side_by_side() -> None:
-    Token = texts.EchoedToken
-    tokens = [Token(b"a", None, ()), Token(b"\xc3", -0.5, [("x", -0.25), ("y", -0.75)]),
-              Token(b"\xa9", -1.0, [("\ufffd", -0.5)]), Token(b"bc", float("-inf"), [("q", float("-inf"))])]  # fmt: skip
+    def token(raw: bytes, logprob: float | None, top: Any) -> Any:
+        return texts.EchoedToken(raw, logprob, top, raw)
+
+    tokens = [token(b"a", None, ()), token(b"\xc3", -0.5, [(b"x", -0.25), (b"y", -0.75)]),
+              token(b"\xa9", -1.0, [(b"\x80", -0.5)]), token(b"bc", float("-inf"), [(b"q", float("-inf"))])]  # fmt: skip
     offsets = texts._TextOffsets()
     assert offsets.next(b"0123456789") == 0
     assert texts._logprobs(tokens, 2, offsets) == {
-        "tokens": ["a", "\ufffd", "\ufffd", "bc"], "token_logprobs": [None, -0.5, -1.0, -9999.0],
-        "top_logprobs": [None, {"y": -0.75, "x": -0.25, "\ufffd": -0.5}, {"\ufffd": -0.5}, {"q": -9999.0, "bc": -9999.0}],
+        "tokens": ["a", r"bytes:\xc3", r"bytes:\xa9", "bc"], "token_logprobs": [None, -0.5, -1.0, -9999.0],
+        "top_logprobs": [None, {"y": -0.75, "x": -0.25, r"bytes:\xc3": -0.5},
+                         {r"bytes:\x80": -0.5, r"bytes:\xa9": -1.0}, {"q": -9999.0, "bc": -9999.0}],
         "text_offset": [10, 11, 11, 12],
     }  # fmt: skip
-    assert texts._logprobs([Token(b"d", -1.0, ())], 0, offsets)["text_offset"] == [14], "after the tokens before it"
-    assert list(texts._logprobs(tokens, 2, texts._TextOffsets())["top_logprobs"][1]) == ["y", "x", "\ufffd"]
+    assert texts._logprobs([token(b"d", -1.0, ())], 0, offsets)["text_offset"] == [14], "after the tokens before it"
+    assert list(texts._logprobs(tokens, 2, texts._TextOffsets())["top_logprobs"][1]) == ["y", "x", r"bytes:\xc3"]
     assert texts._logprobs(tokens, 0, texts._TextOffsets())["top_logprobs"] is None
-    same = [Token(b"a", -1.0, [("a", -0.25), ("a", -4.0)])]
+    same = [token(b"a", -1.0, [(b"a", -0.25), (b"a", -4.0)])]
     assert texts._logprobs(same, 1, texts._TextOffsets())["top_logprobs"] == [{"a": -0.25}], "the best of equal texts"
     for logprobs, expected in ((None, None), (0, texts._logprobs(tokens, 0, texts._TextOffsets()))):
         body = read(CompletionRequest, {"prompt": "x", "logprobs": logprobs})
@@ -313,9 +317,9 @@ def test_log_probs_of_the_older_shape_are_lists_side_by_side() -> None:
 def test_tokens_of_an_answer_and_of_a_piece_are_spelled_with_their_log_probs() -> None:
     _, job = text_job(SpelledModel(), logprobs=1)
     answer = choices.WholeAnswer("ab", [97, 98], [-0.5, -1.0], [(("z", -0.1),), ()])
-    assert texts._tokens(job, answer) == [(b"a", -0.5, (("z", -0.1),)), (b"b", -1.0, ())]
+    assert texts._tokens(job, answer) == [(b"a", -0.5, [(b"z", -0.1)], b"a"), (b"b", -1.0, [], b"b")]
     piece = Delta("c", token_ids=(99, 33), logprobs=(-2.0, -3.0))
-    assert texts._tokens(job, piece) == [(b"c", -2.0, ()), (b"!", -3.0, ())]
+    assert texts._tokens(job, piece) == [(b"c", -2.0, [], b"c"), (b"!", -3.0, [], b"!")]
     assert texts._tokens(text_job(SpelledModel())[1], answer) == []
     assert asyncio.run(texts._ids(job.served, "é")) == [195, 169] and asyncio.run(texts._ids(job.served, [5])) == [5]
 

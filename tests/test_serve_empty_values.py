@@ -152,9 +152,9 @@ def test_a_chats_rules_may_be_empty_and_its_limits_0() -> None:
 
 def test_a_log_prob_of_0_is_one_and_minus_infinity_the_least() -> None:
     tokens = [
-        EchoedToken(b"", None, ()),
-        EchoedToken(b"a", 0.0, ()),
-        EchoedToken(b"b", -float("inf"), (("c", -float("inf")),)),
+        EchoedToken(b"", None, (), b""),
+        EchoedToken(b"a", 0.0, (), b"a"),
+        EchoedToken(b"b", -float("inf"), ((b"c", -float("inf")),), b"b"),
     ]
     offsets = _TextOffsets()
     assert offsets.next(b"early") == 0
@@ -185,7 +185,7 @@ def test_a_broken_call_has_the_pieces_that_came_only_where_the_answer_was_cut() 
 
 def test_an_alternative_that_utf_8_cannot_hold_is_a_question_mark() -> None:
     served: Any = SimpleNamespace(token_model=lambda field: SimpleNamespace(spell=lambda ids: [b"a"]))
-    (token,) = chat_logprobs(served, [1], [-0.5], [[("\ud83d", -1.0)]])["content"]
+    (token,) = chat_logprobs(served, WholeAnswer("", [1], [-0.5], [(("\ud83d", -1.0),)]))["content"]
     assert token["top_logprobs"] == [{"token": "?", "logprob": -1.0, "bytes": [63]}]
 
 

@@ -143,7 +143,8 @@ def test_a_stream_of_texts_numbers_its_answers_and_counts_offsets_of_each() -> N
 
     assert [each["choices"] for each in chunks] == [
         text(1, "ab", ["a", "b"], [-0.5, -1.0], [0, 1], token_ids=[97, 98]),
-        text(0, "", ["\ufffd"], [-2.0], [0], token_ids=[195]), text(0, "é", ["\ufffd"], [-3.0], [0], token_ids=[169]),
+        text(0, "", [r"bytes:\xc3"], [-2.0], [0], token_ids=[195]),
+            text(0, "é", [r"bytes:\xa9"], [-3.0], [0], token_ids=[169]),
         text(1, "c", ["c"], [-4.0], [2], token_ids=[99]), text(1, "d", [], [], [], "length"),
         text(0, "", [], [], [], "stop"),
     ]  # fmt: skip

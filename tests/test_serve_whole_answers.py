@@ -260,10 +260,10 @@ def test_two_prompts_with_two_answers_each_are_numbered_through_and_added_up() -
     assert [each["finish_reason"] for each in choices] == ["stop", "length", "stop", "length"]
     assert choices[0]["token_ids"] == [72, 195, 169] and choices[0]["prompt_token_ids"] == [7, 8]
     assert choices[0]["logprobs"] == {
-        "tokens": ["a", "b", "H", "\ufffd", "\ufffd"],
+        "tokens": ["a", "b", "H", r"bytes:\xc3", r"bytes:\xa9"],
         "token_logprobs": [None, -1.0, -0.5, -0.75, -1.0],
         "top_logprobs": [
-            None, {"z": -0.25, "b": -1.0}, {"J": -1.5, "H": -0.5}, {"Ã": -0.75, "\ufffd": -0.75}, {"\ufffd": -1.0},
+            None, {"z": -0.25, "b": -1.0}, {"J": -1.5, "H": -0.5}, {"Ã": -0.75, r"bytes:\xc3": -0.75}, {r"bytes:\xa9": -1.0},
         ],
         "text_offset": [0, 1, 2, 3, 3],
     }  # fmt: skip

@@ -176,6 +176,8 @@ class Delta:
     """Tokens computed so far that no piece has: held back for a stop string, or cut off by one."""
     is_revised: bool = False
     """With the Completion: earlier pieces hold text that it lacks, as where a remote agent replaced a draft."""
+    top_ids: tuple[tuple[int, ...], ...] = ()
+    """The tokens of `top_logprobs`, if the model reports them: several may have one text, as parts of a character do."""
 
 
 @dataclass(frozen=True)
@@ -424,6 +426,10 @@ class ModelFacts:
     """Sampling settings that its authors recommend, by the fields of a Sampling."""
     has_template: bool = True
     """False for a base model, which has no chat template."""
+    hidden_ids: tuple[int, ...] = field(default=(), compare=False)
+    """The tokens that no text shows unless it is asked for with special tokens."""
+    strips_space: bool = field(default=False, compare=False)
+    """True if the text of ids lacks the space with which their first word begins."""
 
 
 BASE_MODEL = (

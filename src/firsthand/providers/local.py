@@ -288,6 +288,7 @@ class Local:
                     token_ids=tuple(answer.token_ids[fresh]),
                     logprobs=tuple(answer.logprobs[fresh]),
                     top_logprobs=tuple(answer.top_logprobs[fresh]),
+                    top_ids=tuple(answer.top_ids[fresh]),
                     prompt_tokens=size,
                     num_held=len(answer.token_ids) - answer.given,
                 )
@@ -323,6 +324,8 @@ class Local:
             computed_by,
             model_lookup.card_sampling(self.path) | loaded.tokenizer.recommended,
             loaded.tokenizer.chat_template is not None,
+            tuple(sorted(loaded.tokenizer.hidden_ids)),
+            loaded.tokenizer.strips_leading_space,
         )
 
     async def tokenize(

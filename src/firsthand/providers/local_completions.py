@@ -91,6 +91,7 @@ class AnswerInProgress:
     versions: list[int] = field(default_factory=list)
     """Of the weights, one for each token."""
     top_logprobs: list[tuple[tuple[str, float], ...]] = field(default_factory=list)
+    top_ids: list[tuple[int, ...]] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     """Length of the final text after each token."""
     text: str = ""
@@ -117,7 +118,9 @@ class AnswerInProgress:
         self.behaviour_logprobs += output.behaviour_logprobs
         self.versions += [output.version] * len(output.token_ids)
         for alternatives in output.top_logprobs:
-            self.top_logprobs.append(tuple((tokenizer.decode([i], skip_special=False), lp) for i, lp in alternatives))
+            texts = [tokenizer.token_bytes(id).decode("utf-8", "replace") for id, _ in alternatives]
+            self.top_logprobs.append(tuple((text, lp) for text, (_, lp) in zip(texts, alternatives, strict=True)))
+            self.top_ids.append(tuple(id for id, _ in alternatives))
         self.text += piece
         self.last = output
         return piece

@@ -47,11 +47,30 @@ class Vocabulary:
         self.special_token_ids = [id for id, text in enumerate(self.tokens) if not text]
         for id in self.special_token_ids:
             self.tokens[id] = tokenizer.token_bytes(id)
+        special = {*self.special_token_ids, *tokenizer.special_ids}
+        self._by_bytes = {text: id for id, text in enumerate(self.tokens) if text and id not in special}
+        self._max_size = max(map(len, self._by_bytes), default=0)
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """Returns the ids of text that continues other text."""
-        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        return self.tokenizer.encode_runs([TextRun(text, False)], continuing=True)
+        """Returns the ids of text that continues other text, in tokens that spell it to the byte."""
+        data = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
+        ids = self.tokenizer.encode_runs([TextRun(data.decode("utf-8", "replace"), False)], continuing=True)
+        return ids if b"".join(self.tokens[id] for id in ids) == data else self._longest_tokens(data)
+
+    def _longest_tokens(self, data: bytes) -> list[int]:
+        """The longest token at each place: for texts that the tokenizer writes otherwise, such as in lower case.
+
+        They end before a byte that begins no token.
+        """
+        ids = []
+        while data:
+            sizes = range(min(self._max_size, len(data)), 0, -1)
+            id = next((id for size in sizes if (id := self._by_bytes.get(data[:size])) is not None), None)
+            if id is None:
+                break
+            ids.append(id)
+            data = data[len(self.tokens[id]) :]
+        return ids
 
 
 def vocabulary(tokenizer: Tokenizer) -> Any:

@@ -15,12 +15,13 @@ import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tokenizers
 
 from firsthand.errors import ModelFileError, PromptTooLong
 from firsthand.message import Json, canonical
+from firsthand.tokens import space_prefix
 from firsthand.tokens.charsmap import read_table, replacer
 from firsthand.tokens.plain_encoder import can_forge, without_special
 from firsthand.tokens.protected_tokens import expect_one_name, is_unknown_text, with_ends
@@ -32,7 +33,7 @@ from firsthand.tokens.text_growth import (
     check_model,
     expect_count,
 )
-from firsthand.tokens.token_bytes import byte_reader, steps, strips_leading_space
+from firsthand.tokens.token_bytes import byte_reader, strips_leading_space
 
 END_OF_TURN = frozenset({
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
@@ -49,6 +50,9 @@ _SHARED = 2048
 _PIECE, _PIECE_SLACK = 8192, 16
 """Characters that are counted at a time, and how many tokens more a text may have for being cut there."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_Place = Literal["start", "behind_token", "inside"]
+"""Of a text: at the beginning, behind an added token, or behind other text. Each vocabulary puts its space before the first
+word, if it has one, at the first place alone, or at the first two."""
 
 
 class TextRun(NamedTuple):
@@ -117,7 +121,7 @@ class Tokenizer:
         self.special_ids = frozenset(token.id for token in self._added.values() if token.special)
         plain = without_special(prepared, special) if can_forge(prepared, special, self._rust) else None
         self._plain = self._rust if plain is None else _build(plain, source)
-        self._continuing = _without_prefix(self._plain, plain or prepared, source)
+        self._encoders = _by_place(self._plain, plain or prepared, source)
         self._read_bytes = byte_reader(prepared, source)
         self._strips_space = strips_leading_space(prepared.get("decoder"))
         self._added_text = {token.id: token.content for token in self._added.values()}
@@ -182,24 +186,27 @@ class Tokenizer:
             return
         count = 0
         for start in range(0, len(text), _PIECE):
-            count += len(self._encode_plain(text[start : start + _PIECE], True)) - _PIECE_SLACK
+            count += len(self._encode_plain(text[start : start + _PIECE], "inside")) - _PIECE_SLACK
             if count > most:
                 raise PromptTooLong(
                     f"the prompt has {len(text)} characters and more than {most} tokens, the model's context: shorten it"
                 )
 
-    def encode_runs(self, runs: Sequence[TextRun], *, continuing: bool = False, most: int | None = None) -> list[int]:
+    def encode_runs(
+        self, runs: Sequence[TextRun], *, continuing: bool = False, after: Sequence[int] = (), most: int | None = None
+    ) -> list[int]:
         """Returns the ids of the joined text of `runs`, in which only trusted runs may name special tokens.
 
         With `most`, raises PromptTooLong for a text that clearly has more tokens, before all of it is encoded.
 
         Text between two special tokens is encoded as one, whatever runs it came from, so the ids equal `encode` of the
-        joined text unless an untrusted run names a special token. `continuing`: the text continues other tokens, so no
-        space is put before it.
+        joined text unless an untrusted run names a special token. `continuing`: the text continues other text, so no
+        space is put before it. `after`: it follows these tokens, and begins as behind the last of them in a whole text.
         """
         ids: list[int] = []
         waiting: list[str] = []
-        previous: AddedToken | None = None
+        previous = self._added.get(self._added_text.get(after[-1], "")) if after else None
+        place: _Place = "behind_token" if previous else "inside" if after or continuing else "start"
 
         def flush(following: AddedToken | None) -> None:
             text = "".join(waiting)
@@ -212,7 +219,7 @@ class Tokenizer:
                 remembered = _SHORT < len(text) <= _LONG
                 if most is not None and len(ids) > most:
                     raise PromptTooLong(f"the prompt has more than {most} tokens, the model's context: shorten it")
-                ids.extend((self._remembered if remembered else self._encode_plain)(text, continuing or bool(ids)))
+                ids.extend((self._remembered if remembered else self._encode_plain)(text, place))
 
         for text, trusted in runs:
             start = 0
@@ -220,19 +227,19 @@ class Tokenizer:
                 waiting.append(text[start:at])
                 flush(token)
                 ids.append(token.id)
-                previous, start = token, at + len(token.content)
+                previous, start, place = token, at + len(token.content), "behind_token"
             waiting.append(text[start:])
         flush(None)
         return ids
 
-    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True, continuing: bool = False) -> str:
         """Returns the text of ids; invalid UTF-8 becomes U+FFFD.
 
         `skip_special` leaves out special tokens, except tool-call markers. A space that the vocabulary puts before the
-        first word is removed.
+        first word is removed, unless the text is `continuing` another.
         """
         text = b"".join(self.visible_bytes(id, skip_special) for id in ids).decode("utf-8", "replace")
-        return text[1:] if self._strips_space and text.startswith(" ") else text
+        return text[1:] if self._strips_space and not continuing and text.startswith(" ") else text
 
     def token_bytes(self, id: int) -> bytes:
         """Returns the exact bytes of a token; empty for an id without one, such as a padded row of the embedding."""
@@ -249,6 +256,11 @@ class Tokenizer:
         """Returns whether ids hold a special token or one without bytes; with `calls`, tool-call markers are none."""
         special = self._hidden if calls else self.special_ids
         return any(id in special or not self.token_bytes(id) for id in ids)
+
+    @property
+    def hidden_ids(self) -> frozenset[int]:
+        """The special tokens that `decode` leaves out."""
+        return self._hidden
 
     @property
     def strips_leading_space(self) -> bool:
@@ -296,21 +308,21 @@ class Tokenizer:
         is_only_unknown = unknown not in (self.eos_ids | {self.bos_id}) and is_unknown_text(self.text_of(unknown))
         return self.special_ids - ({unknown} if is_only_unknown else set())
 
-    def _encode_plain(self, text: str, continuing: bool) -> array[int]:
-        ids = self._encode_unchecked(text, continuing)
+    def _encode_plain(self, text: str, place: _Place) -> array[int]:
+        ids = self._encode_unchecked(text, place)
         if self._protected.isdisjoint(ids):
             return ids
         kept = (id for id in ids if id not in self._protected)  # as unknown text is left out where it has no token
         return array("i", kept)
 
-    def _encode_unchecked(self, text: str, continuing: bool) -> array[int]:
+    def _encode_unchecked(self, text: str, place: _Place) -> array[int]:
         if not text.isascii() and _SURROGATE.search(
             text
         ):  # half a surrogate pair, which JSON allows and UTF-8 does not
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if self._normalise is not None:
             text = self._normalise(text)
-        rust = self._continuing if continuing else self._plain
+        rust = self._encoders[place]
         try:
             if len(text) > _SHARED:
                 (encoded,) = rust.encode_batch_fast([text], add_special_tokens=False)
@@ -403,13 +415,10 @@ def _build(description: Json, source: str) -> Any:
     return rust
 
 
-def _without_prefix(rust: Any, description: Json, source: str) -> Any:
-    """Returns the tokenizer for text that continues other tokens: the same one unless a space is put before the first."""
-    node = description.get("pre_tokenizer")
-    if not any(
-        part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first"
-        for part in steps(node, "pretokenizers")
-    ):
-        return rust
-    text = json.dumps(node).replace('"prepend_scheme": "first"', '"prepend_scheme": "never"')
-    return _build(description | {"pre_tokenizer": json.loads(text)}, source)
+def _by_place(plain: Any, description: Json, source: str) -> dict[_Place, Any]:
+    """Returns the library's tokenizer for each place of a text; one serves several where they are encoded alike."""
+    behind, inside = space_prefix.behind_token(description), space_prefix.inside(description)
+    encoder = plain if behind is description else _build(behind, source)
+    if inside == behind:
+        return {"start": plain, "behind_token": encoder, "inside": encoder}
+    return {"start": plain, "behind_token": encoder, "inside": _build(inside, source)}

@@ -254,7 +254,7 @@ def _of_text(conversation: Conversation, tokenizer: Tokenizer) -> tuple[list[int
     prompt = [*begin, *tokenizer.encode(conversation.prompt)]
     runs = [TextRun(conversation.text, False)]
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-    ids = [*prompt, *tokenizer.encode_runs(runs, continuing=bool(prompt)), *end]
+    ids = [*prompt, *tokenizer.encode_runs(runs, after=prompt if conversation.prompt else ()), *end]
     return ids, [(len(prompt), len(ids))]
 
 
@@ -303,6 +303,7 @@ def _reply(
         end = next((at for at, id in enumerate(reply) if id in tokenizer.eos_ids), None)
         if end is not None:
             return reply[: end + 1]
+        written = tokenizer.decode(reply, skip_special=False, continuing=True)
         runs = [TextRun(written.rstrip(), False)]  # a template without end tokens
     elif message.tool_calls:
         raise ConfigError(
@@ -313,7 +314,7 @@ def _reply(
         runs = [TextRun(message.text, False)]
     else:
         runs = _after_opened(message.text, opened)
-    return [*tokenizer.encode_runs(runs, continuing=True), *_turn_end(whole, tokenizer)]
+    return [*tokenizer.encode_runs(runs, after=prompt), *_turn_end(whole, tokenizer)]
 
 
 def _opened_thought(prompt: Sequence[int], tokenizer: Tokenizer) -> str | None:

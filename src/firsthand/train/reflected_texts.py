@@ -67,7 +67,7 @@ def encode_reflected(text: ReflectedText, tokenizer: Tokenizer) -> Stream:
     for part in filter(None, _PARTS.split(text.output)):
         is_mark = part in SPELLED
         is_passage |= part == PARAGRAPH
-        new = tokenizer.encode_runs([TextRun(part, is_mark)], continuing=True)
+        new = tokenizer.encode_runs([TextRun(part, is_mark)], after=ids)
         ids += new
         weights += [0.0 if is_passage else 1.0] * len(new)
         is_passage &= part != END_PARAGRAPH

@@ -63,6 +63,7 @@ class ShownAnswer:
             token_ids=delta.token_ids[known:],
             logprobs=delta.logprobs[known:],
             top_logprobs=delta.top_logprobs[known:],
+            top_ids=delta.top_ids[known:],
         )
         computed, before = self.token_ids.at + delta.num_held, self.num_computed
         self.num_computed = max(computed, before)

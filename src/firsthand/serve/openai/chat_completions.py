@@ -189,7 +189,7 @@ def _choice(job: ChatJob, index: int, answer: WholeAnswer) -> Json:
         message["tool_calls"] = calls_json(answer)
     choice = {"index": index, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
     if job.body.logprobs:
-        choice["logprobs"] = chat_logprobs(job.served, answer.token_ids, answer.logprobs, answer.top_logprobs)
+        choice["logprobs"] = chat_logprobs(job.served, answer)
     if job.body.return_token_ids:
         choice["token_ids"] = answer.token_ids
     return choice
@@ -228,7 +228,7 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
                 yield chunk(index, {"role": "assistant", "content": ""})
             more: Json = {}
             if body.logprobs and each.token_ids:
-                more["logprobs"] = chat_logprobs(job.served, each.token_ids, each.logprobs, each.top_logprobs)
+                more["logprobs"] = chat_logprobs(job.served, each)
             if body.return_token_ids and each.token_ids:
                 more["token_ids"] = list(each.token_ids)
             shown = splits[index].feed(each.text) if each.text else []

@@ -26,6 +26,7 @@ class WholeAnswer:
     calls: dict[int, str] = field(default_factory=dict)
     """The arguments of calls that came in pieces, by place."""
     completion: Completion | None = None
+    top_ids: list[tuple[int, ...]] = field(default_factory=list)
 
     def add(self, delta: Delta) -> None:
         """Add a piece."""
@@ -33,6 +34,7 @@ class WholeAnswer:
         self.token_ids += delta.token_ids
         self.logprobs += delta.logprobs
         self.top_logprobs += delta.top_logprobs
+        self.top_ids += delta.top_ids
         if delta.call is not None:
             self.calls[delta.call.index] = self.calls.get(delta.call.index, "") + delta.call.arguments
         self.completion = delta.completion or self.completion
@@ -70,15 +72,22 @@ def total(completions: Sequence[Completion]) -> Usage:
     return sum((each.usage for each in completions), Usage())
 
 
-def chat_logprobs(
-    served: ServedModel, ids: Sequence[int], logprobs: Sequence[float], top: Sequence[Sequence[tuple[str, float]]]
-) -> Json:
+def alternatives(served: ServedModel, answer: WholeAnswer | Delta) -> list[list[tuple[bytes, float]]]:
+    """The alternatives of each token of an answer by their exact bytes; none for each if they were not asked for."""
+    spell = served.token_model("logprobs").spell
+    found = [[(text.encode("utf-8", "replace"), each) for text, each in top] for top in answer.top_logprobs]
+    if answer.top_ids:
+        pairs = zip(answer.top_ids, found, strict=True)
+        found = [[(raw, each) for raw, (_, each) in zip(spell(ids), top, strict=True)] for ids, top in pairs]
+    return found or [[] for _ in answer.token_ids]
+
+
+def chat_logprobs(served: ServedModel, answer: WholeAnswer | Delta) -> Json:
     """The `logprobs` of a chat's choice."""
-    tokens = served.token_model("logprobs").spell(ids)
-    tops = top or [()] * len(ids)
+    tokens = served.token_model("logprobs").spell(answer.token_ids)
     content = [
-        {**_token(raw, logprob), "top_logprobs": [_token(text.encode("utf-8", "replace"), each) for text, each in best]}
-        for raw, logprob, best in zip(tokens, logprobs, tops, strict=True)
+        {**_token(raw, logprob), "top_logprobs": [_token(*each) for each in best]}
+        for raw, logprob, best in zip(tokens, answer.logprobs, alternatives(served, answer), strict=True)
     ]
     return {"content": content, "refusal": None}
 

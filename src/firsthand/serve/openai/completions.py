@@ -20,7 +20,7 @@ from firsthand.serve.http.replies import Events, Reply, event, long_event, long_
 from firsthand.serve.models.served_models import ServedModel
 from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.chat_completions import rate_prompt
-from firsthand.serve.openai.choices import LEAST, WholeAnswer, total, usage_json
+from firsthand.serve.openai.choices import LEAST, WholeAnswer, alternatives, total, usage_json
 from firsthand.serve.openai.logprob_cells import check_cells
 from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import CompletionRequest, read
@@ -38,7 +38,9 @@ class EchoedToken(NamedTuple):
 
     raw: bytes
     logprob: float | None
-    top: Sequence[tuple[str, float]]
+    top: Sequence[tuple[bytes, float]]
+    shown: bytes
+    """The bytes that the text has of it: none of a special token."""
 
 
 class CompletionJob(NamedTuple):
@@ -194,17 +196,28 @@ async def _echo(state: OpenAIState, request: ActiveRequest, job: CompletionJob, 
             run=request.client.name,
             **state.options(request, served, body.cache_salt),
         )
-    first = EchoedToken(model.spell(ids[:1])[0], None, ())
-    rest = await asyncio.to_thread(lambda: [_rated(model, rating) for rating in ratings])
+    shown = await asyncio.to_thread(_shown, served, ids, at_start=True)
+    first = EchoedToken(model.spell(ids[:1])[0], None, (), shown[0])
+    rest = await asyncio.to_thread(lambda: [_rated(model, *each) for each in zip(ratings, shown[1:], strict=True)])
     return _Echo(text, ids, [first, *rest])
 
 
-def _rated(model: TokenModel, rating: TokenRating) -> EchoedToken:
+def _shown(served: ServedModel, ids: Sequence[int], *, at_start: bool = False, special: bool = False) -> list[bytes]:
+    """The bytes that a text has of each token; `special` ones only if asked for, and `at_start` without a first space."""
+    facts = served.facts
+    hidden = frozenset() if facts is None or special else frozenset(facts.hidden_ids)
+    raws = served.token_model("logprobs").spell(ids)
+    shown = [b"" if id in hidden else raw for id, raw in zip(ids, raws, strict=True)]
+    first = next((place for place, raw in enumerate(shown) if raw), None)
+    if at_start and facts is not None and facts.strips_space and first is not None:
+        shown[first] = shown[first].removeprefix(b" ")
+    return shown
+
+
+def _rated(model: TokenModel, rating: TokenRating, shown: bytes) -> EchoedToken:
     raw, *tops = model.spell([rating.token_id, *(token for token, _ in rating.top)])
-    pairs = zip(tops, rating.top, strict=True)
-    return EchoedToken(
-        raw, rating.logprob, [(text.decode("utf-8", "replace"), logprob) for text, (_, logprob) in pairs]
-    )
+    best = [(top, each) for top, (_, each) in zip(tops, rating.top, strict=True)]
+    return EchoedToken(raw, rating.logprob, best, shown)
 
 
 async def _ids(served: ServedModel, prompt: str | list[int]) -> list[int]:
@@ -215,9 +228,10 @@ def _tokens(job: CompletionJob, answer: WholeAnswer | Delta) -> list[EchoedToken
     """The tokens of an answer with their log-probs; empty if the request does not want them."""
     if job.body.logprobs is None:
         return []
-    tops = answer.top_logprobs or [()] * len(answer.token_ids)
     raws = job.served.token_model("logprobs").spell(answer.token_ids)
-    return [EchoedToken(raw, answer.logprobs[i], tops[i]) for i, raw in enumerate(raws)]
+    tops = alternatives(job.served, answer)
+    shown = _shown(job.served, answer.token_ids, special=not job.sampling.skip_special_tokens)
+    return [EchoedToken(*each) for each in zip(raws, answer.logprobs, tops, shown, strict=True)]
 
 
 class _TextOffsets:
@@ -248,16 +262,24 @@ def _logprobs(tokens: Sequence[EchoedToken], top: int, offsets: _TextOffsets) ->
     """The older shape of log-probs: lists side by side."""
     tops: list[Json | None] = []
     for token in tokens:
-        best = {text: max(logprob, LEAST) for text, logprob in reversed(token.top)}
+        best = {_spelled(raw): max(logprob, LEAST) for raw, logprob in reversed(token.top)}
         if token.logprob is not None and top:
-            best.setdefault(token.raw.decode("utf-8", "replace"), max(token.logprob, LEAST))
+            best.setdefault(_spelled(token.raw), max(token.logprob, LEAST))
         tops.append(None if token.logprob is None else best)
     return {
-        "tokens": [token.raw.decode("utf-8", "replace") for token in tokens],
+        "tokens": [_spelled(token.raw) for token in tokens],
         "token_logprobs": [None if token.logprob is None else max(token.logprob, LEAST) for token in tokens],
         "top_logprobs": tops if top else None,
-        "text_offset": [offsets.next(token.raw) for token in tokens],
+        "text_offset": [offsets.next(token.shown) for token in tokens],
     }
+
+
+def _spelled(raw: bytes) -> str:
+    """The token as a string; a part of a character as OpenAI writes it: `bytes:\\xf0\\x9f`."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
 async def _events(state: OpenAIState, request: ActiveRequest, job: CompletionJob) -> AsyncGenerator[bytes, None]:

@@ -128,12 +128,12 @@ class ChatTemplate:
         # the turn's closing is encoded by itself, so that later text cannot change its ids
         end = "".join(run.text for run in closing)
         if rest and rest[0].trusted and rest[0].text.startswith(end):
-            ids += self._encode_runs([TextRun(end, True)], continuing=True)
+            ids += self._encode_runs([TextRun(end, True)], after=ids)
             rest = [TextRun(rest[0].text[len(end) :], True), *rest[1:]]
-        return ids + self._encode_runs(rest, continuing=True)
+        return ids + self._encode_runs(rest, after=ids)
 
-    def _encode_runs(self, runs: list[TextRun], *, continuing: bool = False) -> list[int]:
-        return self._tokenizer.encode_runs(runs, continuing=continuing, most=self._max_tokens)
+    def _encode_runs(self, runs: list[TextRun], *, after: Sequence[int] = ()) -> list[int]:
+        return self._tokenizer.encode_runs(runs, after=after, most=self._max_tokens)
 
     def _without_end(self, runs: list[TextRun]) -> list[TextRun]:
         """Returns the runs without a leading end-of-turn token, which the sampled ids have already."""

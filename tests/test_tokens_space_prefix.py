@@ -1,0 +1,169 @@
+"""SentencePiece's space before a text's first word: text that continues other text gets none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from firsthand.engine.decoding.constraint import Grammars, Guide
+from firsthand.grammar import choice, json_schema, regex
+from firsthand.message import Json, Message, Sampled, Text, assistant, user
+from firsthand.providers.request_preparation import bad_sequences
+from firsthand.tokens import spm
+from firsthand.tokens.llguidance_grammar import Vocabulary
+from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
+from firsthand.train.conversations import Conversation, encode_conversation
+
+ZEPHYR = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+BARE = (
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+METASPACE = {"type": "Metaspace", "replacement": "▁", "split": False}
+
+
+def pieces() -> spm.Pieces:
+    words = ["es", "yes", "▁yes", "no", "▁no", "▁<", '{"', '▁{"', "▁[", "us", "user"]
+    letters = sorted(set('▁yesnour<>|{}[]:",at0123456789-T'))
+    texts = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words, *letters]
+    kinds = [spm.UNKNOWN, spm.CONTROL, spm.CONTROL, *[spm.BYTE] * 256, *[spm.NORMAL] * (len(words) + len(letters))]
+    return spm.Pieces(texts, [-float(place) for place in range(len(texts))], kinds, True)
+
+
+def described(scheme: str) -> Json:
+    content = spm.description(pieces(), "s")
+    if scheme == "prepend":
+        return content
+    old = {"add_prefix_space": True} if scheme == "old" else {"prepend_scheme": scheme}
+    return content | {"normalizer": None, "pre_tokenizer": METASPACE | old}
+
+
+def made(scheme: str = "prepend") -> Tokenizer:
+    return Tokenizer(described(scheme), bos_id=1, eos_ids=[2], add_bos=True)
+
+
+def names(tokenizer: Tokenizer, ids: Any) -> list[str]:
+    return [tokenizer.text_of(id) for id in ids]
+
+
+SCHEMES = ("prepend", "always", "old", "first", "never")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_text_that_continues_other_text_gets_no_space(scheme: str) -> None:
+    one = made(scheme)
+
+    def encoded(*runs: str, **options: Any) -> list[str]:
+        return names(one, one.encode_runs([TextRun(text, True) for text in runs], **options))
+
+    at_start = ["yes"] if scheme == "never" else ["▁yes"]
+    behind = ["yes"] if scheme in ("never", "first") else ["▁yes"]
+    assert encoded("yes") == at_start
+    assert encoded("yes", continuing=True) == encoded("yes", after=one.encode("no")) == ["yes"]
+    assert encoded("</s>yes") == ["</s>", *behind], "as the library has it"
+    assert encoded("</s>yes", continuing=True) == ["</s>", *behind]
+    assert encoded("yes", after=[2]) == encoded("yes", after=[*one.encode("no"), 1]) == behind
+    assert encoded(" yes", continuing=True) == ["▁yes"]
+    assert one.decode(one.encode(" no"), continuing=True).endswith(" no")
+
+
+def test_text_behind_a_token_that_strips_is_stripped_in_a_later_part_too() -> None:
+    content = described("prepend")
+    content["added_tokens"] = [each | {"rstrip": each["content"] == "</s>"} for each in content["added_tokens"]]
+    one = Tokenizer(content, eos_ids=[2])
+    whole = one.encode_runs([TextRun("yes</s>\n no", True)])
+    assert one.encode_runs([TextRun("\n no", True)], after=whole[:2]) == whole[2:] == [one.id_of("▁no")]
+
+
+def test_a_byte_level_vocabulary_puts_no_space_before_what_continues_a_text() -> None:
+    content = {
+        "model": {"type": "BPE", "vocab": {"a": 0, "Ġ": 1, "Ġa": 2}, "merges": [["Ġ", "a"]]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    }  # fmt: skip
+    end = described("never")["added_tokens"][2] | {"id": 3}
+    one = Tokenizer(content | {"added_tokens": [end]})
+    assert (one.encode("a"), one.encode_runs([TextRun("a", False)], continuing=True)) == ([2], [0])
+    assert one.encode("</s>a", special=True) == [3, 2], "as the library has it"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_bad_word_is_banned_with_and_without_the_space(scheme: str) -> None:
+    one = made(scheme)
+    banned = [names(one, ids) for ids in bad_sequences(one, ["yes"])]
+    assert ["yes"] in banned and ["▁yes"] in banned
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_forced_text_is_written_as_the_grammar_says(scheme: str) -> None:
+    one = made(scheme)
+    grammars = Grammars(one)
+    whole = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"],
+             "additionalProperties": False}  # fmt: skip
+    assert names(one, grammars.compile(json_schema(whole)).forced)[:2] == ['{"', "yes"]
+    assert grammars.compile(json_schema({"type": "object"})).allowed is not None
+    assert grammars.compile(regex(r"[0-9]{4}-[0-9]{2}")).allowed is not None
+    guide = Guide(grammars.compile(choice(["yes", "no"])))
+    guide.advance(one.id_of("y") or 0)
+    assert names(one, guide.forced) == ["es"]
+
+
+def test_a_text_that_the_tokenizer_would_change_is_forced_to_the_byte() -> None:
+    content = described("never") | {"normalizer": {"type": "Lowercase"}}
+    content["added_tokens"].append(content["added_tokens"][1] | {"id": 302, "content": "<tool_call>"})
+    one = Tokenizer(content, bos_id=1, eos_ids=[2])
+    vocab = Vocabulary(one)
+    assert names(one, vocab("T")) == ["T"] and names(one, vocab("Tyes")) == ["T", "yes"]
+    assert names(one, vocab("</s>yes")) == ["<", "<0x2F>", "s", ">", "yes"], "no special token is named by a text"
+    assert (
+        302 not in vocab("T<tool_call>")
+        and b"".join(vocab.tokens[id] for id in vocab("T<tool_call>")) == b"T<tool_call>"
+    )
+    assert names(one, vocab(b"yes\xff")) == ["yes", "<0xFF>"], "half a character"
+    assert vocab("") == []
+    del vocab._by_bytes[b"T"]
+    del vocab._by_bytes[b"o"]
+    assert names(one, vocab("noTs")) == ["no"] and names(one, vocab("Tno")) == [], (
+        "they end before what begins no token"
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "answer", "end", "whole"),
+    [
+        (ZEPHYR, "no", [2], "<|user|>\nyes</s>\n<|assistant|>\nno</s>\n<|user|>\nyes</s>\n<|assistant|>\n"),
+        (BARE, " no", [], "[user] yes\n[assistant] no\n[user] yes\n[assistant]"),
+    ],
+)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_template_behind_an_answer_is_encoded_as_in_the_whole(
+    template: str, answer: str, end: list[int], whole: str, scheme: str
+) -> None:
+    one = made(scheme)
+    chat = ChatTemplate(one, template)
+    prompt = chat.encode([user("yes")])
+    ids = (*one.encode_runs([TextRun(answer, False)], after=prompt), *end)
+    said = Message("assistant", (Text("no"),), Sampled(ids, (0.0,) * len(ids)))
+    assert names(one, chat.encode([user("yes"), said, user("yes")])) == names(one, one.encode(whole, special=True))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_trained_answer_is_encoded_as_in_the_whole(scheme: str) -> None:
+    one = made(scheme)
+    row = Conversation(messages=[user("yes"), assistant("no")], trained=[False, True], source="line 1")
+    bare = encode_conversation(row, one, ChatTemplate(one, BARE))
+    assert bare.ids.tolist() == [*one.encode("[user] yes\n[assistant] no"), 2]
+
+    def texts(prompt: str, text: str) -> list[int]:
+        text_row = Conversation(messages=[], trained=[], source="line 1", prompt=prompt, text=text)
+        found: list[int] = encode_conversation(text_row, one, ChatTemplate(one, BARE)).ids.tolist()
+        return found
+
+    assert texts("", "yes") == [1, *one.encode("yes"), 2], "as a document"
+    assert texts("no", " yes") == [1, *one.encode("no yes"), 2]
