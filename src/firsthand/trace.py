@@ -93,6 +93,10 @@ class Event:
     data: Json = field(default_factory=dict)
 
 
+NOTE = "note."
+"""Scores that people give have names that begin so. No mean counts an attempt that nobody rated."""
+
+
 @dataclass(frozen=True)
 class Score:
     """One scorer's verdict. `value` is 0 to 1 unless the scorer says otherwise."""
@@ -258,9 +262,14 @@ class Trace:
         return float(found.value)
 
     def is_unjudged(self, name: str | None = None) -> bool:
-        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt."""
+        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt.
+
+        Of a score that people give (`NOTE`), True if nobody rated the attempt.
+        """
         found = self.score(name) if name is not None else next(iter(self.attempt_scores), None)
-        return self.error is None and found is not None and found.unjudged
+        if found is None:
+            return name is not None and name.startswith(NOTE)
+        return self.error is None and found.unjudged
 
     def messages(self, node: int | None) -> tuple[Message, ...]:
         """The conversation that ends at a node, from its first message on."""

@@ -147,7 +147,7 @@ def _cell(
     attempts = sum(each.attempts for each in tasks)
     scores = {each.task: _scores(each) if reduced is None else reduced.get(each.task, ()) for each in tasks}
     score = mean_interval(scores, confidence, clusters)
-    return Cell(benchmark, agent, values, score, attempts, attempts - sum(each.scored for each in tasks))
+    return Cell(benchmark, agent, values, score, attempts, sum(each.errors for each in tasks))
 
 
 def _scores(task: TaskMean) -> list[float]:

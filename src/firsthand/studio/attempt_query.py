@@ -47,8 +47,6 @@ _COLUMNS = {
     "epoch": "epoch",
 }
 SORTABLE = ("finished", *(name for name in _COLUMNS if name != "error"))
-NOTE = "note."
-"""Scores that a person gives in the Studio have names that begin so."""
 _LATEST = "NOT EXISTS (SELECT 1 FROM traces later WHERE later.attempt = traces.attempt AND later.try > traces.try)"
 _LATER_SCORE = (
     "(SELECT value FROM scores WHERE scores.attempt = traces.attempt AND scores.try = traces.try AND name = ?"
