@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scored_runs import scored_run
 
 from firsthand.runs.pairing import compare
 from firsthand.runs.pairing import scores_of as paired_scores
@@ -16,6 +15,7 @@ from firsthand.stats.breakdown import cells
 from firsthand.stats.run_summary import summary
 from firsthand.stats.task_scores import task_scores
 from firsthand.trace import Score
+from scored_runs import scored_run
 
 UNSCORED = {"t0": [{}], "t1": [{}], "t2": [{}], "u3": [None]}
 
@@ -35,7 +35,11 @@ def test_a_rating_of_some_attempts_is_a_mean_of_those_beside_the_runs_own_score(
     assert (found["a"]["note.good"].value, found["a"]["note.good"].n) == (1.0, 1)
     assert "note.good" not in found["c"], "nobody rated it"
     assert {row.score.value for row in board.rows} == {0.25}, "failed attempts are 0 of the run's own score"
-    assert [(each.score.value, each.score.n, each.errors) for each in summary(run, score="note.good")][0] == (1.0, 1, 1)
+    assert next((each.score.value, each.score.n, each.errors) for each in summary(run, score="note.good")) == (
+        1.0,
+        1,
+        1,
+    )
     assert [each.score.n for each in summary(run, score="note.good")] == [1, 0]
     assert paired_scores([run], score="note.good", error_value=0.0) == {"b": {"a": {"t1": (1.0,)}}}
     found_pairs = compare(run, run, agent_a="a", agent_b="c", score="note.good", error_value=0.0)

@@ -2,7 +2,8 @@
 
 The sums are enough for means and intervals (`stats/run_summary.py`). The first score of each attempt has a column, and so
 has every score given later. An attempt without a score counts as 0 and is counted apart; one whose judge gave no verdict, or
-that nobody rated under a name of people's scores (`NOTE`), is in no mean. They know no reducer of epochs but the mean, and no figures: `stats.agent_scores` has the run's scores.
+that nobody rated under a name of people's scores (`NOTE`), is in no mean. They know no reducer of epochs but the mean, and
+no figures: `stats.agent_scores` has the run's scores.
 `Run.totals` and `Run.task_means` are the ways in.
 """
 

@@ -279,7 +279,7 @@ def _is_harm(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) 
 
 
 def scores_of(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> dict[str, Scores]:
-    """The scores of that name by agent and task. An attempt without it counts as 0, of harm or people's ratings not at all."""
+    """The scores of that name by agent and task. An attempt without it counts as 0, of harm or of people's not at all."""
     is_harm = _is_harm(agents, name)
     return {
         agent: _values([each for each in made if each.value(name) is not None or not is_harm], name)
