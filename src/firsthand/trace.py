@@ -132,6 +132,11 @@ class Score:
         return self.detail.get("is_harm") is True
 
     @property
+    def is_right(self) -> bool:
+        """True for full marks: 1 or more, and of a score of harm 0 or less."""
+        return self.value <= 0 if self.is_harm else self.value >= 1
+
+    @property
     def failed(self) -> bool:
         """True if the scorer itself failed, so that the value says nothing about the attempt."""
         return self.failure is not None
