@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from scored_runs import scored_run
-from studio_small_home import entered
 
 from firsthand.runs.store import Run
 from firsthand.show.board import leaderboard
@@ -16,6 +14,8 @@ from firsthand.show.trace_tree import _score_line
 from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.run_export import exported
 from firsthand.trace import Score
+from scored_runs import scored_run
+from studio_small_home import entered
 
 
 def harm(value: float) -> Score:
