@@ -251,9 +251,14 @@ def test_keys_of_tasks_with_two_to_24_values_make_parts(tmp_path: Path) -> None:
         assert (
             list(found) == ["long", "n"]
             and found["n"]["b", "t23"] == "23"
-            and found["long"]["c", "t0"] == "0" + "x" * 79
+            and found["long"]["c", "t0"].startswith("0" + "x" * 79 + "… ")
         )
         assert list(metadata_keys(run, ["b"])) == ["long", "more", "n"]
+        alike = ["y" * 80, "y" * 80, "y" * 81, "y" * 90 + "a", "y" * 90 + "b", "y" * 90 + "b"]
+        run.add_tasks("d", [Task(f"t{n}", "?", metadata={"passage": each}) for n, each in enumerate(alike)])
+        kept = list(metadata_keys(run, ["d"])["passage"].values())
+        assert [kept.index(each) for each in kept] == [0, 0, 2, 3, 4, 4] and kept[0] == "y" * 80
+        assert max(map(len, kept)) < 100
 
 
 def test_tokens_are_laid_on_their_text_and_coloured_by_probability() -> None:

@@ -1,6 +1,6 @@
 """Exports the curves of a run: CSV, TensorBoard's event files, or a folder that `wandb sync` uploads.
 
-Values, steps and times are those of the run; fractions in TensorBoard's files have the 7 digits of a float32. TensorBoard and
+Values, steps and times are those of the run; fractions in TensorBoard's files have 7 digits, of a float32. TensorBoard and
 Weights & Biases need their packages (the extra `track`).
 """
 
