@@ -16,6 +16,7 @@ import pytest
 from firsthand.commands import pairwise, power, runs, sides, summary, sweep, track
 from firsthand.commands.compare_config import Config as CompareConfig
 from firsthand.errors import ConfigError, StoreError, UnknownName
+from firsthand.preference import Preference
 from firsthand.runs import store
 from firsthand.runs.track import start
 from firsthand.stats.figures import micro_f1
@@ -184,6 +185,7 @@ def test_runs_are_removed_where_nothing_was_kept_or_they_are_old(
         assert (runs._is_old(found, None), runs._is_old(found, 1)) == (empty, aged), more
     kept = [info("a", num_traces=0), info("b", num_traces=0), info("c"), info("d", num_traces=0)]
     monkeypatch.setattr(runs.store, "list_runs", lambda home, told: list(kept))
+    monkeypatch.setattr(runs, "_is_empty", lambda found: True)
     agreed = [False, False, True]
     monkeypatch.setattr(runs, "_agreed", lambda chosen: agreed.pop(0))
     removed: list[Path] = []
@@ -396,3 +398,24 @@ def test_a_sweep_is_made_run_resumed_and_shown(
     assert sweep.main(sweep.Config(show=folder)) == 1 and words(capsys.readouterr().out)[-1] == "No trial has a value."
     assert sweep.main(sweep.Config(show=folder, json=True)) == 1
     assert json.loads(capsys.readouterr().out)["best"] is None
+
+
+def test_pruning_keeps_a_run_that_holds_texts_files_or_preferences_alone(home: Path, cli: Cli) -> None:
+    ids = {}
+    for name in ("text", "file", "number", "pair", "bare", "named"):
+        track = start(name, home=home)
+        ids[name] = track.run.id
+        if name == "text":
+            track.text("answer", "of the model", step=1)
+        elif name == "file":
+            track.artifact(Path(__file__))
+        elif name == "number":
+            track.log({"loss": 1.0}, step=0)
+        elif name == "pair":
+            track.run.add_preference(Preference("t0", "a", "b", "a", "judge:x"))
+        track.finish()
+    scored_run(home, "scored", {"ada": {"sums": {"t0": [{"exact": 1.0}]}}}).close()
+    code, out, err = cli("runs", "--prune", "--yes")
+    assert (code, err, sorted(out.split())) == (0, "", sorted(["removed", ids["named"], "removed", ids["bare"]]))
+    left = {info.id for info in store.list_runs(home)}
+    assert left >= {ids[name] for name in ("text", "file", "number", "pair")} and len(left) == 5

@@ -3,6 +3,7 @@
 import pytest
 
 from firsthand.scorers.mathematics.high_precision import near
+from firsthand.scorers.mathematics.quantities import may_be_added
 from firsthand.scorers.symbolic import boxed, comparison
 from firsthand.task import Task
 from firsthand.trace import Trace
@@ -130,3 +131,21 @@ def test_a_time_is_no_fraction_unless_the_question_speaks_of_a_ratio():
         "On which Scale?",
     ):
         assert comparison("10:30", r"\frac13", question)[0]
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "wrong"),
+    [
+        ("What is the distance in meters between the two trees?", "m meters metres", "km feet cm miles ft kilometers"),
+        ("What is the mass in grams?", "g grams", "kg mg pounds"),
+        ("What is the distance, in kilometers?", "km kilometers", "m feet"),
+        ("What is the height in feet of its $m$ floors?", "feet ft", "km inches"),
+        (r"A pole is $5\text{ m}$ high. How long is its shadow?", "m meters", "km feet"),
+        ("A pole is 5 m high. How long is its shadow?", "m meters", "km feet"),
+        ("If $5 m + g = 20$, how long is the road?", "m km feet g kg", ""),
+        ("How long in minutes?", "minutes min", "hours seconds"),
+    ],
+)
+def test_a_unit_of_the_measure_that_the_question_names_otherwise_is_wrong(question: str, right: str, wrong: str):
+    assert [each for each in right.split() if not may_be_added(each, question)] == []
+    assert [each for each in wrong.split() if may_be_added(each, question)] == []

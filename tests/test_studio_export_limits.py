@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 
 from firsthand.runs import store
+from firsthand.runs.track import Track
 from firsthand.studio import run_export
 from firsthand.studio.run_export import exported
 from firsthand.task import Task
@@ -48,3 +50,21 @@ def test_a_board_stands_beside_the_sentence_on_figures_that_cannot_be_computed(t
         assert problem.startswith(says) and "no_such_thing" in problem
     assert (count, left, shown(empty), shown(text)) == (0, 0, [], ["t0"])
     assert text.index("<table") < text.index(says) < text.index('<details id="a1"'), "the board is made"
+
+
+def test_the_caption_of_a_curve_tells_its_last_value_though_it_is_not_finite(tmp_path: Path) -> None:
+    with store.create(tmp_path, {}, "diverged", command=["firsthand"]) as run:
+        track = Track(run)
+        for step in range(1, 6):
+            loss = 2.0 - step / 4 if step < 4 else math.nan
+            track.log(
+                {"loss": loss, "norm": math.inf if step > 2 else 1.0, "never": math.nan, "sound": step}, step=step
+            )
+        track.flush()
+        text, _, _ = exported(run)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption><svg[^>]*>(.*?)</svg>", text)
+    assert [caption for caption, _ in captions] == [
+        "loss: nan at step 5, from 1.25 to 1.75", "never: nan at step 5", "norm: inf at step 5, from 1 to 1",
+        "sound: 5 at step 5, from 1 to 5",
+    ]  # fmt: skip
+    assert [drawn.count("polyline") for _, drawn in captions] == [1, 0, 1, 1]

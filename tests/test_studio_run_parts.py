@@ -80,7 +80,7 @@ def test_conditions_on_attempts_are_sql_with_their_values(two: Two) -> None:
     assert (
         sql.endswith(" ORDER BY seq DESC LIMIT 1) = ?")
         and values == ["Exact", 0.5]
-        and made("is", ":", "right")[1] == []
+        and made("is", ":", "failed") == ("error IS NOT NULL", [])
     )
     assert made("score.a", ">", "0")[0].endswith(" > ?")
     for operator, value, found in ((":", "M-", ["ann", "bob"]), ("=", "m-BOB", ["bob"]), ("=", "m-", [])):

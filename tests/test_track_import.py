@@ -20,7 +20,7 @@ from firsthand.errors import DataError, FirsthandError
 from firsthand.runs import store
 from firsthand.runs.event_files import crc32c, masked_crc, read_events
 from firsthand.runs.protobuf_fields import fields_of, signed, varint
-from firsthand.runs.track import Track
+from firsthand.runs.track import Track, start
 from firsthand.runs.track_export import export
 from firsthand.runs.track_import import import_runs, tracked_runs
 from firsthand.runs.wandb_files import BLOCK, read_wandb
@@ -68,6 +68,31 @@ def test_event_files_of_tensorboard_are_read(tmp_path: Path) -> None:
     file.write_bytes(b"x" + body)
     with pytest.raises(DataError, match="is it one"):
         list(read_events(file))
+
+
+def test_numbers_that_float32_lacks_are_exported_as_doubles(tmp_path: Path) -> None:
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tensor_util = pytest.importorskip("tensorboard.util.tensor_util")
+    logged = {
+        "tokens": [1.0, 123456789.0], "large": [1e39, math.inf], "odd": [2.0**24 + 1, 1.0], "tiny": [1e-46, 0.1],
+        "loss": [0.1, math.nan], "even": [2.0**24, 1.0], "small": [-1e-37, 2.0**127], "inf": [math.inf, -math.inf],
+    }  # fmt: skip
+    with start("fit", home=tmp_path / "a") as track:
+        for step in range(2):
+            track.log({name: values[step] for name, values in logged.items()}, step=step)
+        assert export(track, "tensorboard", tmp_path / "events" / "fit") == 2 * len(logged)
+    ((id, _),) = import_runs(tmp_path / "events", tmp_path / "b")
+    with store.open_run(id, tmp_path / "b") as run:
+        read = {curve.name: list(curve.values) for curve in Track(run).curves()}
+    assert {name: read[name] for name in ("tokens", "large", "odd", "tiny")} == {
+        name: logged[name] for name in ("tokens", "large", "odd", "tiny")
+    }, "exactly"
+    assert read["loss"] == pytest.approx(logged["loss"], rel=1e-7, nan_ok=True) and read["even"] == logged["even"]
+    events = loader.EventAccumulator(str(tmp_path / "events" / "fit"))
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == ["even", "inf", "loss", "small"]
+    assert [tensor_util.make_ndarray(each.tensor_proto).item() for each in events.Tensors("tokens")] == logged["tokens"]
+    assert events.SummaryMetadata("tokens").plugin_data.plugin_name == "scalars"
 
 
 def test_scalars_in_tensors_are_read_and_other_tensors_are_not(tmp_path: Path) -> None:

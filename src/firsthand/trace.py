@@ -93,6 +93,10 @@ class Event:
     data: Json = field(default_factory=dict)
 
 
+NOTE = "note."
+"""Scores that people give have names that begin so. No mean counts an attempt that nobody rated."""
+
+
 @dataclass(frozen=True)
 class Score:
     """One scorer's verdict. `value` is 0 to 1 unless the scorer says otherwise."""
@@ -126,6 +130,11 @@ class Score:
     def is_harm(self) -> bool:
         """True if a higher value is worse, as of attacks that succeed: a failed attempt is then no part of a mean."""
         return self.detail.get("is_harm") is True
+
+    @property
+    def is_right(self) -> bool:
+        """True for full marks: 1 or more, and of a score of harm 0 or less."""
+        return self.value <= 0 if self.is_harm else self.value >= 1
 
     @property
     def failed(self) -> bool:
@@ -258,9 +267,14 @@ class Trace:
         return float(found.value)
 
     def is_unjudged(self, name: str | None = None) -> bool:
-        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt."""
+        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt.
+
+        Of a score that people give (`NOTE`), True if nobody rated the attempt.
+        """
         found = self.score(name) if name is not None else next(iter(self.attempt_scores), None)
-        return self.error is None and found is not None and found.unjudged
+        if found is None:
+            return name is not None and name.startswith(NOTE)
+        return self.error is None and found.unjudged
 
     def messages(self, node: int | None) -> tuple[Message, ...]:
         """The conversation that ends at a node, from its first message on."""

@@ -22,7 +22,7 @@ firsthand runs
 firsthand runs last --limit 50
 firsthand runs --json
 firsthand runs 2026-11-25-0148-arithmetic-k3f9 --prune
-firsthand runs --prune                     # the runs without a finished attempt or a step
+firsthand runs --prune                     # the empty runs: no finished attempt, number, text or file
 firsthand runs --prune --older-than 30     # in days
 firsthand runs last --check    # read every byte of the run, and compare it with its checksums
 """
@@ -37,7 +37,8 @@ class Config:
     limit: int = 20
     """At most this many lines."""
     prune: bool = False
-    """Remove this run; without one, the runs without a finished attempt or a step, or those older than --older-than."""
+    """Remove this run; without one, the empty runs (without a finished attempt, a number, a text or a file), or those older
+    than --older-than."""
     older_than: float | None = None
     """With --prune: remove the runs that were made more than this many days ago."""
     yes: bool = False
@@ -119,6 +120,8 @@ def prune(config: Config) -> int:
             chosen = [run.info]
     else:
         chosen = [info for info in store.list_runs(data_home(), complain) if _is_old(info, config.older_than)]
+        if config.older_than is None:
+            chosen = [info for info in chosen if _is_empty(info)]
     if not chosen:
         print("no run to remove")
         return 0
@@ -144,6 +147,16 @@ def _is_old(info: RunInfo, days: float | None) -> bool:
         return info.num_traces == 0 and info.num_steps == 0
     made = datetime.fromisoformat(info.created_at)
     return datetime.now(UTC) - made > timedelta(days=days)
+
+
+def _is_empty(info: RunInfo) -> bool:
+    """True if a run holds nothing that somebody made or gave: attempts, numbers, texts, files or preferences."""
+    try:
+        with store.open_run(info.id, data_home()) as run:
+            return not run.holds_something()
+    except StoreError as error:
+        complain(str(error))
+        return False
 
 
 def _agreed(chosen: Sequence[RunInfo]) -> bool:

@@ -33,6 +33,7 @@ firsthand summary last --json
 
 LEGEND = """\
 An attempt without a score is an error and counts as 0, or is left out where its judge gave no verdict.
+Of ratings (note.NAME), an attempt that nobody rated is left out.
 sd: between tasks, and of attempts at one task.
 MDE: minimum detectable effect against another agent on other tasks, with 80% power; `firsthand power` plans for one."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from firsthand.loop.critical_path import critical_seconds
 from firsthand.message import Json
 from firsthand.model import Usage
-from firsthand.trace import Score, Trace
+from firsthand.trace import NOTE, Score, Trace
 
 KEPT_DETAIL = (
     "corpus", "confidence",
@@ -85,9 +85,14 @@ class AttemptSummary:
         return float(found.value)
 
     def is_unjudged(self, name: str | None = None) -> bool:
-        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt."""
+        """True if the judge gave no verdict for the score of that name, or for its first: no mean counts the attempt.
+
+        Of a score that people give (`NOTE`), True if nobody rated the attempt.
+        """
         found = self.score(name) if name is not None else next(iter(self.scores), None)
-        return self.error is None and found is not None and found.unjudged
+        if found is None:
+            return name is not None and name.startswith(NOTE)
+        return self.error is None and found.unjudged
 
     def is_harm(self, name: str | None = None) -> bool:
         """True if the score of that name, or the first, is of harm: then an attempt without it counts nowhere."""

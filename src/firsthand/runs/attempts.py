@@ -275,6 +275,19 @@ def has_figure(database: Database, benchmark: str, score_names: Iterable[str]) -
     return False
 
 
+def harms(database: Database) -> list[str]:
+    """The benchmarks whose attempts have a score of harm as the first of their own: lower is better there."""
+    found = []
+    following, benchmark = "SELECT min(benchmark) FROM traces WHERE benchmark > ?", ""
+    while (benchmark := database.read(following, (benchmark,))[0][0]) is not None:  # a search for each, no scan
+        for place in samples(database, benchmark, ()):
+            own = database.read(
+                "SELECT numbers, body FROM traces WHERE attempt = ? ORDER BY try DESC LIMIT 1", (place,)
+            )
+            found += [str(benchmark) for each in own_scores(database, *own[0])[:1] if each.is_harm]
+    return found
+
+
 def samples(database: Database, benchmark: str, score_names: Iterable[str]) -> list[str]:
     """The places of an attempt at the benchmark that has a score of its own, and of one with each score given later."""
     own = f"SELECT attempt FROM traces WHERE benchmark = ? AND score IS NOT NULL AND {_IS_LATEST} LIMIT 1"

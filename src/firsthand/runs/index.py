@@ -38,6 +38,7 @@ SCHEMA = Schema(
         "ALTER TABLE runs ADD COLUMN digest INTEGER",
         "DELETE FROM runs; ALTER TABLE runs ADD COLUMN steps INTEGER NOT NULL DEFAULT 0",
         "DELETE FROM runs",  # scores were means of attempts whatever the run's table had
+        "DELETE FROM runs",  # and an attempt that nobody rated was a 0 in the mean of ratings
     ),
 )
 _COLUMNS = "id, files, updated_at, created_at, status, done, planned, errors, tokens, scores, about, steps"

@@ -19,6 +19,7 @@ from firsthand.runs.task_groups import common_groups, same_problem
 from firsthand.runs.unmade_attempts import unmade
 from firsthand.system.plurals import count_of
 from firsthand.task import Task
+from firsthand.trace import NOTE
 
 Key = tuple[str, str]
 """Benchmark and task id."""
@@ -40,7 +41,7 @@ class Attempted:
     reduced: float | None = None
     """The score that its epochs are reduced to, where that is not their mean; see `Comparison.evened`."""
     num_unjudged: int = 0
-    """Attempts whose judge gave no verdict, which are unscored and never count."""
+    """Attempts whose judge gave no verdict, or that nobody rated, which are unscored and never count."""
 
     @property
     def value(self) -> float:
@@ -254,11 +255,15 @@ class _FirstNames(NamedTuple):
     of_benchmark: Mapping[str, frozenset[str]]
 
     def name(self, attempt: AttemptSummary) -> str | None:
-        """The name of its task's score; where the task has none, of the attempt's first of a name that its benchmark has."""
+        """The name of its task's score; where the task has none, of the attempt's first of a name that its benchmark has.
+
+        Where the benchmark has people's ratings alone, an attempt without one has their name, as one that nobody rated.
+        """
         name = self.of_task.get((attempt.benchmark, attempt.task_id))
         known = self.of_benchmark.get(attempt.benchmark)
         if name is None and known is not None:
-            name = next((each.name for each in attempt.scores if each.name in known), "")
+            rating = next(iter(sorted(known)), "") if all(each.startswith(NOTE) for each in known) else ""
+            name = next((each.name for each in attempt.scores if each.name in known), rating)
         return name
 
 

@@ -144,6 +144,11 @@ class Run:
             num_steps=self.database.read("SELECT coalesce(max(step) + 1, 0) FROM metrics")[0][0],
         )
 
+    def holds_something(self) -> bool:
+        """True if the run has a finished attempt, a number, text or file that was logged, or a preference."""
+        kept = ("traces", "metrics", "samples", "artifacts", "preferences")
+        return any(self.database.read(f"SELECT EXISTS (SELECT 1 FROM {table})")[0][0] for table in kept)
+
     def _known_scores(self) -> tuple[score_totals.ScoreMean, ...]:
         """The scores that are means of attempts; the others, of a reducer or a figure, without their number."""
         means = score_totals.score_means(score_totals.totals(self._sound))

@@ -1,8 +1,9 @@
 """Sums of a run's scores, computed inside SQLite: a million attempts take about a second, and no trace is read.
 
 The sums are enough for means and intervals (`stats/run_summary.py`). The first score of each attempt has a column, and so
-has every score given later. An attempt without a score counts as 0 and is counted apart; one whose judge gave no verdict is
-in no mean. They know no reducer of epochs but the mean, and no figures: `stats.agent_scores` has the run's scores.
+has every score given later. An attempt without a score counts as 0 and is counted apart; one whose judge gave no verdict, or
+that nobody rated under a name of people's scores (`NOTE`), is in no mean. They know no reducer of epochs but the mean, and
+no figures: `stats.agent_scores` has the run's scores.
 `Run.totals` and `Run.task_means` are the ways in.
 """
 
@@ -18,6 +19,7 @@ from firsthand.loop.attempt import cost_of
 from firsthand.model import Usage
 from firsthand.runs.attempts import body_of, own_scores, score_of
 from firsthand.runs.database import Database, plain
+from firsthand.trace import NOTE
 
 _SUPERSEDED = (
     "SELECT old.seq FROM (SELECT attempt, max(try) AS last FROM traces WHERE try > 1 GROUP BY attempt) AS retried"
@@ -28,22 +30,23 @@ _SUPERSEDED = (
 def _by_task(name: str | None) -> str:
     """The query for one agent's tasks at one benchmark, by their first score or by one given later under `:name`.
 
-    `value` is what an attempt counts as: nothing if it is one of `:unjudged`.
+    `value` is what an attempt counts as: nothing if it is one of `:unjudged`, or has no score of a name that people give.
     """
     kept = f"FROM traces WHERE benchmark = :benchmark AND agent = :agent AND seq NOT IN ({_SUPERSEDED})"
-    score = "score"
+    score, rated = "score", name is not None and name.startswith(NOTE)
     if name is not None:
         later = "SELECT value FROM scores WHERE attempt = traces.attempt AND try = traces.try AND name = :name"
         score = f"({later} ORDER BY seq DESC LIMIT 1) AS score"
     kept = (
         "FROM (SELECT *, CASE WHEN score IS NOT NULL THEN score"
-        " WHEN seq NOT IN (SELECT value FROM json_each(:unjudged)) THEN 0 END AS value"
-        f" FROM (SELECT seq, task, tokens, cost_usd, duration_s, {score} {kept}))"
+        f" WHEN {'0' if rated else '1'} AND seq NOT IN (SELECT value FROM json_each(:unjudged)) THEN 0 END AS value"
+        f" FROM (SELECT seq, task, error, tokens, cost_usd, duration_s, {score} {kept}))"
     )
     return (
         "SELECT task, avg(value) AS mean, count(*) AS attempts, count(value) AS epochs, count(score) AS scored,"
         " sum((value - :shift) * (value - :shift)) AS squares,"
         " sum(score <> 0 AND score <> 1) AS others,"
+        f" {'sum(score IS NULL AND error IS NULL)' if rated else '0'} AS unrated,"
         " sum(tokens) AS tokens, sum(cost_usd) AS usd, sum(duration_s) AS seconds"
         f" {kept} GROUP BY task"
     )
@@ -54,7 +57,7 @@ def _sums(name: str | None) -> str:
         "SELECT count(mean), sum(attempts), sum(scored), sum(mean), sum((mean - :shift) * (mean - :shift)), min(mean),"
         " max(mean), sum(mean <> 0 AND mean <> 1), sum(squares - epochs * (mean - :shift) * (mean - :shift)),"
         " sum(1.0 / epochs), sum(coalesce(others, 0)), sum(tokens), sum(usd), sum(seconds),"
-        " sum(attempts - epochs), sum(mean - :shift)"
+        " sum(attempts - epochs), sum(unrated), sum(mean - :shift)"
         f" FROM ({_by_task(name)})"
     )
 
@@ -79,7 +82,7 @@ class Totals:
     """Tasks with an attempt that is not `unjudged`."""
     attempts: int
     scored: int
-    """Attempts that have a score; of the others, the attempt or its scoring failed."""
+    """Attempts that have a score; of the others but for the `unrated`, the attempt or its scoring failed."""
     sum_means: float | None
     """None if it is not a number."""
     squares_between: float
@@ -100,12 +103,19 @@ class Totals:
     clusters: tuple[tuple[float, int], ...] = ()
     """For each cluster the sum of its tasks' means, and their number; empty if no two tasks share one."""
     unjudged: int = 0
-    """Attempts whose judge gave no verdict: no mean counts them."""
+    """Attempts whose judge gave no verdict, or that nobody rated: no mean counts them."""
+    unrated: int = 0
+    """Those of them that ended without an error and were rated by nobody."""
 
     @property
     def counted(self) -> int:
         """The attempts that the means are of."""
         return self.attempts - self.unjudged
+
+    @property
+    def errors(self) -> int:
+        """The attempts that failed, or whose scoring did."""
+        return self.attempts - self.scored - self.unrated
 
 
 @dataclass(frozen=True)
@@ -133,23 +143,33 @@ class TaskMean:
     binary: bool
     """True if each attempt scored 0 or 1."""
     unjudged: int = 0
-    """Attempts whose judge gave no verdict: the mean does not count them."""
+    """Attempts whose judge gave no verdict, or that nobody rated: the mean does not count them."""
+    unrated: int = 0
+    """Those of them that ended without an error and were rated by nobody."""
 
     @property
     def counted(self) -> int:
         """The attempts that the mean is of."""
         return self.attempts - self.unjudged
 
+    @property
+    def errors(self) -> int:
+        """The attempts that failed, or whose scoring did."""
+        return self.attempts - self.scored - self.unrated
+
 
 def task_means(database: Database) -> list[TaskMean]:
     """The mean of each agent on each task, in the order of `pairs`, of the scores that `totals` sums up."""
     found = []
     for benchmark, agent, name in _counted(database, None):
-        sql = f"SELECT task, mean, attempts, scored, coalesce(others, 0) = 0, attempts - epochs FROM ({_by_task(name)})"
+        sql = (
+            "SELECT task, mean, attempts, scored, coalesce(others, 0) = 0, attempts - epochs, unrated"
+            f" FROM ({_by_task(name)})"
+        )
         rows = database.read(sql, _asked(database, benchmark, agent, name))
         found += [
-            TaskMean(benchmark, agent, task, mean, attempts, scored, bool(binary), unjudged)
-            for task, mean, attempts, scored, binary, unjudged in rows
+            TaskMean(benchmark, agent, task, mean, attempts, scored, bool(binary), unjudged, unrated)
+            for task, mean, attempts, scored, binary, unjudged, unrated in rows
         ]
     return found
 
@@ -175,18 +195,22 @@ def totals(database: Database, name: str | None = None) -> list[Totals]:
     found = []
     for benchmark, agent, which in _counted(database, name):
         asked = _asked(database, benchmark, agent, which)
-        *sums, unjudged, deviations = read(_sums(which), asked)[0]
+        *sums, unjudged, unrated, deviations = read(_sums(which), asked)[0]
         if not sums[0]:
             sums[4:] = [each or 0.0 for each in sums[4:]]
         else:
             sums[4] = _squares(sums[4], deviations, sums[0])
         shared = _clusters(read(_by_cluster(which), asked)) if benchmark in clustered else ()
-        found.append(replace(Totals(benchmark, agent, *sums), clusters=shared, unjudged=unjudged))
+        found.append(replace(Totals(benchmark, agent, *sums), clusters=shared, unjudged=unjudged, unrated=unrated))
     return found
 
 
 def _counted(database: Database, name: str | None) -> list[tuple[str, str, str | None]]:
-    """Each benchmark and agent with the name of the later score that counts there; None for the attempts' own first."""
+    """Each benchmark and agent with the name of the later score that counts there; None for the attempts' own first.
+
+    People's ratings stand in on a benchmark where no agent has scores of its own: beside those, an agent that failed
+    everywhere has 0.
+    """
     first = database.read("SELECT name FROM scores GROUP BY name ORDER BY min(seq) LIMIT 1") if name is None else []
     if not first:
         return [(*pair, name) for pair in pairs(database)]
@@ -194,7 +218,10 @@ def _counted(database: Database, name: str | None) -> list[tuple[str, str, str |
         "SELECT 1 FROM traces WHERE benchmark = ? AND agent = ? AND score IS NOT NULL"
         f" AND seq NOT IN ({_SUPERSEDED}) LIMIT 1"
     )
-    return [(*pair, None if database.read(own, pair) else str(first[0][0])) for pair in pairs(database)]
+    later, found = str(first[0][0]), pairs(database)
+    having = {pair for pair in found if database.read(own, pair)}
+    scored = {benchmark for benchmark, _ in having} if later.startswith(NOTE) else set()
+    return [(*pair, None if pair in having or pair[0] in scored else later) for pair in found]
 
 
 def _asked(database: Database, benchmark: str, agent: str, name: str | None) -> dict[str, Any]:

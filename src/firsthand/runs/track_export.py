@@ -1,11 +1,14 @@
 """Exports the curves of a run: CSV, TensorBoard's event files, or a folder that `wandb sync` uploads.
 
-Values, steps and times are those of the run. TensorBoard and Weights & Biases need their packages (the extra `track`).
+Values, steps and times are those of the run; fractions in TensorBoard's files have 7 digits, of a float32. TensorBoard and
+Weights & Biases need their packages (the extra `track`).
 """
 
 from __future__ import annotations
 
 import csv
+import math
+import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -38,10 +41,15 @@ def export_csv(track: Track, target: Path, names: Sequence[str] = ()) -> int:
 
 
 def export_tensorboard(track: Track, target: Path, names: Sequence[str] = ()) -> int:
-    """Write an event file that TensorBoard reads into a new folder; returns the number of values."""
+    """Write an event file that TensorBoard reads into a new folder; returns the number of values.
+
+    A curve of which float32 holds a value wrongly, such as a count above 2^24 or 1e39, is written as tensors of doubles.
+    """
     try:
         from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.compat.proto.types_pb2 import DT_DOUBLE
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
     except ImportError:
         raise _missing("TensorBoard's files") from None
@@ -49,13 +57,31 @@ def export_tensorboard(track: Track, target: Path, names: Sequence[str] = ()) ->
     writer, count = EventFileWriter(str(target)), 0
     try:
         for curve in track.curves(names):
+            is_double = not all(map(_is_float32, curve.values))
+            about = SummaryMetadata(data_class=DATA_CLASS_SCALAR)
+            about.plugin_data.plugin_name = "scalars"
             for step, value, at in zip(curve.steps, curve.values, curve.at, strict=True):
-                scalar = Summary(value=[Summary.Value(tag=curve.name, simple_value=value)])
+                if is_double:
+                    tensor = TensorProto(dtype=DT_DOUBLE, tensor_content=struct.pack("<d", value))
+                    scalar = Summary(value=[Summary.Value(tag=curve.name, tensor=tensor, metadata=about)])
+                else:
+                    scalar = Summary(value=[Summary.Value(tag=curve.name, simple_value=value)])
                 writer.add_event(Event(wall_time=at, step=step, summary=scalar))
                 count += 1
     finally:
         writer.close()
     return count
+
+
+def _is_float32(value: float) -> bool:
+    """True if float32 holds the number: a whole one exactly, a fraction to 7 digits."""
+    if not math.isfinite(value):
+        return True
+    try:
+        near = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return False
+    return bool(near == value or (not value.is_integer() and abs(near - value) <= 2**-24 * abs(value)))
 
 
 def export_wandb(track: Track, target: Path, names: Sequence[str] = ()) -> int:

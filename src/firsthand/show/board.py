@@ -2,8 +2,8 @@
 
 A board is a query over the numbers of attempts and holds no state. An attempt that ended in an error, or whose scorer
 failed, scores 0 and is counted under errors, so that an agent cannot gain by failing loudly. One whose judge was not
-available is counted there too and left out of the mean, since that is not the agent's doing. Leaves out ratings from
-preferences, and boards over several benchmarks.
+available is counted there too and left out of the mean, since that is not the agent's doing; one that nobody rated is no
+part of the mean of people's scores. Leaves out ratings from preferences, and boards over several benchmarks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from firsthand.stats.score_statistics import (
     mean_interval,
 )
 from firsthand.system.plurals import count_of
-from firsthand.trace import Score, Trace
+from firsthand.trace import NOTE, Score, Trace
 
 EVERY_K = 8
 """Up to so many attempts at a task pass@k is shown for every k."""
@@ -244,7 +244,11 @@ def _board(
             made,
             values[agent],
             versus.get(agent),
-            {name: each[agent] for name, each in measured.items() if agent in each},
+            {
+                name: each[agent]
+                for name, each in measured.items()
+                if agent in each and not _is_unrated(name, each[agent])
+            },
             _passes(attempted.get(agent, {}), clusters),
             clusters,
         )
@@ -275,12 +279,17 @@ def _is_harm(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) 
 
 
 def scores_of(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> dict[str, Scores]:
-    """The scores of that name by agent and task. An attempt without it counts as 0, or for a score of harm not at all."""
+    """The scores of that name by agent and task. An attempt without it counts as 0, of harm or of people's not at all."""
     is_harm = _is_harm(agents, name)
     return {
         agent: _values([each for each in made if each.value(name) is not None or not is_harm], name)
         for agent, made in agents.items()
     }
+
+
+def _is_unrated(name: str, values: Scores | Figure) -> bool:
+    """True for a score that people give, where they rated none of the agent's attempts."""
+    return name.startswith(NOTE) and not isinstance(values, Figure) and not values
 
 
 def _interval(values: Scores | Figure, clusters: Clusters | None) -> Interval:

@@ -206,7 +206,7 @@ def _outcome(attempt: Trace | AttemptSummary, metric: str) -> Outcome:
     score = attempt.score(metric)
     if attempt.error or score is None or score.failed:
         return "error"
-    return "right" if score.value >= 1 else "wrong"
+    return "right" if score.is_right else "wrong"
 
 
 def _row(trace: Trace, metric: str, task: Task | None) -> AttemptRow:

@@ -332,7 +332,7 @@ def _score_line(score: Score) -> tuple[Style, str]:
     place = "" if score.node is None else f" at #{score.node}"
     if score.failed:
         return "error", f"score {score.name}{place}: the scorer failed: {score.failure}"
-    return "good" if score.value >= 1 else "body", f"score {score.name}{place}: {score.value:.4g}"
+    return "good" if score.is_right else "body", f"score {score.name}{place}: {score.value:.4g}"
 
 
 def _tokens(prompt: int, cached: int, completion: int) -> str:

@@ -156,7 +156,7 @@ def _cell(
     attempts = sum(each.attempts for each in tasks)
     scores = {each.task: _scores(each) if reduced is None else reduced.get(each.task, ()) for each in tasks}
     score = mean_interval(scores, confidence, clusters)
-    errors = attempts - sum(each.scored for each in tasks)
+    errors = sum(each.errors for each in tasks)
     return Cell(benchmark, agent, values, score, attempts, errors, lower_is_better)
 
 

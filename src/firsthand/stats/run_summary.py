@@ -153,7 +153,7 @@ def _line(each: Totals, confidence: float) -> SummaryRow:
         interval_of(moments, confidence),
         _spread(each, variance),
         each.attempts,
-        each.attempts - each.scored,
+        each.errors,
         each.tokens / each.attempts,
         each.seconds / each.attempts,
         each.cost_usd,

@@ -12,6 +12,7 @@ from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
 from firsthand.stats.intervals import Scores
+from firsthand.trace import NOTE
 
 
 def reduced_benchmarks(run: Run, reduce: str | None = None) -> set[str]:
@@ -36,13 +37,15 @@ def task_scores(
 
     `score` names one given later. Without it they are the first scores, or, of an agent whose attempts have none of their
     own, the first that was given later, as in the totals. An attempt without a score counts as 0, and without a
-    score of harm not at all.
+    score of harm, or one that people give (`NOTE`), not at all.
     """
     later = score or next(iter(run.score_names()), None)
     pairs = [pair for pair in run.pairs() if pair[0] in benchmarks]
     having = {pair for pair in pairs if _has_own_score(run, *pair)}
     # an agent whose attempts all failed has the score of harm that others have, of which it has no attempt
     harms = {benchmark for benchmark, _ in having} & harm_benchmarks(run)
+    if later is not None and later.startswith(NOTE):  # ratings do not stand in beside scores of the run's own
+        harms |= {benchmark for benchmark, _ in having}
     names = {pair: score if pair in having or pair[0] in harms else later for pair in pairs}
     found = {
         name: scores_of([run], score=name, error_value=0.0, reduce=reduce) for name in dict.fromkeys(names.values())

@@ -5,12 +5,13 @@ The latest try of each attempt counts, as everywhere. Numbers are those that the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from firsthand.errors import ConfigError
-from firsthand.runs.attempts import TraceRow, body_of
+from firsthand.runs.attempts import TraceRow, body_of, harms
 from firsthand.runs.database import Database, plain
 from firsthand.studio.found_page import FoundPage
 from firsthand.studio.typed_filter import Kind, Term, holds, parse_filter, without_case, written_term
@@ -47,8 +48,6 @@ _COLUMNS = {
     "epoch": "epoch",
 }
 SORTABLE = ("finished", *(name for name in _COLUMNS if name != "error"))
-NOTE = "note."
-"""Scores that a person gives in the Studio have names that begin so."""
 _LATEST = "NOT EXISTS (SELECT 1 FROM traces later WHERE later.attempt = traces.attempt AND later.try > traces.try)"
 _LATER_SCORE = (
     "(SELECT value FROM scores WHERE scores.attempt = traces.attempt AND scores.try = traces.try AND name = ?"
@@ -59,11 +58,13 @@ _FLAG_SQL = {
     "has:score": "score IS NOT NULL",
     "has:limit": "stop_reason NOT IN ('done', 'error')",
     "has:note": "EXISTS (SELECT 1 FROM scores WHERE scores.attempt = traces.attempt AND name >= 'note.' AND name < 'note/')",
-    "is:right": "(score >= 1 AND error IS NULL)",
-    "is:wrong": "(score < 1 AND error IS NULL)",
     "is:failed": "error IS NOT NULL",
 }
-_RESULT = "CASE WHEN error IS NOT NULL THEN 'failed' WHEN score >= 1 THEN 'right' WHEN score < 1 THEN 'wrong' END"
+_IS_RIGHT = "CASE WHEN benchmark IN (SELECT value FROM json_each(?)) THEN score <= 0 ELSE score >= 1 END"
+"""As `Score.is_right`; its parameter lists the benchmarks whose score is one of harm."""
+_RESULT = (
+    f"CASE WHEN error IS NOT NULL THEN 'failed' ELSE CASE {_IS_RIGHT} WHEN 1 THEN 'right' WHEN 0 THEN 'wrong' END END"
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class AttemptQuery:
         found = {}
         for field, column in (("benchmark", "benchmark"), ("agent", "agent"), ("is", _RESULT), ("stop", "stop_reason")):
             sql = f"SELECT {column}, count(*) AS n FROM traces WHERE {where} GROUP BY 1 ORDER BY n DESC, 1 LIMIT ?"
-            rows = database.read(sql, (*values, most))
+            lower = [json.dumps(harms(database))] if column == _RESULT else []
+            rows = database.read(sql, (*lower, *values, most))
             found[field] = [(str(value), int(count)) for value, count in rows if value is not None]
         return found
 
@@ -122,7 +124,13 @@ class AttemptQuery:
         clauses: list[str] = [_LATEST]
         values: list[Any] = []
         for term in self.terms:
-            clause, its = _of_model(term, database) if term.field == "model" else _condition(term)
+            if term.field == "model":
+                clause, its = _of_model(term, database)
+            elif term.field == "is" and term.value != "failed":
+                clause = f"({_IS_RIGHT} = {int(term.value == 'right')} AND error IS NULL)"
+                its = [json.dumps(harms(database))]
+            else:
+                clause, its = _condition(term)
             clauses.append(f"NOT ({clause})" if term.is_negated else clause)
             values += its
         return " AND ".join(clauses), tuple(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from firsthand.stats.task_scores import harm_benchmarks
 
 MAX_SLICES = 24
 MOST_VALUES = 24
+MAX_VALUE_CHARS = 80
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,16 @@ def metadata_keys(run: Run, benchmarks: Iterable[str]) -> dict[str, dict[tuple[s
         for task_id, metadata in run.metadata(benchmark):
             for key, value in metadata.items():
                 if isinstance(value, str | int | float | bool):
-                    found.setdefault(key, {})[benchmark, task_id] = str(value)[:80]
+                    found.setdefault(key, {})[benchmark, task_id] = _shown(str(value))
     return {key: values for key, values in sorted(found.items()) if 2 <= len(set(values.values())) <= MOST_VALUES}
+
+
+def _shown(value: str) -> str:
+    """The value, or the beginning of a long one and a part of its hash, so that passages that begin alike stay apart."""
+    if len(value) <= MAX_VALUE_CHARS:
+        return value
+    digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{value[:MAX_VALUE_CHARS]}… {digest[:8]}"
 
 
 def slices_of(comparison: Comparison, values: Mapping[tuple[str, str], str]) -> list[Slice]:

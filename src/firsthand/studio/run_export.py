@@ -50,8 +50,10 @@ class ExportedCurve:
     """Points of each part without gaps."""
     low: float
     high: float
+    """Of its finite values; NaN if there is none."""
     last_step: int
     last: float
+    """NaN or infinite where the run ended so."""
 
 
 def exported(run: Run, filter_text: str = "") -> tuple[str, int, int]:
@@ -95,9 +97,7 @@ def _curves(run: Run) -> Iterator[ExportedCurve]:
     for name in track.names():
         found = envelope(track, name, COLUMNS)
         finite = [value for value in found.values if abs(value) != float("inf") and value == value]
-        if not finite:
-            continue
-        low, high = min(finite), max(finite)
+        low, high = min(finite, default=float("nan")), max(finite, default=float("nan"))
         first, reach = found.steps[0], max(1, found.steps[-1] - found.steps[0])
         pieces: list[list[str]] = [[]]
         for step, value in zip(found.steps, found.values, strict=True):
@@ -107,5 +107,5 @@ def _curves(run: Run) -> Iterator[ExportedCurve]:
             up = (value - low) / (high - low) if high > low else 0.5
             pieces[-1].append(f"{600 * (step - first) / reach:.1f},{155 - 150 * up:.1f}")
         yield ExportedCurve(
-            name, tuple(" ".join(piece) for piece in pieces if piece), low, high, found.steps[-1], finite[-1]
+            name, tuple(" ".join(piece) for piece in pieces if piece), low, high, found.steps[-1], found.values[-1]
         )

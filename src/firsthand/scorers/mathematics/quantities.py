@@ -65,7 +65,9 @@ _PERCENT_ASKED = re.compile(
 _AS_NUMBER = re.compile(
     r"\b(?:as|in) (?:an? )?(?:(?:common|simplified|reduced|proper|improper|mixed) ){0,2}(?:fraction|decimal|ratio)\b"
 )
-_LETTERS = {"m", "g", "s", "h", "min", "sec", "mi", "c"}
+_LETTER = re.compile(r"(?<![^\W\d_])[mg](?![^\W\d_])")
+_LETTER_AS_UNIT = re.compile(r"\d ?(?:\\(?:text|mathrm)\{ {0,3}[mg]\b|[mg]\b(?! ?[-+=*/^<>$\\]))")
+"""Letters of a question that may be variables, and those that are units for sure: `5 m high`, but not `5 m + 1`."""
 
 
 class Unit(NamedTuple):
@@ -107,13 +109,20 @@ def may_be_added(unit: str, question: str | None) -> bool:
     if not _is_of_asked_measure(unit, question):
         return False
     asked = _asked(question)
-    measured = {_FACTORS[each][0] for each in asked - _LETTERS if each in _FACTORS}
+    measured = _measures(question)
     return all(
         each in asked.union(_COUNTED.split())
         or each in ("per", "square", "squared", "cubic", "cubed", "each")  # the question asks for such a shape
         or _FACTORS.get(each, ("", ""))[0] not in {*measured, "", "radian"}
         for each in map(_singular, re.findall(r"[^\W\d_]+", words))
     )
+
+
+def _measures(question: str) -> set[str]:
+    """Return the base units of the units of measurement that a question names; an `m` or `g` alone may be a variable."""
+    text = question.casefold()
+    found = _asked(_LETTER.sub(" ", text)) | {each[0].rstrip()[-1] for each in _LETTER_AS_UNIT.finditer(text)}
+    return {_FACTORS[each][0] for each in found if each in _FACTORS}
 
 
 def _is_of_asked_measure(unit: str, question: str) -> bool:

@@ -16,7 +16,7 @@ from firsthand.runs.attempts import parsed
 from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
 from firsthand.studio.attempt_facts import attempt_facts
-from firsthand.studio.attempt_query import NOTE, AttemptQuery
+from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.branch_conversation import conversation
 from firsthand.studio.kept_traces import KeptTrace
 from firsthand.studio.open_runs import OpenRuns
@@ -27,7 +27,7 @@ from firsthand.studio.trace_copies import as_examples, as_test
 from firsthand.studio.views.arena_views import voter_of
 from firsthand.studio.views.form_fields import posted
 from firsthand.studio.views.query_values import number_of, text_of
-from firsthand.trace import Score, Trace
+from firsthand.trace import NOTE, Score, Trace
 
 VIEWS = ("conversation", "tree", "raw")
 MAX_RAW_CHARS = 2_000_000

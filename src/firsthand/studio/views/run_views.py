@@ -12,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError
+from firsthand.runs.attempts import harms
 from firsthand.runs.run_folder import Run
 from firsthand.show import board as board_module
 from firsthand.show import heatmap
@@ -49,6 +50,7 @@ def routes(runs: OpenRuns, store: StudioStore, problems: Mapping[str, str] = Map
         query = AttemptQuery.parse(filter_text, sort)
         found = query.page(run.database, start)
         values: dict[str, Any] = {"run": run, "found": found, "filter": filter_text, "sort": sort, "sortable": SORTABLE}
+        values["harms"] = harms(run.database)
         if is_part(request):
             if start:
                 return page(request, "parts/attempt_rows", **values)
