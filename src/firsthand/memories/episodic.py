@@ -152,7 +152,10 @@ def episodic(
     `vectors` names an embedding model, such as `minilm`: items are then found by their meaning too.
     """
     policy = KeepingPolicy(
-        "episodic", _one_for_each_question, half_life_days=max(half_life_days, 1e-6), bounds=bounds_of(max_items, max_mb)
+        "episodic",
+        _one_for_each_question,
+        half_life_days=max(half_life_days, 1e-6),
+        bounds=bounds_of(max_items, max_mb),
     )
     return EpisodicMemory(
         policy,
