@@ -82,6 +82,7 @@ def test_documents_are_asked_of_the_benchmarks_module_with_the_options_of_the_sp
         return corpus
 
     monkeypatch.setattr(benchmark_corpus.catalog, "module_attribute", found)
+    monkeypatch.setattr(benchmark_corpus.catalog, "has_module_attribute", lambda *given: False)
     assert [each.id for each in corpus_documents("mteb_set@2:n=3:name=d")] == ["d0", "d1", "d2"]
     assert [each.id for each in corpus_documents("plain")] == ["x0"]
     assert asked == [("benchmark", "mteb_set", "corpus"), (3, "d"), ("benchmark", "plain", "corpus"), (1, "x")]

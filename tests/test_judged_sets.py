@@ -4,6 +4,8 @@ import asyncio
 import gzip
 import json
 import os
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from firsthand.retrieval.document import Document
 from firsthand.retrieval.rag.retrieve import retrieve
 from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.rollout import rollout
+from firsthand.system import lock
 from firsthand.task import Task
 
 DATA = os.environ.get("FIRSTHAND_DATA")
@@ -133,6 +136,88 @@ def test_lexical_retrieval_of_a_benchmark_is_scored_resumed_and_compared(folder)
     assert values == {"one": 1.0, "two": 1.0}
     assert [call.detail["name"] for call in kept] == ["retrieve"] * 2
     assert all(not item["text"] for call in kept for item in call.detail["items"]), "the journal holds no texts"
+
+
+def titled(folder, *titles):
+    rows = [
+        {"_id": id, "title": title, "text": "they hunt"} for id, title in zip(("cats", "dogs"), titles, strict=True)
+    ]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_index_follows_the_titles_of_the_corpus_in_one_process_and_in_the_next(folder):
+    def first():
+        agent = Agent("r", Scripted(), retrieve, {"variant": "lexical", "k": 1})
+        trace = asyncio.run(rollout(agent, beir(folder).tasks(0)[0]))
+        assert trace.error is None
+        return trace.answer
+
+    titled(folder, "cat mat", "owl log")
+    assert first() == "cats"
+    titled(folder, "owl log", "cat mat")
+    assert first() == "dogs"
+    benchmark_corpus._ready.clear()
+    titled(folder, "cat mat", "owl log")
+    assert first() == "cats"
+
+
+def test_an_index_is_brought_to_what_documents_hold_besides_their_text(tmp_path):
+    path, first = tmp_path / "made.sqlite", Document("a", "the cat", "A", "x", {"n": 1})
+    for document in (first, replace(first, title="B"), replace(first, source="y"), replace(first, meta={"n": 2})):
+        asyncio.run(benchmark_corpus.build_index(path, [document], embedder=""))
+        with closing(open_index(path, read_only=True)) as index:
+            assert index.document("a") == document
+
+
+def test_the_corpus_is_read_again_when_its_file_is_another(folder, monkeypatch):
+    reads, path = [], folder / "corpus.jsonl"
+    spec = beir(folder).tasks(0)[0].metadata["corpus"]
+    documents = benchmark_corpus.corpus_documents
+    monkeypatch.setattr(benchmark_corpus, "corpus_documents", lambda given: reads.append(given) or documents(given))
+    for _ in range(2):
+        asyncio.run(benchmark_corpus.corpus_index(spec, embedder=""))
+    assert len(reads) == 1
+    os.utime(path, ns=(1, 1))
+    asyncio.run(benchmark_corpus.corpus_index(spec, embedder=""))
+    other = folder / "other"
+    other.write_bytes(path.read_bytes())
+    os.utime(other, ns=(1, 1))
+    other.replace(path)
+    asyncio.run(benchmark_corpus.corpus_index(spec, embedder=""))
+    assert len(reads) == 3
+
+
+def test_the_files_of_a_corpus_are_those_that_it_is_read_from(folder, tmp_path):
+    for name in ("cran.all.1400.xml", "ori_pqal.json", "nq.json", "page.md"):
+        (tmp_path / name).write_text("")
+    for spec, name in (
+        ("cranfield:data=", "cran.all.1400.xml"), ("pubmedqa@closed:data=", "ori_pqal.json"),
+        ("poisoned_rag:poison=1:data=", "nq.json"), ("reading_questions:docs=", "page.md"),
+    ):  # fmt: skip
+        stamp = benchmark_corpus.corpus_stamp(spec + str(tmp_path))
+        assert str(tmp_path / name) in [path for path, *_ in stamp], spec
+        if not spec.startswith("reading"):
+            assert len(stamp) == 1
+    assert benchmark_corpus.corpus_stamp(f"scifact:data={folder}".replace("tiny: ", "tiny\\: "))[0][0].endswith(
+        "corpus.jsonl"
+    )
+    assert benchmark_corpus.corpus_stamp("gsm8k") == (), "it has no corpus"
+
+
+def test_an_index_that_another_process_makes_is_waited_for(folder, monkeypatch):
+    monkeypatch.setattr(benchmark_corpus, "WAIT_S", 0.01)
+    spec = beir(folder).tasks(0)[0].metadata["corpus"]
+    path = benchmark_corpus.corpus_path(spec, "")
+    path.parent.mkdir(parents=True)
+
+    async def both():
+        with lock.taken(path.with_name(f"{path.name}.making"), AssertionError):
+            waiting = asyncio.create_task(benchmark_corpus.corpus_index(spec, embedder=""))
+            await asyncio.sleep(0.1)
+            assert not waiting.done() and not path.exists()
+        return await asyncio.wait_for(waiting, 20)
+
+    assert asyncio.run(both()) == path and path.is_file()
 
 
 def test_the_index_is_made_once_and_follows_the_corpus(tmp_path):

@@ -66,6 +66,25 @@ def test_an_import_says_if_there_are_more_bytes_than_a_memory_holds(capsys: pyte
     file.close()
 
 
+@pytest.mark.parametrize("path", ["m.db", ""])
+def test_bytes_bound_a_memory_of_this_process_as_they_do_a_file(path: str) -> None:
+    async def filled() -> tuple[list[int], list[int]]:
+        memory = semantic(path, max_mb=1)
+        facts = [MemoryItem(f"f{number:02}", "x" * 60_000, {"time": number + 1}) for number in range(40)]
+        for fact in facts[:20]:
+            await memory.write(fact)
+        for number in (18, 18, 19):
+            await memory.forget(f"f{number}")
+        kept = [int(each.id[1:]) for each in await memory.list()]
+        for fact in facts[18:]:
+            await memory.write(fact)
+            await memory.write(fact)  # it is there already
+        return kept, [int(each.id[1:]) for each in await memory.list()]
+
+    kept, last = asyncio.run(filled())
+    assert kept[-1] == 17 and len(kept) in (15, 16) and last == [*range(40 - len(last), 40)] and len(last) in (16, 17)
+
+
 def test_a_write_says_that_an_item_is_not_kept_if_it_is_the_first_to_go() -> None:
     file, five = ItemFile(Path("m.db")), KeepingBounds(5, 1 << 20)
     for number in range(5):

@@ -221,6 +221,21 @@ def test_finished_attempts_become_episodes_and_open_the_next_ones(tmp_path: Path
     assert [item.provenance["task"] for item in found].count("2") == 1, "a repeated attempt replaces the one before"
 
 
+def test_turns_of_one_session_and_a_task_that_was_edited_are_episodes_of_their_own(tmp_path: Path) -> None:
+    for file in (str(tmp_path / "m.db"), ""):
+        memory, said = episodic(file), list[Message]()
+        for question in ("How far is Oslo from Bergen?", "Who wrote Hamlet?", "Go on.", "Go on.", "Go on."):
+            trace = attempt(agent(memory), Task("session", question, conversation=tuple(said)))
+            said += [user(question), assistant(trace.answer or "")]
+        attempt(agent(memory), Task("session", "Go on.", conversation=tuple(said[:4])))
+        asked = [item.text.splitlines()[0] for query in ("Oslo", "Hamlet", "Go") for item in search(memory, query)]
+        assert asked == ["Task: How far is Oslo from Bergen?", "Task: Who wrote Hamlet?", *["Task: Go on."] * 3]
+
+
+def search(memory: Any, query: str) -> list[MemoryItem]:
+    return list(asyncio.run(memory.search(query, 9)))
+
+
 def test_protected_tasks_and_their_answers_are_not_remembered() -> None:
     memory = episodic()
     attempt(agent(memory), Task("1", "secret question", metadata={"protected": "the authors ask for it"}))
@@ -256,6 +271,18 @@ def test_only_success_teaches_and_of_two_skills_for_a_task_the_shorter_is_kept()
     assert found.provenance["skill"] == listed(memory)[0].provenance["skill"]
     (opened,) = prompts(attempt(agent(memory), Task("3", "How far is Oslo from here?"), benchmark=setting))
     assert "Worked examples" in opened[0] and "Answer: good" in opened[0]
+
+
+def test_tasks_that_differ_before_the_last_message_or_in_the_middle_of_a_long_one_teach_a_skill_each() -> None:
+    memory, setting = procedural(), NamedSetting("b", (judge,))
+    long = "x" * 1_500
+    for number, task in enumerate((
+        Task("1", "And in km?", conversation=(user("How far is Oslo?"), assistant("some miles"))),
+        Task("2", "And in km?", conversation=(user("How far is Rome?"), assistant("some miles"))),
+        Task("3", f"How many km? {long} 17 {long} km"), Task("4", f"How many km? {long} 23 {long} km"),
+    )):  # fmt: skip
+        attempt(agent(memory, reply=lambda *_, n=number: f"good {n}"), task, benchmark=setting)
+    assert sorted(item.text[-1] for item in search(memory, "km")) == ["0", "1", "2", "3"]
 
 
 def test_an_attempt_without_a_score_or_below_the_threshold_shows_no_skill() -> None:

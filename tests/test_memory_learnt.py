@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from firsthand.errors import ConfigError, StoreError
-from firsthand.memories.episodic import episode_of, episodic, question_of, steps_of
+from firsthand.memories.episodic import episode_of, episodic, question_digest, question_of, steps_of
 from firsthand.memories.keeping.item_file import KeepingBounds
 from firsthand.memories.keeping.junk import Junk, junk_in
 from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vectors_of
@@ -126,6 +126,23 @@ def test_the_question_of_an_attempt_is_what_was_asked_before_its_first_answer():
     assert long == f"{'x' * 1_000} [1 characters cut] {'x' * 1_000}"
 
 
+def test_a_question_is_told_apart_by_its_whole_text_and_the_conversation_before_it():
+    def digest(*messages):
+        return question_digest(trace_of(*messages, calls=[call(0, "generate", len(messages) - 1)]))
+
+    talk = (user("How far is Rome?"), assistant("far"), user("Observation: x"), user("And in km?"))
+    digests = [
+        digest(user("And in km?")), digest(*talk), digest(user("How far is Oslo?"), *talk[1:]), digest(*talk[:2], talk[3]),
+        digest(talk[0], assistant("near"), *talk[2:]), digest(user("x" * 2_000 + "a" + "x" * 2_000)),
+        digest(user("x" * 2_000 + "b" + "x" * 2_000)),
+    ]  # fmt: skip
+    assert len({*digests}) == 7
+    shown = digest(
+        system("Be."), talk[0], user(f"{LEAD}\nold"), *talk[1:3], user(" And in km? "), user("Observation: y")
+    )
+    assert shown == digests[1], "what a memory showed is no part of it, nor are instructions and what came after"
+
+
 def test_an_episode_holds_question_steps_answer_and_outcome():
     calls = [call(0, "generate", 4), ran(1, "f", a=1, b="é"), ran(2, "g", error="broken"), ran(3, "h")]
     scores = (Score("node", 0.5, node=3), Score("exact", 0.25), Score("other", 1.0))
@@ -134,7 +151,7 @@ def test_an_episode_holds_question_steps_answer_and_outcome():
     text = 'Task: First question?\nStep: f {"a":1,"b":"é"}\nStep: h {}\nAnswer: A\nOutcome: exact 0.25, done'
     given = {
         "trace": "id1", "place": "pl", "benchmark": "b", "task": "t", "agent": "ag", "time": "2026-01-02", "score": 0.25,
-        "ended": "done", "origin": ["web"],
+        "ended": "done", "origin": ["web"], "question": hashlib.sha256(b"First question?").hexdigest()[:16],
     }  # fmt: skip
     assert made == MemoryItem.of(text, given)
     failed = replace(
@@ -156,7 +173,7 @@ def test_an_episode_holds_question_steps_answer_and_outcome():
         and len(steps_of(trace_of(calls=many[:20]))) == 20
     )
     assert steps_of(trace_of(calls=[ran(0, "f", a="x" * 400)])) == [f'Step: f {{"a":"{"x" * 294}']
-    assert episodic().policy.key_of(made) == "pl"
+    assert episodic().policy.key_of(made) == f"pl:{given['question']}"
     assert episodic().learn(trace) == (made,) and episodic().learn(replace(trace, calls=())) == ()
 
 

@@ -67,6 +67,24 @@ def test_what_the_user_said_last_stays_though_it_is_old_enough_to_go():
     assert noted(trace, "evicted")[0]["messages"] == 1 + 10 - left
 
 
+def test_the_last_message_of_the_user_stays_once_though_its_like_was_evicted():
+    memory, said = memgpt(window=256, summary=8, block_chars=16, keep=1, warn_percent=100), []
+
+    async def use(ctx):
+        again = user("go on")
+        for n in range(10):
+            said.extend([again, assistant(words(24, f"a{n}_"))])
+        said.append(again)
+        for message in said:
+            ctx = ctx.say(message)
+        return await memory.fit(ctx, ())
+
+    evicted, trace, _ = held(memory, use)
+    stayed, (event,) = texts(evicted)[2:], noted(trace, "evicted")
+    assert event["messages"] + event["kept"] == len(said) and event["kept"] == len(stayed)
+    assert 3 <= len(stayed) < len(said) and stayed == [message.text for message in said][-len(stayed) :]
+
+
 def test_core_blocks_have_a_limit_and_a_newer_version_replaces_the_older():
     memory = memgpt(block_chars=16)
 

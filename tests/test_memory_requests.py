@@ -191,7 +191,7 @@ def test_a_half_life_counts_from_the_newest_with_a_time_and_never_raises_what_ha
 
 
 def test_a_memory_of_this_process_keeps_as_many_as_it_may_and_its_copies_are_not_bounded() -> None:
-    memory = plain(bounds=KeepingBounds(3, 1))
+    memory = plain(bounds=KeepingBounds(3))
     write(memory, item("a", key="k", time=9), item("b", key="j", time=1), item("c", time=0))
     assert found(memory, "") == ["a", "b", "c"], "exactly as many as may be"
     write(memory, item("d", key="k", time=10))

@@ -242,7 +242,7 @@ def test_the_memory_of_another_owner_begins_empty_even_from_a_snapshot(tmp_path:
 
 
 def test_a_memory_of_this_process_drops_what_was_replaced_and_then_the_oldest() -> None:
-    memory = plain(bounds=KeepingBounds(3, 1))
+    memory = plain(bounds=KeepingBounds(3))
     write(memory, item("a", key="k", time=5), item("b", key="k", time=4), item("c", time=1))
     assert listed(memory) == ["a", "b", "c"]
     write(memory, item("d", time=9))

@@ -82,13 +82,14 @@ def test_a_score_of_0_is_a_score_and_what_must_not_be_published_teaches_nothing(
     assert made is not None and made.text == "Task: Q?\nAnswer: A\nOutcome: exact 0, done"
     assert made.provenance == {
         "trace": "id", "place": "id", "benchmark": None, "task": None, "agent": "ag", "time": "2026-01-02",
-        "score": 0.0, "ended": "done",
+        "score": 0.0, "ended": "done", "question": hashlib.sha256(b"Q?").hexdigest()[:16],
     }  # fmt: skip
     key = episodic().policy.key_of
     assert [key(item("a", place=place)) for place in ("", 0, None, "p")] == ["", "0", None, "p"] and key(
         item("a")
     ) is None
-    assert key(made) == "id" and key(replace(made, provenance={**made.provenance, "place": ""})) == ""
+    question = made.provenance["question"]
+    assert key(made) == f"id:{question}" and key(item("a", place="", question=question)) == f":{question}"
     third = episode_of(attempt(scores=(Score("f1", 1 / 3), Score("exact", 1.0)), error=Failure("Late", "x")))
     assert third is not None and third.text.endswith("\nOutcome: f1 0.333333, Late")
     assert (third.provenance["score"], third.provenance["ended"]) == (1 / 3, "Late")

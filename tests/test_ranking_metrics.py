@@ -109,6 +109,18 @@ def test_the_last_ranking_that_a_pattern_states_counts():
     assert ranking(trace([retrieved(hit("z"))], events)) == ["b", "c"]
 
 
+def test_equal_scores_of_a_stated_ranking_rank_by_falling_id_as_in_trec_eval():
+    def of(documents, scores):
+        return ranking(trace(events=[Event("ranking", 0.0, {"documents": documents, "scores": scores})]))
+
+    scores = {"b": 3.0, "d2": 2.0, "d10": 2, "d9": 2.0, "a": 1.0, "z": 1.0}
+    assert of([*scores], [*scores.values()]) == ["b", "d9", "d2", "d10", "z", "a"] == metrics.ranked(scores)
+    assert of(["a", "b", "c"], [1.0, 3.0, 3.0]) == ["a", "c", "b"], "the order of other scores is the pattern's"
+    assert of(["a", "b", "b"], [1.0, 1.0, 0.5]) == ["b", "a"]
+    for scores in ([], [1.0], [1.0] * 3, None, 1.0):
+        assert of(["a", "b"], scores) == ["a", "b"], scores
+
+
 def test_other_calls_and_failed_reads_are_no_passages():
     failed = retrieved(hit("a", "x"), error="broken")
     assert passages(trace([failed, retrieved(hit("b", "y"), name="search")])) == []

@@ -16,7 +16,7 @@ from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.corpus import Corpus, open_corpus
-from firsthand.retrieval.rag.retrieve import brief, top_reranked
+from firsthand.retrieval.rag.retrieve import brief, documents_once, top_reranked
 from firsthand.retrieval.retriever import Hit, Query, Retriever, TrailStep
 from firsthand.retrieval.retrievers.best_sentence import MAX_SENTENCES, best_cosines, rerank_by_sentence
 from firsthand.retrieval.retrievers.context_windows import _widened, neighbours, parents
@@ -87,6 +87,18 @@ def test_each_retriever_asks_for_its_pool_or_for_as_many_as_are_wanted() -> None
         assert (name, given.asked) == (name, [pool, 201])
         assert len(one) == 1 and 1 < len(many) <= 6
         assert list(asyncio.run(make(Given(()))(Query("mill"), 3))) == [], name
+
+
+def test_as_many_chunks_are_searched_as_the_documents_take() -> None:
+    hits = all_of(tiny_corpus(LINES))
+    assert [hit.chunk.document for hit in hits] == ["a", "a", "a", "b", "b", "c"]
+    for k, asked in ((1, [1]), (2, [2, 4]), (3, [3, 6]), (4, [4, 8]), (9, [9])):
+        given = Given(hits)
+        found = asyncio.run(documents_once(given)(Query("mill"), k))
+        assert (list(found), given.asked) == ([hits[0], hits[3], hits[5]][:k], asked), k
+    assert list(asyncio.run(documents_once(Given(()))(Query("mill"), 3))) == []
+    more = Given([hits[0], hits[1], hits[3], hits[5]])
+    assert list(asyncio.run(documents_once(more)(Query("mill"), 2))) == [hits[0], hits[3]] and more.asked == [2, 4]
 
 
 def _mmr(hits: Sequence[Hit], corpus: Corpus) -> Retriever:

@@ -123,10 +123,15 @@ def find(kind: Kind, name: str) -> Any:
     raise unknown(kind, name, names(kind), see=see.get(kind, f"firsthand list {_ROOMS[kind]}"))
 
 
+def has_module_attribute(kind: Kind, name: str, attribute: str) -> bool:
+    """True if the module of the object of that name has the attribute."""
+    return hasattr(sys.modules[find(kind, name).__module__], attribute)
+
+
 def module_attribute(kind: Kind, name: str, attribute: str) -> Any:
     """The module attribute beside the object of that name, such as a benchmark's `thoughts`."""
     module = sys.modules[find(kind, name).__module__]
-    if not hasattr(module, attribute):
+    if not has_module_attribute(kind, name, attribute):
         raise ConfigError(f"the {kind} {name!r} has no {attribute!r} in its module: define it in {module.__file__}")
     return getattr(module, attribute)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.retrieval_sets.beir_folder import read_corpus, read_judged
+from firsthand.benchmarks.retrieval_sets.beir_folder import corpus_file, read_corpus, read_judged
 from firsthand.benchmarks.retrieval_sets.judged_set import check_judged, retrieval_benchmark
 from firsthand.errors import ConfigError
 from firsthand.retrieval.document import Document
@@ -35,6 +35,11 @@ def corpus(*, folder: str = "", split: str = "test") -> list[Document]:
     documents = read_corpus(path)
     check_judged(read_judged(path, split), documents)
     return documents
+
+
+def corpus_files(*, folder: str = "", split: str = "test") -> list[Path]:
+    """Return the file of the documents."""
+    return [corpus_file(_folder(folder))]
 
 
 def _folder(folder: str) -> Path:

@@ -6,6 +6,8 @@ as is easily done, most judgements would belong to other queries.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.retrieval_sets.beir_folder import read_judgements
 from firsthand.benchmarks.retrieval_sets.judged_set import JudgedSet, judged, retrieval_benchmark
@@ -29,7 +31,7 @@ def cranfield(*, data: str = "") -> Benchmark:
 
 def corpus(*, data: str = "") -> list[Document]:
     """Return the 1,400 abstracts, two of which have no text."""
-    path = file_in(set_folder("cranfield", data), "cran.all.1400.xml")
+    [path] = corpus_files(data=data)
     text = contents(path).decode("utf-8", "replace")
     found = [
         Document(number, _without_title(_spaced(body), _spaced(title)), title=_spaced(title), source=number)
@@ -39,6 +41,11 @@ def corpus(*, data: str = "") -> list[Document]:
     if len(found) != text.count("<docno>") or not found:
         raise DataError(f"{path} has {text.count('<docno>')} documents, of which {len(found)} could be read")
     return found
+
+
+def corpus_files(*, data: str = "") -> list[Path]:
+    """Return the file of the abstracts."""
+    return [file_in(set_folder("cranfield", data), "cran.all.1400.xml")]
 
 
 def _read(data: str) -> JudgedSet:

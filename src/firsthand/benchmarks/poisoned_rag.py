@@ -11,6 +11,7 @@ from one.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.mteb.labelled_texts import spec_with
@@ -80,6 +81,17 @@ def corpus(*, set: str = "nq", poison: int = 5, honest: int = 3, data: str = "")
     return found
 
 
+def corpus_files(*, set: str = "nq", poison: int = 5, honest: int = 3, data: str = "") -> list[Path]:
+    """Return the file of the questions with their passages; DataError if it is missing."""
+    path = located(f"retrieval/poisonedrag/{set}.json", data)
+    if path is None:
+        raise DataError(
+            f"PoisonedRAG's {set}.json is not on this machine: fetch results/adv_targeted_results of "
+            "github.com/sleeepeer/PoisonedRAG, and give its folder, as in data=FOLDER"
+        )
+    return [path]
+
+
 def _rows(set: str, poison: int, honest: int, data: str) -> dict[str, Json]:
     if set not in SETS:
         raise ConfigError(f"set is {set!r}: give one of {', '.join(SETS)}")
@@ -88,12 +100,7 @@ def _rows(set: str, poison: int, honest: int, data: str) -> dict[str, Json]:
             f"poison is {poison} and honest {honest}: give 0 to 5 planted and 0 to {len(TEMPLATES)} honest passages, "
             "not 0 of both"
         )
-    path = located(f"retrieval/poisonedrag/{set}.json", data)
-    if path is None:
-        raise DataError(
-            f"PoisonedRAG's {set}.json is not on this machine: fetch results/adv_targeted_results of "
-            "github.com/sleeepeer/PoisonedRAG, and give its folder, as in data=FOLDER"
-        )
+    [path] = corpus_files(set=set, data=data)
     try:
         rows = json.loads(contents(path))
     except (ValueError, RecursionError) as error:

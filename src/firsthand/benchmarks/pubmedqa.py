@@ -11,6 +11,7 @@ marked in the file, so all 1,000 are asked.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
@@ -76,14 +77,20 @@ def corpus(*, protocol: str = "", data: str = "") -> list[Document]:
     ]
 
 
-def read_rows(data: str) -> dict[str, Json]:
-    """Return the rows by PubMed id; DataError if the file is missing or malformed."""
+def corpus_files(*, protocol: str = "", data: str = "") -> list[Path]:
+    """Return the file of the questions with their abstracts; DataError if it is missing."""
     path = located(FILE, data)
     if path is None:
         raise DataError(
             "pubmedqa is not on this machine: fetch data/ori_pqal.json of github.com/pubmedqa/pubmedqa and give its folder, "
             "as in pubmedqa:data=FOLDER"
         )
+    return [path]
+
+
+def read_rows(data: str) -> dict[str, Json]:
+    """Return the rows by PubMed id; DataError if the file is missing or malformed."""
+    [path] = corpus_files(data=data)
     try:
         rows = json.loads(contents(path))
     except (ValueError, RecursionError) as error:

@@ -17,7 +17,7 @@ from typing import Literal
 from firsthand.benchmark import Benchmark, Figure
 from firsthand.benchmarks.mteb.labelled_texts import spec_with
 from firsthand.errors import ConfigError
-from firsthand.reading.entry_documents import passages
+from firsthand.reading.entry_documents import page_files, passages
 from firsthand.reading.list_questions import ListQuestion, gold_passages, list_questions
 from firsthand.retrieval.document import Document
 from firsthand.scorers.concerns.probe_margins import rate_among
@@ -59,6 +59,11 @@ def reading_questions(*, measure: Measure = "retrieval", docs: str = "") -> Benc
 def corpus(*, measure: Measure = "retrieval", docs: str = "") -> list[Document]:
     """Return the passages of the list's entries and of the documentation."""
     return passages(Path(docs).expanduser() if docs else None)
+
+
+def corpus_files(*, measure: Measure = "retrieval", docs: str = "") -> list[Path]:
+    """Return the pages of the documentation; the list is part of the package."""
+    return page_files(Path(docs).expanduser() if docs else None)
 
 
 def _mixed(questions: Sequence[ListQuestion]) -> list[ListQuestion]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.retrieval_sets.beir_folder import read_corpus, read_judged
+from firsthand.benchmarks.retrieval_sets.beir_folder import corpus_file, read_corpus, read_judged
 from firsthand.benchmarks.retrieval_sets.judged_set import retrieval_benchmark
 from firsthand.benchmarks.retrieval_sets.set_folder import corpus_name, set_folder
 from firsthand.retrieval.document import Document
@@ -28,3 +30,8 @@ def scifact(*, data: str = "") -> Benchmark:
 def corpus(*, data: str = "") -> list[Document]:
     """Return the 5,183 abstracts."""
     return read_corpus(set_folder("scifact", data))
+
+
+def corpus_files(*, data: str = "") -> list[Path]:
+    """Return the file of the abstracts."""
+    return [corpus_file(set_folder("scifact", data))]

@@ -6,10 +6,11 @@ for less: likeness is halved for each `half_life_days` that it is older than the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from firsthand.context import Context
-from firsthand.memories.keeping.conversation_window import shortened, shown_items, without_thoughts
+from firsthand.memories.keeping.conversation_window import shortened, shown_items, text_of, without_thoughts
 from firsthand.memories.keeping.fenced_items import bounded_origins, origins_in, origins_of
 from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.item_vectors import ItemVectors
@@ -17,7 +18,7 @@ from firsthand.memories.keeping.opened_file import bounds_of, opened_file, vecto
 from firsthand.memories.keeping.reading_tools import reading_tools
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
 from firsthand.memory import Lifetime, MemoryItem
-from firsthand.message import Json, canonical
+from firsthand.message import Json, Message, canonical
 from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.trace import Trace
@@ -42,6 +43,7 @@ def episode_of(trace: Trace) -> MemoryItem | None:
     provenance: Json = {
         "trace": trace.id,
         "place": trace.place,
+        "question": question_digest(trace),
         "benchmark": trace.benchmark,
         "task": trace.task_id,
         "agent": trace.agent_name,
@@ -56,16 +58,33 @@ def episode_of(trace: Trace) -> MemoryItem | None:
 
 def question_of(trace: Trace) -> str:
     """The last user message before the first answer, which holds the task; none of what a memory showed."""
+    asked = _asked(trace)
+    return shortened(asked[-1].text.strip(), MAX_TASK_CHARS) if asked else ""
+
+
+def question_digest(trace: Trace) -> str:
+    """A hash of the whole question with the conversation before it, 16 hex digits; system messages are no part of it."""
+    *before, question = _asked(trace)
+    said = "\0".join([*map(text_of, before), question.text.strip()])
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _asked(trace: Trace) -> list[Message]:
+    """The conversation up to the question, which is the last; empty if nothing was asked."""
     asked = [call for call in trace.calls if call.kind in ("generate", "score")]
     answered = [
         call.at for call in asked if " " not in call.id
     ]  # the others were asked for by a tool, in its own words
     path = trace.path(answered[0]) if answered and answered[0] is not None else ()
-    for node in reversed(path):
-        message = trace.nodes[node].message
-        if message.role == "user" and not message.text.startswith(("From memory.", "Observation:")):
-            return shortened(message.text.strip(), MAX_TASK_CHARS)
-    return ""
+    said = [trace.nodes[node].message for node in path]
+    said = [each for each in said if each.role != "system" and not _is_from_memory(each)]
+    while said and (said[-1].role != "user" or said[-1].text.startswith("Observation:")):
+        said.pop()
+    return said
+
+
+def _is_from_memory(message: Message) -> bool:
+    return message.role == "user" and message.text.startswith("From memory.")
 
 
 def steps_of(trace: Trace) -> list[str]:
@@ -107,10 +126,11 @@ class EpisodicMemory(StoredMemory):
         return reading_tools(ctx) if self.offer_tools else ()
 
 
-def _one_for_each_place(item: MemoryItem) -> str | None:
-    """A resumed or repeated attempt at a task replaces the one before."""
-    place = item.provenance.get("place")
-    return None if place is None else str(place)
+def _one_for_each_question(item: MemoryItem) -> str | None:
+    """A resumed or repeated attempt at a task replaces the one before; another question of the same task id, such as the
+    next turn of a session, does not."""
+    place, question = (item.provenance.get(each) for each in ("place", "question"))
+    return None if place is None else str(place) if question is None else f"{place}:{question}"
 
 
 def episodic(
@@ -132,7 +152,10 @@ def episodic(
     `vectors` names an embedding model, such as `minilm`: items are then found by their meaning too.
     """
     policy = KeepingPolicy(
-        "episodic", _one_for_each_place, half_life_days=max(half_life_days, 1e-6), bounds=bounds_of(max_items, max_mb)
+        "episodic",
+        _one_for_each_question,
+        half_life_days=max(half_life_days, 1e-6),
+        bounds=bounds_of(max_items, max_mb),
     )
     return EpisodicMemory(
         policy,

@@ -117,9 +117,10 @@ class MemGPTMemory(StoredMemory):
         while out < len(units) - 1 and sum(sizes[out:]) > max(1, room):
             out += 1  # the last messages alone do not fit
         gone, stay = [m for unit in units[:out] for m in unit], [m for unit in units[out:] for m in unit]
-        asked = next((m for m in reversed(queue) if m.role == "user" and not m.text.startswith("Observation:")), None)
-        if asked is not None and asked in gone:
-            stay.insert(0, asked)  # what the user said last is not summarised before it is answered
+        said = (at for at, m in enumerate(queue) if m.role == "user" and not m.text.startswith("Observation:"))
+        asked = max(said, default=len(queue))
+        if asked < len(gone):
+            stay.insert(0, queue[asked])  # what the user said last is not summarised before it is answered
         head = [*heads, *([await self._summary(ctx, shown, gone)] if gone else [shown] if shown is not None else [])]
         left = max(1, self.window - await size_of(ctx, head, tools))
         tail = await fitted_tail(ctx, stay, left)

@@ -6,11 +6,10 @@ kept: fewest calls, then fewest tokens. Failed attempts, and those without a sco
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from firsthand.context import Context
-from firsthand.memories.episodic import question_of, steps_of
+from firsthand.memories.episodic import question_digest, question_of, steps_of
 from firsthand.memories.keeping.conversation_window import shortened, shown_items, without_thoughts
 from firsthand.memories.keeping.fenced_items import bounded_origins, origins_in, origins_of
 from firsthand.memories.keeping.item_file import ItemFile
@@ -40,9 +39,8 @@ def skill_of(trace: Trace, threshold: float = 1.0) -> MemoryItem | None:
     lines = [f"Task: {asked}", *steps_of(trace)]
     lines.append(f"Answer: {shortened(without_thoughts(trace.answer or ''), MAX_ANSWER_CHARS)}")
     calls = len(trace.calls)
-    digest = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     provenance: Json = {
-        "skill": digest,
+        "skill": question_digest(trace),
         "trace": trace.id,
         "benchmark": trace.benchmark,
         "task": trace.task_id,

@@ -104,13 +104,17 @@ def _entries() -> list[Document]:
 
 
 def _pages(folder: Path) -> list[Document]:
-    made = []
-    for path in sorted(folder.rglob("*.md")):
-        name = path.relative_to(folder).as_posix()
-        if name not in LEFT_OUT and not name.startswith("reference/"):
-            text = path.read_text(encoding="utf-8")
-            made.append(Document(f"{DOCS}/{name}", text, meta={"kind": "markdown"}))
-    return made
+    return [
+        Document(f"{DOCS}/{path.relative_to(folder).as_posix()}", path.read_text("utf-8"), meta={"kind": "markdown"})
+        for path in page_files(folder)
+    ]
+
+
+def page_files(docs: Path | None = None) -> list[Path]:
+    """The pages of the documentation but the reference, which is made from the code."""
+    folder = docs or docs_folder()
+    names = {path: path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.md"))}
+    return [path for path, name in names.items() if name not in LEFT_OUT and not name.startswith("reference/")]
 
 
 def _facts(entry: ReadingEntry) -> list[tuple[str, str]]:

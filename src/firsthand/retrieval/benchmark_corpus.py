@@ -1,7 +1,8 @@
 """The index of a benchmark's corpus: made when a pattern first retrieves from it, and kept in our home folder.
 
 A task names its corpus in `metadata["corpus"]`, as a benchmark with options; that benchmark's module has a function `corpus`
-which returns the documents. Each document is one chunk, title and text, as BEIR and MTEB embed them.
+which returns the documents, and may have a function `corpus_files`, which returns the files that they are read from. Each
+document is one chunk, title and text, as BEIR and MTEB embed them.
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from firsthand import catalog
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.loop.concurrency import in_thread
 from firsthand.providers.local_embedder import open_embedder
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader
+from firsthand.retrieval.chunk_vectors import chunk_vectors
 from firsthand.retrieval.document import Document
+from firsthand.retrieval.store.document_rows import digest_of
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
+from firsthand.system import lock
 from firsthand.system.home import data_home
 from firsthand.system.option_spec import bind_options, parse_spec
 from firsthand.task import Task
@@ -31,7 +34,11 @@ CHUNKER = "whole"
 AT_ONCE = 256
 """Documents that are embedded and stored together; an interrupted build goes on after the last of them."""
 _locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Path, asyncio.Lock]] = weakref.WeakKeyDictionary()
-_ready: dict[Path, str] = {}
+WAIT_S = 0.2
+"""Between two looks at whether another process has made the index."""
+_Stamp = tuple[tuple[str, int, int, int], ...]
+"""The path, inode, size and time of change of each file."""
+_ready: dict[Path, _Stamp] = {}
 
 
 def corpus_spec(task: Task) -> str:
@@ -51,10 +58,25 @@ async def task_index(task: Task, index: str, *, embedder: str) -> str:
 
 def corpus_documents(spec: str) -> list[Document]:
     """Returns the documents of a benchmark's corpus. ConfigError if the benchmark has none."""
-    parsed = parse_spec(spec)
-    function = catalog.module_attribute("benchmark", parsed.name.partition("@")[0], "corpus")
-    found: list[Document] = function(**bind_options(parsed, function))
+    found: list[Document] = _read(spec, "corpus")
     return found
+
+
+def corpus_stamp(spec: str) -> _Stamp:
+    """Returns what the files of a benchmark's corpus look like, which is another after a change; () if it names none."""
+    if not catalog.has_module_attribute("benchmark", _name(spec), "corpus_files"):
+        return ()
+    stats = [(str(path), path.stat()) for path in _read(spec, "corpus_files")]
+    return tuple((path, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
+
+def _read(spec: str, function_name: str) -> Any:
+    function = catalog.module_attribute("benchmark", _name(spec), function_name)
+    return function(**bind_options(parse_spec(spec), function))
+
+
+def _name(spec: str) -> str:
+    return parse_spec(spec).name.partition("@")[0]
 
 
 def corpus_path(spec: str, embedder: str) -> Path:
@@ -65,35 +87,57 @@ def corpus_path(spec: str, embedder: str) -> Path:
 
 
 async def corpus_index(spec: str, *, embedder: str = "minilm") -> Path:
-    """Returns the index of a benchmark's corpus, made or brought up to date once in a process.
+    """Returns the index of a benchmark's corpus, made, or brought up to date where its files have changed.
+
+    Without `corpus_files` that is done once in a process. Where another process makes the index, that is waited for.
 
     `embedder` is the name of a local embedder; empty makes an index of terms alone.
     """
     path = corpus_path(spec, embedder)
     locks = _locks.setdefault(asyncio.get_running_loop(), {})
     async with locks.setdefault(path, asyncio.Lock()):
-        if _ready.get(path) is None or not path.is_file():
-            await build_index(path, await in_thread(lambda: corpus_documents(spec)), embedder=embedder)
-            _ready[path] = spec
+        stamp = await in_thread(lambda: corpus_stamp(spec))
+        if _ready.get(path) != stamp or not path.is_file():
+            async with _alone(path):
+                await build_index(path, await in_thread(lambda: corpus_documents(spec)), embedder=embedder)
+            _ready[path] = stamp
     return path
 
 
+@asynccontextmanager
+async def _alone(path: Path) -> AsyncIterator[None]:
+    """Hold the right to make an index, after waiting for another process that makes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    making = path.with_name(f"{path.name}.making")
+    while True:
+        try:
+            held = lock.taken(making, lambda: _IsMade(f"{path} is being made by another process"))
+            break
+        except _IsMade:
+            await asyncio.sleep(WAIT_S)
+    with held:
+        yield
+
+
+class _IsMade(StoreError):
+    """Another process makes the index."""
+
+
 async def build_index(path: Path, documents: Sequence[Document], *, embedder: str = "minilm") -> None:
-    """Brings the index at a path to exactly these documents, a chunk each; those stored already are not embedded again."""
+    """Brings the index at a path to exactly these documents, a chunk each; what is embedded already is not again."""
     opened = open_embedder(embedder) if embedder else None
     dimension = len((await opened.embed(["dimension"]))[0]) if opened else 0
     header = IndexHeader(embedder, opened.fingerprint if opened else "", dimension, CHUNKER)
     path.parent.mkdir(parents=True, exist_ok=True)
     index = await in_thread(lambda: open_index(path, header))
     try:
-        known = await in_thread(index.hashes)
-        missing = [each for each in documents if known.get(each.id) != each.sha256]
+        known = await in_thread(index.digests)
+        missing = [each for each in documents if known.get(each.id) != digest_of(each, [_whole(each)], [True])]
         for first in range(0, len(missing), AT_ONCE):
             some = [(each, _whole(each)) for each in missing[first : first + AT_ONCE]]
             vectors = None
             if opened is not None:
-                rows = await opened.embed([chunk.indexed_text for _, chunk in some])
-                vectors = np.asarray(rows, np.float32)
+                vectors = (await chunk_vectors([chunk for _, chunk in some], index, opened, header)).vectors
             indexed = [
                 IndexedDocument(document, [chunk], None if vectors is None else vectors[at : at + 1])
                 for at, (document, chunk) in enumerate(some)

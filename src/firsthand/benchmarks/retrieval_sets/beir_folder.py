@@ -30,9 +30,14 @@ MAX_LINE_VALUES = 2_000_000
 """JSON values of a line: a document has three texts, and what else its `metadata` holds."""
 
 
+def corpus_file(folder: Path) -> Path:
+    """Returns the file of the documents; DataError if there is none."""
+    return existing(folder, "corpus.jsonl", "corpus.jsonl.gz")
+
+
 def read_corpus(folder: Path) -> list[Document]:
     """Returns the documents of corpus.jsonl: `_id`, `title` and `text`. DataError with file and line for a bad row."""
-    path = existing(folder, "corpus.jsonl", "corpus.jsonl.gz")
+    path = corpus_file(folder)
     found: dict[str, Document] = {}
     for where, row in json_rows(path, MAX_CORPUS_BYTES):
         id, title, text = id_of(row, where), row.get("title") or "", row.get("text")

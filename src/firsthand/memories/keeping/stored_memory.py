@@ -108,6 +108,8 @@ class StoredMemory:
         self._made: set[str] = set()
         """Names of changes that were made here and not in the file."""
         self._count = 0
+        self._bytes = 0
+        """Of the items of this process."""
         self._stored_s = 0.0
         """When the last item was stored in this process, in seconds since 1970: the next one is stored later."""
 
@@ -142,6 +144,7 @@ class StoredMemory:
             else:
                 self._stored_s = round(max(time.time(), self._stored_s + 1e-6), 6)
                 self._changes[item.id] = unstored(item, self._count, key, self._stored_s)
+                self._bytes += len(body_of(item))
                 self._bound()
         return item.id
 
@@ -165,7 +168,7 @@ class StoredMemory:
             file = self.file
             await in_thread(lambda: file.remove(self.owner, self.name, id, once=once))
         elif self._is_first(once):
-            self._changes.pop(id, None)
+            self._drop(id)
             self._hidden.add(id)
 
     async def once(self, change: MemoryItem | str, name: str) -> None:
@@ -198,7 +201,7 @@ class StoredMemory:
         """The same memory for another user, who sees nothing of this one's."""
         other = copy(self)
         other.owner, other._is_snapshot, other._last, other._size = owner, False, _EVERYTHING, None
-        other._changes, other._hidden, other._made, other._count = {}, set(), set(), 0
+        other._changes, other._hidden, other._made, other._count, other._bytes = {}, set(), set(), 0, 0
         return other
 
     # -- reading --
@@ -400,9 +403,9 @@ class StoredMemory:
         return kept is not None and kept.number <= self._last
 
     def _bound(self) -> None:
-        """Drop what is beyond the bound on items, and a hundredth more, as a file does: each look reads all items."""
-        most = self.policy.bounds.items
-        if len(self._changes) <= most:
+        """Drop what is beyond the bounds, and a hundredth more, as a file does: each look reads all items."""
+        bounds = self.policy.bounds
+        if len(self._changes) <= bounds.items and self._bytes <= bounds.size_bytes:
             return
         oldest = sorted(self._changes.values(), key=lambda kept: (kept.valid_s, kept.number))
         now_s = time.time()
@@ -413,8 +416,16 @@ class StoredMemory:
         several = (oldest_first(items) for items in begun.values() if len(items) > 1)
         replaced = {kept.number for items in several for kept in replaced_of(items)}
         oldest.sort(key=lambda kept: kept.number not in replaced)  # which go first, each half from the oldest on
-        for kept in oldest[: len(oldest) - (most - most // 100)]:
-            self._changes.pop(kept.item.id)
+        most = bounds.items - bounds.items // 100, bounds.size_bytes - bounds.size_bytes // 100
+        for kept in oldest:
+            if len(self._changes) <= most[0] and self._bytes <= most[1]:
+                break
+            self._drop(kept.item.id)
+
+    def _drop(self, id: str) -> None:
+        """Delete an item of this process, if it is there."""
+        if (kept := self._changes.pop(id, None)) is not None and not self._is_snapshot:
+            self._bytes -= len(body_of(kept.item))
 
 
 def _newest(kept: KeptItem) -> tuple[float, int, str]:

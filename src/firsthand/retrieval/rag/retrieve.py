@@ -15,7 +15,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Json
 from firsthand.retrieval.benchmark_corpus import task_index
-from firsthand.retrieval.corpus import Corpus, arguments_of
+from firsthand.retrieval.corpus import Corpus, arguments_of, as_one
 from firsthand.retrieval.rag_effect import corpus_in
 from firsthand.retrieval.retriever import Hit, Query, Retriever
 from firsthand.retrieval.retrievers.reranker_names import asks_model, check_reranker, reranked
@@ -56,17 +56,34 @@ async def retrieve(
         k: Number of documents.
     """
     corpus = corpus_in(ctx, await task_index(task, index, embedder="" if variant == "lexical" else embedder))
-    found = SEARCHES[variant](corpus)
+    found = documents_once(SEARCHES[variant](corpus))
     if not asks_model(rerank):
         found = brief(corpus, variant, top_reranked(found, rerank, corpus, None, pool=pool))
     else:
-        found = top_reranked(found, rerank, corpus, ContextWriter(ctx), pool=pool)
+        found = top_reranked(as_one(corpus, variant, found), rerank, corpus, ContextWriter(ctx), pool=pool)
     hits = await found(Query(task.prompt), k)
     best: dict[str, float] = {}
     for hit in hits:
-        best.setdefault(hit.chunk.document, hit.score)
+        best.setdefault(hit.chunk.document, hit.score)  # a guard may have given several documents one name
     ctx.note("ranking", documents=list(best), scores=list(best.values()))
     return "\n".join(best)
+
+
+def documents_once(retriever: Retriever) -> Retriever:
+    """Finds the k best documents: the best chunk of each, from as many chunks as that takes."""
+
+    async def found(query: Query, k: int) -> Sequence[Hit]:
+        many = k
+        while True:
+            hits = await retriever(query, many)
+            best: dict[str, Hit] = {}
+            for hit in hits:
+                best.setdefault(hit.chunk.document, hit)
+            if len(best) >= k or len(hits) < many:
+                return list(best.values())[:k]
+            many *= 2
+
+    return found
 
 
 def top_reranked(retriever: Retriever, name: str, corpus: Corpus, writer: Writer | None, *, pool: int) -> Retriever:

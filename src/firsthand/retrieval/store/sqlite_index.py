@@ -184,6 +184,12 @@ class SqliteIndex:
             found = connection.execute("SELECT id, sha256 FROM documents ORDER BY id").fetchall()
         return {self._readable(rows_of.python_text, id): str(sha256) for id, sha256 in found}
 
+    def digests(self) -> dict[str, bytes]:
+        """A hash of all that is stored of each document but its vectors, by id (`document_rows.digest_of`)."""
+        with self._file.reading() as connection:
+            found = connection.execute("SELECT id, digest FROM documents").fetchall()
+        return {self._readable(rows_of.python_text, id): bytes(digest) for id, digest in found}
+
     def record_hashes(self) -> dict[str, bytes]:
         """A hash of all that is stored of each document but its chunks, by id, so that it is the same with any chunker."""
         columns = f"id, sha256, title, source, {meta_column('meta')}, locations"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from firsthand.message import Json
 from firsthand.scorers.rankings.ranking_metrics import first_of_each
@@ -37,12 +39,22 @@ def passages(trace: Trace) -> list[RetrievedPassage]:
 def ranking(trace: Trace) -> list[str]:
     """Returns the ids of retrieved documents, best first, each at the place of its best chunk.
 
-    The last ranking that the pattern stated; without one, the passages in the order in which they were retrieved.
+    The last ranking that the pattern stated, in which equal scores rank by falling id, as in trec_eval; without one, the
+    passages in the order in which they were retrieved.
     """
     stated = [event.data for event in trace.events if event.kind == RANKING]
     if stated:
-        return first_of_each(str(each) for each in stated[-1].get("documents", ()))
+        documents = [str(each) for each in stated[-1].get("documents", ())]
+        return first_of_each(_with_ties_by_id(documents, stated[-1].get("scores")))
     return first_of_each(each.document for each in passages(trace))
+
+
+def _with_ties_by_id(documents: Sequence[str], scores: object) -> Sequence[str]:
+    """The documents, neighbours of one score by falling id; as they are unless each has a score."""
+    if not isinstance(scores, list) or len(scores) != len(documents):
+        return documents
+    places = groupby(range(len(documents)), key=scores.__getitem__)
+    return [each for _, tied in places for each in sorted((documents[place] for place in tied), reverse=True)]
 
 
 def _passage(item: Json) -> RetrievedPassage:
