@@ -278,7 +278,8 @@ def turns_owner(request: ActiveRequest, served: ServedModel, body: ChatRequest) 
 def check_called(job: ChatJob, completion: Completion) -> None:
     """Refuse an answer without the call that was required, and several calls where one was allowed.
 
-    Only a model that does not run here can give one. An answer that was cut, by its length or by a stop string of the request, is as it is.
+    Only a model that does not run here can give one. An answer that was cut, by its length or by a stop string of the
+    request, is as it is.
     """
     calls = completion.message.tool_calls
     wrong = job.tools.choice != "required" and any(call.name != job.tools.choice for call in calls)
