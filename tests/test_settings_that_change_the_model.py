@@ -248,15 +248,26 @@ def test_rope_scaling_that_differs_from_rope_parameters_is_refused(kind: str) ->
     for parameters, scaling in (
         (plain, YARN), (plain, old), ({**plain, **YARN}, {**YARN, "factor": 2.0}), ({**plain, **YARN}, {"type": "default"}),
     ):  # fmt: skip
-        with pytest.raises(ModelFileError, match=r"rope_scaling is .* and remove rope_scaling"):
+        with pytest.raises(ModelFileError, match=r"rope_scaling is .* and remove rope_scaling|its newer name rope_type"):
             both(parameters, scaling)
-    for scaling in ({}, YARN, old, {**YARN, "attention_factor": None}):
+    themed = {"rope_theta": 1e6}
+    older = YARN if kind == "gemma3_text" else old  # where transformers passes `type` over
+    for scaling in ({}, {**YARN, **themed}, {**older, **themed}, {**YARN, **themed, "attention_factor": None}):
         assert both({**plain, **YARN}, scaling) == both({**plain, **YARN}, {})
-    stated = {**plain, **YARN, "attention_factor": 1.5}
-    assert both(stated, {**YARN, "attention_factor": None}) == both(stated, {})  # null states nothing
-    assert both({"rope_theta": 1e6, **old}, YARN) == both({**plain, **YARN}, {})
-    for scaling in ({"type": "default"}, {"rope_type": "default"}):
-        assert both({"rope_theta": 1e6}, scaling) == both(plain, {}) == both({**plain, "type": "default"}, scaling)
+    assert both({"rope_theta": 1e6, **old}, {**YARN, **themed}) == both({**plain, **YARN}, {})
+    for scaling in ({"type": "default", **themed}, {"rope_type": "default", **themed}):
+        if kind != "gemma3_text" or "type" not in scaling:
+            assert both({"rope_theta": 1e6}, scaling) == both(plain, {}) == both({**plain, "type": "default"}, scaling)
+    if kind == "gemma3_text":  # transformers adds rope_scaling to what rope_parameters states there
+        assert both({**plain, **YARN}, YARN) == both({**plain, **YARN}, {})
+        return
+    stated = {**plain, **YARN, "attention_factor": 1.5}  # elsewhere it is read in its place
+    for lost in (YARN, {**YARN, **themed}, {**YARN, **themed, "attention_factor": None}):
+        with pytest.raises(ModelFileError, match=r"rope_scaling is .* and remove rope_scaling"):
+            both(stated, lost)
+    assert read(kind, **more, rope_theta=1e6, rope_parameters={**plain, **YARN}, rope_scaling=YARN) == both(
+        {**plain, **YARN}, {}
+    )
 
 
 def test_stablelm_rotates_a_quarter_of_each_head_unless_the_share_is_stated() -> None:
@@ -287,8 +298,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("mpt", {"logit_scale": 0.5}, "logit_scale"),
     ("mpt", {"logit_scale": "inv_sqrt_d_model"}, "logit_scale"),
 ]
-EXPERTS = {"moe_intermediate_size": 8, "n_routed_experts": 16, "num_experts_per_tok": 2, "n_layers": 2, "n_heads": 4}
-EXPERTS |= {"d_model": 32}
+EXPERTS = {"moe_intermediate_size": 8, "n_routed_experts": 16, "num_experts_per_tok": 2, "n_layers": 4, "n_heads": 8}
+EXPERTS |= {"d_model": 64}
 
 
 @pytest.mark.parametrize(("kind", "said", "key"), REFUSED)
