@@ -7,7 +7,6 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +57,13 @@ CHOICES: dict[str, list[Any]] = {
     "softmax_scale": [0.3], "n_group": [1, 2, 4], "topk_group": [1, 2], "attn_logit_softcapping": [0.5],
     "final_logit_softcapping": [0.5], "swiglu_limit": [0.1], "use_bidirectional_attention": [True, "all"],
 }  # fmt: skip
+OURS = {
+    "n_routed_experts": ["num_experts"], "kv_lora_rank": ["head_dim"], "topk_group": ["groups of a token"],
+    "num_experts_per_tok": ["per_token"], "n_group": ["num_groups"], "is_causal": ["both directions"],
+    "tie_word_embeddings": ["embeddings of their own"],
+}  # fmt: skip
+"""What errors call a key."""
+TENSORS = ("missing:", "surplus:", "misshapen:")
 EXTRA: dict[str, list[Any]] = {
     "is_causal": [False], "head_dim": [8, 32], "attention_chunk_size": [4], "sliding_window": [5], "layer_types": [
         ["full_attention", "chunked_attention"], ["sliding_attention"] * 2], "use_sliding_window": [True],
@@ -89,14 +95,6 @@ TOP = [
     {"rope_theta": 300.0}, {"partial_rotary_factor": 0.5}, {"original_max_position_embeddings": 8},
     *({"rope_scaling": rope} for rope in ROPE[1:]),
 ]  # fmt: skip
-MOST = 3_000_000
-"""Parameters of a model that is made for one edit."""
-
-
-class Refused(Exception):
-    """transformers itself makes no such model, or runs none."""
-
-
 @dataclass(frozen=True)
 class Subject:
     """A tiny model of transformers in a folder, and both sides' way from a folder to numbers."""
@@ -168,7 +166,7 @@ def _ours_seq2seq(folder: Path) -> Tensor:
 
 
 def _theirs_seq2seq(model: Any) -> Tensor:
-    start = model.config.decoder_start_token_id
+    start = getattr(model.config, "decoder_start_token_id", None)
     start = model.config.pad_token_id if start is None else start
     return torch.cat(encoder_decoders.reference_logprobs(model, start))
 
@@ -188,11 +186,14 @@ def values_for(key: str, value: Any) -> list[Any]:
     return [True, 3, 0.5] if value is None else []
 
 
-def edits(config: dict[str, Any], theirs: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def edits(config: dict[str, Any], theirs: Any, *, shared: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """A key to look for in an error, and config.json with it changed, removed or null."""
     keys = {**type(theirs.config)().to_dict(), **config}
+    passed = {"model_type", "architectures", "transformers_version", "dtype"}
+    if not shared:
+        passed |= set(transformers.PretrainedConfig().to_dict()) - {"is_encoder_decoder"}
     for key, default in keys.items():
-        if key in ("model_type", "architectures", "transformers_version", "dtype"):
+        if key in passed:
             continue
         value = config.get(key, default)
         if isinstance(value, dict):
@@ -230,40 +231,42 @@ def edits(config: dict[str, Any], theirs: Any) -> Iterator[tuple[str, dict[str, 
                 yield "rope", {**base, **top}
 
 
-def remade(of: Subject, config: dict[str, Any]) -> tuple[Any, bool]:
-    """transformers' model of another config.json, and whether it holds the first one's weights."""
+def is_small(config: dict[str, Any]) -> bool:
+    """True if a model of this configuration is made in milliseconds."""
+    layers = [each for key, each in config.items() if re.search(r"layers?$", key) and type(each) is int]
+    widths = [each for key, each in config.items() if re.search(r"size|dim$|rank$|embd$|^d_|inner$|experts$", key)]
+    return max(layers) <= 16 and max(each for each in widths if type(each) is int) <= 300
+
+
+def remade(of: Subject, config: dict[str, Any]) -> tuple[Any, bool] | None:
+    """transformers' model of another config.json, and whether it holds the first one's weights; None if it makes none."""
+    kind = type(of.theirs)
     try:
-        kind = type(of.theirs)
         made = kind.config_class.from_dict(deepcopy(config))
-        with torch.device("meta"):
-            size = sum(each.numel() for each in kind._from_config(deepcopy(made)).parameters())
-        if size > MOST:
-            raise Refused(f"{size} parameters")
-        torch.manual_seed(0)
-        model = kind._from_config(made).eval()  # attention as users have it
-        state = of.theirs.state_dict()
-        shapes = {name: each.shape for name, each in model.state_dict().items()}
-        if shapes == {name: each.shape for name, each in state.items()}:
-            tied = model.config.tie_word_embeddings == of.theirs.config.tie_word_embeddings
-            if tied:
-                model.load_state_dict(state)
-                return model, True
-        _stir(model)
-        return model, False
-    except Refused:
-        raise
-    except Exception as error:  # of many kinds: transformers makes no such model
-        raise Refused(repr(error)[:200]) from None
+        if not is_small(made.to_dict()):
+            return None
+        model = kind._from_config(made).eval()  # with attention as users have it
+    except Exception:  # of many kinds: transformers makes no such model
+        return None
+    state = of.theirs.state_dict()
+    shapes = {name: each.shape for name, each in model.state_dict().items()}
+    tied = model.config.tie_word_embeddings == of.theirs.config.tie_word_embeddings
+    if tied and shapes == {name: each.shape for name, each in state.items()}:
+        model.load_state_dict(state)
+        return model, True
+    _stir(model)
+    return model, False
 
 
 def verdict(of: Subject, key: str, config: dict[str, Any], base: Tensor, place: Path) -> str:
     """`same`, `refused`, or what is wrong."""
-    try:
-        model, kept = remade(of, config)
-        expected = of.run(model)
-    except Refused:
+    found_theirs = remade(of, config)
+    if found_theirs is None:
         return "not theirs"
-    except Exception:
+    model, kept = found_theirs
+    try:
+        expected = of.run(model)
+    except Exception:  # as above: it runs no such model
         return "not theirs"
     if kept:
         for each in of.folder.iterdir():
@@ -279,7 +282,7 @@ def verdict(of: Subject, key: str, config: dict[str, Any], base: Tensor, place: 
         found = of.ours(place)
     except ModelFileError as error:
         said = re.sub(r"^\S*config.json", "", str(error))
-        named = key in said or any(word in said for word in ("missing:", "surplus:", "misshapen:", "both directions"))
+        named = any(each in said for each in (key, *OURS.get(key, ()), *TENSORS))
         return "refused" if named else f"refused without its name: {str(error)[-160:]}"
     except Exception as error:
         return f"ended by {error!r}"[:200]
@@ -308,7 +311,7 @@ def sweep(name: str, folder: Path) -> Iterator[tuple[str, str, str]]:
     place.mkdir()
     config = of.config
     seen = set()
-    for key, changed in edits(config, of.theirs):
+    for key, changed in edits(config, of.theirs, shared=name in ("llama", "bert", "t5")):
         text = json.dumps(changed, sort_keys=True)
         if text in seen:
             continue

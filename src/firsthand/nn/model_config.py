@@ -132,6 +132,9 @@ def encoder_decoder_architecture(values: dict[str, Any], path: Path) -> EncoderD
     kinds = {kind: family for family in ENCODER_DECODERS for kind in family.MODEL_TYPES}
     config = respelled(Fields(values, str(path)))
     family = config.choice("model_type", kinds)
+    for key in ("is_causal", "is_encoder_decoder"):
+        if not config.flag(key, True):
+            raise config.error(key, False, "true: a decoder writes left to right, after an encoder")
     found: EncoderDecoderArchitecture = built(lambda: family.from_config(config), path)
     return found
 

@@ -37,8 +37,7 @@ def from_config(config: Fields) -> Architecture:
     if is_third and not config.values.get("rope_interleave", True):  # null is false for transformers
         raise config.error("rope_interleave", False, "true, with rotated pairs side by side")
     computed = {"scoring_func": "sigmoid" if is_third else "softmax", "moe_layer_freq": 1}
-    if not is_third:
-        computed["norm_topk_prob"] = False
+    computed |= {"topk_method": "noaux_tc"} if is_third else {"norm_topk_prob": False}
     for key, only in computed.items():
         if config.has(key) and config.values[key] != only:
             raise config.error(key, config.values[key], f"{str(only).lower()}, which is what this family's models have")
@@ -74,7 +73,7 @@ def _experts(config: Fields, layers: int, is_third: bool) -> ExpertSettings | No
         config.integer("first_k_dense_replace", 3 if is_third else 0),
         config.integer("moe_intermediate_size"),
     )
-    has_groups = is_third or config.text("topk_method", "greedy") == "group_limited_greedy"
+    has_groups = is_third or config.choice("topk_method", {"greedy": False, "group_limited_greedy": True}, "greedy")
     has = tuple(layer >= dense for layer in range(layers))
     if not any(has):
         return None
