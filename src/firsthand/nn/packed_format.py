@@ -42,7 +42,9 @@ def packed_format(config: Fields) -> PackedFormat | None:
         raise stated.error("version", stated.values["version"], "gemm")
     layout = stated.text("checkpoint_format", "gptq") if method == "gptq" else ""
     if method == "gptq" and (layout not in ("gptq", "gptq_v2") or stated.flag("is_marlin_format", False)):
-        raise stated.error("checkpoint_format", layout if layout not in ("gptq", "gptq_v2") else "marlin", "gptq or gptq_v2")
+        raise stated.error(
+            "checkpoint_format", layout if layout not in ("gptq", "gptq_v2") else "marlin", "gptq or gptq_v2"
+        )
     return PackedFormat(method, bits, group, zero_offset=int(layout == "gptq"))
 
 

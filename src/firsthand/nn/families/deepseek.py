@@ -83,7 +83,7 @@ def _experts(config: Fields, layers: int, is_third: bool) -> ExpertSettings | No
         width=width,
         layers=has,
         score="sigmoid" if is_third else "softmax",
-        renormalise=is_third and config.values.get("norm_topk_prob", True) is not None and config.flag("norm_topk_prob", True),
+        renormalise=is_third and config.flag("norm_topk_prob", "norm_topk_prob" not in config.values),  # null is false
         scale=config.number("routed_scaling_factor", 2.5 if is_third else 1.0),
         num_groups=config.integer("n_group", 8 if is_third else 1) if has_groups else 1,
         groups_per_token=config.integer("topk_group", 4 if is_third else 1) if has_groups else 1,
@@ -97,7 +97,7 @@ def to_config(a: Architecture) -> dict[str, Any]:
     """The config.json that transformers reads back as this architecture."""
     e, m, rope = a.experts, a.latent, a.ropes[0]
     assert m is not None
-    if m.norm_eps != LATENT_EPS:
+    if not math.isclose(m.norm_eps, LATENT_EPS, rel_tol=1e-6):  # GGUF has single precision
         raise ConfigError(f"the norms of latents have an eps of {m.norm_eps}, and config.json means {LATENT_EPS}")
     parameters = rope_to_parameters(rope)
     stretched = math.sqrt(a.attention_scale * math.sqrt(m.nope_dim + m.rope_dim))

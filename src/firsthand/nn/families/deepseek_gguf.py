@@ -76,7 +76,7 @@ def to_gguf(a: Architecture) -> dict[str, Any]:
     assert m is not None
     if e is None:
         raise ConfigError("GGUF cannot express a DeepSeek model without experts, so save safetensors")
-    if m.norm_eps != a.norm_eps:
+    if not math.isclose(m.norm_eps, a.norm_eps, rel_tol=1e-6):
         raise ConfigError(
             f"GGUF has one eps for all norms, and this model's are {a.norm_eps} and {m.norm_eps}, so save safetensors"
         )

@@ -33,7 +33,9 @@ _BY_LAYER = "per_layer_config"
 def respelled(config: Fields) -> Fields:
     """The config with each key under the name that its family reads; ModelFileError if two names have two values."""
     if config.values.get(_BY_LAYER):
-        raise config.error(_BY_LAYER, config.values[_BY_LAYER], "nothing (layers with settings of their own are not read)")
+        raise config.error(
+            _BY_LAYER, config.values[_BY_LAYER], "nothing (layers with settings of their own are not read)"
+        )
     kind = config.values.get("model_type")
     values = dict(config.values)
     for other, own in (SPELLINGS.get(kind, {}) if isinstance(kind, str) else {}).items():

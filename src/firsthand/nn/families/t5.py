@@ -39,9 +39,10 @@ def from_config(config: Fields) -> EncoderDecoderArchitecture:
         raise config.error("dense_act_fn", config.values["dense_act_fn"], f"{activation}, as in feed_forward_proj")
     if config.flag("is_gated_act", is_gated) != is_gated:
         raise config.error("is_gated_act", not is_gated, f"{str(is_gated).lower()}, as in feed_forward_proj")
-    is_scaled = config.flag("scale_decoder_outputs", config.flag("tie_word_embeddings", True))
-    if "scale_decoder_outputs" in config.values and not config.has("scale_decoder_outputs"):
-        is_scaled = False  # null, which for transformers is false
+    is_scaled = config.flag(
+        "scale_decoder_outputs",  # null is false, for transformers
+        "scale_decoder_outputs" not in config.values and config.flag("tie_word_embeddings", True),
+    )
     return EncoderDecoderArchitecture(
         family="t5",
         vocab_size=config.integer("vocab_size"),
