@@ -38,9 +38,9 @@ def shared_parameters(config: Fields) -> Fields:
         return config.section("rope_scaling")
     parameters = config.section("rope_parameters")
     refuse_other_scaling(config, parameters)
-    scaling = _stated(config.section("rope_scaling"))
-    if scaling:  # transformers reads it in place of all of rope_parameters
-        read = {"rope_type": "default", "rope_theta": config.values.get("rope_theta"), **scaling}
+    scaling = config.section("rope_scaling")
+    if scaling.values:  # transformers reads it in place of all of rope_parameters
+        read = {"rope_type": "default", "rope_theta": config.values.get("rope_theta"), **_stated(scaling)}
         for key, value in _stated(parameters).items():
             if read.get(key) != value:
                 raise _two_ropes(config, key, read.get(key))
