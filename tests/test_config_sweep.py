@@ -255,7 +255,11 @@ def edits(config: dict[str, Any], theirs: Any, *, shared: bool) -> Iterator[tupl
 
 def is_small(config: dict[str, Any]) -> bool:
     """True if a model of this configuration is made in milliseconds."""
-    layers = [each for key, each in config.items() if re.search(r"^(n|num|num_hidden|num_decoder|encoder|decoder)_layers?$", key) and type(each) is int]
+    layers = [
+        each
+        for key, each in config.items()
+        if re.search(r"^(n|num|num_hidden|num_decoder|encoder|decoder)_layers?$", key) and type(each) is int
+    ]
     widths = [each for key, each in config.items() if re.search(r"size|dim$|rank$|embd$|^d_|inner$|experts$", key)]
     return max(layers) <= 16 and max(each for each in widths if type(each) is int) <= 300
 

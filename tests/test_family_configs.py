@@ -265,7 +265,9 @@ def test_each_kind_of_rope_is_read_with_what_it_leaves_out_and_written_back() ->
             read("llama", max_position_embeddings=4096, rope_scaling=inner),
         )
         assert read("llama", **top | {"original_max_position_embeddings": 256}, rope_scaling=inner) == within
-        with pytest.raises(ModelFileError, match="original_max_position_embeddings is '1024': expected 256, as in rope_scaling"):
+        with pytest.raises(
+            ModelFileError, match="original_max_position_embeddings is '1024': expected 256, as in rope_scaling"
+        ):
             read("llama", **top, rope_scaling=inner)  # other programs read one or the other
         assert (beside.ropes[0].original_max_position, within.ropes[0].original_max_position) == (1024, 256)
         assert (beside.ropes[0].factor, within.ropes[0].factor) == (kind.get("factor", 4.0), kind.get("factor", 16.0))
