@@ -78,7 +78,8 @@ CHOICES: dict[str, list[Any]] = {
     "final_logit_softcapping": [0.5], "swiglu_limit": [0.1], "use_bidirectional_attention": [True, "all"],
 }  # fmt: skip
 OURS = {
-    "n_routed_experts": ["num_experts", "groups of a token"], "kv_lora_rank": ["head_dim"], "topk_group": ["groups of a token"],
+    "n_routed_experts": ["num_experts", "groups of a token"], "kv_lora_rank": ["head_dim"],
+    "topk_group": ["groups of a token"],
     "num_experts_per_tok": ["per_token"], "n_group": ["num_groups"], "is_causal": ["both directions"],
     "tie_word_embeddings": ["embeddings of their own"],
 }  # fmt: skip
