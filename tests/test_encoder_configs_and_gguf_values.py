@@ -44,12 +44,12 @@ def test_absent_keys_of_an_encoder_are_its_kind_s_defaults_and_given_ones_count(
         assert read(family) == replace(BERT, family=family, **own)  # type: ignore[arg-type]
     given: dict[str, Any] = {
         "pad_token_id": 0, "type_vocab_size": 3, "layer_norm_eps": 0.01, "hidden_act": "gelu_new", "activation": "relu6",
-        "relative_attention_num_buckets": 16, "position_embedding_type": "absolute", "is_decoder": False,
+        "relative_attention_num_buckets": 32, "position_embedding_type": "absolute", "is_decoder": False,
     }  # fmt: skip
     changed = replace(BERT, norm_eps=0.01, activation="gelu_tanh", num_types=3)
     assert read("bert", **given) == changed
     assert read("roberta", **given) == replace(changed, family="roberta", first_position=1)
-    assert read("mpnet", **given) == replace(changed, family="mpnet", first_position=2, num_types=0, num_buckets=16)
+    assert read("mpnet", **given) == replace(changed, family="mpnet", first_position=2, num_types=0, num_buckets=32)
     distilled = read("distilbert", **given | {"activation": "silu"})
     assert distilled == replace(BERT, family="distilbert", num_types=0, activation="silu")
     assert read("bert", type_vocab_size=0).num_types == 0
@@ -59,6 +59,8 @@ def test_absent_keys_of_an_encoder_are_its_kind_s_defaults_and_given_ones_count(
         ("distilbert", {"position_embedding_type": "rope"},
          "c: position_embedding_type is 'rope': expected 'absolute', the only kind that is read"),
         ("roberta", {"is_decoder": True}, "c: is_decoder is 'True': expected false: the model is to see both ways"),
+        ("mpnet", {"relative_attention_num_buckets": 16},
+         "c: relative_attention_num_buckets is '16': expected 32, which transformers computes whatever the table's rows"),
         ("bert", {"hidden_act": "relu"},
          "c: hidden_act is 'relu': expected one of silu, swish, gelu, gelu_new, gelu_pytorch_tanh"),
         ("distilbert", {"activation": "relu"},

@@ -228,10 +228,13 @@ def test_a_share_of_each_head_is_turned_and_a_file_has_the_divisors_of_its_kind_
     half = {"partial_rotary_factor": 0.5}
     assert share(rope_scaling=half, rope_parameters=half) == 5
     with pytest.raises(
-        ModelFileError, match=r"^c: rope_scaling is \"\{'partial_rotary_factor': 0\.8\}\": expected nothing that"
+        ModelFileError, match=r"^c: rope_scaling is \"\{'partial_rotary_factor': 0\.8\}\": expected all that"
     ):
         share(rope_scaling={"partial_rotary_factor": 0.8}, rope_parameters=half)
-    assert share(rope_scaling={"type": "default", "factor": None}, rope_parameters=half) == 5
+    assert share(rope_scaling={"type": "default", "factor": None, **half}, rope_parameters=half) == 5
+    for lost in ({"type": "default"}, {"factor": None}):  # read in place of rope_parameters, and turning all
+        with pytest.raises(ModelFileError, match=r"^c: rope_scaling is .*'partial_rotary_factor': None"):
+            share(rope_scaling=lost, rope_parameters=half)
     for wrong in (0, 1.1, -0.5):
         with pytest.raises(ModelFileError) as told:
             share(partial_rotary_factor=wrong)

@@ -259,13 +259,19 @@ def test_each_kind_of_rope_is_read_with_what_it_leaves_out_and_written_back() ->
         {"type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "factor": 8.0},
     ):
         top = {"max_position_embeddings": 4096, "original_max_position_embeddings": 1024}
+        inner = {**kind, "original_max_position_embeddings": 256}
         beside, within = (
             read("llama", **top, rope_scaling=kind),
-            read("llama", **top, rope_scaling={**kind, "original_max_position_embeddings": 256}),
+            read("llama", max_position_embeddings=4096, rope_scaling=inner),
         )
+        assert read("llama", **top | {"original_max_position_embeddings": 256}, rope_scaling=inner) == within
+        with pytest.raises(
+            ModelFileError, match="original_max_position_embeddings is '1024': expected 256, as in rope_scaling"
+        ):
+            read("llama", **top, rope_scaling=inner)  # other programs read one or the other
         assert (beside.ropes[0].original_max_position, within.ropes[0].original_max_position) == (1024, 256)
         assert (beside.ropes[0].factor, within.ropes[0].factor) == (kind.get("factor", 4.0), kind.get("factor", 16.0))
-    both = read("llama", rope_parameters={"rope_theta": 77.0}, rope_scaling={"type": "default"})
+    both = read("llama", rope_theta=77.0, rope_parameters={"rope_theta": 77.0}, rope_scaling={"type": "default"})
     assert both.ropes[0] == Rope(77.0)
     for unsaid in (Rope(kind="ntk", factor=2.0), Rope(kind="divided", divisors=(1.0,) * 4)):
         with pytest.raises(ConfigError, match=r"config\.json cannot express"):

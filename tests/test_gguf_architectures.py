@@ -180,7 +180,7 @@ def test_deepseek_reads_its_latent_and_takes_the_stretch_of_yarn_into_the_scores
     layers = (False, True, True, True, True)
     second = like(
         family="deepseek_v2", num_kv_heads=1, head_dim=28, rotary_dim=4, attention_scale=0.25,
-        latent=LatentSettings(24, 12, 4, 10, 0), ropes=(Rope(500.0),) * 5,
+        latent=LatentSettings(24, 12, 4, 10, 0, norm_eps=0.01), ropes=(Rope(500.0),) * 5,
         experts=ExpertSettings(12, 3, 20, layers, renormalise=False),
     )  # fmt: skip
     assert read(deepseek_gguf, "deepseek2", given) == second
@@ -189,7 +189,7 @@ def test_deepseek_reads_its_latent_and_takes_the_stretch_of_yarn_into_the_scores
         "expert_group_used_count": 2, "expert_shared_count": 3, "attention.q_lora_rank": 40,
     }  # fmt: skip
     assert read(deepseek_gguf, "deepseek2", given | more) == replace(
-        second, family="deepseek_v3", latent=LatentSettings(24, 12, 4, 10, 40),
+        second, family="deepseek_v3", latent=LatentSettings(24, 12, 4, 10, 40, norm_eps=0.01),
         experts=ExpertSettings(
             12, 3, 20, layers, score="sigmoid", renormalise=True, scale=2.5, num_groups=4, groups_per_token=2,
             group_score="top2", has_correction=True, shared_width=60,

@@ -226,6 +226,8 @@ def test_packed_formats_are_read_with_their_offset_and_others_refused():
     for values, said in (
         ({"quant_method": "fp8", "bits": 8}, "gptq or awq"), ({"quant_method": "gptq", "bits": 3}, "2, 4 or 8 for gptq"),
         ({"quant_method": "awq", "bits": 8}, "4 for awq"), ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "gemm"),
+        ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "checkpoint_format is 'marlin': expected"),
+        ({"quant_method": "gptq", "bits": 4, "is_marlin_format": True}, "checkpoint_format is 'marlin': expected"),
         ({"quant_method": "awq", "bits": 4, "group_size": 0}, "group_size"),
         ({"quant_method": "awq", "bits": 4, "group_size": 1 << 20}, "group_size"),
     ):  # fmt: skip

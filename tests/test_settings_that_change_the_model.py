@@ -21,10 +21,12 @@ from firsthand.nn.encoder_decoder import EncoderDecoder
 from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
 from firsthand.nn.encoder_decoder_weights import load_encoder_decoder, save_encoder_decoder
 from firsthand.nn.families import bert
+from firsthand.nn.families.deepseek_gguf import to_gguf
+from firsthand.nn.families.spellings import respelled
 from firsthand.nn.gguf_quantizer import quantise_model
 from firsthand.nn.gguf_writer import save_gguf
-from firsthand.nn.model_config import architecture_of, config_architecture, to_config
-from firsthand.nn.weights import load, open_checkpoint, save
+from firsthand.nn.model_config import architecture_of, config_architecture, encoder_decoder_architecture, to_config
+from firsthand.nn.weights import load, load_encoder, open_checkpoint, save
 from firsthand.providers.local_embedder import LocalEmbedder
 
 torch.set_num_threads(1)
@@ -248,15 +250,28 @@ def test_rope_scaling_that_differs_from_rope_parameters_is_refused(kind: str) ->
     for parameters, scaling in (
         (plain, YARN), (plain, old), ({**plain, **YARN}, {**YARN, "factor": 2.0}), ({**plain, **YARN}, {"type": "default"}),
     ):  # fmt: skip
-        with pytest.raises(ModelFileError, match=r"rope_scaling is .* and remove rope_scaling"):
+        with pytest.raises(
+            ModelFileError, match=r"rope_scaling is .* and remove rope_scaling|its newer name rope_type"
+        ):
             both(parameters, scaling)
-    for scaling in ({}, YARN, old, {**YARN, "attention_factor": None}):
+    themed = {"rope_theta": 1e6}
+    older = YARN if kind == "gemma3_text" else old  # where transformers passes `type` over
+    for scaling in ({}, {**YARN, **themed}, {**older, **themed}, {**YARN, **themed, "attention_factor": None}):
         assert both({**plain, **YARN}, scaling) == both({**plain, **YARN}, {})
-    stated = {**plain, **YARN, "attention_factor": 1.5}
-    assert both(stated, {**YARN, "attention_factor": None}) == both(stated, {})  # null states nothing
-    assert both({"rope_theta": 1e6, **old}, YARN) == both({**plain, **YARN}, {})
-    for scaling in ({"type": "default"}, {"rope_type": "default"}):
-        assert both({"rope_theta": 1e6}, scaling) == both(plain, {}) == both({**plain, "type": "default"}, scaling)
+    assert both({"rope_theta": 1e6, **old}, {**YARN, **themed}) == both({**plain, **YARN}, {})
+    for scaling in ({"type": "default", **themed}, {"rope_type": "default", **themed}):
+        if kind != "gemma3_text" or "type" not in scaling:
+            assert both({"rope_theta": 1e6}, scaling) == both(plain, {}) == both({**plain, "type": "default"}, scaling)
+    if kind == "gemma3_text":  # transformers adds rope_scaling to what rope_parameters states there
+        assert both({**plain, **YARN}, YARN) == both({**plain, **YARN}, {})
+        return
+    stated = {**plain, **YARN, "attention_factor": 1.5}  # elsewhere it is read in its place
+    for lost in (YARN, {**YARN, **themed}, {**YARN, **themed, "attention_factor": None}):
+        with pytest.raises(ModelFileError, match=r"rope_scaling is .* and remove rope_scaling"):
+            both(stated, lost)
+    assert read(kind, **more, rope_theta=1e6, rope_parameters={**plain, **YARN}, rope_scaling=YARN) == both(
+        {**plain, **YARN}, {}
+    )
 
 
 def test_stablelm_rotates_a_quarter_of_each_head_unless_the_share_is_stated() -> None:
@@ -284,11 +299,23 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("deepseek_v2", {"scoring_func": "sigmoid"}, "scoring_func"),
     ("deepseek_v2", {"norm_topk_prob": True}, "norm_topk_prob"),
     ("deepseek_v2", {"moe_layer_freq": 2}, "moe_layer_freq"),
+    ("deepseek_v2", {"topk_method": "noaux_tc"}, "topk_method"),
+    ("deepseek_v3", {"topk_method": "greedy"}, "topk_method"),
+    ("gemma", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    ("gemma2", {"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
+    (
+        "gemma3_text",
+        {"num_key_value_heads": 8, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        "rope_scaling: type",
+    ),
+    ("llama", {"per_layer_config": {"1": {"rms_norm_eps": 0.5}}}, "per_layer_config"),
+    ("gpt2", {"n_embd": 64, "n_layer": 4, "n_head": 8, "num_attention_heads": 4}, "num_attention_heads"),
+    ("phi3", {"rope_scaling": YARN}, "original_max_position_embeddings"),
     ("mpt", {"logit_scale": 0.5}, "logit_scale"),
     ("mpt", {"logit_scale": "inv_sqrt_d_model"}, "logit_scale"),
 ]
-EXPERTS = {"moe_intermediate_size": 8, "n_routed_experts": 16, "num_experts_per_tok": 2, "n_layers": 2, "n_heads": 4}
-EXPERTS |= {"d_model": 32}
+EXPERTS = {"moe_intermediate_size": 8, "n_routed_experts": 16, "num_experts_per_tok": 2, "n_layers": 4, "n_heads": 8}
+EXPERTS |= {"d_model": 64}
 
 
 @pytest.mark.parametrize(("kind", "said", "key"), REFUSED)
@@ -302,6 +329,116 @@ def test_the_released_values_of_these_settings_load() -> None:
     read("deepseek_v3", **EXPERTS, scoring_func="sigmoid", moe_layer_freq=1, norm_topk_prob=True)
     read("deepseek_v2", **EXPERTS, scoring_func="softmax", moe_layer_freq=1, norm_topk_prob=False)
     assert read("mpt", **EXPERTS, logit_scale=1) == read("mpt", **EXPERTS, logit_scale=None)
+
+
+SEQ = {
+    "t5": {"d_model": 16, "d_ff": 20, "num_layers": 1, "vocab_size": 30},
+    "marian": {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 30},
+}  # fmt: skip
+SEQ["t5"]["num_heads"] = 2
+
+
+def seq(kind: str, **said: Any) -> EncoderDecoderArchitecture:
+    return encoder_decoder_architecture({"model_type": kind, **SEQ[kind], **said}, FILE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "key"),
+    [
+        ("t5", {"is_causal": False}, "is_causal"),
+        ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder"),
+        ("marian", {"is_causal": False}, "is_causal"),
+        ("marian", {"per_layer_config": {"0": {"num_heads": 1}}}, "per_layer_config"),
+        ("t5", {"dense_act_fn": "gelu_new"}, "dense_act_fn"),
+        ("t5", {"dense_act_fn": "tanh"}, "dense_act_fn"),
+        ("t5", {"feed_forward_proj": "gated-gelu", "dense_act_fn": "relu"}, "dense_act_fn"),
+        ("t5", {"is_gated_act": True}, "is_gated_act"),
+        ("t5", {"num_heads": 2, "num_attention_heads": 4}, "num_attention_heads"),
+    ],
+)
+def test_settings_of_encoder_decoders_that_are_not_computed_are_refused_by_name(
+    kind: str, said: dict[str, Any], key: str
+) -> None:
+    seq(kind)
+    with pytest.raises(ModelFileError, match=f"{key} is "):
+        seq(kind, **said)
+
+
+def test_t5_scales_its_output_unless_null_or_an_untied_head_say_no() -> None:
+    scaled = [seq("t5", **said).logit_scale for said in (
+        {}, {"scale_decoder_outputs": None}, {"scale_decoder_outputs": False}, {"tie_word_embeddings": False},
+        {"tie_word_embeddings": False, "scale_decoder_outputs": True},
+    )]  # fmt: skip
+    assert scaled == [0.25, 1.0, 1.0, 1.0, 0.25]
+    gated = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}
+    assert (seq("t5", **gated).activation, seq("t5", **gated).is_gated) == ("gelu_tanh", True)
+
+
+def test_a_key_is_read_under_either_of_its_names() -> None:
+    own = config_architecture({"model_type": "gpt2", "vocab_size": 9, "n_embd": 64, "n_layer": 4, "n_head": 8}, FILE)
+    names = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 8, "max_position_embeddings": 1024}
+    assert config_architecture({"model_type": "gpt2", "vocab_size": 9, **names}, FILE) == own
+    both = {"n_embd": 64, "n_layer": 4, "n_head": None, "n_positions": 1024, "per_layer_config": {}}
+    assert config_architecture({"model_type": "gpt2", "vocab_size": 9, **names, **both}, FILE) == own
+    sizes = {"vocab_size": 9, "max_position_embeddings": 20}
+    found = bert.from_config(respelled(Fields({"model_type": "distilbert", **names, **sizes, "hidden_dim": 8}, "F")))
+    assert (found.hidden_size, found.num_layers, found.num_heads) == (64, 4, 8)
+
+
+def test_an_encoder_s_folder_is_read_with_its_second_names_and_refused_by_layer(tmp_path: Path) -> None:
+    for said, sentence in (
+        ({"dim": 32, "hidden_size": 64}, "hidden_size is '64': expected 32, as in dim"),
+        ({"per_layer_config": {"0": {}}}, "per_layer_config is "),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "distilbert", **said}))
+        with pytest.raises(ModelFileError, match=sentence):
+            load_encoder(tmp_path)
+
+
+def test_deepseeks_latents_have_norms_of_their_own_eps_in_a_folder_and_the_models_in_gguf() -> None:
+    more: dict[str, Any] = EXPERTS | {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "rms_norm_eps": 1e-3}
+    more |= {"kv_lora_rank": 32, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "q_lora_rank": 16}
+    for kind in ("deepseek_v2", "deepseek_v3"):
+        a = read(kind, **more)
+        attention = Decoder(a).layers[0].attention
+        assert (attention.latent_norm.eps, attention.q_latent_norm.eps, a.norm_eps) == (1e-6, 1e-6, 1e-3)
+        assert config_architecture(to_config(a), FILE) == a
+        assert a.latent is not None
+        with pytest.raises(ConfigError, match="GGUF has one eps for all norms"):
+            to_gguf(a)
+        single = float(np.float32(1e-6))
+        to_gguf(replace(a, norm_eps=single))
+        to_config(replace(a, latent=replace(a.latent, norm_eps=single)))
+        with pytest.raises(ConfigError, match=r"config\.json means 1e-06"):
+            to_config(replace(a, latent=replace(a.latent, norm_eps=1e-3)))
+    assert third_experts(norm_topk_prob=None) is False and third_experts() is True
+
+
+@pytest.mark.slow  # torch imports much for it
+def test_the_eps_of_deepseeks_latents_in_gguf_is_the_one_that_the_file_states(tmp_path: Path) -> None:
+    more: dict[str, Any] = EXPERTS | {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "rms_norm_eps": 1e-3}
+    a = read("deepseek_v3", **more, kv_lora_rank=32)
+    assert a.latent is not None
+    model = initialise(Decoder(replace(a, latent=replace(a.latent, norm_eps=1e-3))), std=0.1)
+    save_gguf(model, tmp_path / "a.gguf", dtype="F32")
+    found = architecture_of(tmp_path / "a.gguf").latent
+    assert found is not None and found.norm_eps == pytest.approx(1e-3)
+
+
+def third_experts(**said: Any) -> bool:
+    experts = read("deepseek_v3", **EXPERTS, **said).experts
+    assert experts is not None
+    return experts.renormalise
+
+
+def test_phi3_takes_the_trained_length_from_beside_the_rope() -> None:
+    long = {"type": "longrope", "long_factor": [2.0] * 4, "short_factor": [1.0] * 4}
+    stated = {"max_position_embeddings": 8192, "rope_scaling": long}
+    assert read("phi3", **stated).ropes[0].original_max_position == 4096
+    assert read("phi3", **stated, original_max_position_embeddings=64).ropes[0].original_max_position == 64
+    inner = {**long, "original_max_position_embeddings": 64}
+    both = {"max_position_embeddings": 8192, "rope_scaling": inner, "original_max_position_embeddings": 64}
+    assert read("phi3", **both).ropes[0].original_max_position == 64
 
 
 @pytest.mark.parametrize("kind", ["linear", "default"])

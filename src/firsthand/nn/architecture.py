@@ -158,6 +158,8 @@ class LatentSettings:
     value_dim: int
     query_rank: int = 0
     """Values of the latent that queries are made of; 0: queries are made of the hidden state."""
+    norm_eps: float = 1e-6
+    """Of the latents' own norms, which a config.json does not state; in GGUF it is the model's."""
 
     def __post_init__(self) -> None:
         for field in ("rank", "nope_dim", "rope_dim", "value_dim"):

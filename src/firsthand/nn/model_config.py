@@ -39,6 +39,7 @@ from firsthand.nn.families import (
     starcoder2,
     t5,
 )
+from firsthand.nn.families.spellings import respelled
 from firsthand.nn.packed_format import packed_format
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def folder_architecture(folder: Path) -> Architecture:
 def config_architecture(values: dict[str, Any], path: Path) -> Architecture:
     """The architecture of a config.json that has been read from a path."""
     kinds = {kind: family for family in families() for kind in family.MODEL_TYPES}
-    config = Fields(values, str(path))
+    config = respelled(Fields(values, str(path)))
     if (kind := values.get("model_type")) in bert.MODEL_TYPES:
         raise ModelFileError(
             f"{path} is of an encoder ({kind}), which embeds texts and writes none: name it as embedder:NAME with "
@@ -129,8 +130,11 @@ def config_architecture(values: dict[str, Any], path: Path) -> Architecture:
 def encoder_decoder_architecture(values: dict[str, Any], path: Path) -> EncoderDecoderArchitecture:
     """The architecture of an encoder-decoder's config.json; ModelFileError for any other family."""
     kinds = {kind: family for family in ENCODER_DECODERS for kind in family.MODEL_TYPES}
-    config = Fields(values, str(path))
+    config = respelled(Fields(values, str(path)))
     family = config.choice("model_type", kinds)
+    for key in ("is_causal", "is_encoder_decoder"):
+        if not config.flag(key, True):
+            raise config.error(key, False, "true: a decoder writes left to right, after an encoder")
     found: EncoderDecoderArchitecture = built(lambda: family.from_config(config), path)
     return found
 

@@ -40,8 +40,12 @@ def packed_format(config: Fields) -> PackedFormat | None:
         raise stated.error("group_size", group, "-1 or a whole number above 0")
     if method == "awq" and stated.text("version", "gemm").lower() != "gemm":
         raise stated.error("version", stated.values["version"], "gemm")
-    first = method == "gptq" and stated.text("checkpoint_format", "gptq") == "gptq"
-    return PackedFormat(method, bits, group, zero_offset=int(first))
+    layout = stated.text("checkpoint_format", "gptq") if method == "gptq" else ""
+    if method == "gptq" and (layout not in ("gptq", "gptq_v2") or stated.flag("is_marlin_format", False)):
+        raise stated.error(
+            "checkpoint_format", layout if layout not in ("gptq", "gptq_v2") else "marlin", "gptq or gptq_v2"
+        )
+    return PackedFormat(method, bits, group, zero_offset=int(layout == "gptq"))
 
 
 def packed_shape(shape: tuple[int, ...], of: PackedFormat) -> tuple[int, int]:

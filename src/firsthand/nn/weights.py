@@ -29,6 +29,7 @@ from firsthand.nn.architecture import Architecture
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.encoder import Encoder
 from firsthand.nn.families import bert
+from firsthand.nn.families.spellings import respelled
 from firsthand.nn.layout_reader import LayoutReader, gguf_layout, huggingface_layout, laid_out
 from firsthand.nn.matrices import num_parameters
 from firsthand.nn.model_config import (
@@ -216,7 +217,7 @@ def _opened_encoder(path: Path | str) -> tuple[Path, bert.BertArchitecture, dict
     folder = Path(path)
     if is_gguf(folder):
         raise ModelFileError(f"{folder} is a file: an encoder is read from a folder with config.json and safetensors")
-    config = Fields(read_json(folder / "config.json"), str(folder / "config.json"))
+    config = respelled(Fields(read_json(folder / "config.json"), str(folder / "config.json")))
     config.choice("model_type", dict.fromkeys(bert.MODEL_TYPES))
     architecture = built(lambda: bert.from_config(config), folder / "config.json")
     holder = {name: shard for shard in _shards(folder) for name in shard.tensors}

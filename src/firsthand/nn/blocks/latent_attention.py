@@ -31,10 +31,10 @@ class LatentAttention(nn.Module):
         queries = a.num_heads * (m.nope_dim + m.rope_dim)
         if m.query_rank:
             self.q_down = nn.Linear(a.hidden_size, m.query_rank, bias=False)
-            self.q_latent_norm = RMSNorm(m.query_rank, a.norm_eps)
+            self.q_latent_norm = RMSNorm(m.query_rank, m.norm_eps)
         self.q_proj = nn.Linear(m.query_rank or a.hidden_size, queries, bias=False)
         self.kv_down = nn.Linear(a.hidden_size, m.rank + m.rope_dim, bias=False)
-        self.latent_norm = RMSNorm(m.rank, a.norm_eps)
+        self.latent_norm = RMSNorm(m.rank, m.norm_eps)
         self.k_up = nn.Parameter(torch.empty(a.num_heads, m.nope_dim, m.rank))
         self.v_up = nn.Parameter(torch.empty(a.num_heads, m.value_dim, m.rank))
         self.o_proj = nn.Linear(a.num_heads * m.value_dim, a.hidden_size, bias=False)

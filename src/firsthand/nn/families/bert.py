@@ -13,6 +13,7 @@ from firsthand.nn.architecture import Activation
 from firsthand.nn.families.llama import ACTIVATIONS
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
+BUCKETS = "relative_attention_num_buckets"
 FIRST = {"bert": 0, "mpnet": 2}
 """The row of the first position where it does not follow from the padding's id."""
 
@@ -81,6 +82,8 @@ def from_config(config: Fields) -> BertArchitecture:
         raise config.error("position_embedding_type", kind, "'absolute', the only kind that is read")
     if config.flag("is_decoder", False):
         raise config.error("is_decoder", True, "false: the model is to see both ways")
+    if family == "mpnet" and config.integer(BUCKETS, 32) != 32:
+        raise config.error(BUCKETS, config.values[BUCKETS], "32, which transformers computes whatever the table's rows")
     if family == "distilbert":
         return _distilbert(config)
     return BertArchitecture(
@@ -95,7 +98,7 @@ def from_config(config: Fields) -> BertArchitecture:
         num_types=0 if family == "mpnet" else config.integer("type_vocab_size", 2),
         norm_eps=config.number("layer_norm_eps", 1e-12),
         activation=config.choice("hidden_act", ACTIVATIONS, "gelu"),
-        num_buckets=config.integer("relative_attention_num_buckets", 32) if family == "mpnet" else 0,
+        num_buckets=32 if family == "mpnet" else 0,
     )
 
 

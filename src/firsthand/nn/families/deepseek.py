@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from firsthand.errors import ConfigError
 from firsthand.formats.fields import Fields
 from firsthand.nn.architecture import Architecture, ExpertSettings, LatentSettings
 from firsthand.nn.families.deepseek_gguf import from_gguf as from_gguf
@@ -23,6 +24,8 @@ from firsthand.nn.weight_layout import OUTER, FileLayout, heads_beside, interlea
 
 MODEL_TYPES = ("deepseek_v2", "deepseek_v3")
 GGUF_ARCHITECTURES = ("deepseek2",)
+LATENT_EPS = 1e-6
+"""Of the norms of latents, whatever `rms_norm_eps` says of the others."""
 
 
 def from_config(config: Fields) -> Architecture:
@@ -31,11 +34,10 @@ def from_config(config: Fields) -> Architecture:
     for key in ("attention_bias", "mlp_bias"):
         if config.flag(key, False):
             raise config.error(key, True, "false")
-    if is_third and not config.values.get(config.prefix + "rope_interleave", True):  # null is false for transformers
+    if is_third and not config.values.get("rope_interleave", True):  # null is false for transformers
         raise config.error("rope_interleave", False, "true, with rotated pairs side by side")
     computed = {"scoring_func": "sigmoid" if is_third else "softmax", "moe_layer_freq": 1}
-    if not is_third:
-        computed["norm_topk_prob"] = False
+    computed |= {"topk_method": "noaux_tc"} if is_third else {"norm_topk_prob": False}
     for key, only in computed.items():
         if config.has(key) and config.values[key] != only:
             raise config.error(key, config.values[key], f"{str(only).lower()}, which is what this family's models have")
@@ -62,6 +64,7 @@ def _latent(config: Fields) -> LatentSettings:
         rope_dim=config.integer("qk_rope_head_dim", 64),
         value_dim=config.integer("v_head_dim", 128),
         query_rank=config.integer("q_lora_rank", 0),
+        norm_eps=LATENT_EPS,
     )
 
 
@@ -70,7 +73,7 @@ def _experts(config: Fields, layers: int, is_third: bool) -> ExpertSettings | No
         config.integer("first_k_dense_replace", 3 if is_third else 0),
         config.integer("moe_intermediate_size"),
     )
-    has_groups = is_third or config.text("topk_method", "greedy") == "group_limited_greedy"
+    has_groups = is_third or config.choice("topk_method", {"greedy": False, "group_limited_greedy": True}, "greedy")
     has = tuple(layer >= dense for layer in range(layers))
     if not any(has):
         return None
@@ -80,7 +83,7 @@ def _experts(config: Fields, layers: int, is_third: bool) -> ExpertSettings | No
         width=width,
         layers=has,
         score="sigmoid" if is_third else "softmax",
-        renormalise=config.flag("norm_topk_prob", True) if is_third else False,
+        renormalise=is_third and config.flag("norm_topk_prob", "norm_topk_prob" not in config.values),  # null is false
         scale=config.number("routed_scaling_factor", 2.5 if is_third else 1.0),
         num_groups=config.integer("n_group", 8 if is_third else 1) if has_groups else 1,
         groups_per_token=config.integer("topk_group", 4 if is_third else 1) if has_groups else 1,
@@ -94,6 +97,8 @@ def to_config(a: Architecture) -> dict[str, Any]:
     """The config.json that transformers reads back as this architecture."""
     e, m, rope = a.experts, a.latent, a.ropes[0]
     assert m is not None
+    if not math.isclose(m.norm_eps, LATENT_EPS, rel_tol=1e-6):  # GGUF has single precision
+        raise ConfigError(f"the norms of latents have an eps of {m.norm_eps}, and config.json means {LATENT_EPS}")
     parameters = rope_to_parameters(rope)
     stretched = math.sqrt(a.attention_scale * math.sqrt(m.nope_dim + m.rope_dim))
     if rope.kind != "default" and rope.factor > 1:  # the scale of attention is stated as a term of rope's

@@ -33,6 +33,7 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
         rope_dim=rope_dim,
         value_dim=fields.integer("attention.value_length_mla"),
         query_rank=fields.integer("attention.q_lora_rank", 0),
+        norm_eps=sizes["norm_eps"],
     )
     rope = rope_from_gguf(file, fields, rope_dim)
     if rope.kind == "yarn":  # the family's cosines and sines are not stretched: its scores are
@@ -75,6 +76,10 @@ def to_gguf(a: Architecture) -> dict[str, Any]:
     assert m is not None
     if e is None:
         raise ConfigError("GGUF cannot express a DeepSeek model without experts, so save safetensors")
+    if not math.isclose(m.norm_eps, a.norm_eps, rel_tol=1e-6):
+        raise ConfigError(
+            f"GGUF has one eps for all norms, and this model's are {a.norm_eps} and {m.norm_eps}, so save safetensors"
+        )
     stretch = math.sqrt(a.attention_scale * math.sqrt(m.nope_dim + m.rope_dim))
     found = {key: value for key, value in rope_to_gguf(rope).items() if key != "rope.scaling.attn_factor"}
     if rope.kind == "yarn" and rope.factor > 1:

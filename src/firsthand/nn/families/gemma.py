@@ -171,6 +171,11 @@ def _ropes(config: Fields) -> tuple[Rope, Rope]:
     near_theta, far_theta = config.number("rope_local_base_freq", 10_000.0), config.number("rope_theta", 1_000_000.0)
     nested = config.section("rope_parameters")
     near = rope_from_parameters(nested.section("sliding_attention"), config, theta=near_theta)
-    far = nested.section("full_attention") if config.has("rope_parameters") else config.section("rope_scaling")
+    scaling = config.section("rope_scaling")
+    if scaling.has("type") and not scaling.has("rope_type"):
+        raise scaling.error(
+            "type", scaling.values["type"], "its newer name rope_type (transformers passes type over)"
+        )
+    far = nested.section("full_attention") if config.has("rope_parameters") else scaling
     refuse_other_scaling(config, far)
     return near, rope_from_parameters(far, config, theta=far_theta)

@@ -30,6 +30,12 @@ LAYERS_IN_27B = 46
 def from_config(config: Fields) -> Architecture:
     """The architecture in a Hugging Face config.json."""
     is_second = config.text("model_type") == "gemma2"
+    if config.values.get("use_bidirectional_attention"):  # a flag, or "all" and "vision"
+        raise config.error(
+            "use_bidirectional_attention",
+            config.values["use_bidirectional_attention"],
+            "false (this is a causal decoder)",
+        )
     kept = Fields({key: each for key, each in config.values.items() if key != "hidden_act"}, config.where)
     sizes = config_sizes(kept, max_position=8192)
     bias, layers = config.flag("attention_bias", False), sizes["num_layers"]

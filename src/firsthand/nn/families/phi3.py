@@ -5,6 +5,7 @@ LongRoPE's angles are fixed for the context that config.json states (`blocks/rop
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from firsthand.errors import ModelFileError
@@ -24,6 +25,9 @@ GGUF_ARCHITECTURES = ("phi3",)
 
 def from_config(config: Fields) -> Architecture:
     """The architecture in a Hugging Face config.json."""
+    config = replace(
+        config, values={"original_max_position_embeddings": 4096, **config.values}
+    )  # whatever the rope's says
     sizes = config_sizes(config, max_position=4096) | {"norm_eps": config.number("rms_norm_eps", 1e-5)}
     rotated, layers = rotated_values(config, sizes["head_dim"]), sizes["num_layers"]
     return Architecture(

@@ -22,6 +22,8 @@ KINDS: dict[str, RopeKind] = {
     "ntk": "ntk",
 }
 
+LENGTH = "original_max_position_embeddings"
+
 
 def rope_from_config(config: Fields, *, theta: float = 10_000.0, may_be_partial: bool = False) -> Rope:
     """The rope of a config whose layers all share one; `theta` stands in when the file has none."""
@@ -32,24 +34,40 @@ def rope_from_config(config: Fields, *, theta: float = 10_000.0, may_be_partial:
 
 def shared_parameters(config: Fields) -> Fields:
     """The rope's parameters: `rope_parameters`, or the older `rope_scaling`; ModelFileError if both differ."""
-    scaling = config.section("rope_scaling")
     if not config.has("rope_parameters"):
-        return scaling
-    refuse_other_scaling(config, config.section("rope_parameters"))
-    return config.section("rope_parameters")
+        return config.section("rope_scaling")
+    parameters = config.section("rope_parameters")
+    refuse_other_scaling(config, parameters)
+    scaling = config.section("rope_scaling")
+    if scaling.values:  # transformers reads it in place of all of rope_parameters
+        read = {"rope_type": "default", "rope_theta": config.values.get("rope_theta"), **_stated(scaling)}
+        for key, value in _stated(parameters).items():
+            if read.get(key) != value:
+                raise _two_ropes(config, key, read.get(key))
+    return parameters
 
 
 def refuse_other_scaling(config: Fields, parameters: Fields) -> None:
     """Raise ModelFileError if `rope_scaling` states what these parameters of `rope_parameters` do not."""
-    kept = {"rope_type": parameters.values.get("type", "default"), **parameters.values}
-    for key, value in config.section("rope_scaling").values.items():
-        if value is not None and kept.get("rope_type" if key == "type" else key) != value:
-            raise config.error(
-                "rope_scaling",
-                {key: value},
-                "nothing that rope_parameters does not state too (put all of the rope's settings there, with its "
-                "rope_theta, and remove rope_scaling)",
-            )
+    kept = {"rope_type": "default", **_stated(parameters)}
+    for key, value in _stated(config.section("rope_scaling")).items():
+        if kept.get(key) != value:
+            raise _two_ropes(config, key, value)
+
+
+def _two_ropes(config: Fields, key: str, value: Any) -> ModelFileError:
+    return config.error(
+        "rope_scaling",
+        {key: value},
+        "all that rope_parameters states, and no more (put all of the rope's settings there, with its rope_theta, and "
+        "remove rope_scaling)",
+    )
+
+
+def _stated(parameters: Fields) -> dict[str, Any]:
+    """The settings of a rope that are not null, with its kind under its new name."""
+    found = {"rope_type": parameters.values.get("type"), **parameters.values}
+    return {key: value for key, value in found.items() if key != "type" and value is not None}
 
 
 def rotated_values(config: Fields, head_dim: int, share: float = 1.0) -> int:
@@ -88,9 +106,9 @@ def rope_from_parameters(parameters: Fields, config: Fields, *, theta: float, ma
     if kind == "default":
         return Rope(theta)
     longest = config.integer("max_position_embeddings", 0)
-    trained = parameters.integer(
-        "original_max_position_embeddings", config.integer("original_max_position_embeddings", longest)
-    )
+    trained = parameters.integer(LENGTH, config.integer(LENGTH, longest))
+    if config.integer(LENGTH, trained) != trained:
+        raise config.error(LENGTH, config.values[LENGTH], f"{trained}, as in {parameters.where.rsplit(' ', 1)[-1]}")
     if kind in ("linear", "ntk"):
         return Rope(theta, kind, factor=parameters.number("factor"))
     if kind == "dynamic":

@@ -7,6 +7,7 @@ from typing import Any
 from firsthand.formats.fields import Fields
 from firsthand.nn.architecture import Activation
 from firsthand.nn.encoder_decoder_architecture import EncoderDecoderArchitecture
+from firsthand.nn.families import llama
 
 MODEL_TYPES = ("t5",)
 KINDS: dict[str, tuple[Activation, bool]] = {
@@ -16,6 +17,7 @@ KINDS: dict[str, tuple[Activation, bool]] = {
     "gelu": ("gelu", False),
 }
 """Activation, and whether there is a gate, of each `feed_forward_proj`."""
+ACTIVATIONS: dict[str, Activation] = {"relu": "relu", **llama.ACTIVATIONS}
 ENCODER = {
     "self_attention.q_proj": "layer.0.SelfAttention.q",
     "self_attention.k_proj": "layer.0.SelfAttention.k",
@@ -32,7 +34,15 @@ def from_config(config: Fields) -> EncoderDecoderArchitecture:
     activation, is_gated = config.choice("feed_forward_proj", KINDS, "relu")
     width, layers = config.integer("d_model"), config.num_layers("num_layers")
     heads, inner = config.integer("num_heads"), config.integer("d_ff")
-    is_scaled = config.flag("scale_decoder_outputs", config.flag("tie_word_embeddings", True))
+    # transformers saves these two beside it, and reads them in its place
+    if config.has("dense_act_fn") and config.choice("dense_act_fn", ACTIVATIONS) != activation:
+        raise config.error("dense_act_fn", config.values["dense_act_fn"], f"{activation}, as in feed_forward_proj")
+    if config.flag("is_gated_act", is_gated) != is_gated:
+        raise config.error("is_gated_act", not is_gated, f"{str(is_gated).lower()}, as in feed_forward_proj")
+    is_scaled = config.flag(
+        "scale_decoder_outputs",  # null is false, for transformers
+        "scale_decoder_outputs" not in config.values and config.flag("tie_word_embeddings", True),
+    )
     return EncoderDecoderArchitecture(
         family="t5",
         vocab_size=config.integer("vocab_size"),
