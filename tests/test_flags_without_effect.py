@@ -207,7 +207,7 @@ def test_a_plan_from_a_run_says_that_it_is_of_the_mean_of_attempts(home: Path, c
         (("models", "list", "--no-plan"), "--plan: it is for inspect, not for list"),
         (("models", "inspect", "m", "--batch", "2"), "--batch: it is for plan, not for inspect"),
         (("models", "plan", "m", "--train", "full", "--rank", "8"), "--rank: it goes with --train lora or qlora"),
-        (("contamination", "gsm8k", "--corpus", ".", "--limit", "3"), "--limit: it is for tests of a model"),
+        (("contamination", "gsm8k", "--corpus", ".", "--guided"), "--guided: it is for tests of a model"),
         (("arena", "a", "b", "--prompts", "q.toml", "--judge", "j", "--voter", "v"), "--voter: it is for a person"),
         (("studio", "export", "last", "--port", "0"), "--port: studio export does not take it"),
         (("studio", "account", "list", "--redact", "x"), "--redact: studio account does not take it"),

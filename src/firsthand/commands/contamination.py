@@ -68,7 +68,7 @@ class Config:
 def main(config: Config) -> int:
     """Run the tests and print the evidence and the verdict; exit code 3 if the items were found."""
     if not config.model:
-        asked = {"canary", "guided", "limit", "device"}
+        asked = {"canary", "guided", "device"}
         refuse_given(config, asked, "it is for tests of a model: name one with --model, or leave it out")
     from firsthand.contamination.contamination_tests import TESTS, contamination
     from firsthand.contamination.leak_evidence import report
