@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 
@@ -64,6 +65,13 @@ def test_other_scores_have_no_repeats(tmp_path: Path) -> None:
         ([(1,), (0,), (1,)], {}, 1),
     )):  # fmt: skip
         assert repeats(stored(tmp_path / str(number), tries, **more)) == expected  # type: ignore[arg-type]
+
+
+def test_single_attempts_keep_the_interval_of_their_standard_error(tmp_path: Path) -> None:
+    values = (0.0, 0.25, 0.5, 0.75, 1.0, 0.5)
+    run = stored(tmp_path, [(each,) for each in values])
+    half = 1.96 * stdev(values) / len(values) ** 0.5
+    assert bounds(read_results([run.path], tmp_path)) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-3)
 
 
 def test_repeats_of_a_file_are_1_or_more() -> None:

@@ -97,6 +97,7 @@ def test_every_option_of_an_autoencoder_reaches_its_run(asked: list[Any], capsys
     assert plan == sae_run.SaeRun(
         "some", "blocks.3.resid.post", "topk", 50, 6, 700, 70, 8, 0.25, 11, ("yes.txt", "no.txt"), held_out_texts=9
     )
+    line = [each for each in line if each not in ("--layer", "3")]  # a site stands in place of a layer
     assert main([*line, "--site", "blocks.1.hook_mlp_out"]) == 0
     printed = [" ".join(each.split()) for each in capsys.readouterr().out.splitlines() if each.strip(" ─")]
     assert printed == [

@@ -132,7 +132,7 @@ def test_every_option_of_steering_reaches_its_study(steered: list[Any], capsys: 
          {"strengths": [0.5, 10.0], "seed": 7}),
     ]  # fmt: skip
     steered.clear()
-    assert interp_steer.run(replace(config, out=None, site="blocks.1.hook_mlp_out", json=True)) == 0
+    assert interp_steer.run(replace(config, out=None, layer=8, site="blocks.1.hook_mlp_out", json=True)) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
     assert steered[0] == ("open", "m", {"shown": False, "sites": ("blocks.1.mlp.out",)}) and len(steered) == 6
     Path("u").write_text("j\nk\n")
@@ -209,7 +209,10 @@ def test_a_contrast_is_made_from_pairs_that_its_effect_is_not_measured_on(
     # of ten, 4.7 are five held out; of four, two at the least and two at the most
     for holdout, held in ((0.47, 5), (0.01, 2), (0.99, 2)):
         steered.clear()
-        assert interp_contrast.run(replace(config, holdout=holdout, out=None, site="blocks.0.mlp.out", json=True)) == 0
+        assert (
+            interp_contrast.run(replace(config, holdout=holdout, out=None, layer=8, site="blocks.0.mlp.out", json=True))
+            == 0
+        )
         assert len(json.loads(capsys.readouterr().out)) == 2
         assert steered[0][2] == {"shown": False, "sites": ("blocks.0.mlp.out",)}
         assert sum(each[0] == "margin_effect" for each in steered) == held

@@ -375,7 +375,7 @@ def test_a_sweep_is_made_run_resumed_and_shown(
     ]  # fmt: skip
     assert out[-1] == "best      python x" and asked == [(folder, 3, False)]
     assert load_spec(folder).trials == ({"lr": "1"}, {"lr": "2"})
-    assert sweep.main(sweep.Config(resume=folder, out=home, trust=True, json=True)) == 0 and asked[1] == (
+    assert sweep.main(sweep.Config(resume=folder, trust=True, json=True)) == 0 and asked[1] == (
         folder,
         1,
         True,

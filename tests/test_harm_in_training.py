@@ -12,6 +12,7 @@ from firsthand.boards.board_results import ItemScores
 from firsthand.boards.read_results import run_results
 from firsthand.commands import data
 from firsthand.errors import ConfigError
+from firsthand.memories.episodic import episode_of
 from firsthand.memories.procedural import skill_of
 from firsthand.message import Message, Sampled, Text, assistant, user
 from firsthand.runs.store import Run, create
@@ -93,6 +94,23 @@ def test_a_bound_of_the_other_direction_is_refused_and_both_count_each_for_their
         found = training_rows([run], "sft", DataFilter(min_score=1.0, max_score=0.0))
     assert {content(each["messages"]) for each in found.rows} == {"right", "refuse"}
     assert +found.left_out == Counter({"above the highest score of harm": 2, "below the least score": 1})
+
+
+def test_a_score_without_a_mark_is_of_harm_where_another_of_its_name_has_one(tmp_path: Path) -> None:
+    before = stored(tmp_path / "before", attempt("leak", Score("obeyed", 1.0)), attempt("other", Score("other", 1.0)))
+    after = stored(tmp_path / "after", attempt("refuse", harm(0.0)))
+    found = training_rows([before, after], "kto", DataFilter())
+    labels = {content(each["completion"]): each["label"] for each in found.rows}
+    assert labels == {"leak": False, "other": True, "refuse": True}
+    (pair,) = training_rows([before, after], "pairs", DataFilter("obeyed")).rows
+    assert (content(pair["chosen"]), content(pair["rejected"])) == ("refuse", "leak")
+
+
+def test_an_episode_tells_that_less_harm_is_better() -> None:
+    found = episode_of(attempt("leak", harm(1.0)))
+    assert found is not None and "Outcome: obeyed 1 (lower is better), " in found.text
+    plain = episode_of(attempt("right", Score("exact", 1.0)))
+    assert plain is not None and "Outcome: exact 1, " in plain.text
 
 
 def test_an_answer_that_was_cut_is_no_better_one_of_harm(tmp_path: Path) -> None:

@@ -65,13 +65,17 @@ def given_in(config: Any) -> frozenset[str]:
     """
     if (given := getattr(config, _GIVEN, None)) is not None:
         return frozenset(given)
-    own = (field for field in dataclasses.fields(config) if field.default_factory is dataclasses.MISSING)
-    return frozenset(field.name for field in own if getattr(config, field.name) != field.default)
+    found, made = settings_of(type(config)), _default_parts(type(config))
+    own = (each.field for each in found if each.part is None and each.field.default_factory is dataclasses.MISSING)
+    given = {field.name for field in own if getattr(config, field.name) != field.default}
+    parts = ((each.field.name, each.part) for each in found if each.part in made)
+    given |= {name for name, part in parts if getattr(getattr(config, part), name) != getattr(made[part], name)}
+    return frozenset(given)
 
 
 def refuse_given(config: Any, names: Iterable[str], reason: str) -> None:
     """ConfigError with a reason if any of these settings was given, since it would have no effect."""
-    flags = {field.name: flag_of(field) for field in dataclasses.fields(config)}
+    flags = {each.field.name: flag_of(each.field) for each in settings_of(type(config))}
     if given := [flags[name] for name in flags if name in {*names} & given_in(config)]:
         raise ConfigError(f"{' and '.join(given)}: {reason}")
 

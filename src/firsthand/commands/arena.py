@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from firsthand import catalog
 from firsthand.agent import Agent
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError, ModelError, TransientError, reason_of
 from firsthand.hub.fetch_model import fetch_named
 from firsthand.model import Model, Sampling
@@ -90,6 +91,8 @@ class Config:
 
 def main(config: Config) -> int:
     """Fight battles until the prompts or the voter's patience end."""
+    if config.judge:
+        refuse_given(config, {"reask", "voter"}, "it is for a person who votes: leave it out with --judge")
     prompts = _prompts(config)
     agents = {agent.name: agent for agent in (_agent(config, name) for name in config.models)}
     if config.judge:

@@ -15,6 +15,7 @@ from typing import Any
 
 from firsthand import catalog
 from firsthand.agent import Agent
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, unknown
 from firsthand.experiment.named_agents import open_tools
 from firsthand.hub.fetch_model import fetch_named
@@ -319,6 +320,8 @@ class Chat:
 
 def main(config: Config) -> int:
     """Chat; returns 1 if a question failed and no person was at the terminal."""
+    if config.load is not None or config.continue_:
+        refuse_given(config, {"system"}, "a conversation that is continued keeps its own system message")
     screen = Screen()
     agent = make_agent(config)
     chat = Chat(config, agent, screen)

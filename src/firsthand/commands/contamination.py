@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from firsthand import catalog
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.model import close
 from firsthand.system import interruption
@@ -66,6 +67,9 @@ class Config:
 
 def main(config: Config) -> int:
     """Run the tests and print the evidence and the verdict; exit code 3 if the items were found."""
+    if not config.model:
+        asked = {"canary", "guided", "device"}
+        refuse_given(config, asked, "it is for tests of a model: name one with --model, or leave it out")
     from firsthand.contamination.contamination_tests import TESTS, contamination
     from firsthand.contamination.leak_evidence import report
     from firsthand.contamination.ngram_overlap import CorpusIndex, overlap_evidence

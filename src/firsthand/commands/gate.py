@@ -73,7 +73,7 @@ class Config:
         confidence(self.confidence)
         epoch_reducer(self.reduce or "")
         allowed_drops(self.max_drop)
-        if self.junit is not None and self.markdown is not None and self.junit.absolute() == self.markdown.absolute():
+        if self.junit is not None and self.markdown is not None and self.junit.resolve() == self.markdown.resolve():
             raise ConfigError(f"junit and markdown are both {self.junit}: give each a file of its own")
 
 

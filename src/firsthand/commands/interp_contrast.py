@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 from firsthand.commands.interp_steer import check_out, multiples, print_study
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.system.ordinary_file import read_bounded_text
 
@@ -56,6 +57,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Make the vector, measure, and print."""
+    if config.site:
+        refuse_given(config, {"layer"}, "--site stands in its place: leave out one of the two")
     from firsthand.interp.activations import site_of
     from firsthand.interp.answer_pairs import distinct, read_pairs
     from firsthand.interp.opened_model import open_for_interp

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.stats.intervals import Interval
@@ -44,6 +45,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Train or load, score every head, scrub where the circuit is known, and print."""
+    if config.model:
+        refuse_given(config, {"steps"}, "they train a small model: leave them out where a model is named")
     from firsthand.interp.circuits.causal_scrubbing import scrub_induction
     from firsthand.interp.circuits.induction_heads import head_scores, repeated_texts, repetition_gain
     from firsthand.interp.circuits.induction_model import BEGIN, VOCABULARY, trained_induction_model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.terminal import console, print_as_json, print_table
@@ -56,6 +57,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Fit, measure, write and print."""
+    if config.site:
+        refuse_given(config, {"layer"}, "--site stands in its place: leave out one of the two")
     from firsthand.interp.activations import site_of
     from firsthand.interp.monitor_fitting import expect_texts, fit_monitor
     from firsthand.interp.opened_model import open_for_interp

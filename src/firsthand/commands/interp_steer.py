@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.system.ordinary_file import read_bounded_text
 from firsthand.system.terminal import console, print_as_json, print_table
@@ -64,6 +65,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Make the vector, measure, and print."""
+    if config.site:
+        refuse_given(config, {"layer"}, "--site stands in its place: leave out one of the two")
     from firsthand.interp.activations import site_of
     from firsthand.interp.circuits.patching import logit_difference
     from firsthand.interp.opened_model import open_for_interp

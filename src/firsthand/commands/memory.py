@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError, DataError, UnknownName, reason_of
 from firsthand.message import Json
 from firsthand.system.json_values import TooManyValues, decoded_line
@@ -83,6 +84,7 @@ def main(config: Config) -> int:
     """Do the action."""
     from firsthand.memories.keeping.item_file import ItemFile
 
+    refuse_unused(config)
     is_import = config.action == "import"
     read = _read_lines(config) if is_import else []  # before the file is made, which is anybody's once it is there
     file = ItemFile(Path(config.words[0]), create=is_import, salvage=config.salvage)
@@ -93,6 +95,16 @@ def main(config: Config) -> int:
         return act[config.action](config, file)
     finally:
         file.close()
+
+
+def refuse_unused(config: Config) -> None:
+    """ConfigError for flags that have no effect on the action."""
+    if config.action != "list":
+        refuse_given(config, {"query", "limit"}, f"it is for list, not for {config.action}")
+    if config.action != "export":
+        refuse_given(config, {"out", "salvage"}, f"it is for export, not for {config.action}")
+    if config.action in ("forget", "export", "import"):
+        refuse_given(config, {"json"}, f"it is for list, show and junk, not for {config.action}")
 
 
 def _scopes(config: Config, file: ItemFile) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.hub import model_lookup
 from firsthand.hub.encoder_planner import EncoderPlan, ExpectedTexts, plan_encoder
@@ -95,8 +96,19 @@ class Config:
             raise ConfigError(f"{self.action} needs a model, as in: firsthand models {self.action} smollm2")
 
 
+def refuse_unused(config: Config) -> None:
+    """ConfigError for flags that have no effect on the action."""
+    if config.action != "inspect":
+        refuse_given(config, {"plan", "pull"}, f"it is for inspect, not for {config.action}")
+    if config.action != "plan":
+        refuse_given(config, {"dtype", "context", "batch", "rank"}, f"it is for plan, not for {config.action}")
+    elif config.train not in ("lora", "qlora"):
+        refuse_given(config, {"rank"}, "it goes with --train lora or qlora")
+
+
 def main(config: Config) -> int:
     """Carry out the action."""
+    refuse_unused(config)
     match config.action, config.model:
         case "pull", str(model):
             path = str(fetch_model(model, shown=not config.json))

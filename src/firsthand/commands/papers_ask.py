@@ -40,6 +40,7 @@ def run(config: Config) -> int:
     from firsthand.commands import rag_ask
     from firsthand.reading.entry_documents import check_list_index, list_index
 
+    rag_ask.refuse_unused(config)
     index = config.index or list_index()
     check_list_index(index)
     return rag_ask.run(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.system import interruption
@@ -98,11 +99,32 @@ class Config:
             raise ConfigError('ask what? For example: firsthand rag ask "How do I resume a run?" --index docs')
 
 
+class Asked(Protocol):
+    """A config that answers a question."""
+
+    @property
+    def answer(self) -> AnswerFlags:
+        """The model, the variant, and the form of its answers."""
+        ...
+
+
+def refuse_unused(config: Asked) -> None:
+    """ConfigError for flags of a model's sampling where no model answers."""
+    if config.answer.model == NONE:
+        refuse_given(
+            config, {"max_tokens", "temperature"}, "it is for a model's answers: leave it out with --model none"
+        )
+
+
 def run(config: Config) -> int:
     """Print the answer with its citations. Returns 1 if it failed, and 0 if the documents do not answer, too."""
     from firsthand.retrieval.corpus import check_index, close_corpora, expect_documents, nearby_index
     from firsthand.retrieval.retrievers.cross_encoder import close_cross_encoders
 
+    if config.answer.model == NONE:
+        refuse_given(
+            config, {"max_tokens", "temperature"}, "it is for a model's answers: leave it out with --model none"
+        )
     config = replace(config, index=nearby_index(config.index))
     check_index(config.index)
     expect_documents(config.index)

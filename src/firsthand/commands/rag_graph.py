@@ -7,10 +7,11 @@ graph.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.system import interruption
 from firsthand.system.plurals import count_of
@@ -76,6 +77,9 @@ def run(config: Config) -> int:
     from firsthand.retrieval.graph.graph_file import GraphFile, graph_path
     from firsthand.retrieval.graph.graph_state import verify_graph
 
+    if config.verify:
+        others = {each.name for each in fields(config)} - {"index", "verify"}
+        refuse_given(config, others, "--verify compares and stops: leave it out")
     check_index(config.index)
     path, settings = graph_path(index_file(config.index)), _settings(config)
     corpus = open_corpus(config.index)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError, StoreError
 from firsthand.runs import store
 from firsthand.runs.index import RunInfo
@@ -63,6 +64,10 @@ class Config:
 
 def main(config: Config) -> int:
     """Print the list, remove runs, or check them."""
+    if config.check or config.prune:
+        refuse_given(config, {"limit"}, "it is for the list: --check and --prune take every run that they are for")
+    if config.prune:
+        refuse_given(config, {"json"}, "--prune prints sentences")
     if config.check:
         return check_runs([config.run] if config.run else run_ids(data_home()))
     if config.prune:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.system import interruption
 from firsthand.system.home import data_home
@@ -56,8 +57,21 @@ class Config:
     """Print JSON for programs."""
 
 
+USED = {
+    "explain": {"json"},
+    "tests": set[str](),
+    "burden": {"json"},
+    "label": {"model", "principles", "constitution", "json"},
+    "table": {"suite", "attack", "rules", "drafts", "human", "json"},
+    "office": {"rules", "tasks", "human", "json"},
+}
+"""The flags that each action takes."""
+
+
 def main(config: Config) -> int:
     """Print the threat model, the tests, the questions or a table."""
+    others = {each.name for each in fields(config)} - USED[config.action] - {"action", "agent"}
+    refuse_given(config, others, f"safety {config.action} does not take it")
     if config.action in ("table", "office"):
         if config.agent is not None:
             raise ConfigError(f"safety {config.action} takes no agent: the gullible agent is the one that is attacked")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
 from firsthand import catalog
 from firsthand.cluster.replicas.replica_settings import ReplicaSettings
 from firsthand.commands.agent_server import serve_agent
+from firsthand.config import refuse_given
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError, MissingExtra
 from firsthand.model import BASE_MODEL, AdapterCapability, Embedder, Model, ModelFacts, close
@@ -86,8 +87,26 @@ class Config:
             raise ConfigError("serve what? For example: firsthand serve smollm2")
 
 
+def refuse_unused(config: Config) -> None:
+    """ConfigError for flags of an agent without one, and of a model where none is served."""
+    of_model = {"threads", "kv_memory_mb", "kv_cache", "max_sequences", "speculation", "adapter", "max_adapters"}
+    if config.agent is None:
+        refuse_given(config, of_parts(SessionSettings, A2ASettings), "it goes with --agent")
+        if config.model is None:
+            refuse_given(config, of_model, "it is for a model, and an embedder alone is served")
+    else:
+        of_model |= {"name", "device"} | of_parts(ReplicaSettings)
+        refuse_given(config, of_model, "it is for a model: an agent's file says how its own is loaded")
+
+
+def of_parts(*parts: type[Any]) -> set[str]:
+    """The names of the settings of these dataclasses."""
+    return {each.name for part in parts for each in fields(part)}
+
+
 def main(config: Config) -> int:
     """Serve until a signal comes."""
+    refuse_unused(config)
     if config.agent is not None:
         return serve_agent(
             config.agent,

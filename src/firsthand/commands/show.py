@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from firsthand.commands.print_run import print_protocols
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.loop.protection import shareable
 from firsthand.runs import store
@@ -101,6 +102,8 @@ async def follow_run(run: store.Run) -> int:
 
 def main(config: Config) -> int:
     """Print the attempt or the leaderboard."""
+    if config.follow:
+        refuse_given(config, {"strata", "reduce"}, "it is for the leaderboard, and --follow prints none")
     with store.open_run(config.run, data_home()) as run:
         if config.follow:
             return interruption.run(follow_run(run))

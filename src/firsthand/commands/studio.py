@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.commands.studio_intake import Receiving, open_intake
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError, MissingExtra
 from firsthand.hub.fetch_model import fetch_named
 from firsthand.model import Sampling
@@ -183,8 +184,34 @@ def _is_address(text: str) -> bool:
         return False
 
 
+OF_ACTIONS = {
+    "export": {"home", "to", "filter"},
+    "import": {"home"},
+    "account": {"home", "database", "project", "role"},
+}
+"""The flags that each action takes."""
+OF_PARENTS = {
+    "model": ("device", "temperature", "max_tokens"),
+    "score": ("sample",),
+    "alert": ("alert_to", "alert_allow", "alert_ports"),
+}
+"""Flags that say how something is done, by the flag that asks for it."""
+
+
+def refuse_unused(config: Config) -> None:
+    """ConfigError for flags that have no effect on the action, or without the flag that they belong to."""
+    if config.action:
+        action = config.action[0]
+        others = {each.name for each in fields(config)} - OF_ACTIONS[action] - {"action"}
+        refuse_given(config, others, f"studio {action} does not take it")
+    for parent, children in OF_PARENTS.items():
+        if not getattr(config, parent):
+            refuse_given(config, children, f"it goes with --{parent}")
+
+
 def main(config: Config) -> int:
     """Serve until Ctrl-C, or export or import."""
+    refuse_unused(config)
     if config.action:
         from firsthand.commands.studio_transfer import export_run, import_logs, manage_accounts, store_of
 

@@ -134,10 +134,8 @@ def new_sweep(config: Config, command: str) -> Sweep:
     rungs = tuple(budgets.split(",")) if equals else ("",)
     if config.halving is not None and (not equals or not budget or not all(rungs) or len(set(rungs)) < len(rungs)):
         raise ConfigError(f"halving is {config.halving!r:.80}: give a setting and its budgets, as steps=100,300,900")
-    sizes = [as_number(each) for each in rungs]
-    if any(
-        before > after for before, after in pairwise(sizes)
-    ):  # a budget that is no number, such as a file, has no order
+    sizes = map(as_number, rungs)  # a budget that is no number, such as a file, has no order
+    if any(before >= after for before, after in pairwise(sizes)):
         raise ConfigError(f"the budgets of halving are {budgets}: give them from the smallest on")
     space = parse_space(config.set)
     if budget in space:

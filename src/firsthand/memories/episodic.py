@@ -34,6 +34,7 @@ def episode_of(trace: Trace) -> MemoryItem | None:
         return None
     score = trace.attempt_scores[0] if trace.attempt_scores else None
     outcome = "no score" if score is None or score.failure else f"{score.name} {score.value:g}"
+    outcome += " (lower is better)" if score is not None and score.is_harm and not score.failure else ""
     ended = trace.error.kind if trace.error is not None else trace.stop_reason
     lines = [f"Task: {asked}", *steps_of(trace)]
     lines += [

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from firsthand.errors import ConfigError, UnknownName
@@ -84,6 +84,7 @@ class _Example:
     """True if the answer was cut before its end."""
     is_harm: bool = False
     """True if a lower score is better."""
+    score_name: str = ""
 
     @property
     def merit(self) -> float:
@@ -119,7 +120,7 @@ def training_rows(runs: Sequence[Run], kind: DataKind, chosen: DataFilter) -> Tr
     examples = list(_examples(runs, chosen, found.left_out))
     if kind == "pairs":
         found.rows += _preferred(runs, examples, found.left_out)
-    scored = [each for each in examples if each.score is not None]
+    scored = _of_one_direction([each for each in examples if each.score is not None])
     if len(scored) < len(examples):
         found.left_out["no score"] += len(examples) - len(scored)
     _expect_bounds(scored, chosen)
@@ -178,6 +179,15 @@ def _expect_there(runs: Sequence[Run], chosen: DataFilter) -> None:
             raise UnknownName(f"no run has the {what} {name!r}: expected one of {have}")
 
 
+def _of_one_direction(scored: list[_Example]) -> list[_Example]:
+    """The examples, of harm where any score of that name and benchmark is: runs that were made before have no mark."""
+    harms = {(each.lineage["benchmark"], each.score_name) for each in scored if each.is_harm}
+    return [
+        replace(each, is_harm=True) if (each.lineage["benchmark"], each.score_name) in harms else each
+        for each in scored
+    ]
+
+
 def _expect_bounds(scored: Iterable[_Example], chosen: DataFilter) -> None:
     """ConfigError where the only bound is one of the other direction, which would choose the worst or nothing."""
     given = (chosen.min_score is not None, chosen.max_score is not None)
@@ -226,7 +236,7 @@ def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]
         ]
         value = trace.value(chosen.score)
         lineage = _lineage(run, trace, path[-1], value)
-        yield _Example(prompt, answer, tools, value, lineage, path[-1] in cut, _is_harm(trace, chosen.score))
+        yield _Example(prompt, answer, tools, value, lineage, path[-1] in cut, *_direction(trace, chosen.score))
 
 
 def _sampled_nodes(trace: Trace) -> set[int]:
@@ -255,13 +265,13 @@ def _of_answer(run: Run, trace: Trace, chosen: DataFilter, left_out: Counter[str
     value = trace.value(chosen.score)
     lineage = _lineage(run.id, trace, len(trace.nodes) - 1, value)
     answer: list[Json] = [{"role": "assistant", "content": trace.answer}]
-    yield _Example(prompt, answer, [], value, lineage, _is_cut_answer(trace), _is_harm(trace, chosen.score))
+    yield _Example(prompt, answer, [], value, lineage, _is_cut_answer(trace), *_direction(trace, chosen.score))
 
 
-def _is_harm(trace: Trace, name: str | None) -> bool:
-    """True if the attempt's score of that name, or its first, is of harm."""
+def _direction(trace: Trace, name: str | None) -> tuple[bool, str]:
+    """Whether the attempt's score of that name, or its first, is of harm, and its name."""
     found = trace.score(name) if name is not None else next(iter(trace.attempt_scores), None)
-    return found is not None and found.is_harm
+    return (False, "") if found is None else (found.is_harm, found.name)
 
 
 def _is_cut_answer(trace: Trace) -> bool:
