@@ -263,11 +263,12 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
 
 
 def remember(state: OpenAIState, request: ActiveRequest, job: ChatJob, completion: Completion) -> None:
-    """Keep the tokens of an answer for the next turn, if the client was shown all that they say."""
+    """Keep an answer for the next turn: its reasoning, and its tokens if the client was shown all that they say."""
     message = completion.message
-    has_reasoning = job.served.thinks and "</think>" in message.text
-    if not job.sampling.stop and not job.sampling.stop_ids and not has_reasoning and not completion.has_control:
-        state.sampled_turns.remember(turns_owner(request, job.served, job.body), job.messages, message)
+    has_reasoning = job.served.thinks and CLOSE in message.text
+    if job.sampling.stop or job.sampling.stop_ids or has_reasoning or completion.has_control:
+        message = replace(message, sampled=None)
+    state.sampled_turns.remember(turns_owner(request, job.served, job.body), job.messages, message)
 
 
 def turns_owner(request: ActiveRequest, served: ServedModel, body: ChatRequest) -> str:
@@ -278,7 +279,8 @@ def turns_owner(request: ActiveRequest, served: ServedModel, body: ChatRequest) 
 def check_called(job: ChatJob, completion: Completion) -> None:
     """Refuse an answer without the call that was required, and several calls where one was allowed.
 
-    Only a model that does not run here can give one. An answer that was cut, by its length or by a stop string of the request, is as it is.
+    Only a model that does not run here can give one. An answer that was cut, by its length or by a stop string of the
+    request, is as it is.
     """
     calls = completion.message.tool_calls
     wrong = job.tools.choice != "required" and any(call.name != job.tools.choice for call in calls)
