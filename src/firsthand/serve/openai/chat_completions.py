@@ -239,6 +239,7 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
             if more:
                 yield chunk(index, {"content": ""}, **more)
             if (call := each.call) is not None:
+                check_number(job, call.index + 1)
                 place = (index, call.index)
                 head_of = {} if place in called else {"id": called.setdefault(place, call_id()), "type": "function"}
                 function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
@@ -287,7 +288,12 @@ def check_called(job: ChatJob, completion: Completion) -> None:
     is_cut = completion.finish_reason == "length" or completion.stop_string is not None
     if job.tools.must_call and not is_cut and (not calls or wrong):
         raise Refusal(502, "the model did not make the call that tool_choice demands")
-    if len(calls) > 1 and not job.tools.parallel:
+    check_number(job, len(calls))
+
+
+def check_number(job: ChatJob, num_calls: int) -> None:
+    """Refuse several calls where one is allowed."""
+    if num_calls > 1 and not job.tools.parallel:
         raise Refusal(502, "the model made several calls at once, and the request allows one")
 
 
