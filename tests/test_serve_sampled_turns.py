@@ -113,7 +113,7 @@ def test_the_reasoning_of_an_endpoint_comes_back_within_bytes_and_to_its_client_
     spoken = SampledTurns(max_bytes=2 * size)
 
     def kept(text: str, owner: str = "a") -> bool:
-        return spoken.recall(owner, [*ASKED, assistant(text)])[1].parts == reasoned(text).parts
+        return spoken.recall(owner, [*ASKED, assistant(text)])[1] == reasoned(text)
 
     for each in ("x", "x", "y", "x"):
         spoken.remember("a", ASKED, reasoned(each))
