@@ -148,6 +148,10 @@ def test_fields_are_written_as_schemas_and_read_again() -> None:
         "required": ["n", "a"],
     }
     assert form_schema(fields) == schema and form_fields(schema) == fields
+    for kind in ("string", "array"):
+        (told,) = (FormField("t", kind, choices=("x", "y"), titles=("X", "")).schema(),)
+        titled = [{"const": "x", "title": "X"}, {"const": "y"}]
+        assert (told["items"]["anyOf"] if kind == "array" else told["oneOf"]) == titled
     assert form_schema(fields[3:4]) == {"type": "object", "properties": {"l": fields[3].schema()}}
     assert fields_from_json(fields_to_json(fields)) == fields
 
@@ -424,3 +428,17 @@ def test_a_field_that_may_be_null_is_a_field() -> None:
     })  # fmt: skip
     assert fields == (FormField("bags", "integer", "Bags", least=2), FormField("seat", "string"))
     assert wrong(fields[0].check, 1) == "2 or more was expected" and checked_answers(fields, {}) == {}
+
+
+def test_a_field_that_is_null_or_one_constant_has_that_choice_and_its_own_title() -> None:
+    null = {"type": "null"}
+    for schema in (
+        {"anyOf": [{"const": "a", "type": "string"}, null]},
+        {"oneOf": [null, {"enum": ["a"], "type": "string", "title": "inner"}]},
+        {"type": "string", "const": "a"}, {"type": ["string", "null"], "enum": ["a", None]},
+        {"type": ["string", "null"], "oneOf": [{"const": "a"}, {"const": None, "title": "none"}]},
+    ):  # fmt: skip
+        assert form_fields({"properties": {"f": {"title": "F", **schema}}}) == (
+            FormField("f", "string", "F", choices=("a",)),
+        )
+    assert form_fields({"properties": {"f": {"anyOf": [{"type": "integer"}, {"type": "string"}, null]}}}) == ()

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,6 +41,7 @@ from firsthand.tools.mcp.definitions import (
 from firsthand.tools.mcp.http_endpoint import EndpointBackend
 from firsthand.tools.mcp.remote_tools import EachAttempt, RemoteTools, ranked
 from firsthand.tools.mcp.server_declaration import ServerDeclaration, declarations, read_declarations
+from firsthand.tools.mcp.server_requests import _is_cut
 from typed_terminal import Typed
 
 PEERS = Path(__file__).parent / "mcp_peers"
@@ -694,3 +696,14 @@ def test_a_conversation_opens_the_servers_of_its_agent_and_closes_them():
     answer, code = asyncio.run(main())
     assert answer == "done" and code is not None
     assert [message.parts[0].content for message in dialogue.context.messages if message.role == "tool"] == ["hello"]
+
+
+def test_an_answer_was_cut_if_its_own_completion_was() -> None:
+    def call(node: int, reason: str, kind: str = "generate") -> SimpleNamespace:
+        return SimpleNamespace(kind=kind, nodes=(node,), detail={"finish_reasons": [reason]})
+
+    def is_cut(*calls: SimpleNamespace) -> bool:
+        return _is_cut(SimpleNamespace(node=1, attempt=SimpleNamespace(calls=calls)))  # type: ignore[arg-type]
+
+    assert is_cut(call(0, "stop"), call(1, "length"), call(2, "stop"), call(1, "stop", "score"))
+    assert not is_cut(call(1, "stop"), call(2, "length")) and not is_cut()

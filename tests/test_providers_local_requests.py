@@ -306,6 +306,8 @@ def test_a_loaded_model_tells_its_facts_and_takes_new_weights(monkeypatch: pytes
     bare.chat_template, bare.recommended = "{{ 'think' }}", {}  # type: ignore[assignment, misc]
     card = {"temperature": 0.1, "top_p": 0.8}
     assert asyncio.run(model.load()) == ModelFacts(12, 100, "hermes", False, "AVX9", card, True)
+    bare.chat_template = "{{ text.split('</think>')[-1] }}"  # type: ignore[assignment]
+    assert asyncio.run(model.load()).thinks, "DeepSeek-R1's first template has the end of a thought alone"
     bare.chat_template = None  # type: ignore[assignment]
     assert asyncio.run(model.load()) == ModelFacts(12, 100, "hermes", False, "AVX9", card, False)
     assert asyncio.run(model.tokenize("x" * 11)) == [70, *[20] * 11]

@@ -76,6 +76,16 @@ def test_artifacts_are_the_answer_and_what_was_said_where_there_are_none():
     assert said.is_settled and said.events == 2
     working = taken(status("WORKING", "thinking"))
     assert working.text == "" and not working.is_settled
+    file = event(artifactUpdate={"artifact": {"artifactId": "a", "parts": [{"url": "http://x/y", "filename": "y"}]}})
+    more = event(artifactUpdate={"artifact": {"artifactId": "a", "parts": []}, "append": True})
+    done = status("COMPLETED", "Done")
+    assert taken(chunk("a", "Draft"), file, done).text == f"{taken(file).text}\n\nDone", (
+        "no words are left in the artifact"
+    )
+    assert taken(chunk("a", "One"), more, done).text == "One"
+    asks = status("INPUT_REQUIRED", "Which?")
+    assert taken(chunk("a", "Two. Which?"), asks).text == "Two. Which?", "it is not repeated"
+    assert taken(chunk("a", "Which? Two."), asks).text == "Which? Two.\n\nWhich?"
     both = taken(chunk("a", "One"), status("COMPLETED", "Done"))
     assert (both.text, both.said) == ("One", "Done")
     asks = taken(chunk("a", "One"), status("INPUT_REQUIRED", "Which?", taskId="t"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
 from firsthand.model import CallDelta, Completion, Delta, Sampling, TokenRating, Usage
+from firsthand.serve.anthropic.anthropic_messages import messages
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.models.served_models import ServedModel
 from firsthand.serve.openai import chat_completions as chats
@@ -20,7 +22,7 @@ from firsthand.serve.openai import responses as made_responses
 from firsthand.serve.openai.request_parsing import Tools
 from firsthand.serve.openai.request_schema import ChatRequest, CompletionRequest, read
 from firsthand.serve.openai.responses_schema import ResponsesRequest
-from spelled_model import SpelledModel, request_with, state_of
+from spelled_model import SpelledModel, answered, request_with, state_of
 
 HI = [{"role": "user", "content": "Hi"}]
 GO, STOP = ({"type": "function", "function": {"name": name}} for name in ("go", "stop"))
@@ -139,6 +141,23 @@ def test_a_call_is_demanded_by_name_unless_the_answer_was_cut() -> None:
     assert several.value.status == 502
     one = Completion(assistant("", ToolCall("go", "go", {})), "tool_calls", Usage())
     chats.check_called(job_of(SpelledModel(), tools=[GO, STOP], parallel_tool_calls=False), one)
+
+
+@pytest.mark.parametrize("handler", [chats.chat_completions, messages])
+def test_a_stream_of_one_call_ends_before_a_second(handler: Any) -> None:
+    calls = [ToolCall("0", "go", {}), ToolCall("1", "stop", {})]
+    pieces = [Delta("", call=CallDelta(at, call.id, call.name, "{}")) for at, call in enumerate(calls)]
+    model = SpelledModel(*pieces, Delta("", Completion(assistant("", *calls), "tool_calls", Usage())))
+    one: dict[str, Any] = {"tools": [GO, STOP], "parallel_tool_calls": False}
+    if handler is messages:
+        one = {"model": "demo", "max_tokens": 9, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}
+        one["tools"] = [{"name": call.name, "input_schema": {"type": "object"}} for call in calls]
+    for fields, names in ((one, ["go"]), ({**one, "parallel_tool_calls": True, "tool_choice": None}, ["go", "stop"])):
+        if handler is messages and fields is not one:
+            fields = {**one, "tool_choice": {"type": "auto"}}
+        told = json.dumps(answered(handler, state_of(model), {**fields, "messages": HI, "stream": True}), default=str)
+        assert [name for name in ("go", "stop") if f'"name": "{name}"' in told] == names
+        assert ("made several calls at once" in told) == (names == ["go"])
 
 
 def test_a_choice_of_a_chat_shows_kept_tokens_alone_and_a_missing_text_where_there_are_calls() -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
-from firsthand.model import Completion, Delta, Usage
+from firsthand.message import Message, Reasoning, Sampled, Text, ToolCall, ToolResult, assistant, user
+from firsthand.model import CallDelta, Completion, Delta, Usage
+from firsthand.providers import google_wire
 from firsthand.serve.openai.chat_completions import chat_completions
 from firsthand.serve.openai.sampled_turns import SampledTurns
 from spelled_model import SpelledModel, answered, state_of
@@ -101,3 +102,72 @@ def test_an_answer_with_hidden_control_tokens_does_not_come_back() -> None:
         Completion.from_json(kept.to_json()) == kept
         and "has_control" not in Completion(assistant("x"), "stop", Usage()).to_json()
     )
+
+
+def reasoned(text: str, signature: str = "c2ln", **more: Any) -> Message:
+    return Message("assistant", (Reasoning("hm", {"thoughtSignature": signature}), Text(text)), **more)
+
+
+def test_the_reasoning_of_an_endpoint_comes_back_within_bytes_and_to_its_client_alone() -> None:
+    size = len('{"parts":[],"role":"assistant"}') + 200
+    spoken = SampledTurns(max_bytes=2 * size)
+
+    def kept(text: str, owner: str = "a") -> bool:
+        return spoken.recall(owner, [*ASKED, assistant(text)])[1] == reasoned(text)
+
+    for each in ("x", "x", "y", "x"):
+        spoken.remember("a", ASKED, reasoned(each))
+    assert len(spoken) == 2 and kept("y") and kept("x") and not kept("x", "b") and not kept("z")
+    spoken.remember("a", ASKED, reasoned("z", "s" * (2 * size - 150)))
+    assert [kept(each) for each in "xy"] == [False, False] and len(spoken) <= 1
+    spoken.remember("a", ASKED, reasoned("big", "s" * 2 * size))
+    assert len(spoken) == 0
+    spoken.remember("a", ASKED, reasoned("x"))
+    assert len(spoken) == 1, "what was forgotten takes no room"
+
+
+def test_tokens_and_reasoning_of_one_answer_come_back_together() -> None:
+    spoken = SampledTurns()
+    spoken.remember("a", ASKED, reasoned("x", sampled=Sampled((5,), (-0.5,))))
+    (_, found) = spoken.recall("a", [*ASKED, assistant("x")])
+    assert found == reasoned("x", sampled=Sampled((5,), (-0.5,))) and found.is_as_sampled
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stop", [None, "x"])
+def test_a_signature_goes_back_to_the_endpoint_with_the_clients_ids_of_the_calls(
+    stream: bool, stop: str | None
+) -> None:
+    """Gemini's own reply, by its own wire, and a client that knows neither thoughts nor signatures."""
+    parts = [
+        {"text": "I look.", "thought": True}, {"text": "So: "},
+        {"functionCall": {"id": "one", "name": "f", "args": {"x": 1}}, "thoughtSignature": "c2ln"},
+        {"functionCall": {"id": "two", "name": "f", "args": {"x": 2}}},
+    ]  # fmt: skip
+    whole = google_wire.read_completion({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]})
+    calls = [Delta("", call=CallDelta(at, "", "f", f'{{"x": {at + 1}}}')) for at in range(2)]
+    model = SpelledModel(Delta("So: "), *calls, Delta("", whole))
+    state = state_of(model)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    body = {"messages": FIRST, "tools": [tool], "stop": stop}
+    told = answered(chat_completions, state, {**body, "stream": stream})
+    if stream:
+        pieces = [each["choices"][0]["delta"].get("tool_calls", []) for each in told if isinstance(each, dict)]
+        made = [
+            {"id": call["id"], "type": "function", "function": call["function"]} for each in pieces for call in each
+        ]
+    else:
+        made = told["choices"][0]["message"]["tool_calls"]
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in made]
+    said = {"role": "assistant", "content": "So: ", "tool_calls": made}
+    answered(chat_completions, state, {**body, "messages": [*FIRST, said, *results]})
+    prompt = model.asked[-1]["prompt"]
+    ids = [call["id"] for call in made]
+    assert [call.id for call in prompt[1].tool_calls] == ids and "one" not in ids
+    sent = google_wire.contents(prompt)
+    assert sent[1]["parts"] == [
+        {"text": "So: "},
+        {"functionCall": {"id": ids[0], "name": "f", "args": {"x": 1}}, "thoughtSignature": "c2ln"},
+        {"functionCall": {"id": ids[1], "name": "f", "args": {"x": 2}}},
+    ]
+    assert [part.call_id for message in prompt for part in message.parts if isinstance(part, ToolResult)] == ids

@@ -93,7 +93,9 @@ def reads(grammar: Grammar, text: str, *, forcing: bool = True) -> bool:
 def test_a_grammar_after_a_thought_leaves_the_thought_free(answer: Grammar, good: str, bad: str, forcing: bool) -> None:
     late = replace(answer, after_thought=True)
     assert Grammar.from_json(json.loads(json.dumps(late.to_json()))) == late != answer
-    assert "after_thought" not in answer.to_json() and Sampling(grammar=late).to_json()["grammar"] == late.to_json()
+    assert "after_thought" not in answer.to_json() and late.to_json()["after_thought"] is True
+    for each in (answer, late):
+        assert Sampling(grammar=each).to_json()["grammar"] == each.to_json()
     for thought in ("</think>", f"hm {bad} <b>é</thi\n\n</think>\n\n", f"{good}</think>\n"):
         assert reads(late, thought + good, forcing=forcing) and not reads(late, thought + bad, forcing=forcing)
         assert not reads(answer, thought + good, forcing=forcing)
@@ -106,6 +108,14 @@ def test_a_grammar_that_spells_the_end_of_the_thought_itself_is_known() -> None:
     assert not forms.regex("abc").closes_thought and not forms.json_schema({"const": "</think>"}).closes_thought
     described = 'start: "x" call\ncall: %json {"type": "object", "description": "</think>"}'
     assert not forms.lark(described).closes_thought and forms.lark(f'{described}\nb: "</think>"').closes_thought
+    assert forms.lark(f'{described} "</think>"').closes_thought, "behind the schema on its line"
+    lines = 'start: call "x"\ncall: %json {\n  "type": "string",\n  "description": "</think> %json {"\n}\n'
+    assert not forms.lark(lines).closes_thought and not forms.lark(lines * 2).closes_thought
+    assert forms.lark(f"{lines}b: /a<\\/think>/").closes_thought and forms.lark(f'"</think>" {lines}').closes_thought
+    assert (
+        forms.lark('start: %json {"</think>"').closes_thought and forms.lark('start: "%json" "</think>"').closes_thought
+    )
+    assert not forms.lark("start: %json " + '{"a":' * 40_000).closes_thought
 
 
 # -- a whole server --
@@ -211,6 +221,10 @@ def test_reasoning_is_counted_in_tokens_up_to_its_end() -> None:
 
     assert counted(b"so", b"</thi", b"nk>\n\nyes") == 10 and counted(b"never ends") == 10
     assert counted(b"</think>yes") == 8 and counted() == 0
+    for stream in (False, True):
+        told = asked(responses, b"<think>a</think>b", thinks=False, input="Hi", stream=stream)[1]
+        whole = told[-1]["response"] if stream else told
+        assert whole["usage"]["output_tokens_details"] == {"reasoning_tokens": 0}, "all of it is content"
     job = replace(job_of(Opening(thinks=True)), starts_in_thought=False)
     assert count_reasoning(job, list(b" \n<think>a</think>b")) == 18 and count_reasoning(job, list(b"a</think>b")) == 0
     pairs = replace(job, starts_in_thought=True)

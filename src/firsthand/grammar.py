@@ -20,7 +20,8 @@ GrammarKind = Literal["json_schema", "regex", "choice", "lark", "gbnf"]
 KINDS: tuple[GrammarKind, ...] = ("json_schema", "regex", "choice", "lark", "gbnf")
 MAX_SOURCE_BYTES = 1 << 18
 """A longer grammar is refused: one nested as deeply as this allows is known to fit the stack it is compiled on."""
-_JSON_PART = re.compile("%json.*")
+_SCHEMA = re.compile(r"%json\s*(?=\{)")
+"""What stands before a schema within a Lark grammar."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Grammar:
 
     @property
     def closes_thought(self) -> bool:
-        """True if its own texts, apart from JSON, hold the end of a thought, so that it begins in the thought itself."""
-        return self.kind != "json_schema" and "think>" in _JSON_PART.sub("", self.source)
+        """True if its own texts, apart from schemas, hold the end of a thought, so that it begins in the thought itself."""
+        return self.kind != "json_schema" and "think>" in _without_schemas(self.source)
 
     def parsed(self) -> Any:
         """The schema or the list of choices as data."""
@@ -98,6 +99,20 @@ def lark(text: str) -> Grammar:
 def gbnf(text: str) -> Grammar:
     """A text that the rule `root` of a GBNF grammar describes, as for llama.cpp."""
     return Grammar("gbnf", text)
+
+
+def _without_schemas(text: str) -> str:
+    """The text of a Lark grammar without its schemas, up to one that is no JSON."""
+    kept, end, decoder = list[str](), 0, json.JSONDecoder()
+    for found in _SCHEMA.finditer(text):
+        if found.start() >= end:
+            kept.append(text[end : found.start()])
+            end = found.end()
+            try:
+                _, end = decoder.raw_decode(text, end)
+            except (ValueError, RecursionError):
+                break  # it will not compile
+    return "".join([*kept, text[end:]])
 
 
 def _written(value: object, what: str) -> str:

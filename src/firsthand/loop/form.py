@@ -122,9 +122,9 @@ class FormField:
         """The field as a schema, from which `form_fields` reads it again."""
         choices: Json = {"enum": list(self.choices)} if self.choices else {}
         if self.titles:
-            told = zip(self.choices, self.titles, strict=True)
+            titled = zip(self.choices, self.titles, strict=True)
             key = "anyOf" if self.kind == "array" else "oneOf"
-            choices = {key: [{"const": each, **({"title": title} if title else {})} for each, title in told]}
+            choices = {key: [{"const": each, **({"title": title} if title else {})} for each, title in titled]}
         items: Json = {"items": {"type": "string"} | choices} if self.kind == "array" else choices
         low, high = _BOUNDS.get(self.kind, ("minimum", "maximum"))
         told = {"description": self.title or None, low: self.least, high: self.most, "default": self.default}
@@ -264,18 +264,19 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 def _without_null(schema: Json) -> Json:
     """The schema of a field that may be null, as Pydantic writes `int | None`, without the null."""
-    kinds, options = schema.get("type"), schema.get("anyOf")
+    kinds = schema.get("type")
     if isinstance(kinds, list) and len(left := [each for each in kinds if each != "null"]) == 1:
         return {**schema, "type": left[0]}
-    if kinds is None and isinstance(options, list):
-        real = [each for each in options if isinstance(each, dict) and each.get("type") != "null"]
-        if len(real) == 1 and "const" not in real[0]:
-            return {**{key: value for key, value in schema.items() if key != "anyOf"}, **real[0]}
+    for key in ("anyOf", "oneOf"):
+        if kinds is None and isinstance(options := schema.get(key), list):
+            real = [each for each in options if isinstance(each, dict) and each.get("type") != "null"]
+            if len(real) == 1:
+                return {**real[0], **{name: value for name, value in schema.items() if name != key}}
     return schema
 
 
 def _choices(schema: Json) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The values of `enum`, or of the constants of `oneOf` and `anyOf`, and their titles if any has one."""
+    """The values of `enum`, `const`, or the constants of `oneOf` and `anyOf`, and their titles if any has one."""
     listed: list[tuple[str, Any]] = []
     if isinstance(values := schema.get("enum"), list):
         names = schema.get("enumNames")
@@ -283,7 +284,8 @@ def _choices(schema: Json) -> tuple[tuple[str, ...], tuple[str, ...]]:
         listed = [(each, name) for each, name in zip(values, names, strict=True) if isinstance(each, str)]
     else:
         options = next((each for key in ("oneOf", "anyOf") if isinstance(each := schema.get(key), list)), [])
-        constants = [each for each in options if isinstance(each, dict) and "const" in each]
+        options = [{"const": schema["const"]}] if "const" in schema else options
+        constants = [each for each in options if isinstance(each, dict) and each.get("const") is not None]
         listed = [(str(each["const"]), each.get("title")) for each in constants]
     titles = tuple(_title(each, title) for each, title in listed)
     return tuple(each for each, _ in listed), titles if any(titles) else ()

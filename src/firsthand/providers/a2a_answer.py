@@ -33,8 +33,8 @@ class Answer:
         self.context = self.task = ""
         self._chars = 0
         self._artifacts: dict[str, list[str]] = {}
-        self._has_words = False
-        """True if a part of an artifact is text, not data or a file."""
+        self._worded: set[str] = set()
+        """The artifacts with a part that is text, not data or a file."""
         self._fresh: list[str] = []
         self._grows = True
         self.said = self.state = ""
@@ -44,8 +44,9 @@ class Answer:
     def text(self) -> str:
         """The artifacts, then what the agent said if it asks for input or no artifact has words."""
         made = "\n\n".join("".join(pieces) for pieces in self._artifacts.values())
-        is_said = not self._has_words or self.state == "TASK_STATE_INPUT_REQUIRED"
-        return f"{made}\n\n{self.said}" if made and self.said and is_said else made or self.said
+        is_said = not self._worded or self.state == "TASK_STATE_INPUT_REQUIRED"
+        is_new = bool(self.said) and not made.endswith(self.said)
+        return f"{made}\n\n{self.said}" if made and is_new and is_said else made or self.said
 
     def put(self, artifact: str, text: str, *, append: bool) -> None:
         """Take in a piece of an artifact, or all of it. Costs what the piece does, however long the answer is."""
@@ -114,7 +115,10 @@ class Answer:
         self._take_status(task.status)
 
     def _take_artifact(self, artifact: Artifact, *, append: bool) -> None:
-        self._has_words |= any(part.WhichOneof("content") == "text" and part.text.strip() for part in artifact.parts)
+        if not append:
+            self._worded.discard(artifact.artifact_id)
+        if any(part.WhichOneof("content") == "text" and part.text.strip() for part in artifact.parts):
+            self._worded.add(artifact.artifact_id)
         self.put(artifact.artifact_id, text_of(artifact.parts), append=append)
 
     def _take_status(self, status: Any) -> None:

@@ -55,6 +55,7 @@ from firsthand.providers.local_shared import SavedAdapter, SharedModel
 from firsthand.providers.monitored_requests import MonitoredRequest, model_taps
 from firsthand.system import request_owner
 from firsthand.tokens.calls.call_parser import CallStream
+from firsthand.tokens.calls.thought_text import CLOSE, OPEN
 from firsthand.tokens.tokenizer import TextRun
 
 LORA_MARK, ADAPTER_MARK = "+lora:", "+adapter:"
@@ -314,7 +315,8 @@ class Local:
         """Load the model if need be, and return its facts."""
         loaded = await self._ready()
         architecture = loaded.worker.engine.architecture
-        thinks = "<think>" in (loaded.tokenizer.chat_template or "")
+        template = loaded.tokenizer.chat_template or ""
+        thinks = OPEN in template or CLOSE in template  # DeepSeek-R1's first template only cuts thoughts off
         computed_by = loaded.worker.engine.runner.computed_by
         return ModelFacts(
             architecture.max_position,

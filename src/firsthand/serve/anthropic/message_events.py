@@ -12,7 +12,7 @@ from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.anthropic.message_parts import ended_json, message_json, tool_input, tool_use_id, usage_json
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.http.replies import event
-from firsthand.serve.openai.chat_completions import ChatJob, check_called, deltas, remember, splitter
+from firsthand.serve.openai.chat_completions import ChatJob, check_called, check_number, deltas, remember, splitter
 from firsthand.serve.openai.choices import arguments
 from firsthand.serve.openai.openai_state import OpenAIState
 
@@ -41,6 +41,7 @@ async def message_events(
                 for made in blocks.add_text(kind, text):
                     yield made
             if each.call is not None:
+                check_number(job, each.call.index + 1)
                 for made in blocks.add_call(each.call):
                     yield made
     if completion is None:

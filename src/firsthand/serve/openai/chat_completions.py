@@ -239,6 +239,7 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
             if more:
                 yield chunk(index, {"content": ""}, **more)
             if (call := each.call) is not None:
+                check_number(job, call.index + 1)
                 place = (index, call.index)
                 head_of = {} if place in called else {"id": called.setdefault(place, call_id()), "type": "function"}
                 function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
@@ -263,11 +264,12 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
 
 
 def remember(state: OpenAIState, request: ActiveRequest, job: ChatJob, completion: Completion) -> None:
-    """Keep the tokens of an answer for the next turn, if the client was shown all that they say."""
+    """Keep an answer for the next turn: its reasoning, and its tokens if the client was shown all that they say."""
     message = completion.message
-    has_reasoning = job.served.thinks and "</think>" in message.text
-    if not job.sampling.stop and not job.sampling.stop_ids and not has_reasoning and not completion.has_control:
-        state.sampled_turns.remember(turns_owner(request, job.served, job.body), job.messages, message)
+    has_reasoning = job.served.thinks and CLOSE in message.text
+    if job.sampling.stop or job.sampling.stop_ids or has_reasoning or completion.has_control:
+        message = replace(message, sampled=None)
+    state.sampled_turns.remember(turns_owner(request, job.served, job.body), job.messages, message)
 
 
 def turns_owner(request: ActiveRequest, served: ServedModel, body: ChatRequest) -> str:
@@ -286,7 +288,12 @@ def check_called(job: ChatJob, completion: Completion) -> None:
     is_cut = completion.finish_reason == "length" or completion.stop_string is not None
     if job.tools.must_call and not is_cut and (not calls or wrong):
         raise Refusal(502, "the model did not make the call that tool_choice demands")
-    if len(calls) > 1 and not job.tools.parallel:
+    check_number(job, len(calls))
+
+
+def check_number(job: ChatJob, num_calls: int) -> None:
+    """Refuse several calls where one is allowed."""
+    if num_calls > 1 and not job.tools.parallel:
         raise Refusal(502, "the model made several calls at once, and the request allows one")
 
 
