@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ import pytest
 from firsthand.engine.decoding.constraint import Grammars, Guide
 from firsthand.grammar import choice, json_schema, regex
 from firsthand.message import Json, Message, Sampled, Text, assistant, user
+from firsthand.providers.local_completions import encode_pair
 from firsthand.providers.request_preparation import bad_sequences
 from firsthand.tokens import spm
 from firsthand.tokens.llguidance_grammar import Vocabulary
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 from firsthand.train.conversations import Conversation, encode_conversation
 
@@ -70,6 +73,20 @@ def test_text_that_continues_other_text_gets_no_space(scheme: str) -> None:
     assert encoded("yes", after=[2]) == encoded("yes", after=[*one.encode("no"), 1]) == behind
     assert encoded(" yes", continuing=True) == ["▁yes"]
     assert one.decode(one.encode(" no"), continuing=True).endswith(" no")
+
+
+@pytest.mark.parametrize("template", [ZEPHYR, BARE, ZEPHYR.replace("|>\\n{% endif", "|></s>{% endif")])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_scored_continuation_of_a_chat_is_encoded_as_in_the_whole(template: str, scheme: str) -> None:
+    one = made(scheme)
+    loaded: Any = SimpleNamespace(tokenizer=one, sources=None, chat=ChatTemplate(one, template))
+    for text in ("yes", " yes"):
+        prompt, ids = encode_pair(loaded, [user("no")], text)
+        whole = SandboxedTemplate(template).render({"messages": [{"role": "user", "content": "no"}],
+                                                    "add_generation_prompt": True}) + text  # fmt: skip
+        assert names(one, [*prompt, *ids]) == names(one, one.encode(whole, special=True))
+    _, ids = encode_pair(loaded, [user("no")], "</s>")
+    assert 2 not in ids, "no special token is named by a continuation"
 
 
 def test_text_behind_a_token_that_strips_is_stripped_in_a_later_part_too() -> None:

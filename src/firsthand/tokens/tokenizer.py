@@ -154,13 +154,15 @@ class Tokenizer:
             )
         ).hexdigest()
 
-    def encode(self, text: str, *, special: bool = False, most: int | None = None) -> list[int]:
+    def encode(
+        self, text: str, *, special: bool = False, continuing: bool = False, most: int | None = None
+    ) -> list[int]:
         """Returns the ids of a text, without BOS.
 
-        With `special`, text such as `<|im_end|>` becomes that special token; without, it is encoded as plain text. `most`
-        is that of `encode_runs`.
+        With `special`, text such as `<|im_end|>` becomes that special token; without, it is encoded as plain text.
+        `continuing` and `most` are those of `encode_runs`.
         """
-        return self.encode_runs([TextRun(text, special)], most=most)
+        return self.encode_runs([TextRun(text, special)], continuing=continuing, most=most)
 
     def token_id(self, text: str) -> int | None:
         """Returns the id of the added token that is spelled so, such as `<|im_end|>`; None if there is none."""
