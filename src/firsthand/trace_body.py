@@ -1,4 +1,4 @@
-"""The JSON of a trace before it is read: one of an earlier version is brought to this one, and its references are checked."""
+"""The JSON of a trace before it is read: an earlier version is brought to this one, and references are checked."""
 
 from __future__ import annotations
 
