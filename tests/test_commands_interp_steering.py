@@ -28,10 +28,10 @@ from printed_tables import widen, words
 
 
 class Tokenizer:
-    """A token for each letter."""
+    """A token for each letter, and one before an answer that continues no prompt."""
 
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
+    def encode(self, text: str, *, continuing: bool = False) -> list[int]:
+        return [*([] if continuing or text not in ("yes", "no") else [0]), *map(ord, text)]
 
     def decode(self, ids: list[int]) -> str:
         return "".join(map(chr, ids))
@@ -179,7 +179,7 @@ def test_settings_of_steering_that_cannot_be(tmp_path: Path, monkeypatch: pytest
 def test_a_contrast_is_made_from_pairs_that_its_effect_is_not_measured_on(
     steered: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Path("u").write_text("j\nklm\n\nno\n")
+    Path("u").write_text("j\nklm\n\nop\n")
     Path("p").write_text("")
     counts = iter((5, 10, 4, 4, 3))
 
@@ -204,7 +204,7 @@ def test_a_contrast_is_made_from_pairs_that_its_effect_is_not_measured_on(
         ("open", "m", {"shown": True, "sites": (site,)}), ("read_pairs", Path("p"), 77),
         ("contrast_vector", (MODEL, site, order[2:]), {}), ("save_vector", ("VECTOR", site, Path("v")), {}),
         ("margin_effect", (MODEL, order[0]), {}), ("margin_effect", (MODEL, order[1]), {}),
-        ("steering_study", (MODEL, site, "VECTOR", order[:2], [ids("klm"), ids("no")]), {"strengths": [2.0], "seed": 6}),
+        ("steering_study", (MODEL, site, "VECTOR", order[:2], [ids("klm"), ids("op")]), {"strengths": [2.0], "seed": 6}),
     ]  # fmt: skip
     # of ten, 4.7 are five held out; of four, two at the least and two at the most
     for holdout, held in ((0.47, 5), (0.01, 2), (0.99, 2)):

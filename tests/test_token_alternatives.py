@@ -90,6 +90,13 @@ def test_offsets_of_an_echo_and_its_answer_point_into_the_text(prompt: Any, stre
     assert offsets == ([0, 3, 3, 6, 9, 9] if prompt == [3, 1, 4] else [0, 0, 3, 6, 9, 9])
 
 
+def test_an_echo_of_a_vocabulary_that_strips_no_space_begins_with_it() -> None:
+    model = Words(piece("no", [5], [5]), END)
+    model.facts = replace(model.facts, strips_space=False)
+    body = {"prompt": [1, 3, 4], "echo": True, "logprobs": 1}
+    assert answered(completions, state_of(model), body)["choices"][0]["logprobs"]["text_offset"] == [0, 0, 4, 7]
+
+
 def test_offsets_count_special_tokens_that_are_shown() -> None:
     model = Words(piece("</s>no", [2, 5], [2], [5]), END)
     body = {"prompt": "x", "logprobs": 1, "skip_special_tokens": False}

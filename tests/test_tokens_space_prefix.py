@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tokenizers
 
 from firsthand.engine.decoding.constraint import Grammars, Guide
 from firsthand.grammar import choice, json_schema, regex
 from firsthand.message import Json, Message, Sampled, Text, assistant, user
+from firsthand.providers.local_completions import encode_pair
 from firsthand.providers.request_preparation import bad_sequences
+from firsthand.retrieval.reflection.token_reflections import raw_prompt
 from firsthand.tokens import spm
 from firsthand.tokens.llguidance_grammar import Vocabulary
+from firsthand.tokens.space_prefix import behind_token, inside
 from firsthand.tokens.templates.chat_template import ChatTemplate
+from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 from firsthand.train.conversations import Conversation, encode_conversation
+from firsthand.train.reflected_texts import ReflectedText, encode_reflected
 
 ZEPHYR = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}"
@@ -70,6 +78,20 @@ def test_text_that_continues_other_text_gets_no_space(scheme: str) -> None:
     assert encoded("yes", after=[2]) == encoded("yes", after=[*one.encode("no"), 1]) == behind
     assert encoded(" yes", continuing=True) == ["▁yes"]
     assert one.decode(one.encode(" no"), continuing=True).endswith(" no")
+
+
+@pytest.mark.parametrize("template", [ZEPHYR, BARE, ZEPHYR.replace("|>\\n{% endif", "|></s>{% endif")])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_scored_continuation_of_a_chat_is_encoded_as_in_the_whole(template: str, scheme: str) -> None:
+    one = made(scheme)
+    loaded: Any = SimpleNamespace(tokenizer=one, sources=None, chat=ChatTemplate(one, template))
+    for text in ("yes", " yes"):
+        prompt, ids = encode_pair(loaded, [user("no")], text)
+        whole = SandboxedTemplate(template).render({"messages": [{"role": "user", "content": "no"}],
+                                                    "add_generation_prompt": True}) + text  # fmt: skip
+        assert names(one, [*prompt, *ids]) == names(one, one.encode(whole, special=True))
+    _, ids = encode_pair(loaded, [user("no")], "</s>")
+    assert 2 not in ids, "no special token is named by a continuation"
 
 
 def test_text_behind_a_token_that_strips_is_stripped_in_a_later_part_too() -> None:
@@ -151,6 +173,34 @@ def test_the_template_behind_an_answer_is_encoded_as_in_the_whole(
     ids = (*one.encode_runs([TextRun(answer, False)], after=prompt), *end)
     said = Message("assistant", (Text("no"),), Sampled(ids, (0.0,) * len(ids)))
     assert names(one, chat.encode([user("yes"), said, user("yes")])) == names(one, one.encode(whole, special=True))
+
+
+@pytest.mark.parametrize("scheme", ["prepend", "always", "first"])
+def test_the_encoders_of_all_places_share_a_model_and_have_every_added_token(scheme: str) -> None:
+    content = described(scheme)
+    token = content["added_tokens"][1]
+    content["added_tokens"] += [token | {"id": 302, "content": "<far>"}, token | {"id": 303, "content": "<near>"}]
+    content["added_tokens"].append(token | {"id": 304, "content": "yesno", "special": False})
+    one = Tokenizer(content, bos_id=1, eos_ids=[2])
+    whole = json.loads(one._plain.to_str())
+    for place, changed in (("behind_token", behind_token(whole)), ("inside", inside(whole))):
+        encoder = one._encoders[place]  # type: ignore[index]
+        assert json.loads(encoder.to_str()) == changed
+        assert encoder.get_vocab() == one._plain.get_vocab()
+        rebuilt = tokenizers.Tokenizer.from_str(json.dumps(changed))
+        rebuilt.encode_special_tokens = True
+        for text in ("yes", " yesno yes", "<far>no<near>", "é\n yes"):
+            assert encoder.encode(text).ids == rebuilt.encode(text).ids
+    assert one.encode("yesno", continuing=True) == [304]
+
+
+def test_what_stands_behind_a_reflection_token_is_encoded_as_in_the_whole() -> None:
+    content = described("prepend")
+    content["added_tokens"].append(content["added_tokens"][1] | {"id": 302, "content": "[Relevant]"})
+    one = Tokenizer(content, bos_id=1, eos_ids=[2], add_bos=True)
+    stream = encode_reflected(ReflectedText("line 1", "no", "yes[Relevant]yes"), one)
+    prompt = raw_prompt("no", "")
+    assert stream.ids.tolist() == [1, *one.encode(f"{prompt}yes[Relevant]yes", special=True), 2]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -10,17 +10,18 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from types import ModuleType
 from typing import Any, Literal
 
 import firsthand
-from firsthand.errors import ModelError, StoreError
+from firsthand import trace_body
+from firsthand.errors import ModelError
 from firsthand.message import Json, Message
 from firsthand.model import ToolSpec, Usage
 
-TRACE_VERSION = 3
+TRACE_VERSION = trace_body.TRACE_VERSION
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 
 CallKind = Literal["generate", "tool", "score", "memory", "guard"]
@@ -396,11 +397,7 @@ class Trace:
     @staticmethod
     def from_json(body: Json) -> Trace:
         """The trace that `to_json` wrote, in this version or an earlier one. A newer version is a StoreError."""
-        body = _upgraded(body)
-        if not all(_comes_after(node["parent"], index) for index, node in enumerate(body["nodes"])):
-            raise StoreError("this trace has a message whose parent does not come before it: the file is damaged")
-        if not all(_continues(body, index) for index in range(len(body["calls"]))):
-            raise StoreError("this trace has a prompt that continues no earlier call: the file is damaged")
+        body = trace_body.checked(body)
         return Trace(
             **{name: body[name] for name in _PLAIN},
             nodes=tuple(Node(node["parent"], Message.from_json(node["message"])) for node in body["nodes"]),
@@ -455,28 +452,6 @@ def _call_from_json(body: Json) -> Call:
     )
 
 
-def _upgraded(body: Json) -> Json:
-    """The body as this version writes it. Step n of _UPGRADES takes version n to n + 1; steps are only ever added."""
-    version = body.get("version")
-    if type(version) is not int or not 1 <= version <= TRACE_VERSION:
-        raise StoreError(
-            f"this trace has version {version!r}, and this firsthand reads 1 to {TRACE_VERSION}: "
-            "open it with the firsthand that wrote it, or a newer one"
-        )
-    for step in range(version, TRACE_VERSION):
-        body = _UPGRADES[step](body) | {"version": step + 1}
-    return body
-
-
-def _with_ids(body: Json) -> Json:
-    """Version 2 as version 3: an attempt's id was its place, and no prompt ids and no schemas were recorded."""
-    calls = [call | {"prompt": None, "tools": []} for call in body["calls"]]
-    return body | {"calls": calls, "tools": [], "place": body["id"]}
-
-
-_UPGRADES: dict[int, Callable[[Json], Json]] = {1: lambda body: body | {"origin": None}, 2: _with_ids}
-
-
 def new_trace_id() -> str:
     """A new id of 26 lower-case characters that sorts by time: a ULID (48 bits of milliseconds, 80 random bits)."""
     number = time.time_ns() // 1_000_000 << 80 | secrets.randbits(80)
@@ -492,22 +467,6 @@ def as_json(data: Any) -> Any:
     if isinstance(data, list | tuple | set | frozenset):
         return [as_json(item) for item in data]
     return str(data)
-
-
-def _comes_after(parent: Any, index: int) -> bool:
-    """Returns whether `parent` is None or an earlier index: in a cycle, walking up to the first would never end."""
-    return parent is None or (type(parent) is int and 0 <= parent < index)
-
-
-def _continues(body: Json, index: int) -> bool:
-    """Returns whether the prompt of a call, if it has one, continues an answer of an earlier call."""
-    prompt = body["calls"][index]["prompt"]
-    if prompt is None or prompt["after"] is None:
-        return True
-    if not _comes_after(prompt["after"], index):
-        return False
-    sample, nodes = prompt["sample"], body["calls"][prompt["after"]]["nodes"]
-    return type(sample) is int and 0 <= sample < len(nodes) and nodes[sample] in range(len(body["nodes"]))
 
 
 _PLAIN = (

@@ -53,7 +53,7 @@ def run(config: Config) -> int:
 
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=config.sites)
     clean, corrupted = tokenizer.encode(config.clean), tokenizer.encode(config.corrupted)
-    answer, other = tokenizer.encode(config.answer)[0], tokenizer.encode(config.other)[0]
+    answer, other = (tokenizer.encode(text, continuing=True)[0] for text in (config.answer, config.other))
     if answer == other:
         raise ConfigError(
             f"{config.answer!r} and {config.other!r} begin with the same token: give words that differ there"

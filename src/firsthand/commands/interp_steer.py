@@ -87,7 +87,8 @@ def run(config: Config) -> int:
     prompts, unrelated = read(config.prompts), [text for text in read(config.unrelated) if len(text) > 1]
     if not prompts or not unrelated:
         raise ConfigError(f"{config.prompts} and {config.unrelated} hold no texts: give one or more lines in each")
-    metric = logit_difference(tokenizer.encode(config.answer)[0], tokenizer.encode(config.other)[0])
+    answer, other = (tokenizer.encode(text, continuing=True)[0] for text in (config.answer, config.other))
+    metric = logit_difference(answer, other)
     found = steering_study(
         model, site, vector_D, [choice_effect(model, prompt, metric) for prompt in prompts], unrelated,
         strengths=multiples(config.strengths), seed=config.seed,

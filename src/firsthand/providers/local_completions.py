@@ -28,7 +28,7 @@ from firsthand.tokens.calls.thought_text import OPEN, ThoughtText
 from firsthand.tokens.grammar_cost import is_cheap
 from firsthand.tokens.incremental_decoding import StopStrings
 from firsthand.tokens.templates.chat_template import ChatTemplate
-from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 if TYPE_CHECKING:
     from firsthand.engine.core.engine_thread import EngineWorker
@@ -301,7 +301,8 @@ def encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tupl
     if loaded.sources is not None:
         return encode(loaded, prompt), loaded.tokenizer.encode(continuation)
     if not isinstance(prompt, str):
-        return encode(loaded, prompt), loaded.tokenizer.encode(continuation)
+        asked = encode(loaded, prompt)
+        return asked, loaded.tokenizer.encode_runs([TextRun(continuation, False)], after=asked)
     bare = prompt.rstrip(" ")
     prefix, whole = encode(loaded, bare), encode(loaded, prompt + continuation)
     if not bare and whole[:1] != prefix:  # the prompt is empty: its one token is the model's own beginning

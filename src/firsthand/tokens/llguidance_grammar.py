@@ -14,7 +14,7 @@ from typing import Any
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
 from firsthand.tokens.schema_patterns import followed_schema
-from firsthand.tokens.tokenizer import TextRun, Tokenizer
+from firsthand.tokens.tokenizer import Tokenizer
 
 MAX_FORCED = 1 << 16
 """A grammar that forces this many tokens at its beginning is refused: it fits no context."""
@@ -54,7 +54,7 @@ class Vocabulary:
     def __call__(self, text: str | bytes) -> list[int]:
         """Returns the ids of text that continues other text, in tokens that spell it to the byte."""
         data = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
-        ids = self.tokenizer.encode_runs([TextRun(data.decode("utf-8", "replace"), False)], continuing=True)
+        ids = self.tokenizer.encode(data.decode("utf-8", "replace"), continuing=True)
         return ids if b"".join(self.tokens[id] for id in ids) == data else self._longest_tokens(data)
 
     def _longest_tokens(self, data: bytes) -> list[int]:

