@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.layout_reader import huggingface_layout, laid_out
 from firsthand.nn.lora import LoRALinear, LowRankUpdate, read_adapter
 from firsthand.nn.model_config import config_architecture
+from firsthand.train import training_run
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_config import LoRAConfig
 from firsthand.train.adapters.lora_training import adapter_of, add_lora, merged_state
 from firsthand.train.adapters.save_adapter import joined, save_adapter, with_row_lengths, write_adapter
@@ -164,6 +167,16 @@ def test_weights_are_read_for_dora_before_the_first_process_writes_alone(tmp_pat
     assert set(read_adapter(tmp_path / "a", base("phi3")).deltas) == set(whole.deltas)
     plain = adapter_of(add_lora(base("phi3"), LoRAConfig(rank=3, targets=("q_proj",))))
     assert with_row_lengths(plain, model) is plain
+
+
+def test_each_process_of_a_run_reads_the_weights_for_dora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = drawn(add_lora(base("phi3"), LoRAConfig(kind="dora", rank=3, targets=("q_proj",))))
+    seen = []
+    monkeypatch.setattr(training_run, "is_first", lambda: False)
+    monkeypatch.setattr(training_run, "with_row_lengths", lambda adapter, model: seen.append(model) or adapter)
+    run: Any = SimpleNamespace(spread=lambda model: None, loop=SimpleNamespace(seed=0), folder=tmp_path)
+    training_run.TrainingRun.save(run, model, None, adapter=AdapterSettings("dora"))  # type: ignore[arg-type]
+    assert seen == [model] and not list(tmp_path.iterdir()), "gathered, and written by another process"
 
 
 def test_every_rank_that_can_be_trained_is_read_again(tmp_path: Path) -> None:
