@@ -175,6 +175,7 @@ def test_reasoning_in_a_field_is_trained_as_the_template_writes_it(load, name, r
     )
     plain = [user("a"), Message("assistant", (Reasoning("two", {}), Text("4"))), user("b")]
     assert "two" not in parts[0].decode(parts[1].encode(plain)), "serving does not give it to the template"
+    assert "two" in parts[0].decode(parts[1].with_reasoning().encode(plain)), "whatever was encoded before"
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
