@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from firsthand.nn.decoder import Decoder, initialise
 from firsthand.nn.layout_reader import huggingface_layout, laid_out
 from firsthand.nn.lora import LoRALinear, LowRankUpdate, read_adapter
 from firsthand.nn.model_config import config_architecture
+from firsthand.train import training_run
+from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_config import LoRAConfig
 from firsthand.train.adapters.lora_training import adapter_of, add_lora, merged_state
-from firsthand.train.adapters.save_adapter import joined, save_adapter
+from firsthand.train.adapters.save_adapter import joined, save_adapter, with_row_lengths, write_adapter
 
 torch.set_num_threads(1)
 PLAIN = {
@@ -34,12 +37,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "starcoder2": PLAIN | {"hidden_act": "gelu_pytorch_tanh", "use_bias": True},
     "gpt2": {"vocab_size": 40, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "bloom": {"vocab_size": 40, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "mpt": {
+        "vocab_size": 40,
+        "d_model": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "max_seq_len": 64,
+        "no_bias": True,
+        "attn_config": {"alibi": True},
+    },
 }
 FUSED = {
     "phi3": ("model.layers.1.self_attn.qkv_proj", "model.layers.1.mlp.gate_up_proj"),
     "starcoder2": ("model.layers.1.mlp.c_fc", "model.layers.1.self_attn.v_proj"),
     "gpt2": ("transformer.h.1.attn.c_attn", "transformer.h.1.mlp.c_proj"),
     "bloom": ("transformer.h.1.self_attention.query_key_value", "transformer.h.1.self_attention.dense"),
+    "mpt": ("transformer.blocks.1.attn.Wqkv", "transformer.blocks.1.ffn.down_proj"),
 }
 IDS = torch.randint(3, 40, (12,), generator=torch.Generator().manual_seed(0))
 
@@ -108,11 +121,11 @@ def test_ranks_and_scales_of_a_module_s_matrices_may_differ_and_one_may_have_non
     q, v = module.ours[0], module.ours[2]
     updates = {q: LowRankUpdate(torch.randn(2, 32), torch.randn(32, 2), -0.5),
                v: LowRankUpdate(torch.randn(5, 32), torch.randn(16, 5), 3.0)}  # fmt: skip
-    found = joined(module, updates, model)
+    found = joined(module, updates)
     assert found.a.shape == (7, 32) and found.scale == 3.0
     expected = torch.cat([updates[q].product(), torch.zeros(16, 32), updates[v].product()])
     assert torch.allclose(found.product(), expected, atol=1e-5)
-    off = joined(module, {q: LowRankUpdate(torch.ones(1, 32), torch.ones(32, 1), 0.0)}, model)
+    off = joined(module, {q: LowRankUpdate(torch.ones(1, 32), torch.ones(32, 1), 0.0)})
     assert off.scale == 0 and not off.product().any()
 
 
@@ -126,6 +139,66 @@ def test_a_fresh_adapter_is_parted_into_what_it_was_joined_of(tmp_path: Path) ->
     assert [len(a) for a, _ in parted(torch.ones(2, 4), torch.zeros(4, 2), module)] == [1, 1, 1]
     b = torch.tensor([[0.0, 1], [0, 0], [2, 0], [0, 0]])
     assert [part.tolist() for _, part in parted(torch.ones(2, 4), b, module)] == [[[1], [0]], [[2]], [[0.0]]]
+
+
+@pytest.mark.parametrize("weights_in", ["kept", "nf4"])
+def test_rows_of_a_matrix_without_an_adapter_have_the_lengths_of_its_weights_with_dora(
+    weights_in: Any, tmp_path: Path
+) -> None:
+    model = drawn(add_lora(base("phi3"), LoRAConfig(kind="dora", rank=3, targets=("k_proj",), base=weights_in)))
+    save_adapter(model, tmp_path / "a")
+    fused = FUSED["phi3"][0]
+    attention = model.get_submodule("layers.1.attention")
+    saved = load_file(tmp_path / "a" / "adapter_model.safetensors")[f"base_model.model.{fused}.lora_magnitude_vector"]
+    q, k, v = saved.split([32, 16, 16])
+    assert torch.allclose(q, attention.q_proj.weight.detach().norm(dim=1)), "the rows stay as long as they are"
+    assert torch.allclose(v, attention.v_proj.weight.detach().norm(dim=1))
+    assert torch.equal(k, attention.k_proj.magnitude)
+
+
+def test_weights_are_read_for_dora_before_the_first_process_writes_alone(tmp_path: Path) -> None:
+    model = drawn(add_lora(base("phi3"), LoRAConfig(kind="dora", rank=3, targets=("q_proj", "lm_head"))))
+    found = adapter_of(model)
+    whole = with_row_lengths(found, model)
+    assert set(whole.deltas) - set(found.deltas) == {
+        f"layers.{layer}.attention.{name}.weight" for layer in (0, 1) for name in ("k_proj", "v_proj")
+    }
+    write_adapter(whole, model.to("meta"), tmp_path / "a")  # where every weight is gathered already
+    assert set(read_adapter(tmp_path / "a", base("phi3")).deltas) == set(whole.deltas)
+    plain = adapter_of(add_lora(base("phi3"), LoRAConfig(rank=3, targets=("q_proj",))))
+    assert with_row_lengths(plain, model) is plain
+
+
+def test_each_process_of_a_run_reads_the_weights_for_dora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = drawn(add_lora(base("phi3"), LoRAConfig(kind="dora", rank=3, targets=("q_proj",))))
+    seen = []
+    monkeypatch.setattr(training_run, "is_first", lambda: False)
+    monkeypatch.setattr(training_run, "with_row_lengths", lambda adapter, model: seen.append(model) or adapter)
+    run: Any = SimpleNamespace(spread=lambda model: None, loop=SimpleNamespace(seed=0), folder=tmp_path)
+    training_run.TrainingRun.save(run, model, None, adapter=AdapterSettings("dora"))  # type: ignore[arg-type]
+    assert seen == [model] and not list(tmp_path.iterdir()), "gathered, and written by another process"
+
+
+def test_every_rank_that_can_be_trained_is_read_again(tmp_path: Path) -> None:
+    fused, _ = FUSED["phi3"]
+    for rank, is_read in ((3 * 4096, True), (3 * 4096 + 1, False)):
+        part = pair(fused, rank, 64)
+        b = part[f"{fused}.lora_B.weight"].zero_()
+        for rows, ranks in zip(
+            (range(32), range(32, 48), range(48, 64)), torch.arange(rank).tensor_split(3), strict=True
+        ):
+            b[rows.start : rows.stop, ranks] = 1
+        folder = given(tmp_path / str(rank), part, r=rank)
+        if is_read:
+            assert [len(each.a) for each in read_adapter(folder, base("phi3")).deltas.values()] == [4096] * 3
+            with pytest.raises(ConfigError, match="has rank 12288: at most 4095 is allowed here"):
+                read_adapter(folder, base("phi3"), max_rank=4095)
+        else:
+            with pytest.raises(ModelFileError, match="with r from 1 to 12288"):
+                read_adapter(folder, base("phi3"))
+    wide = given(tmp_path / "wide", pair(fused, 4097, 64), r=4097)
+    with pytest.raises(ConfigError, match="has rank 4097: at most 4096 is allowed here"):
+        read_adapter(wide, base("phi3"))
 
 
 def given(folder: Path, tensors: dict[str, torch.Tensor], **settings: Any) -> Path:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from firsthand.errors import ConfigError, DataError
-from firsthand.message import Message, Sampled, assistant, system, user
+from firsthand.message import Message, Reasoning, Sampled, Text, assistant, system, user
 from firsthand.serve.openai.reasoning_split import ReasoningSplitter
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -152,7 +152,58 @@ def test_an_own_thought_stands_in_place_of_the_one_that_the_template_writes(load
         marked(unclosed, *parts)
 
 
-@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "reasoning_details", "thinking", "function_call"])
+READ = "{% if message.FIELD is defined %}<think>\n{{ message.FIELD }}\n</think>\n\n{% endif %}"
+REASONED = {"role": "assistant", "content": "4"}
+
+
+def reading(field, template=CHATML):
+    return template.replace("{{ message['content'] }}", READ.replace("FIELD", field) + "{{ message['content'] }}")
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+@pytest.mark.parametrize("read", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_in_a_field_is_trained_as_the_template_writes_it(load, name, read):
+    parts = load(reading(read))
+    both = {"messages": [CHAT[1], REASONED | {name: "two <|im_end|>"}, *CHAT[3:]]}
+    assert marked(both, *parts) == (
+        "<|im_start|>user\nWhat is 12 + 30?<|im_end|>\n<|im_start|>assistant\n"
+        "⟦<think>\ntwo <|im_end|>\n</think>\n\n4<|im_end|>⟧\n<|im_start|>user\nAnd <|im_end|>?<|im_end|>\n"
+        "<|im_start|>assistant\n⟦A token.<|im_end|>⟧"
+    )
+    assert marked({"messages": [CHAT[1], REASONED | {name: "two"}]}, *load(reading(read, OPENED))).endswith(
+        "<think>\n⟦two\n</think>\n\n4<|im_end|>⟧"
+    )
+    plain = [user("a"), Message("assistant", (Reasoning("two", {}), Text("4"))), user("b")]
+    assert "two" not in parts[0].decode(parts[1].encode(plain)), "serving does not give it to the template"
+    assert "two" in parts[0].decode(parts[1].with_reasoning().encode(plain)), "whatever was encoded before"
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_that_the_template_does_not_write_into_the_turn_is_refused(load, name):
+    said = {"messages": [CHAT[1], REASONED | {name: "two"}]}
+    separate = reading(name).replace("\n</think>\n\n", "<|im_end|>\n<|im_start|>assistant\n")
+    unclosed = reading(name, OPENED).replace("\n</think>\n\n", "")
+    for template in (CHATML, OPENED, reading(name, THINKING), separate, unclosed):
+        with pytest.raises(
+            DataError, match=f"^x:7: an answer has `{name}`, which the model's chat template does not write"
+        ):
+            encode_conversation(conversation_of(said, "x:7"), *load(template))
+    unequal = {"messages": [CHAT[1], REASONED | {"reasoning": "two", "thinking": "three"}]}
+    with pytest.raises(
+        DataError, match=r"^x:7, message 2 has unequal texts in reasoning and thinking: leave all but one"
+    ):
+        conversation_of(unequal, "x:7")
+    with pytest.raises(DataError, match=f"^x:7, message 2 has `{name}` of type list: expected a text"):
+        conversation_of({"messages": [CHAT[1], REASONED | {name: ["two"]}]}, "x:7")
+    alike = REASONED | {"reasoning": "two", "reasoning_content": "two"}
+    assert len(conversation_of({"messages": [CHAT[1], alike]}).messages[1].parts) == 2
+    empty = REASONED | {name: None}
+    assert conversation_of({"messages": [CHAT[1], empty]}).messages[1] == assistant("4")
+    tools = {"tools": [{"name": "f"}], "messages": [CHAT[1], REASONED | {name: "two"}]}
+    assert "⟦<think>\ntwo\n</think>\n\n4" in marked(tools, *load(reading(name))), "a template without tools too"
+
+
+@pytest.mark.parametrize("name", ["reasoning_details", "function_call"])
 def test_a_field_that_keeps_a_part_of_an_answer_and_is_not_read_is_refused(name):
     answer = {"role": "assistant", "content": "4", name: "two and two"}
     for line in ({"messages": [CHAT[1], answer]}, {"prompt": [CHAT[1]], "completion": [answer]},

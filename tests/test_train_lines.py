@@ -233,6 +233,8 @@ def test_published_layouts_become_comparisons_or_are_undecided() -> None:
         line = {"prompt": "q", "chosen": alone, "rejected": [*alone[:-1], b]}
         assert "must both be texts, or both lists of messages" in refused(lambda ln=line: preferred(ln, "f"))  # type: ignore[misc]
         assert preferred({**line, "prompt": None}, "f") == {"prompt": alone[:-1], "completion": [a]}
+    asked_last = {"prompt": "q", "chosen": [a, user], "rejected": [a, b]}
+    assert "must both be texts, or both lists of messages" in refused(lambda: preferred(asked_last, "f"))  # type: ignore[misc]
     with pytest.raises(DataError, match="must both be texts, or both lists of messages"):
         as_comparison(line, "f")
     for kept in ({"chosen": [a], "rejected": [b]}, {"chosen": [], "rejected": [b]}, {"chosen": [user, a], "rejected": []},

@@ -206,16 +206,19 @@ def read_adapter(
         pairs.setdefault(match[1], {})[match[2].removesuffix(".weight")] = name
     if not pairs:
         raise ModelFileError(f"{file.path} holds no adapter: expected tensors such as {PREFIX}<module>.lora_A.weight")
-    shapes = {name: file.tensors[pair["A"]].shape for name, pair in pairs.items() if "A" in pair}
-    higher = [shape[0] for name, shape in shapes.items() if shape and shape[0] > max_rank * len(modules[name].ours)]
-    if higher and max(higher) <= MAX_RANK:
-        _expect_rank(file, max(higher), max_rank)
+    for name, pair in pairs.items():
+        shape, count = file.tensors[pair["A"]].shape if "A" in pair else (), len(modules[name].ours)
+        if shape and max_rank * count < shape[0] <= MAX_RANK * count:
+            raise ConfigError(f"{file.path} has rank {shape[0]}: at most {max_rank} is allowed here")
     deltas: dict[str, LowRankUpdate] = {}
     for name, pair in pairs.items():
-        for ours, update in _updates(_delta(file, name, pair, modules[name].shape, config), modules[name]).items():
+        module = modules[name]
+        whole = _delta(file, name, pair, module.shape, config, most=MAX_RANK * len(module.ours))
+        for ours, update in _updates(whole, module).items():
             if ours in deltas:
                 raise ModelFileError(f"{file.path}: {name} is changed twice, by itself and by its parts")
-            _expect_rank(file, len(update.a), max_rank)
+            if len(update.a) > max_rank:
+                raise ConfigError(f"{file.path} has rank {len(update.a)}: at most {max_rank} is allowed here")
             deltas[ours] = update
     if versions != (_version(settings), _version(tensors)):
         raise ModelFileError(f"{folder} was saved anew while it was read: load it again")
@@ -308,11 +311,6 @@ def _found(values: Mapping[str, float], module: str, otherwise: float) -> float:
     return next((value for name, value in values.items() if f".{module}".endswith(f".{name}")), otherwise)
 
 
-def _expect_rank(file: Safetensors, rank: int, most: int) -> None:
-    if rank > most:
-        raise ConfigError(f"{file.path} has rank {rank}: at most {most} is allowed here")
-
-
 def _updates(update: LowRankUpdate, module: FileModule) -> dict[str, LowRankUpdate]:
     """The update of a module as one of each matrix in it; one that changes nothing is left out if others do."""
     count = len(module.ours)
@@ -327,7 +325,13 @@ def _updates(update: LowRankUpdate, module: FileModule) -> dict[str, LowRankUpda
 
 
 def _delta(
-    file: Safetensors, module: str, pair: Mapping[str, str], shape: tuple[int, ...], config: _Config
+    file: Safetensors,
+    module: str,
+    pair: Mapping[str, str],
+    shape: tuple[int, ...],
+    config: _Config,
+    *,
+    most: int = MAX_RANK,
 ) -> LowRankUpdate:
     from safetensors import SafetensorError, safe_open
 
@@ -337,10 +341,10 @@ def _delta(
         raise ModelFileError(f"{file.path}: {module} has no lora_magnitude_vector, which DoRA (use_dora) needs")
     a, b = file.tensors[pair["A"]], file.tensors[pair["B"]]
     rank = a.shape[0] if a.shape else 0
-    if not 1 <= rank <= MAX_RANK or a.shape != (rank, shape[1]) or b.shape != (shape[0], rank):
+    if not 1 <= rank <= most or a.shape != (rank, shape[1]) or b.shape != (shape[0], rank):
         raise ModelFileError(
             f"{file.path}: {module} has lora_A {a.shape} and lora_B {b.shape}: expected (r, {shape[1]}) and "
-            f"({shape[0]}, r) with r from 1 to {MAX_RANK}{config.made_for()}"
+            f"({shape[0]}, r) with r from 1 to {most}{config.made_for()}"
         )
     given = [file.tensors[name] for name in pair.values()]
     if "magnitude_vector" in pair and file.tensors[pair["magnitude_vector"]].shape != shape[:1]:

@@ -3,8 +3,9 @@
 A conversation is encoded turn by turn as the engine would encode it: the prompt up to an assistant turn, then the turn's own
 tokens up to and including its end, which are spliced into all later prompts. So the trained ids are the ids of serving, and
 the mask is exact. Where the template's prompt opens a thought (DeepSeek-R1 and its distillations), an answer is trained with
-its own thought, or with an empty one. Lines have `messages` (OpenAI's format, tools included), `prompt` and `completion`, or
-`text`; of a comparison the chosen answer is trained on.
+its own thought, or with an empty one. Reasoning in a field of its own is trained as the template writes it. Lines have
+`messages` (OpenAI's format, tools included), `prompt` and `completion`, or `text`; of a comparison the chosen answer is
+trained on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from firsthand.errors import ConfigError, DataError, FirsthandError, TemplateError
-from firsthand.message import Json, Message, Part, Role, Sampled, Text, ToolCall, ToolResult
+from firsthand.message import Json, Message, Part, Reasoning, Role, Sampled, Text, ToolCall, ToolResult
 from firsthand.model import ToolSpec
 from firsthand.system.plurals import count_of
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -30,14 +31,11 @@ from firsthand.train.streams import Stream
 TooLong = Literal["skip", "cut", "refuse"]
 ROLES = get_args(Role)
 _OPEN, _CLOSE = "<think>", "</think>"
-_UNREAD = {
-    "reasoning_content": "write it into the content, as <think>...</think>",
-    "reasoning": "write it into the content, as <think>...</think>",
-    "reasoning_details": "write it into the content, as <think>...</think>",
-    "thinking": "write it into the content, as <think>...</think>",
-    "function_call": "write it as `tool_calls`",
-}
-"""Fields in which other formats keep a part of what an assistant says."""
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Fields in which other formats keep an assistant's reasoning as text."""
+_INSTEAD = "write it into the content, as <think>...</think>, or leave the field out"
+_UNREAD = {"reasoning_details": _INSTEAD, "function_call": "write it as `tool_calls`, or leave the field out"}
+"""Other fields in which they keep a part of what an assistant says."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +144,7 @@ def _message(entry: Any, at: str, names: dict[str, str]) -> Message:
     role, content = entry["role"], entry.get("content")
     if role not in ROLES:
         raise DataError(f"{at} has the role {role!r}: expected one of {', '.join(ROLES)}")
-    for name, instead in _UNREAD.items():
-        if role == "assistant" and entry.get(name):
-            raise DataError(f"{at} has `{name}`, which is not read: {instead}, or leave the field out")
+    reasoning = _reasoning(entry, at) if role == "assistant" else []
     calls = entry.get("tool_calls") or []
     if not isinstance(calls, list):
         raise DataError(f"{at} has tool calls of type {type(calls).__name__}: expected a list of them")
@@ -164,7 +160,21 @@ def _message(entry: Any, at: str, names: dict[str, str]) -> Message:
     if calls and role != "assistant":
         raise DataError(f"{at} has tool calls and the role {role!r}: expected the role assistant")
     parts: list[Part] = [Text(content)] if content else []
-    return Message(role, (*(parts or ([] if calls else [Text("")])), *(_call(call, at) for call in calls)))
+    return Message(role, (*reasoning, *(parts or ([] if calls else [Text("")])), *(_call(call, at) for call in calls)))
+
+
+def _reasoning(entry: Json, at: str) -> list[Reasoning]:
+    """The assistant's reasoning, with the name of its field, if it has any. DataError for a field that is not read."""
+    for name, instead in _UNREAD.items():
+        if entry.get(name):
+            raise DataError(f"{at} has `{name}`, which is not read: {instead}")
+    given = {name: entry[name] for name in _REASONING if entry.get(name)}
+    for name, text in given.items():
+        if not isinstance(text, str):
+            raise DataError(f"{at} has `{name}` of type {type(text).__name__}: expected a text")
+    if len(set(given.values())) > 1:
+        raise DataError(f"{at} has unequal texts in {' and '.join(given)}: leave all but one out")
+    return [Reasoning(text, {"field": name}) for name, text in given.items()][:1]
 
 
 def _call(call: Any, at: str) -> ToolCall:
@@ -265,6 +275,8 @@ def _of_turns(
     said: list[Message] = []
     spans: list[tuple[int, int]] = []
     ids: list[int] = []
+    if any(isinstance(part, Reasoning) for message in conversation.messages for part in message.parts):
+        chat = chat.with_reasoning()
     try:
         for message, counts in zip(conversation.messages, conversation.trained, strict=True):
             if message.role == "assistant":
@@ -299,7 +311,17 @@ def _reply(
     opened = _opened_thought(prompt, tokenizer)
     reply = whole[len(prompt) :]
     written = tokenizer.decode(reply, skip_special=False)
-    if whole[: len(prompt)] == prompt and (opened is None or _goes_on(written, message.text)):
+    is_continued = whole[: len(prompt)] == prompt and (opened is None or _goes_on(written, message.text))
+    reasoning = next((part for part in message.parts if isinstance(part, Reasoning)), None)
+    if reasoning is not None:
+        without = message.edited(*(part for part in message.parts if part is not reasoning))
+        is_unread = whole == chat.encode([*said, without], tools, reply=False)
+        if is_unread or not is_continued or sum(id in tokenizer.eos_ids for id in reply) > 1:
+            raise DataError(
+                f"an answer has `{reasoning.state['field']}`, which the model's chat template does not write into the same "
+                f"turn: {_INSTEAD}"
+            )
+    if is_continued:
         end = next((at for at, id in enumerate(reply) if id in tokenizer.eos_ids), None)
         if end is not None:
             return reply[: end + 1]

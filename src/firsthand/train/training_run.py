@@ -42,7 +42,7 @@ from firsthand.system.own_file import expect_own_tree, read_own_json
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import adapter_of, first_folder, merged, with_adapter
-from firsthand.train.adapters.save_adapter import write_adapter
+from firsthand.train.adapters.save_adapter import with_row_lengths, write_adapter
 from firsthand.train.checkpoints import Checkpoints, expect_finite
 from firsthand.train.fit import MetricSink, fit
 from firsthand.train.frozen_models import SOURCES, expect_same_model, weight_files
@@ -201,7 +201,7 @@ class TrainingRun:
         if config is not None:
             for agent in agents or ("",):
                 place = self.folder / ("adapters" if agent else "adapter") / agent
-                trained = adapter_of(model, place, agent=agent)
+                trained = with_row_lengths(adapter_of(model, place, agent=agent), model)  # gathered by all processes
                 if is_first():
                     write_adapter(trained, model, place, base=named or str(base), config=config)
         if not agents:

@@ -58,6 +58,7 @@ class ChatTemplate:
         self._remembered: OrderedDict[bytes, array[int]] = OrderedDict()
         self._lock = threading.Lock()
         self._variables: dict[str, Any] = {}
+        self._with_reasoning = False
         self.knows_system = self._renders_system()
         """True if the template has a system role; otherwise its text goes into the next user turn."""
 
@@ -70,6 +71,12 @@ class ChatTemplate:
         other._variables = check_variables(
             variables, lambda text: self._marks.may_forge(text) or self._names_control(text)
         )
+        return other
+
+    def with_reasoning(self) -> ChatTemplate:
+        """Returns a copy that gives the template the reasoning of messages too, for training."""
+        other = copy(self)
+        other._with_reasoning, other._remembered = True, OrderedDict()
         return other
 
     def encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> list[int]:
@@ -211,7 +218,9 @@ class ChatTemplate:
         with_tools = list(messages) if self.knows_tools else template_messages.with_tools_in_text(messages, tools)
         folded = list(with_tools) if self.knows_system else template_messages.with_system_folded(with_tools)
         return [
-            [] if message is None else template_messages.to_dicts(message, short_ids=self._short_ids)
+            []
+            if message is None
+            else template_messages.to_dicts(message, short_ids=self._short_ids, reasoning=self._with_reasoning)
             for message in folded
         ]
 

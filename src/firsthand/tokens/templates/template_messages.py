@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
-from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
+from firsthand.message import Json, Message, Reasoning, Role, Text, ToolCall, ToolResult
 from firsthand.model import ToolSpec
 
 CHATML = (
@@ -26,14 +26,20 @@ PLAIN = (
 """For base models: `User: ...` and `Assistant: ...` lines after the system text."""
 
 
-def to_dicts(message: Message, *, short_ids: bool = False) -> list[Json]:
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""The fields that templates read reasoning from: Qwen3's the first, gpt-oss's the last."""
+
+
+def to_dicts(message: Message, *, short_ids: bool = False, reasoning: bool = False) -> list[Json]:
     """Returns a message in OpenAI's format: one dict, or one per tool result. `short_ids` makes call ids of 9
-    characters."""
+    characters; with `reasoning` its reasoning is in each field that templates read."""
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     rest = "".join(part.text for part in message.parts if isinstance(part, Text))
     dicts: list[Json] = []
     if message.tool_calls or rest or not results:
         dicts.append({"role": message.role, "content": rest})
+    if reasoning and (thought := "".join(part.text for part in message.parts if isinstance(part, Reasoning))):
+        dicts[0] |= dict.fromkeys(_REASONING, thought)
     if message.tool_calls:
         dicts[0]["tool_calls"] = [_call(call, short_ids) for call in message.tool_calls]
     for result in results:
@@ -109,7 +115,7 @@ def _with_tags(message: Message) -> Message:
                 pieces.append(f"<tool_call>\n{body}\n</tool_call>")
             case ToolResult(content=content):
                 pieces.append(f"<tool_response>\n{content}\n</tool_response>")
-    return Message(role, (Text("\n".join(pieces)),))
+    return Message(role, (*(part for part in message.parts if isinstance(part, Reasoning)), Text("\n".join(pieces))))
 
 
 def _tools_section(tools: Sequence[ToolSpec]) -> str:

@@ -59,12 +59,11 @@ def write_adapter(
         ):
             raise ConfigError(f"{ours} of the adapter has values that are no finite numbers: it is not saved")
     modules = file_modules(model)
+    deltas = with_row_lengths(adapter, model).deltas
     updates = {
-        name: joined(module, adapter.deltas, model)
-        for name, module in modules.items()
-        if any(ours in adapter.deltas for ours in module.ours)
+        name: joined(module, deltas) for name, module in modules.items() if any(ours in deltas for ours in module.ours)
     }
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name, update in updates.items():
         parts = {"lora_A.weight": update.a, "lora_B.weight": update.b, "lora_magnitude_vector": update.magnitude}
         tensors |= {
@@ -91,30 +90,39 @@ def write_adapter(
     return adapter
 
 
-def joined(module: FileModule, updates: Mapping[str, LowRankUpdate], model: Decoder) -> LowRankUpdate:
+def with_row_lengths(adapter: Adapter, model: Decoder) -> Adapter:
+    """The adapter, with DoRA completed: each matrix in a module that it changes has a magnitude, that of the weights.
+
+    Weights that are sharded are gathered, so all processes call it.
+    """
+    if not has_magnitudes(adapter):
+        return adapter
+    deltas = dict(adapter.deltas)
+    for module in file_modules(model).values():
+        if deltas.keys().isdisjoint(module.ours):
+            continue
+        for ours, (outputs, inputs) in zip(module.ours, module.shapes, strict=True):
+            if ours not in deltas:
+                weight_OD: Tensor = model.get_submodule(ours.removesuffix(".weight")).weight  # type: ignore[assignment]
+                lengths_O = row_lengths(whole_tensor(weight_OD))
+                deltas[ours] = LowRankUpdate(torch.empty(0, inputs), torch.empty(outputs, 0), 0.0, lengths_O)
+    return Adapter(adapter.path, deltas)
+
+
+def joined(module: FileModule, updates: Mapping[str, LowRankUpdate]) -> LowRankUpdate:
     """The update of a module by those of its matrices; rows of a matrix that has none stay as they are."""
-    if len(module.ours) == 1:
-        update = updates[module.ours[0]]
-        return LowRankUpdate(update.a, module.rows.join([update.b]), update.scale, update.magnitude)
     found = [updates[ours] for ours in module.ours if ours in updates]
     scale = max((each.scale for each in found), key=abs)
-    a_rD = torch.cat([each.a for each in found])
-    rows, lengths, start = [], [], 0
+    a_rD = torch.cat([each.a for each in found if len(each.a)])
+    rows, start = [], 0
     for ours, (outputs, _) in zip(module.ours, module.shapes, strict=True):
         update, b_Or = updates.get(ours), a_rD.new_zeros(outputs, len(a_rD))
         if update is not None:
             b_Or[:, start : start + len(update.a)] = update.b * (update.scale / scale if scale else 1.0)
             start += len(update.a)
         rows.append(b_Or)
-        if any(each.magnitude is not None for each in found):
-            has_own = update is not None and update.magnitude is not None
-            lengths.append(update.magnitude if has_own else row_lengths(_weight(model, ours)))  # type: ignore[union-attr]
+    lengths = [each.magnitude for each in found if each.magnitude is not None]
     return LowRankUpdate(a_rD, module.rows.join(rows), scale, module.rows.join(lengths) if lengths else None)
-
-
-def _weight(model: Decoder, ours: str) -> Tensor:
-    weight_OD: Tensor = model.get_submodule(ours.removesuffix(".weight")).weight  # type: ignore[assignment]
-    return whole_tensor(weight_OD)
 
 
 def _content(path: Path) -> bytes:
