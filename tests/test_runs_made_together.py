@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from firsthand.errors import ConfigError, StoreError
+from firsthand.errors import StoreError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.span_sender import RunRecorder
 from firsthand.runs.run_names import DATABASE, MAKING
-from firsthand.runs.store import _created, create, open_or_create, open_run
+from firsthand.runs.store import create, open_or_create, open_run
 from firsthand.serve.agents.agent_doors import sessions_run
 from firsthand.system.lock import held
 from served_agent import Desk, clerk
@@ -120,25 +120,3 @@ def test_servers_that_begin_together_on_one_folder_share_its_run(tmp_path: Path)
     for each in threads:
         each.join(30)
     assert len(ids) == 3 and len(set(ids)) == 1
-
-
-def test_an_mcp_server_that_begins_with_another_is_told_of_it(tmp_path: Path) -> None:
-    pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
-    from firsthand.serve.mcp.agent_offer import CallRecord
-
-    folder, told = tmp_path / "calls", []
-    folder.mkdir()
-
-    def second() -> None:
-        with pytest.raises(ConfigError) as error:
-            CallRecord("desk", folder)
-        told.append(str(error.value))
-
-    thread = threading.Thread(target=second)
-    with held(folder / MAKING):
-        thread.start()
-        thread.join(0.1)
-        run = _created(folder, {"config": {}, "command": []}, None)
-    with run, run.working():
-        thread.join(30)
-    assert len(told) == 1 and told[0].startswith("calls is being run by process")
