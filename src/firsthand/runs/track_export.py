@@ -43,7 +43,7 @@ def export_csv(track: Track, target: Path, names: Sequence[str] = ()) -> int:
 def export_tensorboard(track: Track, target: Path, names: Sequence[str] = ()) -> int:
     """Write an event file that TensorBoard reads into a new folder; returns the number of values.
 
-    A curve of which float32 holds a value wrongly, such as a count above 2^24 or 1e39, is written as tensors of doubles.
+    A curve with a value that float32 cannot represent, such as a count above 2^24 or 1e39, is written as tensors of doubles.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -74,7 +74,7 @@ def export_tensorboard(track: Track, target: Path, names: Sequence[str] = ()) ->
 
 
 def _is_float32(value: float) -> bool:
-    """True if float32 holds the number: a whole one exactly, a fraction to 7 digits."""
+    """True if float32 represents the number: a whole one exactly, a fraction to 7 digits."""
     if not math.isfinite(value):
         return True
     try:
