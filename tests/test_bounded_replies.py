@@ -139,6 +139,24 @@ def test_a_collector_is_judged_by_its_status_whatever_its_body_is() -> None:
         assert sender._sent(client, [IncomingSpan("1" * 32, "1" * 16, "", "n", 1, 2, {})]) == 1 and packed.taken == 0
 
 
+def test_spans_that_a_collector_took_are_sent_once_though_its_reply_breaks_off() -> None:
+    class Broken(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield b'{"partialSuccess": '
+            raise httpx.ReadError("connection reset")
+
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, stream=Broken())
+
+    with httpx.Client(transport=httpx.MockTransport(answer)) as client:
+        sent = OtlpSender("http://h/", "s", {})._sent(client, [IncomingSpan("1" * 32, "1" * 16, "", "n", 1, 2, {})])
+        assert (sent, len(asked)) == (1, 1)
+        assert answer_of(client, client.build_request("POST", "http://h/"), within_s=5) == Reply(200, b"")
+
+
 def test_a_client_that_a_user_gives_to_weaviate_is_bounded_too() -> None:
     reply = httpx.Response(200, headers={"content-encoding": "gzip, gzip"}, stream=Pieces(b"x"))
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 
 from firsthand.errors import ConfigError
 from firsthand.runs import store
+from firsthand.runs.run_names import MAKING
 from firsthand.serve.mcp.agent_offer import CallRecord
 from firsthand.system.home import data_home
+from firsthand.system.lock import held
 
 
 def test_the_folder_of_a_record_is_free_again_once_it_is_closed_though_nothing_was_called(tmp_path: Path) -> None:
@@ -44,3 +47,22 @@ def test_a_record_without_a_folder_and_without_a_call_makes_no_run() -> None:
     record.close()
     record.close()
     assert [each.id for each in store.list_runs(data_home())] == before
+
+
+def test_an_mcp_server_that_begins_with_another_is_told_of_it(tmp_path: Path) -> None:
+    folder, told = tmp_path / "calls", []
+    folder.mkdir()
+
+    def second() -> None:
+        with pytest.raises(ConfigError) as error:
+            CallRecord("desk", folder)
+        told.append(str(error.value))
+
+    thread = threading.Thread(target=second)
+    with held(folder / MAKING):
+        thread.start()
+        thread.join(0.1)
+        run = store._created(folder, {"config": {}, "command": []}, None)
+    with run, run.working():
+        thread.join(30)
+    assert len(told) == 1 and told[0].startswith("calls is being run by process")

@@ -14,6 +14,7 @@ from firsthand.commands import memory as command
 from firsthand.memories.episodic import episodic
 from firsthand.memories.keeping import opened_file
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds
+from firsthand.memories.keeping.kept_item import body_of
 from firsthand.memories.semantic import semantic
 from firsthand.memory import MemoryItem
 
@@ -83,6 +84,21 @@ def test_bytes_bound_a_memory_of_this_process_as_they_do_a_file(path: str) -> No
 
     kept, last = asyncio.run(filled())
     assert kept[-1] == 17 and len(kept) in (15, 16) and last == [*range(40 - len(last), 40)] and len(last) in (16, 17)
+
+
+@pytest.mark.parametrize(("short", "kept"), [(0, ["f0", "f1", "f2"]), (1, ["f1", "f2"])])
+def test_a_memory_of_this_process_may_have_exactly_as_many_bytes_as_its_bound(short: int, kept: list[str]) -> None:
+    async def filled() -> list[str]:
+        memory = semantic("")
+        facts = [MemoryItem(f"f{number}", "x" * 60_000, {"time": number + 1}) for number in range(3)]
+        memory.policy = replace(
+            memory.policy, bounds=KeepingBounds(50, sum(len(body_of(each)) for each in facts) - short)
+        )
+        for fact in facts:
+            await memory.write(fact)
+        return [each.id for each in await memory.list()]
+
+    assert asyncio.run(filled()) == kept
 
 
 def test_a_write_says_that_an_item_is_not_kept_if_it_is_the_first_to_go() -> None:

@@ -26,6 +26,7 @@ def in_json(**partial: Any) -> bytes:
         (in_json(rejectedSpans=6), 5, "it does not say why"),
         (b"\x0a\x02\x08\x03", 3, "it does not say why"),
         (b"\x0a\x09\x08\x03\x12\x05quota", 3, "quota"),
+        (in_json(rejectedSpans=str((1 << 63) - 1)), 5, "it does not say why"),
         (b"\x0a\x03\x08\xac\x02", 5, "it does not say why"),
     ],
 )
@@ -37,6 +38,7 @@ def test_rejected_spans_are_read_and_are_no_more_than_were_sent(body: bytes, cou
     "body",
     [
         b"", b"{}", b"[]", b"ok", b"\xff" * 9, b"{", in_json(), b'{"partialSuccess": null}', b'{"partialSuccess": [3]}',
+        in_json(rejectedSpans=float("inf")), in_json(rejectedSpans=float("nan")), in_json(rejectedSpans="9" * 5000),
         in_json(rejectedSpans="x"), in_json(rejectedSpans=[1]), in_json(rejectedSpans=-1), in_json(errorMessage="a warning"),
         b'{"a":' + b"[" * 60_000, b"\x0a\x00", b"\x0a\x09\x08\x03", b"\x0a\x02\x08", b"\x0a\x80", b"<html>no</html>",
         b"\x0a\x0b\x08" + b"\xff" * 9 + b"\x01", b"\x08\x03",

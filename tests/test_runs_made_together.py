@@ -12,7 +12,9 @@ from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.span_sender import RunRecorder
 from firsthand.runs.run_names import DATABASE, MAKING
 from firsthand.runs.store import create, open_or_create, open_run
+from firsthand.serve.agents.agent_doors import sessions_run
 from firsthand.system.lock import held
+from served_agent import Desk, clerk
 
 
 def span(trace: int, id: int, parent: str = "") -> IncomingSpan:
@@ -98,3 +100,23 @@ def test_traces_that_are_not_kept_whole_are_told_when_the_program_ends(
     nowhere.put(span(1, 1), True)
     nowhere.end(1.0)
     assert "not whole: 1 (no run can be made in" in caplog.messages[-1]
+
+
+def test_servers_that_begin_together_on_one_folder_share_its_run(tmp_path: Path) -> None:
+    folder, ids = tmp_path / "sessions", []
+    folder.mkdir()
+    agent = clerk(Desk())
+
+    def one() -> None:
+        with sessions_run(agent, tmp_path, folder) as run:
+            ids.append((run.id, run.created_at))
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
+    with held(folder / MAKING):
+        for each in threads:
+            each.start()
+        threads[0].join(0.1)
+        assert not ids, "they wait"
+    for each in threads:
+        each.join(30)
+    assert len(ids) == 3 and len(set(ids)) == 1

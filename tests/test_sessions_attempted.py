@@ -19,7 +19,7 @@ from firsthand.loop.listener import Began, Piece
 from firsthand.message import Message, ToolCall, assistant, user
 from firsthand.model import Sampling, Usage
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.agents.agent_doors import agent_models, new_run, opened_sessions, speaks_a2a, speaks_mcp
+from firsthand.serve.agents.agent_doors import agent_models, opened_sessions, sessions_run, speaks_a2a, speaks_mcp
 from firsthand.serve.agents.parked_approval import PARKED, ParkedApproval
 from firsthand.serve.agents.served_sessions import _MOST_NEWS, ServedSessions, TurnOver
 from firsthand.serve.agents.session_model import Caller, SessionModel, caller
@@ -345,7 +345,7 @@ def test_a_chat_streams_its_steps_as_a_thought_and_its_answer_or_what_it_waits_f
     within(agent, tmp_path, use)
 
 
-def test_sessions_are_opened_in_a_new_run_or_the_one_that_is_there(tmp_path: Path) -> None:
+def test_sessions_are_opened_in_a_sessions_run_or_the_one_that_is_there(tmp_path: Path) -> None:
     agent = replace(clerk(Desk()), name="Ann Lee")
     with opened_sessions(agent, tmp_path, None, seed=7) as sessions:
         run = sessions.run
@@ -361,6 +361,6 @@ def test_sessions_are_opened_in_a_new_run_or_the_one_that_is_there(tmp_path: Pat
         same = opened_sessions(agent, tmp_path, run.path)
         with again.run.working(), pytest.raises(ConfigError, match="is being run by process"), same:
             pass
-    with new_run(agent, tmp_path, tmp_path / "own") as own:
+    with sessions_run(agent, tmp_path, tmp_path / "own") as own:
         assert own.path == tmp_path / "own"
     assert speaks_a2a() in (True, False) and speaks_mcp() in (True, False)

@@ -170,10 +170,10 @@ def test_a_row_of_history_has_a_step_of_its_own_or_the_next() -> None:
     assert row(inner + part(1, item("_step", "6.9")), 2)[0] == 6
     for text in ('"x"', "Infinity", "-Infinity", "NaN", "null", "[4]"):
         assert row(inner + part(1, item("_step", text)), 2)[0] == 3
-    assert row(inner + part(1, item("_step", "-3")), 2) == (-3, [])
+    assert row(inner + part(1, item("_step", "-3")), 2) == (-3, [LoggedValue("loss", -3, 0.5, 12.5)])
     assert row(inner + part(1, item("_timestamp", "Infinity")) + part(2, whole(1, 0)), 2)[1][0].at == math.inf
     assert row(inner + part(2, b""), 2) == (0, [LoggedValue("loss", 0, 0.5, 12.5)])
-    assert row(inner + part(2, whole(1, -4)), 2) == (-4, [])
+    assert row(inner + part(2, whole(1, -4)), 2) == (-4, [LoggedValue("loss", -4, 0.5, 12.5)])
     assert row(part(1, item("a", '{"x": 1}')) + part(1, item("_timestamp", '"now"')), -1) == (
         0, [LoggedValue("a.x", 0, 1.0, 0.0)],
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,13 @@ import torch
 
 from firsthand.config import build
 from firsthand.errors import ConfigError, StoreError
+from firsthand.runs.run_names import MAKING
+from firsthand.system.lock import held
 from firsthand.train.objective import Objective
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
 from firsthand.train.schedules import ScheduleSettings
 from firsthand.train.streams import Stream
-from firsthand.train.training_run import TrainingRun, is_made_here, opened, read_metrics, stored_settings
+from firsthand.train.training_run import TrainingRun, _begun, is_made_here, opened, read_metrics, stored_settings
 from tiny import write_model
 from train_tiny import Lists, model
 
@@ -53,6 +56,27 @@ def fitted(run: TrainingRun, **more: Any) -> int:
 
 
 # -- the folder --
+
+
+def test_who_begins_while_another_process_makes_the_run_waits_and_is_told_of_it(home: Path) -> None:
+    out, told = home / "run", []
+    out.mkdir()
+
+    def second() -> None:
+        with pytest.raises(ConfigError) as raised, opened(out, "sft", Config(rate=9.0)):
+            pass
+        told.append(str(raised.value))
+
+    thread = threading.Thread(target=second)
+    with held(out / MAKING):
+        thread.start()
+        thread.join(0.2)
+        assert [each.name for each in out.iterdir()] == [MAKING], "it waits"
+        track = _begun(out, "sft", Config(), is_resumed=False)
+    with track:
+        thread.join(30)
+    assert len(told) == 1 and told[0].startswith("run is being run by process")
+    assert stored_settings(out)[1]["rate"] == 0.5
 
 
 @pytest.mark.slow

@@ -66,10 +66,10 @@ def create(
         return _created(path, about, Index(home / "runs"))
 
 
-def open_or_create(home: Path, config: Json, name_hint: str, *, at: Path) -> Run:
+def open_or_create(home: Path, config: Json, name_hint: str, *, at: Path, command: Iterable[str] | None = None) -> Run:
     """The run in the folder `at`, made if there is none; of processes that ask at once, one makes it."""
     try:
-        return create(home, config, name_hint, at=at)
+        return create(home, config, name_hint, at=at, command=command)
     except StoreError:
         if not (at / DATABASE).exists():
             raise

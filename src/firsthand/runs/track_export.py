@@ -16,7 +16,7 @@ from pathlib import Path
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.runs.track import Track
-from firsthand.runs.wandb_files import has_ended
+from firsthand.runs.wandb_files import OWN_NAMES, has_ended
 from firsthand.system.spreadsheet_cells import plain_cell
 
 WRITTEN_S = 60.0
@@ -43,7 +43,7 @@ def export_csv(track: Track, target: Path, names: Sequence[str] = ()) -> int:
 def export_tensorboard(track: Track, target: Path, names: Sequence[str] = ()) -> int:
     """Write an event file that TensorBoard reads into a new folder; returns the number of values.
 
-    A curve of which float32 holds a value wrongly, such as a count above 2^24 or 1e39, is written as tensors of doubles.
+    A curve with a value that float32 cannot represent, such as a count above 2^24 or 1e39, is written as tensors of doubles.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -74,7 +74,7 @@ def export_tensorboard(track: Track, target: Path, names: Sequence[str] = ()) ->
 
 
 def _is_float32(value: float) -> bool:
-    """True if float32 holds the number: a whole one exactly, a fraction to 7 digits."""
+    """True if float32 represents the number: a whole one exactly, a fraction to 7 digits."""
     if not math.isfinite(value):
         return True
     try:
@@ -87,7 +87,7 @@ def _is_float32(value: float) -> bool:
 def export_wandb(track: Track, target: Path, names: Sequence[str] = ()) -> int:
     """Write an offline run of Weights & Biases into a new folder, for `wandb sync`; returns the number of values.
 
-    Nothing is sent. Steps go in growing order, as W&B takes no others.
+    Nothing is sent. Steps go in growing order, as W&B takes no others. ConfigError for a metric with one of W&B's own names.
     """
     try:
         import wandb
@@ -95,6 +95,8 @@ def export_wandb(track: Track, target: Path, names: Sequence[str] = ()) -> int:
         raise _missing("an offline run of Weights & Biases") from None
     by_step: dict[int, dict[str, float]] = defaultdict(dict)
     for curve in track.curves(names):
+        if curve.name in OWN_NAMES:
+            raise ConfigError(f"W&B writes {curve.name!r} itself: name the other metrics with --metric")
         for step, value in zip(curve.steps, curve.values, strict=True):
             by_step[step][curve.name] = value
     target.mkdir(parents=True)

@@ -43,6 +43,8 @@ MAX_TEXT = 1 << 28
 MAX_VALUE = 2000
 """The most characters of a parameter, and of a line of a metric."""
 _DELETED = re.compile(r"^lifecycle_stage: *['\"]?deleted\b", re.MULTILINE)
+_TRASH = ".trash"
+"""The folder of the experiments that are deleted in MLflow."""
 _STEPS = 1_000_000
 """SQLite's own steps that a query on a small database takes at most; each byte of it allows more."""
 _AT_ONCE = 250
@@ -150,7 +152,7 @@ def _runs_of(path: Path) -> Iterator[TrackedRun]:
         elif file.suffix == ".db":
             yield from _trackio(file)
         elif file.name == "meta.yaml" and (file.parent / "metrics").is_dir():
-            if _DELETED.search(_beginning(file)):
+            if _TRASH in file.relative_to(path).parts or _DELETED.search(_beginning(file)):
                 logger.warning("%s is left out: it is deleted in MLflow", file.parent)
             else:
                 yield _mlflow(file.parent)

@@ -30,6 +30,8 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 MAX_FILE = 1 << 31
 MAX_VALUES = 2_000_000
 """JSON values of one row of the history, and of all settings of a run."""
+OWN_NAMES = frozenset({"_step", "_runtime", "_timestamp", "_wandb"})
+"""Names in a row of the history that are W&B's own, and no metrics."""
 _EXIT = 18
 """The field of a Record with a run's exit code."""
 
@@ -132,7 +134,7 @@ def _history(body: bytes, run: WandbRun, last: int) -> int:
     at = row.get("_timestamp", 0.0)
     for name, found in row.items():
         for key, number_found in _numbers(name, found):
-            if not key.startswith("_") and step >= 0:
+            if key.partition(".")[0] not in OWN_NAMES:
                 run.values.append(
                     LoggedValue(key, step, number_found, number_of(at) if isinstance(at, int | float) else 0.0)
                 )

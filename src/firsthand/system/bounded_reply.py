@@ -122,7 +122,7 @@ async def ask_async(
 def answer_of(client: httpx.Client, request: httpx.Request, *, within_s: float) -> Reply:
     """Send a request, follow no redirect, and return the reply; DataError if its status does not come in time.
 
-    The body is empty if it is packed, longer than 64 KiB or late: the status counts all the same.
+    The body is empty if it is packed, longer than 64 KiB, late or cut off: the status counts all the same.
     """
     request.headers["Accept-Encoding"] = "identity"
     with exchange_deadline(client, request.url, within_s):
@@ -136,7 +136,7 @@ def answer_of(client: httpx.Client, request: httpx.Request, *, within_s: float) 
                 if len(body) > _UNUSED_BYTES:
                     body.clear()
                     break
-    except DataError:
+    except Exception:  # of the bounds, or of the connection
         body.clear()
     finally:
         reply.close()

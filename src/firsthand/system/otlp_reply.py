@@ -19,7 +19,7 @@ def rejected_spans(body: bytes, sent: int) -> RejectedSpans:
     """The rejected spans of a request of `sent` spans, by its reply in JSON or protobuf; none if it is neither."""
     try:
         count, why = _of_json(body) if body.lstrip()[:1] == b"{" else _of_protobuf(body)
-    except (ValueError, IndexError, TypeError, RecursionError, AttributeError):
+    except (ValueError, OverflowError, IndexError, TypeError, RecursionError, AttributeError):
         return RejectedSpans(0, "")
     if count >= 1 << 63:  # a negative number
         return RejectedSpans(0, "")

@@ -268,7 +268,6 @@ def _session(on_reply: Callable[[bytes], None] = lambda body: None) -> Any:
             """None: of a redirect that is not followed, `requests` reads the body all the same."""
 
         def request(self, *args: Any, **options: Any) -> requests.Response:
-            on_reply(b"")
             with super().request(*args, **{**options, "stream": True}) as response:
                 if 300 <= response.status_code < 400:
                     raise requests.exceptions.InvalidURL(

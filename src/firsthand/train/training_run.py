@@ -31,12 +31,13 @@ from firsthand.nn.lora import adapter_files
 from firsthand.nn.routed_lora import agents_of
 from firsthand.runs import store
 from firsthand.runs.run_claims import expect_idle
-from firsthand.runs.run_names import DATABASE
+from firsthand.runs.run_names import DATABASE, MAKING
 from firsthand.runs.system_metrics import watch_system
 from firsthand.runs.track import Track, start
 from firsthand.system.address_secrets import without_secrets_in
 from firsthand.system.home import data_home
 from firsthand.system.home_seal import is_ours, seal_of
+from firsthand.system.lock import held
 from firsthand.system.new_file import write_new
 from firsthand.system.own_file import expect_own_tree, read_own_json
 from firsthand.tokens.tokenizer import Tokenizer
@@ -286,11 +287,22 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{folder} cannot be made ({error.strerror}): give another folder with `--out`") from None
+    with held(folder / MAKING):  # of processes that begin together, one makes the run and claims it
+        track = _begun(folder, recipe, config, is_resumed=resume)
+    with track:
+        torch.manual_seed(config.loop.seed)
+        together()
+        with watch_system(track):
+            yield TrainingRun(folder, config.loop, track, is_resumed=resume)
+
+
+def _begun(folder: Path, recipe: str, config: Any, *, is_resumed: bool) -> Track:
+    """The track of the folder's run, made unless it is there, with its settings written; errors as from `opened`."""
     expect_idle(folder)
     for part in PARTS:  # the folder may be somebody else's, with links to what is yours
         expect_own_tree(folder / part)
     path = folder / SETTINGS
-    if not resume:
+    if not is_resumed:
         if (folder / "checkpoints").exists() or read_metrics(folder):
             raise ConfigError(
                 f"{folder} holds a run already: go on with `firsthand train --resume {folder}`, or give another `--out`"
@@ -305,12 +317,13 @@ def opened(folder: Path, recipe: str, config: Any, *, resume: bool = False) -> I
     if not (folder / DATABASE).exists():  # so too if its maker was stopped at once
         _write(settings, path)
         _make_run(folder, recipe, settings)
-    with start(recipe, resume=folder) as track:
+    track = start(recipe, resume=folder)
+    try:
         _write(settings, path)
-        torch.manual_seed(config.loop.seed)
-        together()
-        with watch_system(track):
-            yield TrainingRun(folder, config.loop, track, is_resumed=resume)
+    except BaseException as error:
+        track.finish(error)
+        raise
+    return track
 
 
 def _expect_seed(seed: int, folder: Path) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from firsthand.agent import Agent
 from firsthand.runs import store as runs
 from firsthand.runs.run_folder import Run
-from firsthand.runs.run_names import DATABASE
 from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.agents.caller_middleware import CallerMiddleware
@@ -102,12 +101,8 @@ def opened_sessions(
     shared_memory: bool = False,
 ) -> Iterator[ServedSessions]:
     """The sessions kept in `folder`, or in a new run of `home`; closed after the block."""
-    if folder is not None and (folder / DATABASE).is_file():
-        run = runs.open_run(folder, home)
+    with sessions_run(agent, home, folder) as run:
         run.expect_idle()
-    else:
-        run = new_run(agent, home, folder)
-    with run:
         store = SessionStore(run.path, create=True)
         try:
             yield ServedSessions(agent, run, store, settings, seed=seed, shared_memory=shared_memory)
@@ -115,6 +110,7 @@ def opened_sessions(
             store.close()
 
 
-def new_run(agent: Agent, home: Path, folder: Path | None) -> Run:
-    """A run for an agent's sessions."""
-    return runs.create(home, {"served": agent.to_json()}, f"served-{agent.name.lower().replace(' ', '-')}", at=folder)
+def sessions_run(agent: Agent, home: Path, folder: Path | None) -> Run:
+    """The run of an agent's sessions: that in the folder, made if there is none, or a new one of `home`."""
+    about, name = {"served": agent.to_json()}, f"served-{agent.name.lower().replace(' ', '-')}"
+    return runs.create(home, about, name) if folder is None else runs.open_or_create(home, about, name, at=folder)

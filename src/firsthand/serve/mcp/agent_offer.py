@@ -27,7 +27,6 @@ from firsthand.message import Json
 from firsthand.rollout import Place, rollout
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
-from firsthand.runs.run_names import DATABASE
 from firsthand.serve.admission.charged_steps import Charge, ChargedSteps, charge_nobody
 from firsthand.serve.agents.asked_approval import question_digest
 from firsthand.serve.agents.question_subjects import QuestionSubjects
@@ -43,6 +42,8 @@ from firsthand.trace import Trace
 
 SETTING = NamedSetting("mcp")
 """The benchmark name in the traces of calls."""
+_ABOUT: Json = {"mcp": {}}
+_COMMAND = ("firsthand", "mcp")
 
 
 class CallRecord:
@@ -56,16 +57,13 @@ class CallRecord:
         self._run: Run | None = None
         self._claim = ExitStack()
         if folder is not None:
-            if (folder / DATABASE).is_file():
-                self._run = store.open_run(folder, data_home())
-                self._run.expect_idle()
-            self._claim.enter_context(self._opened().working())
+            self._run = store.open_or_create(data_home(), _ABOUT, name, command=_COMMAND, at=folder)
+            self._run.expect_idle()
+            self._claim.enter_context(self._run.working())
 
     def _opened(self) -> Run:
         if self._run is None:
-            self._run = store.create(
-                data_home(), {"mcp": {}}, self._name, command=["firsthand", "mcp"], at=self._folder
-            )
+            self._run = store.create(data_home(), _ABOUT, self._name, command=_COMMAND)
         return self._run
 
     @property
