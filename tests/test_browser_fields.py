@@ -134,6 +134,9 @@ def test_fields_take_what_they_show_or_say_why_not() -> None:
                 use(element("line" if use == browser.type else "choice"), "b")
         page, _ = browser.seen(world._page, FORM_CONTROLS)
         assert "off" not in [each.label for each in page.elements]
+        browser.run("document.getElementById('choice').disabled = false")
+        page, _ = browser.seen(world._page, FORM_CONTROLS)
+        assert [each.options for each in page.elements if each.kind == "choice"] == [("B", "b", "c", "c")]
         await world.close()
 
     asyncio.run(visit())

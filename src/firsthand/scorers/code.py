@@ -129,8 +129,6 @@ def _dedented(code: str) -> Iterator[str]:
     An `if` or a comment of such a body looks like a stop string. One that may end without `return` or `raise` goes on to
     the next class, function, `print` or `if __name__`, which few bodies have at their first level.
     """
-    if len(code) > MAX_CHARS:
-        return
     ends = [found.start() for found in islice(_STOP.finditer(code), MAX_STOPS)]
     bodies = (textwrap.indent(code[:end], "    ") for end in (*ends, len(code)))
     yield from islice((each for each in bodies if _never_goes_on(each)), 1)
