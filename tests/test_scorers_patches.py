@@ -90,6 +90,8 @@ def test_a_patch_in_parts_is_one_and_of_each_file_the_last_part_counts() -> None
     assert find_patch(f"```diff\n{two}```\n```diff\n--- a/x.py\n```") == "--- a/x.py\n"  # refused with its own reason
     assert find_patch(f"<think>\n```diff\n{one}```\n</think> I cannot.") == find_patch(f"<think>\n{one}") == one
     assert find_patch(names("a/t", "b/t", "@@ -1 +1 @@\n-<think>\n+</think>\n")).endswith("+</think>\n")
+    ends_thought = names("a/t", "b/t", "@@ -1 +1 @@\n-<think>\n+</think>\n")
+    assert touched(find_patch(f"{ends_thought}{one}")) == ("t", "x.py")  # a patch that has the tag is no thought
     with at_most_cpu_s(5):
         many = "".join(f"<patch>{names(f'a/{at}', f'b/{at}')}</patch>" for at in range(5_000))
         assert len(touched("".join(find_patch(many).splitlines(True)[:750]))) == 150

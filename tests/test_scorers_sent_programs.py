@@ -179,7 +179,7 @@ def test_a_body_without_its_indent_keeps_what_looks_like_a_stop_string_and_loses
         ("", ""),
     ):  # fmt: skip
         assert answered_code(answer, prompt, "f").rstrip() == (prompt + program).rstrip(), answer
-    chain = "if x:\n    return 1\n" + "elif x:\n    return 2\n" * 900 + "else:\n    return 3"
+    chain = "if x:\n    return 1\n" + "elif x:\n    return 2\n" * 1_500 + "else:\n    return 3"
     assert answered_code(chain, prompt, "f") == prompt + textwrap.indent(chain, "    ")
     with at_most_cpu_s(5):
         answered_code("if x:\n    y\n" * 4_000, prompt, "f")

@@ -50,6 +50,8 @@ RATIO, REMAINDER = "What is the ratio of a to b?", "What is the remainder when 1
         (REMAINDER.replace("7", "17"), r"3 \pmod 7", "3", False),
         ("Which of 3 and 7?", r"3 \pmod 7", "3", False),
         (REMAINDER, r"3 \pmod 7", "x", False),
+        (REMAINDER, "3 (mod 7)", r"3 \pmod{7}", True),
+        ("What are the residues modulo 5 and 7?", r"3 \pmod 5", r"3 \pmod 7", False),
     ],
 )
 def test_a_notation_is_read_as_the_usual_one(question: str, answer: str, reference: str, same: bool) -> None:

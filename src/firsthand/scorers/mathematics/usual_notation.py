@@ -19,7 +19,6 @@ _TO = re.compile(r"(\d{1,9}) ?(?:to|\\text\{to\}) ?(\d{1,9})")
 _RATIO_ASKED = re.compile(r"\b(?:ratios?|odds|proportions?)\b", re.IGNORECASE)
 _MODULO = re.compile(r"(-?\d{1,9}) ?(?:\\pmod|\\bmod|\\mod|\(mod|mod) ?\{? ?(\d{1,9}) ?\}?\)?")
 _IN_WORDS = re.compile(r"celsius|fahrenheit", re.IGNORECASE)
-_INTEGER = re.compile(r"-?\d{1,9}")
 _REMAINDER_ASKED = re.compile(r"\b(?:remainders?|residues?|modulo|congruent)\b|\\[pb]?mod\b|\bmod\b", re.IGNORECASE)
 
 
@@ -27,7 +26,8 @@ def in_usual_notation(text: str, other: str, question: str | None) -> str:
     """Return one side of a comparison in the notation that the other, or the question, makes the usual one.
 
     `20^\\circ\\text{C}` states the scale that a question names, if it names one alone. `2 to 3` is a ratio where one is
-    asked for and the other side may be one. `3 (mod 7)` is 3 where the other is a number and a remainder by 7 is asked for.
+    asked for and the other side may be one. `3 (mod 7)` is 3 where a remainder by 7 is asked for and the other side
+    names no other modulus.
     """
     if len(text) > MAX_CHARS or len(other) > MAX_CHARS:
         return text
@@ -43,6 +43,7 @@ def in_usual_notation(text: str, other: str, question: str | None) -> str:
         return f"{found[1]}:{found[2]}" if may_be_ratio else text
     if found := _MODULO.fullmatch(said):
         is_asked = _REMAINDER_ASKED.search(asked) and re.search(rf"(?<!\d){found[2]}(?!\d)", asked)
-        return found[1] if is_asked and _INTEGER.fullmatch(others) else text
+        theirs = _MODULO.fullmatch(others)
+        return found[1] if is_asked and (theirs is None or theirs[2] == found[2]) else text
     with_units = _UNITS.sub(lambda found: rf"\text{{{found[1]}/{found[2] or found[3]}}}", said)
     return text if with_units == said else with_units
