@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cpu_time import at_most_cpu_s
 from firsthand.errors import DataError
-from firsthand.scorers.patches.patch import MAX_BYTES, Change, find_patch, read_patch, touched
+from firsthand.scorers.patches.patch import MAX_BYTES, Change, find_patch, read_patch, rewritten, touched
 from firsthand.scorers.patches.test_logs import read_log
 from firsthand.scorers.resolved import (
     END,
@@ -35,13 +37,13 @@ ONE = names("a/x.py", "b/x.py")
 
 
 def test_a_patch_is_the_last_one_that_tags_fences_or_headers_mark() -> None:
-    other = names("a/y.py", "b/y.py")
+    other, first = names("a/y.py", "b/y.py"), names("a/x.py", "b/x.py", "@@ -3 +3 @@\n-c\n+d\n")
     for answer, found in (
         (f"so\n{ONE}", ONE),
-        (f"<patch>\n{other}</patch> then <patch>{ONE}</patch>", ONE),
+        (f"<patch>\n{first}</patch> then <patch>{ONE}</patch>", ONE),
         (f"<diff>\n{ONE}\n\n</diff>", ONE),
         (f"<diff>{other}</diff><patch>{ONE}</patch>", ONE),
-        (f"```diff\n{other}```\nor\n```\n{ONE}```\nend", ONE),
+        (f"```diff\n{first}```\nor\n```\n{ONE}```\nend", ONE),
         (f"```patch\n{ONE}```\n```\nno\n```", ONE),
         (f"```python\n{ONE}```", ONE + "```\n"),
         ("nothing", ""),
@@ -53,6 +55,70 @@ def test_a_patch_is_the_last_one_that_tags_fences_or_headers_mark() -> None:
         (f"text\ndiff --git a/x.py b/x.py\n{ONE}", f"diff --git a/x.py b/x.py\n{ONE}"),
     ):
         assert find_patch(answer) == found, answer
+
+
+def test_a_patch_in_parts_is_one_and_of_each_file_the_last_part_counts() -> None:
+    first, one, two, three = (names(f"a/{name}", f"b/{name}") for name in ("x.py", "x.py", "y.py", "z.py"))
+    first = first.replace("+b", "+draft")
+    moved = "diff --git a/y.py b/w.py\nrename from y.py\nrename to w.py\n"
+    made = names("/dev/null", "b/n.py", "@@ -0,0 +1 @@\n+n\n")
+    for parts, paths in (
+        ((two, one), ["y.py", "x.py"]),
+        ((three, two, one), ["z.py", "y.py", "x.py"]),
+        ((first, two, one), ["y.py", "x.py"]),
+        ((first + two, one), ["y.py", "x.py"]),
+        ((two + three, first, one), ["y.py", "z.py", "x.py"]),
+        ((one, two + three), ["x.py", "y.py", "z.py"]),
+        ((two, moved, one), ["x.py", "w.py"]),  # the file was moved in its last part
+        ((moved, two), ["y.py"]),
+        ((made, one), ["n.py", "x.py"]),
+        ((two, "--- a sketch\n", one), ["y.py", "x.py"]),
+    ):
+        for opens, closes in (
+            ("<patch>\n", "</patch>"),
+            ("<diff>", "</diff>"),
+            ("```diff\n", "```\n"),
+            ("```\n", "```\n"),
+        ):
+            said = (
+                "Of one file:\n" + "\n\nand of another:\n".join(f"{opens}{part}{closes}" for part in parts) + "\nDone."
+            )
+            for answer in (said, said.replace("\n", "\r\n"), f"<think>\n```diff\n{three}{first}```\n</think>{said}"):
+                found = find_patch(answer)
+                assert [change.path for change in read_patch(found)] == paths, answer
+                assert "+draft" not in found and parts[-1] in found, answer
+    assert find_patch(f"```diff\n{two}```\n```diff\n--- a/x.py\n```") == "--- a/x.py\n"  # refused with its own reason
+    assert find_patch(f"<think>\n```diff\n{one}```\n</think> I cannot.") == find_patch(f"<think>\n{one}") == one
+    assert find_patch(names("a/t", "b/t", "@@ -1 +1 @@\n-<think>\n+</think>\n")).endswith("+</think>\n")
+    ends_thought = names("a/t", "b/t", "@@ -1 +1 @@\n-<think>\n+</think>\n")
+    assert touched(find_patch(f"{ends_thought}{one}")) == ("t", "x.py")  # a patch that has the tag is no thought
+    with at_most_cpu_s(5):
+        many = "".join(f"<patch>{names(f'a/{at}', f'b/{at}')}</patch>" for at in range(5_000))
+        assert len(touched("".join(find_patch(many).splitlines(True)[:750]))) == 150
+
+
+def test_a_patch_in_parts_is_rendered_so_that_git_takes_it(tmp_path: Path) -> None:
+    for name, text in (("x.py", "a\n"), ("y.py", "c\n"), ("z.py", "c\nd\n"), ("gone.py", "e\n")):
+        (tmp_path / name).write_text(text)
+    parts = (
+        "diff --git a/y.py b/w.py\nsimilarity index 100%\nrename from y.py\nrename to w.py\n",
+        "diff --git a/gone.py b/gone.py\ndeleted file mode 100644\n--- a/gone.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-e\n",
+        names("/dev/null", "b/n.py", "@@ -0,0 +1 @@\n+n\n"),
+        names("a/z.py", "b/z.py", "@@ -1,2 +1,2 @@\n-c\n+f\n d\n"),
+        ONE,
+    )
+    for order in (parts, parts[::-1]):
+        found = find_patch("\n".join(f"<patch>{part}</patch>" for part in order))
+        for text in (found, rewritten(found)):
+            checked = subprocess.run(
+                ["git", "apply", "--check", "-v", "-"],
+                input=text,
+                text=True,
+                cwd=tmp_path,
+                capture_output=True,
+                timeout=20,
+            )
+            assert checked.returncode == 0 and checked.stderr.count("Checking patch") == 5, checked.stderr
 
 
 def test_changes_are_read_file_by_file_with_moves_new_and_deleted_ones() -> None:

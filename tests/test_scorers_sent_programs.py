@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from typing import Any
 
 import pytest
 
+from cpu_time import at_most_cpu_s
 from firsthand.errors import DataError
 from firsthand.sandbox.sandbox import Outcome
 from firsthand.scorers import differential, unit_tests
@@ -141,3 +143,43 @@ def test_an_assertion_is_a_value_of_the_answer_and_a_test_of_ours() -> None:
     names: dict[str, Any] = {}
     exec(answer, names)
     assert names["given"]() == [[1], {"b": 2}]
+
+
+def test_a_body_without_its_indent_keeps_what_looks_like_a_stop_string_and_loses_what_follows_it() -> None:
+    prompt = "def g(x):\n    return x\n\n\ndef f(x):\n    '''Doc.'''\n"
+    for body in (
+        "y = x\nif y > 1:\n    return 1\nreturn 2",
+        "# Count.\n# Both.\ny = x\n# Now the rest.\nreturn y",
+        "\nif x:\n    return 1\nelse:\n    raise ValueError",
+        "def inner(y):\n    return y\nif x:\n    return inner(x)\nreturn 0",
+        "y = 0\ndef inner():\n    return x\nreturn inner()",
+        "y = 1\nprint(y)\nreturn y",
+        "y = x\nwhile True:\n    if y:\n        return y\n    y += 1",
+        "with x:\n    return 1",
+        "y = x\ntry:\n    y = g(x)\nexcept ValueError:\n    return 1\nelse:\n    return y",
+        "x.sort()\nif x:\n    x.pop()",
+        "while True:\n    if x: break\nif x:\n    return 1\nreturn 2",
+        "try:\n    return 1\nexcept ValueError:\n    x = 2\nif x:\n    return 3\nreturn 4",
+        "with x:\n    y = 1\nif y:\n    return 3\nreturn 4",
+        "if x:\n    return 1\nelse:\n    y = 2\nif y:\n    return 3\nreturn 4",
+        "for y in x:\n    return y\nif x:\n    return 3\nreturn 4",
+    ):
+        program = prompt + textwrap.indent(body, "    ")
+        for answer in (body, f"```python\n{body}\n```", body + "\n\nprint(f(2))\n", body + "\nclass A: pass"):
+            assert answered_code(answer, prompt, "f").rstrip() == program, answer
+        for after in ("\nif __name__ == '__main__':\n    f(f(1))", "\ndef test():\n    f(1)"):
+            assert answered_code(body + "\n" + after, prompt, "f").rstrip() == program, after
+        if "return" in body:
+            for after in ("\n# Why\nThis is it.", "\nif f(1):\n    f(2)"):
+                assert answered_code(body + after, prompt, "f").rstrip() == program, after
+    for answer, program in (
+        ("x.append(1)\ny = 2\n# So:\nIt appends.", "    x.append(1)\n    y = 2"),
+        ("y = x\n    z = y\n    return z\nprint(f(1))", "    y = x\n    z = y\n    return z"),  # the answer was stripped
+        ("    y = x\n    return y\nif y:\n    return 3", "    y = x\n    return y"),  # as in Chen et al. (2021)
+        ("", ""),
+    ):  # fmt: skip
+        assert answered_code(answer, prompt, "f").rstrip() == (prompt + program).rstrip(), answer
+    chain = "if x:\n    return 1\n" + "elif x:\n    return 2\n" * 1_500 + "else:\n    return 3"
+    assert answered_code(chain, prompt, "f") == prompt + textwrap.indent(chain, "    ")
+    with at_most_cpu_s(5):
+        answered_code("if x:\n    y\n" * 4_000, prompt, "f")

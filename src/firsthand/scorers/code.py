@@ -12,7 +12,9 @@ import math
 import re
 import textwrap
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from firsthand.benchmark import needing
 from firsthand.errors import ConfigError, DataError
@@ -31,6 +33,10 @@ LANGUAGES = ("", "python", "py", "python3", "py3", "ipython", "ipython3")
 """The words after an opening fence that mean Python."""
 STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(")
 """Stop strings that end a completion, as in Chen et al. (2021)."""
+MAX_STOPS = 20
+"""The most stop strings of one answer at which a body without indent is tried."""
+_STOP = re.compile("|".join(map(re.escape, STOPS)))
+_FIRM_STOP = re.compile(r"\n(?:class |def |print\(|if __name__)")
 
 
 @needing(available)
@@ -66,8 +72,9 @@ def answered_code(answer: str, prompt: str = "", entry_point: str = "") -> str:
     if len(completion) > MAX_CHARS:
         return prompt + completion
     # Patterns strip answers, and chat models often dedent a body: the first candidate that is the function's body counts.
-    candidates = [prompt + each for each in (completion, "    " + completion, textwrap.indent(completion, "    "))]
-    return next((each for each in candidates if _ends_in_function(each)), candidates[0])
+    bodies = (*_dedented(code), "    " + completion, textwrap.indent(completion, "    "))
+    candidates = (prompt + each for each in ((completion, *bodies) if _has_code(completion) else bodies))
+    return next((each for each in candidates if _ends_in_function(each, entry_point)), prompt + completion)
 
 
 def preamble(prompt: str, entry_point: str) -> str:
@@ -111,12 +118,59 @@ def _check_counts(n: int, c: int, k: int) -> None:
         )
 
 
-def _ends_in_function(code: str) -> bool:
+def _ends_in_function(code: str, name: str) -> bool:
+    last = _last_statement(code)
+    return isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef) and name in ("", last.name)
+
+
+def _dedented(code: str) -> Iterator[str]:
+    """Yield a body that has lost its indent, indented again: up to a stop string that nothing of it can run after.
+
+    An `if` or a comment of such a body looks like a stop string. One that may end without `return` or `raise` goes on to
+    the next class, function, `print` or `if __name__`, which few bodies have at their first level.
+    """
+    ends = [found.start() for found in islice(_STOP.finditer(code), MAX_STOPS)]
+    bodies = (textwrap.indent(code[:end], "    ") for end in (*ends, len(code)))
+    yield from islice((each for each in bodies if _never_goes_on(each)), 1)
+    found = _FIRM_STOP.search(code)
+    yield textwrap.indent(code[: found.start() if found else len(code)], "    ")
+
+
+def _has_code(text: str) -> bool:
+    return any(line.strip() and not line.lstrip().startswith("#") for line in text.split("\n"))
+
+
+def _never_goes_on(body: str) -> bool:
+    """Return whether a function's body is one, and its last statement always leaves it."""
+    function = _last_statement(f"async def f():\n{body}")
+    try:
+        return isinstance(function, ast.AsyncFunctionDef) and _leaves(function.body[-1])
+    except RecursionError:  # a thousand of `elif`
+        return False
+
+
+def _leaves(statement: ast.stmt) -> bool:
+    """Return whether nothing after a statement can run."""
+    match statement:
+        case ast.Return() | ast.Raise():
+            return True
+        case ast.With(body=body):
+            return _leaves(body[-1])
+        case ast.If(body=body, orelse=[*_, last]):
+            return _leaves(body[-1]) and _leaves(last)
+        case ast.While(test=ast.Constant(value=True)):
+            return not any(isinstance(each, ast.Break) for each in ast.walk(statement))
+        case ast.Try(body=body, handlers=handlers, orelse=others):
+            return all(_leaves(each[-1]) for each in (others or body, *(handler.body for handler in handlers)))
+    return False
+
+
+def _last_statement(code: str) -> ast.stmt | None:
     try:
         body = ast.parse(parsable(code)).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return bool(body) and isinstance(body[-1], ast.FunctionDef | ast.AsyncFunctionDef)
+        return None
+    return body[-1] if body else None
 
 
 def _up_to_stop(completion: str) -> str:

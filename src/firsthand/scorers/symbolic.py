@@ -14,6 +14,7 @@ from firsthand.scorers.mathematics.asked_base import with_asked_base
 from firsthand.scorers.mathematics.equality import same_trees
 from firsthand.scorers.mathematics.latex import parse
 from firsthand.scorers.mathematics.matrix_products import is_cross_product
+from firsthand.scorers.mathematics.usual_notation import in_usual_notation
 from firsthand.scorers.mathematics.written_forms import same_as_written
 from firsthand.scorers.reference_answers import accepted_answers
 from firsthand.scorers.whole_answer import whole_answer
@@ -54,6 +55,9 @@ def comparison(answer: str, reference: str, question: str | None = None) -> tupl
     """
     if len(answer) > 4 * MAX_CHARS or len(reference) > 4 * MAX_CHARS:
         return bool(answer.strip()) and answer.strip() == reference.strip(), "text"
+    answer, reference = (
+        in_usual_notation(each, other, question) for each, other in ((answer, reference), (reference, answer))
+    )
     answer = with_asked_base(answer, reference, question)
     left, right = spaceless(plain(answer)), spaceless(plain(reference))
     if left == right:

@@ -8,7 +8,7 @@ the same changes in one plain form, for programs that read more into a patch tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -45,6 +45,11 @@ class Change:
         assert path is not None
         return path
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path that it names, old and new."""
+        return tuple(path for path in (self.before, self.after) if path)
+
 
 class _Section(NamedTuple):
     """A change as the patch declares it."""
@@ -56,13 +61,38 @@ class _Section(NamedTuple):
 
 
 def find_patch(answer: str) -> str:
-    """Return the patch in an answer: in `<patch>` tags, in a diff fence, or from the first header on; "" if none."""
+    """Return the patch in an answer: in `<patch>` tags, in diff fences, or from the first header on; "" if none.
+
+    Of several for one file the last counts, and those before it for other files are part of the patch. A thought that the
+    answer begins with, between `<think>` and `</think>`, is read only if there is no patch after it.
+    """
     answer = answer.replace("\r\n", "\n")
-    bodies = _fenced(answer) if (tagged := _tagged(answer)) is None else [tagged]
-    for body in reversed(bodies or [answer]):
-        if begins := _BEGINS.search(body):
-            return _ended(body[begins.start() :])
+    thought, _, said = answer.partition("</think>")
+    for text in (said if thought.lstrip().startswith("<think>") else "", answer):
+        bodies = _tagged(text) or _fenced(text) or [text]
+        if found := [_ended(body[begins.start() :]) for body in bodies if (begins := _BEGINS.search(body))]:
+            return _joined(found)
     return ""
+
+
+def _joined(patches: list[str]) -> str:
+    """Return the last patch, after the changes of those before it to files that no later one names."""
+    try:
+        later = set(touched(patches[-1]))
+    except DataError:
+        return patches[-1]
+    kept = list[_Section]()
+    for patch in reversed(patches[:-1]):
+        try:
+            sections = _sections(patch)
+        except DataError:  # a sketch, or prose between fences
+            continue
+        others = [section for section in sections if later.isdisjoint(section.change.paths)]
+        kept[:0] = others
+        later.update(path for section in others for path in section.change.paths)
+    # Moves and deletions come at the end: the names of a file after a section without hunks would be read as its own.
+    before, after = (_text(each for each in kept if bool(each.hunks) is with_hunks) for with_hunks in (True, False))
+    return before + patches[-1] + after
 
 
 def _ended(text: str) -> str:
@@ -78,14 +108,15 @@ def _ended(text: str) -> str:
     return ended + "\n" * (1 + old if 0 < old == new < len(text) - len(ended) else 1)
 
 
-def _tagged(answer: str) -> str | None:
-    """Return the text between the last `<patch>` and `</patch>`, or `<diff>` and `</diff>`."""
+def _tagged(answer: str) -> list[str]:
+    """Return the texts between `<patch>` and `</patch>`, or else between `<diff>` and `</diff>`."""
     for name in ("patch", "diff"):
-        end = answer.rfind(f"</{name}>")
-        begin = answer.rfind(f"<{name}>", 0, max(0, end))
-        if begin >= 0:
-            return answer[begin + len(name) + 2 : end]
-    return None
+        found, begin = list[str](), len(answer)
+        while (end := answer.rfind(f"</{name}>", 0, begin)) >= 0 and (begin := answer.rfind(f"<{name}>", 0, end)) >= 0:
+            found.append(answer[begin + len(name) + 2 : end])
+        if found:
+            return found[::-1]
+    return []
 
 
 def _fenced(answer: str) -> list[str]:
@@ -101,7 +132,11 @@ def read_patch(text: str) -> tuple[Change, ...]:
 
 def rewritten(text: str) -> str:
     """Return the patch written anew from its parsed changes: quoted names, modes, moves and hunks, and no other line."""
-    return "".join(f"{line}\n" for section in _sections(text) for line in _written(section))
+    return _text(_sections(text))
+
+
+def _text(sections: Iterable[_Section]) -> str:
+    return "".join(f"{line}\n" for section in sections for line in _written(section))
 
 
 def _sections(text: str) -> tuple[_Section, ...]:
@@ -147,7 +182,7 @@ def _quoted(path: str) -> str:
 
 def touched(text: str) -> tuple[str, ...]:
     """Return all paths that a patch names, old and new, in order, each once."""
-    named = [path for change in read_patch(text) for path in (change.before, change.after) if path]
+    named = [path for change in read_patch(text) for path in change.paths]
     return tuple(dict.fromkeys(named))
 
 

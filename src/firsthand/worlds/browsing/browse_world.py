@@ -191,14 +191,15 @@ class BrowseWorld:
 
         Args:
             number: The number of the element on the page.
-            option: The option's text.
+            option: The option's text; another case is taken where only one option is meant.
         """
         element = self._element(number, ("choice",))
-        wanted = next((each for each in element.options if each.casefold() == option.strip().casefold()), None)
-        if wanted is None:
-            raise InvalidAction(
-                f"{option[:40]!r} is no option of {element.label}: there are {', '.join(element.options)}"
-            )
+        said = option.strip()
+        alike = {each for each in element.options if each.casefold() == said.casefold()}
+        if said not in alike and len(alike) != 1:
+            what = "is more than one option" if alike else "is no option"
+            raise InvalidAction(f"{option[:40]!r} {what} of {element.label}: there are {', '.join(element.options)}")
+        wanted = said if said in alike else alike.pop()
         return await self._use(lambda browser: browser.select(element, wanted))
 
     async def hover(self, number: int) -> str:

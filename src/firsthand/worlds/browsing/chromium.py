@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 from typing import Any, NamedTuple
+from unicodedata import category
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
@@ -80,9 +81,13 @@ KEY_CODES = {
     "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
 }  # fmt: skip
 """The keys that can be pressed by name."""
+WRITTEN_AS = r"""e => ({date: 'YYYY-MM-DD', time: 'HH:MM of 24 hours', 'datetime-local': 'YYYY-MM-DDTHH:MM',
+  month: 'YYYY-MM', week: 'YYYY-Www', color: '#rrggbb', number: 'digits, with a point before decimals',
+  range: `${e.min || 0} to ${e.max || 100}`})[e.tagName === 'INPUT' ? e.type : '']"""
+"""A function of a field: the one form that the browser takes in it; undefined where any text is taken."""
 FORM_CONTROLS = r"""(() => {
 const elements = [], found = [];
-const shown = e => { const b = e.getBoundingClientRect(); return b.width > 0 && b.height > 0 && !e.disabled; };
+const shown = e => { const b = e.getBoundingClientRect(); return b.width > 0 && b.height > 0 && !e.matches(':disabled'); };
 for (const e of document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea')) {
   if (!shown(e)) continue;
   const kind = e.tagName === 'INPUT' ? (e.type === 'checkbox' ? 'check box' : 'text field')
@@ -90,7 +95,7 @@ for (const e of document.querySelectorAll('a[href], button, input:not([type=hidd
   const label = e.getAttribute('aria-label') || e.innerText || e.name || '';
   const bare = e.tagName === 'BUTTON' || e.tagName === 'A';
   const value = e.type === 'checkbox' ? (e.checked ? 'yes' : 'no') : bare ? '' : e.value;
-  const options = e.tagName === 'SELECT' ? [...e.options].map(o => o.text) : [];
+  const options = e.tagName === 'SELECT' ? [...e.options].filter(o => !o.matches(':disabled')).map(o => o.text) : [];
   found.push([elements.push(e) - 1, kind, label.trim(), value || '', options]);
 }
 window.firsthandElements = elements;
@@ -112,13 +117,27 @@ for (const [across, down] of [[.5, .5], [.1, .5], [.9, .5], [.5, .1], [.5, .9]])
 }
 return 'another element covers it';
 })"""
-_HOLD = r"""((number, text) => {
-const e = (window.firsthandElements || [])[number];
+_HOLD = (
+    r"""((number, text) => {
+const e = (window.firsthandElements || [])[number], form = ("""
+    + WRITTEN_AS
+    + r""")(e || {});
 if (!e || !e.isConnected) return 'it is no longer on the page';
+if (e.matches(':disabled')) return 'it is disabled';
+if (['button', 'checkbox', 'file', 'image', 'radio', 'reset', 'submit'].includes(e.type)) return 'it takes no text';
+if (e.readOnly && !['color', 'range'].includes(e.type)) return 'it cannot be written to';
+if (e.maxLength >= 0 && text.length > e.maxLength) return `it takes at most ${e.maxLength} characters`;
+if (e.tagName !== 'TEXTAREA' && text.includes('\n')) return 'it has one line, and the text has a line break';
+if (form) {
+  const trial = e.cloneNode();
+  trial.value = text;
+  const held = trial.value.toLowerCase();
+  if (e.type === 'range' ? !text || +held !== +text : text && !(e.type === 'color' ? held === text.toLowerCase() : held))
+    return `a field of type ${e.type} takes ${form}`;
+}
 e.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});
 e.focus();
 if (e.tagName === 'TEXTAREA' || ['text', 'search', 'password', 'email', 'tel', 'url', 'number'].includes(e.type)) {
-  if (e.readOnly) return 'it cannot be written to';
   e.select();
   return 'typed';
 }
@@ -126,11 +145,15 @@ e.value = text;
 for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));
 return 'set';
 })"""
+)
 _CHOOSE = r"""((number, option) => {
 const e = (window.firsthandElements || [])[number];
 if (!e || !e.isConnected) return 'it is no longer on the page';
+if (e.matches(':disabled')) return 'it is disabled';
+const chosen = [...e.options].find(o => o.text === option && !o.matches(':disabled'));
+if (!chosen) return 'it has no such option any more';
 e.focus();
-for (const o of e.options) o.selected = o.text === option || (e.multiple && o.selected);
+chosen.selected = true;
 for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));
 return 'set';
 })"""
@@ -303,11 +326,13 @@ class Chromium:
         self.devtools.wait(last, unless=self._stopped)
 
     def type(self, element: PageElement, text: str) -> None:
-        """Put a text into a field, in place of what it held."""
-        written = "".join(letter for letter in text if letter.isprintable())
+        """Put a text into a field, in place of what it held; CannotUse if the field does not take it as it is."""
+        written = text.replace("\r\n", "\n").replace("\r", "\n")
+        if unknown := next((each for each in written if each != "\n" and category(each) in ("Cc", "Cs")), None):
+            raise CannotUse(f"no key types {unknown!a}")
         held = self.run(f"{_HOLD}({element.number}, {json.dumps(written)})")
         if held == "typed":
-            self._press_all([*written] or ["Delete"])
+            self._press_all(["Enter" if each == "\n" else each for each in written] or ["Delete"])
         elif held not in ("set", None):
             raise CannotUse(held)
 

@@ -16,21 +16,26 @@ from random import Random
 from firsthand.errors import DataError, MissingExtra
 from firsthand.message import Json
 from firsthand.system.ordinary_file import read_ordinary
-from firsthand.worlds.browsing.chromium import Chromium, PageView
+from firsthand.worlds.browsing.chromium import WRITTEN_AS, Chromium, PageView
 from firsthand.worlds.browsing.errands import ErrandStep
 from firsthand.worlds.browsing.pages import step_on
 from firsthand.worlds.browsing.site import Answer
 
 _REWARD = "[WOB_DONE_GLOBAL, WOB_REWARD_GLOBAL, WOB_RAW_REWARD_GLOBAL, WOB_REWARD_REASON]"
-VISIBLE = r"""(() => {
+VISIBLE = (
+    r"""(() => {
+const writtenAs = """
+    + WRITTEN_AS
+    + r""";
 const elements = [], found = [], area = document.getElementById('wrap') || document.body;
 const roots = [area, ...document.querySelectorAll('body > .ui-dialog, body > .ui-datepicker, body > .ui-menu')];
 const own = e => [...e.childNodes].filter(c => c.nodeType === 3).map(c => c.data).join(' ').trim();
-const inputs = {checkbox: 'check box', radio: 'radio button', button: 'button', submit: 'button'};
+const inputs = {checkbox: 'check box', radio: 'radio button', button: 'button', submit: 'button', reset: 'button',
+  image: 'button', file: 'thing'};
 const shapes = ['circle', 'rect', 'polygon', 'path', 'text', 'img', 'canvas'];
 for (const e of roots.flatMap(root => [...root.querySelectorAll('*')])) {
   const b = e.getBoundingClientRect(), tag = e.tagName.toLowerCase(), style = getComputedStyle(e);
-  if (!b.width || !b.height || e.disabled || style.visibility === 'hidden' || e.closest('#query')) continue;
+  if (!b.width || !b.height || e.matches(':disabled') || style.visibility === 'hidden' || e.closest('#query')) continue;
   let kind = {a: 'link', button: 'button', select: 'choice', textarea: 'text field'}[tag];
   if (tag === 'input') kind = inputs[e.type] || 'text field';
   if (!kind && e.closest('a, button, label, select')) continue;
@@ -42,13 +47,15 @@ for (const e of roots.flatMap(root => [...root.querySelectorAll('*')])) {
   const colour = shapes.includes(tag) && style.fill !== 'none' ? ` (${tag} ${e.getAttribute('fill') || style.fill})` : '';
   const held = kind.match(/field|choice/) ? e.value : '';
   const value = ['checkbox', 'radio'].includes(e.type) ? (e.checked ? 'yes' : 'no') : held;
-  const options = tag === 'select' ? [...e.options].map(o => o.text) : [];
-  found.push([elements.push(e) - 1, kind, (label.trim() + colour).slice(0, 200), value || '', options]);
+  const options = tag === 'select' ? [...e.options].filter(o => !o.matches(':disabled')).map(o => o.text) : [];
+  const form = kind === 'text field' && writtenAs(e) ? ` (${e.type}: ${writtenAs(e)})` : '';
+  found.push([elements.push(e) - 1, kind, (label.trim() + colour).slice(0, 200) + form, value || '', options]);
 }
 window.firsthandElements = elements;
 const asked = document.getElementById('query'), text = roots.map(e => e.innerText).join('\n');
 return [asked ? asked.textContent.replace(/\s+/g, ' ').trim() : document.title, text, found];
 })()"""
+)
 """The page with all that is shown on it: controls, and things with a text, a shape or a pointer. Its title is the task."""
 
 _RULES: tuple[tuple[str, str], ...] = (
