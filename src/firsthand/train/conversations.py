@@ -9,16 +9,16 @@ its own thought, or with an empty one. Lines have `messages` (OpenAI's format, t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
+from firsthand.chat_messages import message_of, names_of
 from firsthand.errors import ConfigError, DataError, FirsthandError, TemplateError
-from firsthand.message import Json, Message, Part, Role, Sampled, Text, ToolCall, ToolResult
+from firsthand.message import Json, Message, Sampled
 from firsthand.model import ToolSpec
 from firsthand.system.plurals import count_of
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -28,16 +28,7 @@ from firsthand.train.preference_layouts import preferred
 from firsthand.train.streams import Stream
 
 TooLong = Literal["skip", "cut", "refuse"]
-ROLES = get_args(Role)
 _OPEN, _CLOSE = "<think>", "</think>"
-_UNREAD = {
-    "reasoning_content": "write it into the content, as <think>...</think>",
-    "reasoning": "write it into the content, as <think>...</think>",
-    "reasoning_details": "write it into the content, as <think>...</think>",
-    "thinking": "write it into the content, as <think>...</think>",
-    "function_call": "write it as `tool_calls`",
-}
-"""Fields in which other formats keep a part of what an assistant says."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +120,7 @@ def _of_messages(body: Json, where: str, *, first: int = 0) -> Conversation:
     for index, entry in enumerate(entries):
         at = f"{where}, message {index + 1}"
         message = _message(entry, at, names)
-        names |= {call.id: call.name for call in message.tool_calls}
+        names |= names_of([message])
         weight = entry.get("weight", 1)
         if weight not in (0, 1):
             raise DataError(f"{at}: its weight is {weight!r}: expected 0 or 1")
@@ -141,46 +132,10 @@ def _of_messages(body: Json, where: str, *, first: int = 0) -> Conversation:
 
 
 def _message(entry: Any, at: str, names: dict[str, str]) -> Message:
-    if not isinstance(entry, dict) or "role" not in entry:
-        raise DataError(f"{at} has no role: expected an object with `role` and `content`")
-    role, content = entry["role"], entry.get("content")
-    if role not in ROLES:
-        raise DataError(f"{at} has the role {role!r}: expected one of {', '.join(ROLES)}")
-    for name, instead in _UNREAD.items():
-        if role == "assistant" and entry.get(name):
-            raise DataError(f"{at} has `{name}`, which is not read: {instead}, or leave the field out")
-    calls = entry.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise DataError(f"{at} has tool calls of type {type(calls).__name__}: expected a list of them")
-    if content is None and not calls:
-        raise DataError(f"{at} has no content: expected a text")
-    if content is not None and not isinstance(content, str):
-        raise DataError(f"{at} has a content of type {type(content).__name__}: expected a text")
-    if role == "assistant" and not (content or "").strip() and not calls:
+    message = message_of(entry, at, names)
+    if message.role == "assistant" and not message.text.strip() and not message.tool_calls:
         raise DataError(f"{at} is an empty answer: give it a text or tool calls, or leave the line out")
-    if role == "tool":
-        id = str(entry.get("tool_call_id", ""))
-        return Message("tool", (ToolResult(id, str(entry.get("name") or names.get(id, "")), content or ""),))
-    if calls and role != "assistant":
-        raise DataError(f"{at} has tool calls and the role {role!r}: expected the role assistant")
-    parts: list[Part] = [Text(content)] if content else []
-    return Message(role, (*(parts or ([] if calls else [Text("")])), *(_call(call, at) for call in calls)))
-
-
-def _call(call: Any, at: str) -> ToolCall:
-    function = call.get("function", call) if isinstance(call, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(function, dict) or not isinstance(name, str):
-        raise DataError(f"{at} has a tool call without a function's name: expected OpenAI's format")
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            raise DataError(f"{at}: the arguments of {name} are no JSON") from None
-    if not isinstance(arguments, dict):
-        raise DataError(f"{at}: the arguments of {name} are {type(arguments).__name__}: expected an object")
-    return ToolCall(str(call.get("id", "")), name, arguments)
+    return message
 
 
 def _tools(given: Any, where: str) -> tuple[ToolSpec, ...]:
