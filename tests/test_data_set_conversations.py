@@ -112,8 +112,7 @@ def test_a_task_that_an_older_version_collected_is_read_and_replaced_by_the_whol
     kept = SqliteStore(tmp_path)
     kept.put(COLLECTION, "d", {"tasks": [old, {**old, "id": "other"}]})
     sets = TaskCollections(kept)
-    first = sets.get("d").tasks[0]
-    assert (first.task, first.key) == (replace(task, conversation=()), "e1a9c5f5e1f1c6a0"[:0] + first.key)
+    assert sets.get("d").tasks[0].task == replace(task, conversation=())
     with store.create(tmp_path, {}, "r") as run:
         run.add_tasks("b", [task])
         assert [sets.add("d", run, [trace(task)]) for _ in range(2)] == [0, 0]
@@ -213,13 +212,13 @@ def test_the_pytest_file_holds_what_its_tasks_fix(tmp_path: Path) -> None:
 def test_a_model_that_needs_the_conversation_passes_the_pytest_file(tmp_path: Path) -> None:
     task = Task("c", "And halved?", conversation=SAID, secret={"answer": "42"})
     (tmp_path / "test_data_set.py").write_text(as_regression_test(collected(tmp_path, task)))
-    (tmp_path / "model.py").write_text(
-        "from firsthand.providers.scripted import Scripted\n\n\ndef model():\n"
-        "    return Scripted(lambda said, sampling, index: '42' if len(said) == 4 else 'Half of what?')\n"
+    (tmp_path / "own.py").write_text(
+        "async def own(task, ctx):\n    return '42' if len(ctx.messages) == 3 else 'Half of what?'\n"
     )
+    given = {"FIRSTHAND_TEST_MODEL": "scripted:echo", "FIRSTHAND_TEST_PATTERN": f"{tmp_path}/own.py"}
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", str(tmp_path / "test_data_set.py")],
-        cwd=tmp_path, env={**os.environ, "FIRSTHAND_TEST_MODEL": f"{tmp_path}/model.py"}, capture_output=True, text=True,
+        cwd=tmp_path, env={**os.environ, **given}, capture_output=True, text=True,
     )  # fmt: skip
     assert "1 passed" in ended.stdout, ended.stdout + ended.stderr
 
