@@ -170,7 +170,10 @@ def test_messages_are_written_and_read_in_the_format_of_openai() -> None:
         ([{"role": "user", "content": "a"}, {"role": "bot", "content": "a"}], "x, message 2 has the role 'bot'"),
         ([{"role": "user", "content": [{"type": "text"}]}], "has a content of type list: expected a text"),
         ([{"role": "user"}], "has no content"),
-        ([{"role": "assistant", "content": "a", "reasoning_content": "b"}], "has `reasoning_content`, which is not read"),
+        (
+            [{"role": "assistant", "content": "a", "reasoning_content": "b"}],
+            "has `reasoning_content`, which is not read",
+        ),
     ):
         with pytest.raises(DataError, match=says):
             messages_of(entries, "x")
@@ -186,10 +189,26 @@ def test_the_lines_of_a_data_set_are_a_benchmark_with_its_conversations(tmp_path
     made = catalog.benchmark(str(tmp_path / "tasks.toml"))
     assert [each.conversation for each in made.tasks(0)] == [TURNS, ()]
     assert made.protocol.endswith("'{prompt}' after the messages of 'conversation'")
+    for said, says in (("null", None), ("[]", None), ('""', "line 2: the column 'said' holds '': expected a list")):
+        first = '{"q": "a", "a": "b", "said": [{"role": "user", "content": "c"}]}\n'
+        (tmp_path / "rows.jsonl").write_text(f'{first}{{"q": "d", "a": "e", "said": {said}}}\n')
+        (tmp_path / "rows.toml").write_text(
+            'data = "rows.jsonl"\nprompt = "{q}"\ntarget = "{a}"\nconversation = "said"\n'
+        )
+        if says is None:
+            rows = read_benchmark(tmp_path / "rows.toml").tasks(0)
+            assert [each.conversation for each in rows] == [(user("c"),), ()]
+        else:
+            with pytest.raises(DataError, match=says):
+                read_benchmark(tmp_path / "rows.toml")
     for more, error, says in (
         ('conversation = "said"', DataError, "there is no column 'said'; there are id, conversation"),
         ('conversation = "prompt"', DataError, "line 1: the column 'prompt' holds 'Which[?]': expected a list"),
-        ('conversation = "conversation"\nchoices = ["a", "b"]', ConfigError, "there are choices, which are scored after"),
+        (
+            'conversation = "conversation"\nchoices = ["a", "b"]',
+            ConfigError,
+            "there are choices, which are scored after",
+        ),
     ):
         (tmp_path / "tasks.toml").write_text(about + more)
         with pytest.raises(error, match=says):
