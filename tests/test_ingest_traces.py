@@ -152,7 +152,10 @@ def test_a_trace_is_the_conversation_of_its_generations_and_the_calls_between() 
     assert question_of(whole()) == "why?"
     row = {
         "id": TRACE, "question": "why?", "answer": "42", "system": "be", "history": "user: hello\nassistant: hi",
-        "cluster": "s1", "name": "n1", "error": "",
+        "cluster": "s1", "name": "n1", "error": "", "conversation": [
+            {"role": "system", "content": "be"}, {"role": "user", "content": "hello"},
+            {"role": "assistant", "content": "hi"},
+        ],
     }  # fmt: skip
     assert task_row(TRACE, whole()) == row
     without = [replace_span(each, attributes={}, error="down") for each in whole()[-1:]] + whole()[:-1]

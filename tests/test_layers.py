@@ -19,6 +19,7 @@ ROOT = Path(firsthand.__file__).parent
 NOUNS = [
     "errors",
     "message",
+    "chat_messages",
     "grammar",
     "sampling",
     "model",

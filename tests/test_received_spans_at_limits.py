@@ -297,7 +297,10 @@ def test_the_last_generation_answers_and_the_first_asks_whatever_came_first() ->
     assert task_row("t", spans) == {
         "id": "t", "question": "why?", "answer": "mid", "system": "be", "history": "user: before\nassistant: hm",
             "cluster": "s",
-        "name": "n3", "error": "",
+        "name": "n3", "error": "", "conversation": [
+            {"role": "system", "content": "be"}, {"role": "user", "content": "before"},
+            {"role": "assistant", "content": "hm"},
+        ],
     }  # fmt: skip
     assert task_row("u", spans[4:5])["cluster"] == "u" and trace_of("t", []).answer is None
 

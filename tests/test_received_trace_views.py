@@ -222,7 +222,10 @@ def test_a_task_is_the_question_with_what_was_said_before_it() -> None:
     )
     root = stored("r", "agent", start=1, error="late", session__id=7)
     row = {"id": "t9", "question": "q", "answer": "ans", "system": "s1\n\ns2", "history": "user: u1\nassistant: a1",
-           "cluster": "7", "name": "n-r", "error": "late"}  # fmt: skip
+           "cluster": "7", "name": "n-r", "error": "late", "conversation": [
+               {"role": "system", "content": "s1"}, {"role": "system", "content": "s2"}, {"role": "user", "content": "u1"},
+               {"role": "tool", "tool_call_id": "", "name": "", "content": "t"}, {"role": "assistant", "content": "a1"},
+           ]}  # fmt: skip
     assert task_row("t9", [generation, root]) == row
     alone = task_row("t8", [generation])
     assert alone == {**row, "id": "t8", "cluster": "t8", "name": "n-g", "error": ""}, "without a root the first span"

@@ -87,8 +87,11 @@ def test_a_row_is_of_the_session_that_any_span_names_and_of_the_root_wherever_it
     row = task_row("t", [root, asks])
     assert row == {
         "id": "t", "question": "why?", "answer": "", "system": "be\n\nso", "history": "user: a\nassistant: b",
-        "cluster": "t", "name": "n1", "error": "",
+        "cluster": "t", "name": "n1", "error": "", "conversation": row["conversation"],
     }  # fmt: skip
+    assert [(each["role"], each["content"]) for each in row["conversation"]] == [
+        ("system", "be"), ("user", "a"), ("tool", "x"), ("system", "so"), ("assistant", "b"),
+    ]  # fmt: skip
     failed = root._replace(span=replace(root.span, error="down"))
     assert task_row("t", [asks, failed])["error"] == "down"
     child_fails = asks._replace(span=replace(asks.span, error="cut"))

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from firsthand.chat_messages import written
 from firsthand.errors import ConfigError, StoreError
 from firsthand.ingest.as_trace import question_of, trace_of
 from firsthand.ingest.incoming_span import StoredSpan
-from firsthand.message import Json
+from firsthand.message import Json, Message
 from firsthand.system.new_file import write_new
 
 SUFFIXES = (".toml", ".jsonl")
@@ -20,11 +21,12 @@ def task_row(trace_id: str, spans: Sequence[StoredSpan]) -> Json:
     trace = trace_of(trace_id, spans)
     question = question_of(spans)
     first = next((call for call in trace.calls if call.kind == "generate"), None)
-    before = trace.messages(first.at)[:-1] if first is not None else ()
+    before = _before(trace.messages(first.at), question) if first is not None else ()
     root = next((each.span for each in spans if not each.span.parent_id), spans[0].span)
     session = next(
         (str(each.span.attributes["session.id"]) for each in spans if each.span.attributes.get("session.id")), ""
     )
+    said = [body for each in before for body in written(each)]
     return {
         "id": trace_id,
         "question": question,
@@ -34,7 +36,15 @@ def task_row(trace_id: str, spans: Sequence[StoredSpan]) -> Json:
         "cluster": session or trace_id,
         "name": root.name,
         "error": root.error or "",
+        **({"conversation": said} if said else {}),
     }
+
+
+def _before(messages: tuple[Message, ...], question: str) -> tuple[Message, ...]:
+    """The messages before the question, or before the last one of a user if the question is worded otherwise there."""
+    users = [place for place, each in enumerate(messages) if each.role == "user"]
+    asked = [place for place in users if messages[place].text == question] or users
+    return messages[: asked[-1]] if asked else tuple(each for each in messages if each.role == "system")
 
 
 def write_tasks(out: Path, rows: Iterable[Json], scorer: str) -> int:
@@ -48,13 +58,16 @@ def write_tasks(out: Path, rows: Iterable[Json], scorer: str) -> int:
     for each in {out, table}:
         if each.exists():
             raise StoreError(f"{each} is there already: give another file, or remove it")
+    rows = list(rows)
     lines = [json.dumps(row, ensure_ascii=True) + "\n" for row in rows]
+    conversation = 'conversation = "conversation"\n' if any("conversation" in row for row in rows) else ""
     description = (
         f"data = {json.dumps(table.name)}\n"
         'prompt = "{question}"\n'
         'target = "{answer}"\n'
         'id = "{id}"\n'
         'cluster = "{cluster}"\n'
+        f"{conversation}"
         f"scorer = [{json.dumps(scorer)}]\n"
         'description = "Tasks of recorded traces; the expected answer is what was recorded."\n'
     )

@@ -192,7 +192,15 @@ def _beginning_at(what: Fork, kept: Mapping[str, Call]) -> Any:
     @functools.wraps(what.agent.pattern)
     async def continued(task: Task, ctx: Context, **options: Any) -> str:
         await _rebuild(ctx, kept)
-        for message in messages:
+        left = messages
+        if task.conversation:  # the attempt has begun with it, and the parent's messages hold it too
+            lead = ctx.messages[:1] if what.agent.system is not None else ()
+            begun = ctx.messages[len(lead) :]
+            if begun == messages[: len(begun)]:
+                left = messages[len(begun) :]
+            else:
+                ctx = ctx.restarted(lead)
+        for message in left:
             ctx = ctx.say(message)
         return await what.agent.pattern(task, ctx if what.say is None else ctx.say(what.say), **options)
 

@@ -11,14 +11,14 @@ What is left out is counted by its reason. Attempts of protected benchmarks neve
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from firsthand.chat_messages import written
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.message import Json, Message, Text, ToolCall, ToolResult, canonical
+from firsthand.message import Json, Message, Text, canonical
 from firsthand.runs.run_folder import Run
 from firsthand.trace import Trace
 
@@ -406,16 +406,5 @@ _MAKERS = {"sft": _sft, "pairs": _pairs, "kto": _kto, "reward": _reward}
 
 def _open_ai(message: Message, *, counts: bool) -> Iterator[Json]:
     """The message in OpenAI's format, or one for each tool result; `weight` is 0 for an assistant's turn not sampled."""
-    if message.role == "tool":
-        for part in message.parts:
-            if isinstance(part, ToolResult):
-                yield {"role": "tool", "tool_call_id": part.call_id, "name": part.name, "content": part.content}
-        return
-    text = "".join(part.text for part in message.parts if isinstance(part, Text))
-    calls = [
-        {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": json.dumps(part.arguments)}}
-        for part in message.parts
-        if isinstance(part, ToolCall)
-    ]
     weight = {} if counts or message.role != "assistant" else {"weight": 0}
-    yield {"role": message.role, "content": text, **({"tool_calls": calls} if calls else {}), **weight}
+    return (body | weight for body in written(message))

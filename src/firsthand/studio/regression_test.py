@@ -31,10 +31,21 @@ PATTERN = os.environ.get("FIRSTHAND_TEST_PATTERN", "direct")
 TASKS = [
 {tasks}]
 """Name, question, choices, what its scorer compares with, scorer, and the score to reach."""
-BENCHMARK = """data = "tasks.jsonl"
-prompt = "{{question}}"
-target = "{{answer}}"
-id = "{{id}}"
+PROTOCOLS = {{
+{protocols}}}
+"""Name -> messages before the question, sampling settings, and the form of the answer, where they are fixed."""
+BENCHMARK = """
+import json
+from pathlib import Path
+
+from firsthand.benchmark import Benchmark
+from firsthand.task import Task
+
+
+def data_set():
+    lines = Path(__file__).with_name("tasks.jsonl").read_text().splitlines()
+    tasks = [Task.from_json(json.loads(line)) for line in lines]
+    return Benchmark("data_set", lambda seed: tasks, (), description="Tasks of a data set.")
 """
 
 
@@ -47,12 +58,12 @@ def scores(tmp_path_factory):
 
     home = tmp_path_factory.mktemp("data-set")
     rows = (
-        json.dumps({{"id": name, "question": question, "answer": secret["answers"][0]}})
-        for name, question, _, secret, _, _ in TASKS
+        json.dumps({{"id": name, "prompt": question, "choices": [], **PROTOCOLS.get(name, {{}})}})
+        for name, question, *_ in TASKS
     )
     (home / "tasks.jsonl").write_text("".join(f"{{row}}\\n" for row in rows))
-    (home / "tasks.toml").write_text(BENCHMARK)
-    command = [sys.executable, "-m", "firsthand", "run", "./tasks.toml", "--model", MODEL, "--pattern", PATTERN]
+    (home / "data_set.py").write_text(BENCHMARK)
+    command = [sys.executable, "-m", "firsthand", "run", "./data_set.py", "--model", MODEL, "--pattern", PATTERN]
     made = subprocess.run(
         command, cwd=home, env={{**os.environ, "FIRSTHAND_HOME": str(home)}}, capture_output=True, text=True
     )
@@ -78,13 +89,21 @@ def as_regression_test(collection: TaskCollection) -> str:
     by whether the answer contains its words. These give 0 to 1: a task that was given more, such as 7.5 points, must reach
     1. ConfigError for a task that none of these can judge, such as one with tests.
     """
-    lines = []
+    lines, protocols = [], []
     for number, each in enumerate(collection.tasks, start=1):
         task, bar = each.task, 1.0 if each.score is None else max(0.0, min(1.0, each.score))
         secret, scorer = _expected(task)
         values = (f"{number} {task.id}", task.question, list(task.choices), secret, scorer, bar)
         lines.append(f"    ({', '.join(map(ascii, values))}),\n")
-    return _FILE.format(tasks="".join(lines))
+        if fixed := _protocol(task):
+            protocols.append(f"    {values[0]!a}: {fixed!a},\n")
+    return _FILE.format(tasks="".join(lines), protocols="".join(protocols))
+
+
+def _protocol(task: Task) -> Json:
+    """What the task fixes besides its question, as the fields of its JSON that are not empty."""
+    names = ("conversation", "sampling", "verbatim", "last_line")
+    return {name: value for name, value in task.to_json().items() if name in names and value}
 
 
 def _expected(task: Task) -> tuple[Json, str]:

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from firsthand.chat_messages import messages_of, written
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.runs.run_folder import Run
 from firsthand.scorers.reference_answers import right_answer
 from firsthand.studio.studio_store import StudioStore
@@ -41,7 +42,8 @@ class CollectedTask:
     @property
     def key(self) -> str:
         """16 hexadecimal digits that tell it from the other tasks of its data set, also from those of its id."""
-        return _key(self.benchmark, self.task.id, self.task.prompt)
+        said = [each.to_json() for each in self.task.conversation]
+        return _key(self.benchmark, self.task.id, self.task.prompt, *([canonical(said)] if said else []))
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,9 @@ class TaskCollections:
     def add(self, name: str, run: Run, traces: Iterable[Trace]) -> int:
         """Adds the tasks of attempts, making the data set if there is none; returns how many are new.
 
-        A task that is in it already, by benchmark, id and text, stays as it is. ConfigError for a protected task, one that
-        the run does not hold, or a data set that would be too large.
+        A task that is in it already, by benchmark, id, conversation and text, stays as it is; one that a version before 0.27
+        collected, without its conversation, is replaced. ConfigError for a protected task, one that the run does not hold,
+        or a data set that would be too large.
         """
         rows = []
         for trace in traces:
@@ -94,9 +97,8 @@ class TaskCollections:
             if task.protected is not None:
                 raise ConfigError(f"the task {task.id[:60]!r} is protected ({task.protected}): it is not collected")
             rows.append(
-                {"benchmark": trace.benchmark, "id": task.id, "prompt": task.prompt, "choices": list(task.choices),
-                 "hint": task.hint, "secret": _plain(task.secret), "metadata": _plain(task.metadata), "run": run.id,
-                 "place": trace.place, "answer": (trace.answer or "")[:2000], "score": trace.value()}
+                {**_plain(task.to_json()), "benchmark": trace.benchmark, "run": run.id, "place": trace.place,
+                 "answer": (trace.answer or "")[:2000], "score": trace.value()}
             )  # fmt: skip
         return self._put(name, rows)
 
@@ -110,9 +112,12 @@ class TaskCollections:
             if not row["question"].strip():
                 raise ConfigError(f"trace {row['id'][:40]} has no question, so no task can be made of it")
             told = {key: row[key] for key in ("system", "history", "cluster") if row[key]}
+            said = messages_of(row.get("conversation", []), f"trace {row['id'][:40]}")
+            task = Task(
+                row["id"], row["question"], conversation=said, hint="", metadata=told, secret={"answer": row["answer"]}
+            )
             found.append(
-                {"benchmark": RECEIVED, "id": row["id"], "prompt": row["question"], "choices": [], "hint": "",
-                 "secret": {"answer": row["answer"]}, "metadata": told, "run": "", "place": row["id"],
+                {**_plain(task.to_json()), "benchmark": RECEIVED, "run": "", "place": row["id"],
                  "answer": row["answer"][:2000], "score": None}
             )  # fmt: skip
         return self._put(name, found)
@@ -123,13 +128,16 @@ class TaskCollections:
         with self.store.exclusive(f"{COLLECTION} {name}"):  # of two who add at once, each adds to the other's
             item = self.store.get(COLLECTION, name)
             body: Json = {"tasks": []} if item is None else item.body
-            known = set(map(_row_key, body["tasks"]))
             before = len(body["tasks"])
+            known = {_row_key(each): place for place, each in enumerate(body["tasks"])}
+            partial = {key: place for key, place in known.items() if _is_partial(body["tasks"][place])}
             for row in rows:
                 key = _row_key(row)
-                if key not in known:
-                    known.add(key)
+                if (place := partial.pop(_key(row["benchmark"], row["id"], row["prompt"]), None)) is not None:
+                    body["tasks"][place] = row
+                elif key not in known:
                     body["tasks"].append(row)
+                known.setdefault(key, len(body["tasks"]))
             if len(body["tasks"]) > MAX_TASKS:
                 raise ConfigError(
                     f"the data set would have {len(body['tasks']):,} tasks: at most {MAX_TASKS:,} are kept"
@@ -163,16 +171,27 @@ class TaskCollections:
 def as_lines(collection: TaskCollection) -> str:
     """The tasks as JSONL with prompt and target, as a benchmark of one's own reads them.
 
-    The target of several accepted answers is the first, and all are under `answers`; of a task without one it is null.
+    The messages before a prompt are under `conversation`, for the benchmark's key of that name. The target of several
+    accepted answers is the first, and all are under `answers`; of a task without one it is null.
     """
     return "".join(
         json.dumps(
-            {"id": put.id, "prompt": put.question, **_targets(put), "from": {"run": each.run, "attempt": each.place}},
+            {
+                "id": put.id,
+                **({"conversation": said} if (said := _said(put)) else {}),
+                "prompt": put.question,
+                **_targets(put),
+                "from": {"run": each.run, "attempt": each.place},
+            },
             ensure_ascii=True,
         )
         + "\n"
         for each, put in zip(collection.tasks, collection.to_put(), strict=True)
     )
+
+
+def _said(task: Task) -> list[Json]:
+    return [body for each in task.conversation for body in written(each)]
 
 
 def _targets(task: Task) -> Json:
@@ -183,31 +202,28 @@ def _targets(task: Task) -> Json:
 
 
 def _read(name: str, body: Json, version: int) -> TaskCollection:
-    return TaskCollection(
-        name,
-        tuple(
-            CollectedTask(
-                Task(
-                    each["id"], each["prompt"], tuple(each["choices"]), hint=each["hint"], secret=each["secret"],
-                    metadata=each["metadata"],
-                ),
-                each["benchmark"], each["run"], each["place"], each["answer"], each["score"],
-            )
-            for each in body["tasks"]
-        ),
-        version,
-    )  # fmt: skip
+    return TaskCollection(name, tuple(map(_collected, body["tasks"])), version)
+
+
+def _collected(row: Json) -> CollectedTask:
+    origin = {name: row[name] for name in ("benchmark", "run", "place", "answer", "score")}
+    return CollectedTask(Task.from_json({name: row[name] for name in row.keys() - origin}), **origin)
+
+
+def _is_partial(row: Json) -> bool:
+    """True for a task that was collected before 0.27, which kept prompt, choices, hint, secret and metadata alone."""
+    return "sampling" not in row
 
 
 def _row_key(row: Json) -> str:
-    return _key(row["benchmark"], row["id"], row["prompt"])
+    return _collected(row).key
 
 
-def _key(benchmark: str, id: str, prompt: str) -> str:
-    return hashlib.sha256(json.dumps([benchmark, id, prompt]).encode()).hexdigest()[:16]
+def _key(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _plain(values: object) -> Json:
-    """A mapping as JSON can hold it: what JSON has no form for, as text."""
-    found: Json = json.loads(json.dumps(dict(values), default=str))  # type: ignore[call-overload]
+def _plain(body: Json) -> Json:
+    """An object as JSON can hold it: what JSON has no form for, as text."""
+    found: Json = json.loads(json.dumps(body, default=str))
     return found

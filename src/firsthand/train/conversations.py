@@ -10,16 +10,20 @@ trained on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
+from firsthand.chat_messages import message_of, names_of
 from firsthand.errors import ConfigError, DataError, FirsthandError, TemplateError
+<<<<<<< HEAD
 from firsthand.message import Json, Message, Part, Reasoning, Role, Sampled, Text, ToolCall, ToolResult
+=======
+from firsthand.message import Json, Message, Sampled
+>>>>>>> s32-m6c
 from firsthand.model import ToolSpec
 from firsthand.system.plurals import count_of
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -29,13 +33,15 @@ from firsthand.train.preference_layouts import preferred
 from firsthand.train.streams import Stream
 
 TooLong = Literal["skip", "cut", "refuse"]
-ROLES = get_args(Role)
 _OPEN, _CLOSE = "<think>", "</think>"
+<<<<<<< HEAD
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """Fields in which other formats keep an assistant's reasoning as text."""
 _INSTEAD = "write it into the content, as <think>...</think>, or leave the field out"
 _UNREAD = {"reasoning_details": _INSTEAD, "function_call": "write it as `tool_calls`, or leave the field out"}
 """Other fields in which they keep a part of what an assistant says."""
+=======
+>>>>>>> s32-m6c
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def _of_messages(body: Json, where: str, *, first: int = 0) -> Conversation:
     for index, entry in enumerate(entries):
         at = f"{where}, message {index + 1}"
         message = _message(entry, at, names)
-        names |= {call.id: call.name for call in message.tool_calls}
+        names |= names_of([message])
         weight = entry.get("weight", 1)
         if weight not in (0, 1):
             raise DataError(f"{at}: its weight is {weight!r}: expected 0 or 1")
@@ -139,6 +145,7 @@ def _of_messages(body: Json, where: str, *, first: int = 0) -> Conversation:
 
 
 def _message(entry: Any, at: str, names: dict[str, str]) -> Message:
+<<<<<<< HEAD
     if not isinstance(entry, dict) or "role" not in entry:
         raise DataError(f"{at} has no role: expected an object with `role` and `content`")
     role, content = entry["role"], entry.get("content")
@@ -191,6 +198,12 @@ def _call(call: Any, at: str) -> ToolCall:
     if not isinstance(arguments, dict):
         raise DataError(f"{at}: the arguments of {name} are {type(arguments).__name__}: expected an object")
     return ToolCall(str(call.get("id", "")), name, arguments)
+=======
+    message = message_of(entry, at, names)
+    if message.role == "assistant" and not message.text.strip() and not message.tool_calls:
+        raise DataError(f"{at} is an empty answer: give it a text or tool calls, or leave the line out")
+    return message
+>>>>>>> s32-m6c
 
 
 def _tools(given: Any, where: str) -> tuple[ToolSpec, ...]:

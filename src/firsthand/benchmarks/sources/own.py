@@ -27,9 +27,10 @@ from firsthand.benchmarks.sources.datasets import MAX_BYTES
 from firsthand.benchmarks.sources.own_columns import NEEDS, check_columns, is_missing
 from firsthand.benchmarks.sources.own_examples import ExampleChoice, example_pool
 from firsthand.benchmarks.sources.tables import TableRow, read_table
+from firsthand.chat_messages import messages_of
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError, DataError
-from firsthand.message import Json
+from firsthand.message import Json, Message
 from firsthand.scorers.match import is_comparable, no_number, normalise
 from firsthand.system.given_data import named_data
 from firsthand.system.option_spec import parse_spec
@@ -66,6 +67,8 @@ class BenchmarkDescription:
     """One template per choice, or the name of one column that holds a list (JSON)."""
     continuation: str = " {choice}"
     """Template of the scored text of a choice: ` {letter}` if the prompt lists the choices under {options}."""
+    conversation: str = ""
+    """Name of the column that holds the messages before the question: a list of objects with `role` and `content` (JSON)."""
     scorer: tuple[str, ...] = ()
     """Scorers by name, with options, or FILE.py:function; agents are ranked by the first. See `firsthand list scorers`."""
     shots: int = 0
@@ -101,6 +104,11 @@ class BenchmarkDescription:
             raise ConfigError(
                 f"target_is is {self.target_is!r} and there are no choices: leave it out, or give the choices"
             )
+        if self.conversation and self.choices:
+            raise ConfigError(
+                f"conversation is {self.conversation!r} and there are choices, which are scored after the prompt "
+                "alone: list them in the prompt, and leave `choices` out"
+            )
         if self.target.strip() and self.target in self.prompt:
             raise ConfigError(
                 f"the prompt contains the target {self.target!r}: every question would give its answer away"
@@ -133,6 +141,9 @@ def read_benchmark(path: Path, *, data: str = "") -> Benchmark:
     examples = ExampleChoice(pool, about.shots, about.examples)
     tasks = _bounded((_task(item, about, protocol, examples.of(item)) for item in items), _task_bytes, path)
     source = f"{about.data}, {count_of(len(rows), 'row', ',')}; {about.shots}-shot{examples.told()}; {about.prompt!r}"
+    if about.conversation:
+        tasks = [replace(task, conversation=said) for task, said in zip(tasks, _said(rows, about), strict=True)]
+        source += f" after the messages of {about.conversation!r}"
     return Benchmark(
         name=about.name or path.stem,
         tasks=lambda seed: tasks,
@@ -291,6 +302,17 @@ def _choices(row: TableRow, about: BenchmarkDescription) -> tuple[str, ...]:
         return tuple(found)
     made = (_filled(template, row, "choices") for template in about.choices)
     return tuple(_bounded(made, _text_bytes, Path(row.where)))
+
+
+def _said(rows: Sequence[TableRow], about: BenchmarkDescription) -> list[tuple[Message, ...]]:
+    """The messages before each row's question; a row without the column, or with null there, has none."""
+    name = about.conversation
+    if not any(name in row.columns for row in rows):
+        raise DataError(
+            f"{rows[0].where}: conversation: there is no column {name!r}; there are {', '.join(rows[0].columns)}"
+        )
+    found = ((row, row.columns.get(name)) for row in rows)
+    return [() if value is None else messages_of(value, f"{row.where}: the column {name!r}") for row, value in found]
 
 
 def _with_gold(
