@@ -36,7 +36,7 @@ from firsthand.ingest.span_sender import OtlpSender, RunRecorder, otlp_json
 from firsthand.ingest.span_writer import inflated
 from firsthand.ingest.task_rows import write_tasks
 from firsthand.system import trace_context
-from firsthand.system.protobuf_values import _nested, _varint
+from firsthand.system.protobuf_values import _nested, varint
 from firsthand.system.trace_context import TraceParent
 from firsthand.tools.web.addresses import parse_rules
 
@@ -63,13 +63,13 @@ def test_fields_are_counted_through_each_level_and_kind() -> None:
     assert not _passes(b"\x0a\x7f" + field(2, b"") * 3, message, 3), "its length is more than there is"
     assert most(field(1, b"\x12\x64") + field(3, b"xyz") * 3) == 5, "what is too long ends with what it lies in"
     assert (
-        _varint(b"\x05\x07", 1) == (7, 2)
-        and _varint(b"\x00\x80\x01", 1) == (128, 3)
-        and _varint(b"\xac\x02\xff", 0) == (300, 2)
+        varint(b"\x05\x07", 1) == (7, 2)
+        and varint(b"\x00\x80\x01", 1) == (128, 3)
+        and varint(b"\xac\x02\xff", 0) == (300, 2)
     )
-    assert _varint(b"\xff" * 12, 0)[1] == 10, "no number is longer than ten bytes"
+    assert varint(b"\xff" * 12, 0)[1] == 10, "no number is longer than ten bytes"
     with pytest.raises(IndexError):
-        _varint(b"\xff", 0)
+        varint(b"\xff", 0)
     assert {number: held.name for number, held in _nested(message).items()} == {1: "ResourceSpans"}
     said = "the request holds more than 1,000 values: send less at once"
     for check, raw in ((lambda raw: check_protobuf_values(raw, message, 1000), field(1, b"") * 1001),

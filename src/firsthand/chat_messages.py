@@ -10,17 +10,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from firsthand.errors import DataError
-from firsthand.message import Json, Message, Part, Role, Text, ToolCall, ToolResult
+from firsthand.message import Json, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
 
 ROLES = get_args(Role)
-_UNREAD = {
-    "reasoning_content": "write it into the content, as <think>...</think>",
-    "reasoning": "write it into the content, as <think>...</think>",
-    "reasoning_details": "write it into the content, as <think>...</think>",
-    "thinking": "write it into the content, as <think>...</think>",
-    "function_call": "write it as `tool_calls`",
-}
-"""Fields in which other formats keep a part of what an assistant says."""
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Fields in which other formats keep an assistant's reasoning as text."""
+INSTEAD = "write it into the content, as <think>...</think>, or leave the field out"
+"""What to do with reasoning that is not read."""
+_UNREAD = {"reasoning_details": INSTEAD, "function_call": "write it as `tool_calls`, or leave the field out"}
+"""Other fields in which they keep a part of what an assistant says."""
 
 
 def written(message: Message) -> Iterator[Json]:
@@ -56,21 +54,22 @@ def names_of(messages: Iterable[Message]) -> dict[str, str]:
     return {call.id: call.name for message in messages for call in message.tool_calls}
 
 
-def message_of(entry: Any, at: str, names: dict[str, str]) -> Message:
+def message_of(entry: Any, at: str, names: dict[str, str], *, keep_reasoning: bool = False) -> Message:
     """The message of an object in OpenAI's format; DataError for what is none.
 
     Args:
         at: Its place, for errors.
         names: Names of the tools that were called before by the ids of their calls: a result may leave its tool's name out.
+        keep_reasoning: True to keep the reasoning in a field of its own, which is refused otherwise.
     """
     if not isinstance(entry, dict) or "role" not in entry:
         raise DataError(f"{at} has no role: expected an object with `role` and `content`")
     role, content = entry["role"], entry.get("content")
     if role not in ROLES:
         raise DataError(f"{at} has the role {role!r}: expected one of {', '.join(ROLES)}")
-    for name, instead in _UNREAD.items():
-        if role == "assistant" and entry.get(name):
-            raise DataError(f"{at} has `{name}`, which is not read: {instead}, or leave the field out")
+    reasoning = _reasoning(entry, at) if role == "assistant" else []
+    if reasoning and not keep_reasoning:
+        raise DataError(f"{at} has `{reasoning[0].state['field']}`, which is not read: {INSTEAD}")
     calls = entry.get("tool_calls") or []
     if not isinstance(calls, list):
         raise DataError(f"{at} has tool calls of type {type(calls).__name__}: expected a list of them")
@@ -84,7 +83,21 @@ def message_of(entry: Any, at: str, names: dict[str, str]) -> Message:
     if calls and role != "assistant":
         raise DataError(f"{at} has tool calls and the role {role!r}: expected the role assistant")
     parts: list[Part] = [Text(content)] if content else []
-    return Message(role, (*(parts or ([] if calls else [Text("")])), *(_call(call, at) for call in calls)))
+    return Message(role, (*reasoning, *(parts or ([] if calls else [Text("")])), *(_call(call, at) for call in calls)))
+
+
+def _reasoning(entry: Json, at: str) -> list[Reasoning]:
+    """The assistant's reasoning, with the name of its field, if it has any. DataError for a field that is not read."""
+    for name, instead in _UNREAD.items():
+        if entry.get(name):
+            raise DataError(f"{at} has `{name}`, which is not read: {instead}")
+    given = {name: entry[name] for name in _REASONING if entry.get(name)}
+    for name, text in given.items():
+        if not isinstance(text, str):
+            raise DataError(f"{at} has `{name}` of type {type(text).__name__}: expected a text")
+    if len(set(given.values())) > 1:
+        raise DataError(f"{at} has unequal texts in {' and '.join(given)}: leave all but one out")
+    return [Reasoning(text, {"field": name}) for name, text in given.items()][:1]
 
 
 def _call(call: Any, at: str) -> ToolCall:

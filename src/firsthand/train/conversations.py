@@ -17,13 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from firsthand.chat_messages import message_of, names_of
+from firsthand.chat_messages import INSTEAD, message_of, names_of
 from firsthand.errors import ConfigError, DataError, FirsthandError, TemplateError
-<<<<<<< HEAD
-from firsthand.message import Json, Message, Part, Reasoning, Role, Sampled, Text, ToolCall, ToolResult
-=======
-from firsthand.message import Json, Message, Sampled
->>>>>>> s32-m6c
+from firsthand.message import Json, Message, Reasoning, Sampled
 from firsthand.model import ToolSpec
 from firsthand.system.plurals import count_of
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -34,14 +30,6 @@ from firsthand.train.streams import Stream
 
 TooLong = Literal["skip", "cut", "refuse"]
 _OPEN, _CLOSE = "<think>", "</think>"
-<<<<<<< HEAD
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Fields in which other formats keep an assistant's reasoning as text."""
-_INSTEAD = "write it into the content, as <think>...</think>, or leave the field out"
-_UNREAD = {"reasoning_details": _INSTEAD, "function_call": "write it as `tool_calls`, or leave the field out"}
-"""Other fields in which they keep a part of what an assistant says."""
-=======
->>>>>>> s32-m6c
 
 
 @dataclass(frozen=True)
@@ -145,65 +133,10 @@ def _of_messages(body: Json, where: str, *, first: int = 0) -> Conversation:
 
 
 def _message(entry: Any, at: str, names: dict[str, str]) -> Message:
-<<<<<<< HEAD
-    if not isinstance(entry, dict) or "role" not in entry:
-        raise DataError(f"{at} has no role: expected an object with `role` and `content`")
-    role, content = entry["role"], entry.get("content")
-    if role not in ROLES:
-        raise DataError(f"{at} has the role {role!r}: expected one of {', '.join(ROLES)}")
-    reasoning = _reasoning(entry, at) if role == "assistant" else []
-    calls = entry.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise DataError(f"{at} has tool calls of type {type(calls).__name__}: expected a list of them")
-    if content is None and not calls:
-        raise DataError(f"{at} has no content: expected a text")
-    if content is not None and not isinstance(content, str):
-        raise DataError(f"{at} has a content of type {type(content).__name__}: expected a text")
-    if role == "assistant" and not (content or "").strip() and not calls:
-        raise DataError(f"{at} is an empty answer: give it a text or tool calls, or leave the line out")
-    if role == "tool":
-        id = str(entry.get("tool_call_id", ""))
-        return Message("tool", (ToolResult(id, str(entry.get("name") or names.get(id, "")), content or ""),))
-    if calls and role != "assistant":
-        raise DataError(f"{at} has tool calls and the role {role!r}: expected the role assistant")
-    parts: list[Part] = [Text(content)] if content else []
-    return Message(role, (*reasoning, *(parts or ([] if calls else [Text("")])), *(_call(call, at) for call in calls)))
-
-
-def _reasoning(entry: Json, at: str) -> list[Reasoning]:
-    """The assistant's reasoning, with the name of its field, if it has any. DataError for a field that is not read."""
-    for name, instead in _UNREAD.items():
-        if entry.get(name):
-            raise DataError(f"{at} has `{name}`, which is not read: {instead}")
-    given = {name: entry[name] for name in _REASONING if entry.get(name)}
-    for name, text in given.items():
-        if not isinstance(text, str):
-            raise DataError(f"{at} has `{name}` of type {type(text).__name__}: expected a text")
-    if len(set(given.values())) > 1:
-        raise DataError(f"{at} has unequal texts in {' and '.join(given)}: leave all but one out")
-    return [Reasoning(text, {"field": name}) for name, text in given.items()][:1]
-
-
-def _call(call: Any, at: str) -> ToolCall:
-    function = call.get("function", call) if isinstance(call, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(function, dict) or not isinstance(name, str):
-        raise DataError(f"{at} has a tool call without a function's name: expected OpenAI's format")
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
-            raise DataError(f"{at}: the arguments of {name} are no JSON") from None
-    if not isinstance(arguments, dict):
-        raise DataError(f"{at}: the arguments of {name} are {type(arguments).__name__}: expected an object")
-    return ToolCall(str(call.get("id", "")), name, arguments)
-=======
-    message = message_of(entry, at, names)
+    message = message_of(entry, at, names, keep_reasoning=True)
     if message.role == "assistant" and not message.text.strip() and not message.tool_calls:
         raise DataError(f"{at} is an empty answer: give it a text or tool calls, or leave the line out")
     return message
->>>>>>> s32-m6c
 
 
 def _tools(given: Any, where: str) -> tuple[ToolSpec, ...]:
@@ -332,7 +265,7 @@ def _reply(
         if is_unread or not is_continued or sum(id in tokenizer.eos_ids for id in reply) > 1:
             raise DataError(
                 f"an answer has `{reasoning.state['field']}`, which the model's chat template does not write into the same "
-                f"turn: {_INSTEAD}"
+                f"turn: {INSTEAD}"
             )
     if is_continued:
         end = next((at for at, id in enumerate(reply) if id in tokenizer.eos_ids), None)
