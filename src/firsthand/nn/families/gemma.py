@@ -173,9 +173,7 @@ def _ropes(config: Fields) -> tuple[Rope, Rope]:
     near = rope_from_parameters(nested.section("sliding_attention"), config, theta=near_theta)
     scaling = config.section("rope_scaling")
     if scaling.has("type") and not scaling.has("rope_type"):
-        raise scaling.error(
-            "type", scaling.values["type"], "its newer name rope_type (transformers passes type over)"
-        )
+        raise scaling.error("type", scaling.values["type"], "its newer name rope_type (transformers passes type over)")
     far = nested.section("full_attention") if config.has("rope_parameters") else scaling
     refuse_other_scaling(config, far)
     return near, rope_from_parameters(far, config, theta=far_theta)
