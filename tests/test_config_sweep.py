@@ -42,7 +42,7 @@ ENCODERS = {
 }
 STANDS_FOR = {"transformer_2017": "marian"}
 QUICK = ("bloom", "distilbert")
-SLOW = ("mpt", "gemma2", "phi3_long", "olmo2", "smollm3", "bert", "t5_gated")
+SLOW = ("llama", "mpt", "gemma2", "phi3_long", "olmo2", "smollm3", "bert", "t5_gated")
 """The others are swept with FIRSTHAND_THOROUGH=1 alone."""
 TWICE = {
     "gpt2_untied", "gemma2_scaled", "bloom_six_heads", "mpt_clipped", "qwen2_moe_dense_layer", "stablelm_biased",
