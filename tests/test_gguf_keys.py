@@ -35,6 +35,8 @@ CHANGED: dict[str, Any] = {
     "rope.scaling.attn_factor": 1.5, "rope.scaling.yarn_log_multiplier": 0.1, "rope.scaling.yarn_ext_factor": 0.5,
     "rope.scaling.yarn_attn_factor": 0.5, "leading_dense_block_count": 1, "expert_weights_scale": 2.5,
     "expert_group_count": 2, "interleave_moe_layer_step": 2, "nextn_predict_layers": 1, "use_parallel_residual": True,
+    "moe_every_n_layers": 2, "attention.shared_kv_layers": 2, "swiglu_clamp_exp": 7.0, "swiglu_clamp_shexp": [7.0] * 6,
+    "rope.dimension_count_swa": 2, "attention.key_length_swa": 12,
 }  # fmt: skip
 UNCHANGED: dict[str, Any] = {
     "attention.scale": 0.0, "attention.clamp_kqv": 0.0, "embedding_scale": 1.0, "residual_scale": 1.0,

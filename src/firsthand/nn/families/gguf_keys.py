@@ -17,7 +17,8 @@ OFF: dict[str, tuple[float, ...]] = {
     "rope.scaling.alpha": (0,), "rope.scaling.yarn_log_multiplier": (0,), "rope.scaling.yarn_ext_factor": (-1, 1),
     "rope.scaling.yarn_attn_factor": (1,), "expert_weights_scale": (0, 1), "expert_group_count": (0, 1),
     "leading_dense_block_count": (0,), "interleave_moe_layer_step": (0, 1), "nextn_predict_layers": (0,),
-    "use_parallel_residual": (0,),
+    "use_parallel_residual": (0,), "moe_every_n_layers": (0, 1), "attention.shared_kv_layers": (0,),
+    "swiglu_clamp_exp": (0,), "swiglu_clamp_shexp": (0,),
 }  # fmt: skip
 """Values that have no effect, of keys that llama.cpp knows."""
 GATES = {"softmax": 1, "sigmoid": 2, "softmax_of_chosen": 3}
@@ -43,6 +44,8 @@ def refuse_unread(metadata: Asked, fields: Fields, a: Architecture) -> None:
         **OFF,
         "attention.scale": (0, a.attention_scale),
         "rope.freq_base_swa": tuple({rope.theta for rope in a.ropes}),
+        "rope.dimension_count_swa": (a.rotated,),
+        "attention.key_length_swa": (a.head_dim,),
         **({window + "_pattern": _patterns(a)} if any(a.windows) else {}),
     }
     if a.experts is not None:
