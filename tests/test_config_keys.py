@@ -358,3 +358,47 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 def test_published_files_open(name: str) -> None:
     found = read(PUBLISHED[name])
     assert not isinstance(found, str), found
+
+
+HARMLESS: dict[str, dict[str, Any]] = {
+    "unsloth": {
+        "unsloth_fixed": True, "unsloth_version": "2025.6.1", "unsloth_training_args": {"r": 16}, "dtype": "bfloat16",
+        "quantization_config": None, "_name_or_path": "unsloth/a-model", "use_cache": False,
+    },
+    "axolotl": {
+        "attn_implementation": "flash_attention_2", "_attn_implementation": "flash_attention_2",
+        "_attn_implementation_autoset": True, "_flash_attn_2_enabled": True, "axolotl_config_path": "a.yml",
+        "gradient_checkpointing": True, "model_max_length": 4096,
+    },
+    "mergekit": {"_name_or_path": "/merge", "merge_method": "slerp", "torch_dtype": "float16", "architectures": None},
+    "vLLM": {"kv_cache_quant_algo": None, "compression_config": None, "max_model_len": 4096, "runner": "auto"},
+    "a trainer": {
+        "problem_type": "multi_label_classification", "id2label": {"0": "a"}, "label2id": {"a": 0}, "num_labels": 1,
+        "output_attentions": True, "output_hidden_states": True, "return_dict": False, "torchscript": True,
+    },
+}  # fmt: skip
+"""Keys of tools, without effect on logits."""
+
+
+@pytest.mark.parametrize("name", ["Llama 3.1", "Qwen2.5", "Gemma 3", "DeepSeek-V3", "gpt-oss", "MPT", "BGE", "T5"])
+def test_keys_that_tools_leave_do_not_change_a_model(name: str) -> None:
+    plain = read(PUBLISHED[name])
+    for tool, keys in HARMLESS.items():
+        assert read(PUBLISHED[name] | keys) == plain, tool
+
+
+def test_a_compressed_folder_is_refused_for_its_method() -> None:
+    for method in ("compressed-tensors", "bitsandbytes", "fp8"):
+        found = read(
+            PUBLISHED["Llama 3.1"] | {"quantization_config": {"quant_method": method, "format": "pack-quantized"}}
+        )
+        assert f"quantization_config is '{method}': expected gptq or awq" in found
+
+
+@pytest.mark.parametrize("given", [True, False, None])
+def test_a_truncation_of_yarn_that_is_null_is_none(given: bool | None) -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+    plain = PUBLISHED["Llama 2"] | {"rope_scaling": None}
+    stated = read(plain | {"rope_parameters": yarn | {"truncate": given}})
+    assert stated.ropes[0].truncate is bool(given)
+    assert read(plain | {"rope_parameters": yarn}).ropes[0].truncate

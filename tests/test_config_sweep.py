@@ -25,6 +25,7 @@ from firsthand.nn.encoder_decoder_weights import load_encoder_decoder
 from firsthand.nn.families import bart, bert, t5
 from firsthand.nn.model_config import families as decoder_families
 from firsthand.nn.weights import load, load_encoder
+from thorough import THOROUGH
 
 torch.set_num_threads(1)
 ENCODER: dict[str, Any] = dict(
@@ -41,6 +42,8 @@ ENCODERS = {
 }
 STANDS_FOR = {"transformer_2017": "marian"}
 QUICK = ("bloom", "distilbert")
+SLOW = ("llama", "mpt", "gemma2", "phi3_long", "olmo2", "smollm3", "bert", "t5_gated")
+"""The others are swept with FIRSTHAND_THOROUGH=1 alone."""
 TWICE = {
     "gpt2_untied", "gemma2_scaled", "bloom_six_heads", "mpt_clipped", "qwen2_moe_dense_layer", "stablelm_biased",
     "llama_dynamic",
@@ -102,6 +105,7 @@ ROPE: list[dict[str, Any]] = [  # dynamic scaling is left out: it is fixed for t
     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "mscale": 0.5, "mscale_all_dim": 0.7},
     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "beta_fast": 9.0, "beta_slow": 2.0},
     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "truncate": False},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "beta_fast": 9.0, "truncate": None},
     {"rope_type": "yarn", "factor": 4.0},
     {"rope_type": "yarn", "original_max_position_embeddings": 8},
     {
@@ -221,6 +225,8 @@ def edits(config: dict[str, Any], theirs: Any, *, shared: bool) -> Iterator[tupl
         value = config.get(key, default)
         if isinstance(value, dict):
             for inner, each in value.items():
+                yield inner, {**config, key: {**value, inner: None}}
+                yield inner, {**config, key: {other: kept for other, kept in value.items() if other != inner}}
                 more = each if isinstance(each, dict) else {inner: each}
                 for name, old in more.items():
                     for new in values_for(name, old):
@@ -347,7 +353,8 @@ def sweep(name: str, folder: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def cases() -> list[Any]:
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+    names = NAMES if THOROUGH else [*QUICK, *SLOW]
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 @pytest.mark.parametrize("name", cases())

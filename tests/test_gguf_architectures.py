@@ -199,7 +199,7 @@ def test_deepseek_reads_its_latent_and_takes_the_stretch_of_yarn_into_the_scores
     assert read(deepseek_gguf, "deepseek2", given | zeros | {"expert_gating_func": 1}) == second
     yarn = {
         "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 75,
-        "rope.scaling.yarn_log_multiplier": 0.05, "rope.scaling.attn_factor": 3.0, "rope.scaling.yarn_beta_fast": 9.0,
+        "rope.scaling.yarn_log_multiplier": 0.05, "rope.scaling.yarn_beta_fast": 9.0,
     }  # fmt: skip
     stretched = read(deepseek_gguf, "deepseek2", given | yarn)
     [rope] = set(stretched.ropes)

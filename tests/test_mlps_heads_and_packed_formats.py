@@ -140,7 +140,10 @@ def test_a_packed_format_has_its_bits_its_group_and_the_offset_of_its_first_vers
         (gptq | {"group_size": -1, "checkpoint_format": None}, PackedFormat("gptq", 4, -1, 1)),
         (gptq | {"checkpoint_format": "gptq_v2", "version": "gemv"}, PackedFormat("gptq", 4, 128, 0)),
         (awq, PackedFormat("awq", 4, 128, 0)), (awq | {"version": "Gemm"}, PackedFormat("awq", 4, 128, 0)),
-        (awq | {"checkpoint_format": "gptq", "version": None}, PackedFormat("awq", 4, 128, 0)),
+        (awq | {"checkpoint_format": "GEMM", "version": None}, PackedFormat("awq", 4, 128, 0)),
+        (gptq | {"format": "gptq_v2"}, PackedFormat("gptq", 4, 128, 0)),
+        (gptq | {"checkpoint_format": "gptq", "format": "gptq_v2"}, PackedFormat("gptq", 4, 128, 1)),
+        (awq | {"format": "gemm", "backend": "autoawq"}, PackedFormat("awq", 4, 128, 0)),
     ):  # fmt: skip
         assert read(**stated) == found
     size = "c: quantization_config: group_size is '{}': expected -1 or a whole number above 0"

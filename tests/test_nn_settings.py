@@ -228,6 +228,11 @@ def test_packed_formats_are_read_with_their_offset_and_others_refused():
         ({"quant_method": "awq", "bits": 8}, "4 for awq"), ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "gemm"),
         ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "checkpoint_format is 'marlin': expected"),
         ({"quant_method": "gptq", "bits": 4, "is_marlin_format": True}, "checkpoint_format is 'marlin': expected"),
+        ({"quant_method": "gptq", "bits": 4, "format": "bitblas"}, "format is 'bitblas': expected gptq or gptq_v2"),
+        ({"quant_method": "awq", "bits": 4, "format": "gemv"}, "format is 'gemv': expected gemm"),
+        ({"quant_method": "awq", "bits": 4, "checkpoint_format": "gemv_fast"}, "checkpoint_format is 'gemv_fast'"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemm", "format": "gemv"}, "format is 'gemv'"),
+        ({"quant_method": "awq", "bits": 4, "backend": "llm-awq"}, "backend is 'llm-awq'"),
         ({"quant_method": "awq", "bits": 4, "group_size": 0}, "group_size"),
         ({"quant_method": "awq", "bits": 4, "group_size": 1 << 20}, "group_size"),
     ):  # fmt: skip

@@ -39,6 +39,7 @@ from firsthand.nn.families import (
     starcoder2,
     t5,
 )
+from firsthand.nn.families.gguf_keys import Asked, refuse_unread
 from firsthand.nn.families.spellings import respelled
 from firsthand.nn.packed_format import packed_format
 
@@ -101,9 +102,12 @@ def gguf_architecture(file: GGUF) -> tuple[Family, Architecture]:
     fields = Fields(file.metadata, str(file.path))
     family = fields.choice("general.architecture", kinds)
     prefix = fields.text("general.architecture") + "."
-    own = Fields(file.metadata, str(file.path), prefix)
+    metadata = Asked(file.metadata)
+    own = Fields(metadata, str(file.path), prefix)
     is_causal = own.flag("attention.causal", True)
-    return family, built(lambda: replace(family.from_gguf(file, own), is_causal=is_causal), file.path)
+    found = built(lambda: replace(family.from_gguf(file, own), is_causal=is_causal), file.path)
+    refuse_unread(metadata, own, found)
+    return family, found
 
 
 def folder_architecture(folder: Path) -> Architecture:

@@ -38,14 +38,23 @@ def packed_format(config: Fields) -> PackedFormat | None:
         raise stated.error("bits", bits, "2, 4 or 8 for gptq, 4 for awq")
     if type(group) is not int or (group != -1 and not 1 <= group < 1 << 20):
         raise stated.error("group_size", group, "-1 or a whole number above 0")
-    if method == "awq" and stated.text("version", "gemm").lower() != "gemm":
-        raise stated.error("version", stated.values["version"], "gemm")
-    layout = stated.text("checkpoint_format", "gptq") if method == "gptq" else ""
-    if method == "gptq" and (layout not in ("gptq", "gptq_v2") or stated.flag("is_marlin_format", False)):
-        raise stated.error(
-            "checkpoint_format", layout if layout not in ("gptq", "gptq_v2") else "marlin", "gptq or gptq_v2"
-        )
+    layout = _layout(stated, method)
     return PackedFormat(method, bits, group, zero_offset=int(layout == "gptq"))
+
+
+def _layout(stated: Fields, method: Method) -> str:
+    """The way integers are packed, under any name that transformers, AutoAWQ and GPTQModel give it."""
+    known = ("gptq", "gptq_v2") if method == "gptq" else ("gemm",)
+    keys = ("checkpoint_format", "format") if method == "gptq" else ("checkpoint_format", "version", "format")
+    found = [(key, stated.text(key).lower()) for key in keys if stated.has(key)]
+    if stated.flag("is_marlin_format", False):
+        found.append(("checkpoint_format", "marlin"))
+    if method == "awq" and stated.values.get("backend") == "llm-awq":
+        found.append(("backend", "llm-awq"))
+    for key, value in found:
+        if value not in known:
+            raise stated.error(key, value, " or ".join(known))
+    return found[0][1] if found else known[0]
 
 
 def packed_shape(shape: tuple[int, ...], of: PackedFormat) -> tuple[int, int]:

@@ -26,7 +26,10 @@ SOFTMAX, SIGMOID = 1, 2
 def from_gguf(file: GGUF, fields: Fields) -> Architecture:
     """The architecture in GGUF metadata."""
     sizes, rope_dim = gguf_sizes(file, fields), fields.integer("rope.dimension_count")
-    layers, is_third = sizes["num_layers"], fields.integer("expert_gating_func", SOFTMAX) == SIGMOID
+    layers, gate = sizes["num_layers"], fields.integer("expert_gating_func", SOFTMAX) or SOFTMAX
+    if gate not in (SOFTMAX, SIGMOID):
+        raise fields.error("expert_gating_func", gate, f"{SOFTMAX} (softmax) or {SIGMOID} (sigmoid)")
+    is_third = gate == SIGMOID
     latent = LatentSettings(
         rank=fields.integer("attention.kv_lora_rank"),
         nope_dim=fields.integer("attention.key_length_mla") - rope_dim,
@@ -37,6 +40,10 @@ def from_gguf(file: GGUF, fields: Fields) -> Architecture:
     )
     rope = rope_from_gguf(file, fields, rope_dim)
     if rope.kind == "yarn":  # the family's cosines and sines are not stretched: its scores are
+        if (own := fields.number("rope.scaling.attn_factor", 1.0)) != 1:
+            raise fields.error(
+                "rope.scaling.attn_factor", own, "1, as cosines and sines of this family are not stretched"
+            )
         rope = rope_from_gguf(file, _without_stretch(fields, rope.factor), rope_dim)
     stretch = 1 + fields.number("rope.scaling.yarn_log_multiplier", 0.0) * math.log(max(rope.factor, 1.0))
     width = fields.integer("expert_feed_forward_length")

@@ -127,7 +127,7 @@ def rope_from_parameters(parameters: Fields, config: Fields, *, theta: float, ma
         beta_fast=parameters.number("beta_fast", 32.0) or 32.0,
         beta_slow=parameters.number("beta_slow", 1.0) or 1.0,
         attention_factor=parameters.number("attention_factor", _yarn_attention_factor(parameters, factor)),
-        truncate=parameters.flag("truncate", True),
+        truncate=parameters.flag("truncate", "truncate" not in parameters.values),  # null is false, for transformers
     )
 
 
