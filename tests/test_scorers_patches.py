@@ -38,9 +38,10 @@ ONE = names("a/x.py", "b/x.py")
 
 def test_a_patch_is_the_last_one_that_tags_fences_or_headers_mark() -> None:
     other, first = names("a/y.py", "b/y.py"), names("a/x.py", "b/x.py", "@@ -3 +3 @@\n-c\n+d\n")
+    draft = names("a/x.py", "b/x.py", "@@ -1,2 +1,2 @@\n-a\n+d\n c\n")
     for answer, found in (
         (f"so\n{ONE}", ONE),
-        (f"<patch>\n{first}</patch> then <patch>{ONE}</patch>", ONE),
+        (f"<patch>\n{draft}</patch> then <patch>{ONE}</patch>", ONE),
         (f"<diff>\n{ONE}\n\n</diff>", ONE),
         (f"<diff>{other}</diff><patch>{ONE}</patch>", ONE),
         (f"```diff\n{first}```\nor\n```\n{ONE}```\nend", ONE),
