@@ -29,7 +29,6 @@ RATIO, REMAINDER = "What is the ratio of a to b?", "What is the remainder when 1
         ("Convert 68 degrees Fahrenheit to Celsius.", r"20^\circ\text{F}", "20", False),
         ("Convert 68 degrees Fahrenheit to Celsius.", r"20^\circ\text{C}", "20", True),
         ("It is $68^\\circ$F. What is it in degrees Celsius?", r"20^\circ\text{C}", "20", True),
-        ("It is $68^\\circ$F. What is it in degrees Celsius?", r"20^\circ\text{F}", "20", False),
         ("It is in Fahrenheit. What is it in Celsius?", r"20^\circ\text{C}", "20", False),
         ("What is the angle at C?", r"20^\circ C", "20", False),
         (SPEED, r"60\ \frac{\text{km}}{\text{h}}", "60", True),

@@ -25,15 +25,16 @@ _PLAIN_MODES = ("100644", "100755")
 _FENCE = re.compile(r"^```(?:[ \t]*(?:diff|patch))?[ \t]*$", re.MULTILINE)
 _BEGINS = re.compile(r"^(?:diff --git |--- )", re.MULTILINE)
 _WITHDRAWS = re.compile(
-    r"(?:^|[.!?:;\n])\W{0,9}(?:(?:instead|rather)\b(?! (?:of|than)\b)|(?:actually|alternatively|on second thought|or)\b"
-    r"|(?:wait|no|hmm)[,.!:—-])"
-    r"|\b(?:ignore|discard|disregard|scrap|scratch|forget) (?:that|this|it|(?:the|my) (?:above|first|previous|earlier|last))\b"
-    r"|\b(?:that|this|it|which|above|one|patch|diff|attempt) (?:is|was) (?:wrong|incorrect|a mistake|not right)\b"
-    r"|\b(?:fix|patch|change|edit|do|make|try|apply)\b[^.!?\n]{0,60}\binstead\b(?! of\b)",
-    re.IGNORECASE,
+    r"^(?:</\w{4,5}>)?\W{0,9}(?:(?:instead|rather)\b(?! (?:of|than)\b)|(?:wait|hmm|no|actually)[,.!:—-]"
+    r"|(?:alternatively|on second thought|or)\b|(?:ignore|discard|disregard|scrap|scratch|forget) (?:that|this|it)\b"
+    r"|(?:that|this)(?: is|'s| was) (?:wrong|incorrect|a mistake|not right)\b)"
+    r"|\b(?:ignore|discard|disregard|scrap|forget) (?:the|my) (?:above|first|previous|earlier|last)\b"
+    r"|\b(?:above|first|previous|earlier|last|my) (?:patch|diff|attempt|fix|version) (?:is|was) (?:wrong|incorrect)\b"
+    r"|\b(?:fix|patch)\b[^!?\n]{0,60}\binstead\b(?! of\b)",
+    re.IGNORECASE | re.MULTILINE,
 )
 """Words between two parts that take the first back."""
-_THOUGHT_ENDS = re.compile(r"^(?:(?![-+ ]).*)?</think>[ \t]*$", re.MULTILINE)
+_THOUGHT_ENDS = re.compile(r"^(?![-+ ]).*</think>[ \t]*$", re.MULTILINE)
 """The end of a thought, which is on no line of a patch."""
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", '"': '"', "\\": "\\"}
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"(.*)', re.DOTALL)
@@ -74,9 +75,9 @@ class _Section(NamedTuple):
 def find_patch(answer: str) -> str:
     """Return the patch in an answer: in `<patch>` tags, in diff fences, or from the first header on; "" if none.
 
-    Several parts are one patch. Of parts that change the same lines of a file the last counts, and none counts before words
-    that withdraw it, such as "Instead,". A thought that the answer begins with, up to `</think>`, is read only if there is no
-    patch after it.
+    Several parts are one patch. Of parts that change the same lines of a file the last counts, and none counts that is
+    withdrawn after it, as by "Instead,". A thought that the answer begins with, up to `</think>`, is read only if there is
+    no patch after it.
     """
     answer = answer.replace("\r\n", "\n")
     for text in (_said(answer), answer):
@@ -135,10 +136,10 @@ def _joined(patches: list[str]) -> str:
 
 def _merged(first: _Section, second: _Section) -> _Section | None:
     """Return two changes of one file as one, if no line is in hunks of both; None otherwise."""
-    if first.change != second.change or first.change.before != first.change.after:
+    if first.change != second.change or first.change.before != first.change.after or not (first.hunks and second.hunks):
         return None
     hunks = sorted((*_each_hunk(first.hunks), *_each_hunk(second.hunks)))
-    if not first.hunks or not second.hunks or any(one[0] + max(1, one[1]) > two[0] for one, two in pairwise(hunks)):
+    if any(one[0] + max(1, one[1]) > two[0] for one, two in pairwise(hunks)):
         return None
     lines, grown = list[str](), 0
     for start, old, new, body in hunks:
