@@ -128,6 +128,14 @@ def test_parts_for_other_lines_of_one_file_are_one_patch(tmp_path: Path) -> None
         (added, "diff --git a/x.py b/x.py\nold mode 100644\nnew mode 100755\n"),
     ):
         assert find_patch(f"```diff\n{first}```\n```diff\n{last}```") == last
+    moved = "diff --git a/x.py b/w.py\nrename from x.py\nrename to w.py\n"
+    early, late = (moved + names("a/x.py", "b/w.py", f"@@ -{at} +{at} @@\n-{at}\n+s\n") for at in (2, 20))
+    assert find_patch(f"```diff\n{early}```\n```diff\n{late}```") == late  # a file is moved once
+    mode = "diff --git a/x.py b/x.py\nold mode 100644\nnew mode 100755\n" + added
+    assert "new mode 100755\n" in find_patch(f"```diff\n{mode}```\n```diff\n{removed}```")
+    assert find_patch("\n".join(f"```diff\n{part}```" for part in (added, removed, other))).endswith(
+        "@@\n-10\n-11\n" + other
+    )
     last = names("a/x.py", "b/x.py", "@@ -12 +12 @@\n-12\n+s\n")
     assert find_patch(f"```diff\n{removed}```\n```diff\n{last}```").count("@@ -") == 2
 
@@ -143,6 +151,8 @@ def test_a_part_before_words_that_withdraw_it_is_none() -> None:
         ("I think that the first patch is wrong. So:", False),
         ("Please ignore the above.", False),
         ("Let us fix y.py instead:", False),
+        ("I fix it in y.py instead.", False),
+        ("The fix in y is to parse it instead:", True),
         ("or", False),
         ("Instead of `a`, y has `b`:", True),
         ("In y.py, parse it instead:", True),

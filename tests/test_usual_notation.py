@@ -68,6 +68,7 @@ RATIO, REMAINDER = "What is the ratio of a to b?", "What is the remainder when 1
         ("Find the remainder when $N$ is divided by the prime $11$.", r"4 \pmod{11}", "4", True),
         (r"Solve $x \equiv 3^5 \pmod{7}$.", r"5 \pmod{7}", "5", True),
         (r"Find $3^5 \bmod 7$.", r"5 \pmod{7}", "5", True),
+        ("What are the residues modulo 5 and modulo 7?", r"3 \pmod 5", r"3 \pmod 7", False),
         ("What are the residues modulo 5 and 7?", r"3 \pmod 5", r"3 \pmod 7", False),
     ],
 )

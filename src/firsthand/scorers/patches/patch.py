@@ -30,7 +30,7 @@ _WITHDRAWS = re.compile(
     r"|(?:that|this)(?: is|'s| was) (?:wrong|incorrect|a mistake|not right)\b)"
     r"|\b(?:ignore|discard|disregard|scrap|forget) (?:the|my) (?:above|first|previous|earlier|last)\b"
     r"|\b(?:above|first|previous|earlier|last|my) (?:patch|diff|attempt|fix|version) (?:is|was) (?:wrong|incorrect)\b"
-    r"|\b(?:fix|patch)\b[^!?\n]{0,60}\binstead\b(?! of\b)",
+    r"|(?<!/)\b(?:fix|patch) (?:(?:it|this|that) )?(?:in )?\S{1,60} instead\b(?! of\b)",
     re.IGNORECASE | re.MULTILINE,
 )
 """Words between two parts that take the first back."""
