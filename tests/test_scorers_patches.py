@@ -96,6 +96,9 @@ def test_a_patch_in_parts_is_one_and_of_each_file_the_last_part_counts() -> None
     with at_most_cpu_s(5):
         many = "".join(f"<patch>{names(f'a/{at}', f'b/{at}')}</patch>" for at in range(5_000))
         assert len(touched("".join(find_patch(many).splitlines(True)[:750]))) == 150
+        lines = (names("a/x", "b/x", f"@@ -{at} +{at} @@\n-a\n+b\n") for at in range(1, 10_000, 2))
+        with pytest.raises(DataError, match="at most 300"):
+            read_patch(find_patch("".join(f"<patch>{each}</patch>" for each in lines)))
 
 
 def test_parts_for_other_lines_of_one_file_are_one_patch(tmp_path: Path) -> None:

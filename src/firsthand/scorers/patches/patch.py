@@ -105,6 +105,8 @@ def _said(answer: str) -> str:
 
 def _joined(patches: list[str]) -> str:
     """Return the last patch with the changes of those before it to other files, or to other lines of its files."""
+    if len(patches) > MAX_FILES or sum(map(len, patches)) > MAX_BYTES:
+        return "".join(patches)  # refused for its size
     try:
         chosen = list(reversed(_sections(patches[-1])))
     except DataError:
