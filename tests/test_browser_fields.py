@@ -16,8 +16,9 @@ from firsthand.worlds.world import InvalidAction
 from test_told_browser import FIELD, chromium
 
 PAGE = """<div id="wrap"><textarea id="area"></textarea><input id="line"><input id="short" maxlength="3">
-<input type="date" id="date"><input type="time" id="time"><input type="number" id="number"><input type="range" id="range"
-min="-9" max="9"><input type="color" id="color"><input type="month" id="month" readonly><input type="file" id="file">
+<input type="date" id="date"><input type="time" id="time"><input type="number" id="number" maxlength="2">
+<input type="range" id="range" min="-9" max="9"><input type="color" id="color"><input type="month" id="month" readonly>
+<input type="file" id="file">
 <input type="reset" value="Again" id="reset"><fieldset disabled><input id="off"></fieldset>
 <select id="choice"><option>B</option><option>b</option><option value="1">c</option><option value="2">c</option>
 <option disabled>d</option><optgroup disabled><option>e</option></optgroup></select></div>"""

@@ -38,9 +38,10 @@ ONE = names("a/x.py", "b/x.py")
 
 def test_a_patch_is_the_last_one_that_tags_fences_or_headers_mark() -> None:
     other, first = names("a/y.py", "b/y.py"), names("a/x.py", "b/x.py", "@@ -3 +3 @@\n-c\n+d\n")
+    draft = names("a/x.py", "b/x.py", "@@ -1,2 +1,2 @@\n-a\n+d\n c\n")
     for answer, found in (
         (f"so\n{ONE}", ONE),
-        (f"<patch>\n{first}</patch> then <patch>{ONE}</patch>", ONE),
+        (f"<patch>\n{draft}</patch> then <patch>{ONE}</patch>", ONE),
         (f"<diff>\n{ONE}\n\n</diff>", ONE),
         (f"<diff>{other}</diff><patch>{ONE}</patch>", ONE),
         (f"```diff\n{first}```\nor\n```\n{ONE}```\nend", ONE),
@@ -95,6 +96,86 @@ def test_a_patch_in_parts_is_one_and_of_each_file_the_last_part_counts() -> None
     with at_most_cpu_s(5):
         many = "".join(f"<patch>{names(f'a/{at}', f'b/{at}')}</patch>" for at in range(5_000))
         assert len(touched("".join(find_patch(many).splitlines(True)[:750]))) == 150
+        lines = (names("a/x", "b/x", f"@@ -{at} +{at} @@\n-a\n+b\n") for at in range(1, 10_000, 2))
+        with pytest.raises(DataError, match="at most 300"):
+            read_patch(find_patch("".join(f"<patch>{each}</patch>" for each in lines)))
+
+
+def test_parts_for_other_lines_of_one_file_are_one_patch(tmp_path: Path) -> None:
+    lines = [str(at) for at in range(1, 31)]
+    (tmp_path / "x.py").write_text("\n".join(lines) + "\n")
+    added = names("a/x.py", "b/x.py", "@@ -2,0 +3,2 @@\n+p\n+q\n")
+    removed = names("a/x.py", "b/x.py", "@@ -10,2 +9,0 @@\n-10\n-11\n")
+    changed = "diff --git a/x.py b/x.py\n" + names("a/x.py", "b/x.py", "@@ -20 +20 @@\n-20\n+r\n")
+    other = names("a/y.py", "b/y.py")
+    for parts in ((added, removed, changed), (changed, removed, added), (removed, added + other, changed)):
+        found = find_patch("\nand\n".join(f"```diff\n{part}```" for part in parts)).replace(rewritten(other), "")
+        assert "@@ -2,0 +3,2 @@" in found and "@@ -10,2 +11,0 @@" in found and "@@ -20,1 +20,1 @@" in found, found
+        subprocess.run(
+            ["git", "apply", "--unidiff-zero", "-"], input=found, text=True, cwd=tmp_path, check=True, timeout=20
+        )
+        assert (tmp_path / "x.py").read_text().split() == [
+            *lines[:2],
+            "p",
+            "q",
+            *lines[2:9],
+            *lines[11:19],
+            "r",
+            *lines[20:],
+        ]
+        (tmp_path / "x.py").write_text("\n".join(lines) + "\n")
+    for first, last in (
+        (added, names("a/x.py", "b/x.py", "@@ -2 +2 @@\n-2\n+s\n")),
+        (removed, names("a/x.py", "b/x.py", "@@ -11 +11 @@\n-11\n+s\n")),
+        (names("/dev/null", "b/n.py", "@@ -0,0 +1 @@\n+n\n"), names("/dev/null", "b/n.py", "@@ -0,0 +1 @@\n+m\n")),
+        (added, "diff --git a/x.py b/x.py\nold mode 100644\nnew mode 100755\n"),
+    ):
+        assert find_patch(f"```diff\n{first}```\n```diff\n{last}```") == last
+    moved = "diff --git a/x.py b/w.py\nrename from x.py\nrename to w.py\n"
+    early, late = (moved + names("a/x.py", "b/w.py", f"@@ -{at} +{at} @@\n-{at}\n+s\n") for at in (2, 20))
+    assert find_patch(f"```diff\n{early}```\n```diff\n{late}```") == late  # a file is moved once
+    mode = "diff --git a/x.py b/x.py\nold mode 100644\nnew mode 100755\n" + added
+    assert "new mode 100755\n" in find_patch(f"```diff\n{mode}```\n```diff\n{removed}```")
+    assert find_patch("\n".join(f"```diff\n{part}```" for part in (added, removed, other))).endswith(
+        "@@\n-10\n-11\n" + other
+    )
+    last = names("a/x.py", "b/x.py", "@@ -12 +12 @@\n-12\n+s\n")
+    assert find_patch(f"```diff\n{removed}```\n```diff\n{last}```").count("@@ -") == 2
+
+
+def test_a_part_before_words_that_withdraw_it_is_none() -> None:
+    two = names("a/y.py", "b/y.py")
+    for words, kept in (
+        ("Instead, patch y:", False),
+        ("Hmm, that is not enough.", False),
+        ("**Actually,** y has it:", False),
+        ("That was wrong.", False),
+        ("So.\nWait, no:", False),
+        ("I think that the first patch is wrong. So:", False),
+        ("Please ignore the above.", False),
+        ("Let us fix y.py instead:", False),
+        ("I fix it in y.py instead.", False),
+        ("The fix in y is to parse it instead:", True),
+        ("or", False),
+        ("Instead of `a`, y has `b`:", True),
+        ("In y.py, parse it instead:", True),
+        ("In y.py the default was None, which is wrong:", True),
+        ("y does not split any more. Instead, it parses:", True),
+        ("No other file calls it but y.", True),
+        ("We ignore that in y.", True),
+        ("", True),
+    ):
+        for opens, closes in (("<patch>", "</patch>"), ("```diff\n", "```\n")):
+            answer = f"{opens}{ONE}{closes}{words}\n{opens}{two}{closes}Instead, wait."
+            assert touched(find_patch(answer)) == (("x.py", "y.py") if kept else ("y.py",)), answer
+    assert touched(find_patch(f"Instead,\n<patch>{ONE}</patch><patch>{two}</patch>")) == ("x.py", "y.py")
+    thought = f"No.\n```diff\n{ONE}```\nSo"
+    for ends in ("\n</think>\n", ".</think>\n\n"):  # the chat template opened it
+        assert find_patch(f"{thought}{ends}```diff\n{two}```") == two
+    for says in ("Both write `</think>`:\n", "\n"):
+        assert touched(find_patch(f"```diff\n{ONE}```\n{says}```diff\n{two}```")) == ("x.py", "y.py")
+    tags = names("a/t", "b/t", "@@ -1 +1 @@\n-<diff>1</diff>\n+<diff>2</diff>\n")
+    assert find_patch(f"```diff\n{tags}```") == tags
 
 
 def test_a_patch_in_parts_is_rendered_so_that_git_takes_it(tmp_path: Path) -> None:

@@ -154,8 +154,6 @@ def _leaves(statement: ast.stmt) -> bool:
     match statement:
         case ast.Return() | ast.Raise():
             return True
-        case ast.With(body=body):
-            return _leaves(body[-1])
         case ast.If(body=body, orelse=[*_, last]):
             return _leaves(body[-1]) and _leaves(last)
         case ast.While(test=ast.Constant(value=True)):

@@ -24,6 +24,18 @@ _MODE = re.compile(r"(?:old mode|new mode|new file mode|deleted file mode|index 
 _PLAIN_MODES = ("100644", "100755")
 _FENCE = re.compile(r"^```(?:[ \t]*(?:diff|patch))?[ \t]*$", re.MULTILINE)
 _BEGINS = re.compile(r"^(?:diff --git |--- )", re.MULTILINE)
+_WITHDRAWS = re.compile(
+    r"^(?:</\w{4,5}>)?\W{0,9}(?:(?:instead|rather)\b(?! (?:of|than)\b)|(?:wait|hmm|no|actually)[,.!:—-]"
+    r"|(?:alternatively|on second thought|or)\b|(?:ignore|discard|disregard|scrap|scratch|forget) (?:that|this|it)\b"
+    r"|(?:that|this)(?: is|'s| was) (?:wrong|incorrect|a mistake|not right)\b)"
+    r"|\b(?:ignore|discard|disregard|scrap|forget) (?:the|my) (?:above|first|previous|earlier|last)\b"
+    r"|\b(?:above|first|previous|earlier|last|my) (?:patch|diff|attempt|fix|version) (?:is|was) (?:wrong|incorrect)\b"
+    r"|(?<!/)\b(?:fix|patch) (?:(?:it|this|that) )?(?:in )?\S{1,60} instead\b(?! of\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Words between two parts that take the first back."""
+_THOUGHT_ENDS = re.compile(r"^(?![-+ ]).*</think>[ \t]*$", re.MULTILINE)
+"""The end of a thought, which is on no line of a patch."""
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", '"': '"', "\\": "\\"}
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"(.*)', re.DOTALL)
 _UNSEEN = re.compile(
@@ -63,36 +75,87 @@ class _Section(NamedTuple):
 def find_patch(answer: str) -> str:
     """Return the patch in an answer: in `<patch>` tags, in diff fences, or from the first header on; "" if none.
 
-    Of several for one file the last counts, and those before it for other files are part of the patch. A thought that the
-    answer begins with, between `<think>` and `</think>`, is read only if there is no patch after it.
+    Several parts are one patch. Of parts that change the same lines of a file the last counts, and none counts that is
+    withdrawn after it, as by "Instead,". A thought that the answer begins with, up to `</think>`, is read only if there is
+    no patch after it.
     """
     answer = answer.replace("\r\n", "\n")
-    thought, _, said = answer.partition("</think>")
-    for text in (said if thought.lstrip().startswith("<think>") else "", answer):
-        bodies = _tagged(text) or _fenced(text) or [text]
-        if found := [_ended(body[begins.start() :]) for body in bodies if (begins := _BEGINS.search(body))]:
-            return _joined(found)
+    for text in (_said(answer), answer):
+        for spans in (_tagged(text, "patch"), _tagged(text, "diff"), _fenced(text), [(0, len(text))]):
+            parts, told = list[str](), 0
+            for begin, end in spans:
+                body = text[begin:end]
+                if begins := _BEGINS.search(body):
+                    if _WITHDRAWS.search(text[told:begin]):
+                        parts.clear()
+                    parts.append(_ended(body[begins.start() :]))
+                    told = end
+            if parts:
+                return _joined(parts)
     return ""
 
 
+def _said(answer: str) -> str:
+    """Return what an answer says after the thought that it begins with; "" if it begins with none."""
+    if answer.lstrip().startswith("<think>"):
+        return answer.partition("</think>")[2]
+    ends = _THOUGHT_ENDS.search(answer)  # a chat template may have opened it
+    return answer[ends.end() :] if ends else ""
+
+
 def _joined(patches: list[str]) -> str:
-    """Return the last patch, after the changes of those before it to files that no later one names."""
+    """Return the last patch with the changes of those before it to other files, or to other lines of its files."""
+    if len(patches) > MAX_FILES or sum(map(len, patches)) > MAX_BYTES:
+        return "".join(patches)  # refused for its size
     try:
-        later = set(touched(patches[-1]))
+        chosen = list(reversed(_sections(patches[-1])))
     except DataError:
         return patches[-1]
-    kept = list[_Section]()
+    last, count, named = patches[-1], len(chosen), dict[str, int]()
+    for at, section in enumerate(chosen):
+        named.update(dict.fromkeys(section.change.paths, at))
     for patch in reversed(patches[:-1]):
         try:
             sections = _sections(patch)
         except DataError:  # a sketch, or prose between fences
             continue
-        others = [section for section in sections if later.isdisjoint(section.change.paths)]
-        kept[:0] = others
-        later.update(path for section in others for path in section.change.paths)
+        others = list[_Section]()
+        for section in reversed(sections):
+            later = {named[path] for path in section.change.paths if path in named}
+            if not later:
+                others.append(section)
+            elif len(later) == 1 and (both := _merged(section, chosen[at := later.pop()])):
+                chosen[at] = both
+                last = _text(reversed(chosen[:count])) if at < count else last
+        for section in others:
+            named.update(dict.fromkeys(section.change.paths, len(chosen)))
+            chosen.append(section)
     # Moves and deletions come at the end: the names of a file after a section without hunks would be read as its own.
+    kept = chosen[count:][::-1]
     before, after = (_text(each for each in kept if bool(each.hunks) is with_hunks) for with_hunks in (True, False))
-    return before + patches[-1] + after
+    return before + last + after
+
+
+def _merged(first: _Section, second: _Section) -> _Section | None:
+    """Return two changes of one file as one, if no line is in hunks of both; None otherwise."""
+    if first.change != second.change or first.change.before != first.change.after or not (first.hunks and second.hunks):
+        return None
+    hunks = sorted((*_each_hunk(first.hunks), *_each_hunk(second.hunks)))
+    if any(one[0] + max(1, one[1]) > two[0] for one, two in pairwise(hunks)):
+        return None
+    lines, grown = list[str](), 0
+    for start, old, new, body in hunks:
+        lines += [f"@@ -{start},{old} +{start + grown + (not old) - (not new)},{new} @@", *body]
+        grown += new - old
+    return _Section(first.change, second.header or first.header, tuple(lines))
+
+
+def _each_hunk(lines: tuple[str, ...]) -> Iterator[tuple[int, int, int, tuple[str, ...]]]:
+    """Yield each hunk: its first old line, its counts of old and new lines, and its lines."""
+    heads = [(at, head) for at, line in enumerate(lines) if (head := _HUNK.match(line))]
+    for (at, head), end in zip(heads, [*(at for at, _ in heads[1:]), len(lines)], strict=True):
+        old, new = (1 if count is None else int(count) for count in (head[2], head[4]))
+        yield int(head[1]), old, new, lines[at + 1 : end]
 
 
 def _ended(text: str) -> str:
@@ -108,21 +171,18 @@ def _ended(text: str) -> str:
     return ended + "\n" * (1 + old if 0 < old == new < len(text) - len(ended) else 1)
 
 
-def _tagged(answer: str) -> list[str]:
-    """Return the texts between `<patch>` and `</patch>`, or else between `<diff>` and `</diff>`."""
-    for name in ("patch", "diff"):
-        found, begin = list[str](), len(answer)
-        while (end := answer.rfind(f"</{name}>", 0, begin)) >= 0 and (begin := answer.rfind(f"<{name}>", 0, end)) >= 0:
-            found.append(answer[begin + len(name) + 2 : end])
-        if found:
-            return found[::-1]
-    return []
+def _tagged(answer: str, name: str) -> list[tuple[int, int]]:
+    """Return where the texts between two tags are, such as `<patch>` and `</patch>`."""
+    found, begin = list[tuple[int, int]](), len(answer)
+    while (end := answer.rfind(f"</{name}>", 0, begin)) >= 0 and (begin := answer.rfind(f"<{name}>", 0, end)) >= 0:
+        found.append((begin + len(name) + 2, end))
+    return found[::-1]
 
 
-def _fenced(answer: str) -> list[str]:
-    """Return the contents of fences marked diff, or unmarked."""
+def _fenced(answer: str) -> list[tuple[int, int]]:
+    """Return where the contents of fences marked diff, or unmarked, are."""
     marks = [found.span() for found in _FENCE.finditer(answer)]
-    return [answer[end + 1 : begin] for (_, end), (begin, _) in pairwise(marks)]
+    return [(end + 1, begin) for (_, end), (begin, _) in pairwise(marks)]
 
 
 def read_patch(text: str) -> tuple[Change, ...]:

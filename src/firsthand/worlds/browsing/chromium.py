@@ -126,7 +126,7 @@ if (!e || !e.isConnected) return 'it is no longer on the page';
 if (e.matches(':disabled')) return 'it is disabled';
 if (['button', 'checkbox', 'file', 'image', 'radio', 'reset', 'submit'].includes(e.type)) return 'it takes no text';
 if (e.readOnly && !['color', 'range'].includes(e.type)) return 'it cannot be written to';
-if (e.maxLength >= 0 && text.length > e.maxLength) return `it takes at most ${e.maxLength} characters`;
+if (!form && e.maxLength >= 0 && text.length > e.maxLength) return `it takes at most ${e.maxLength} characters`;
 if (e.tagName !== 'TEXTAREA' && text.includes('\n')) return 'it has one line, and the text has a line break';
 if (form) {
   const trial = e.cloneNode();

@@ -48,7 +48,7 @@ for (const e of roots.flatMap(root => [...root.querySelectorAll('*')])) {
   const held = kind.match(/field|choice/) ? e.value : '';
   const value = ['checkbox', 'radio'].includes(e.type) ? (e.checked ? 'yes' : 'no') : held;
   const options = tag === 'select' ? [...e.options].filter(o => !o.matches(':disabled')).map(o => o.text) : [];
-  const form = kind === 'text field' && writtenAs(e) ? ` (${e.type}: ${writtenAs(e)})` : '';
+  const form = writtenAs(e) ? ` (${e.type}: ${writtenAs(e)})` : '';
   found.push([elements.push(e) - 1, kind, (label.trim() + colour).slice(0, 200) + form, value || '', options]);
 }
 window.firsthandElements = elements;
