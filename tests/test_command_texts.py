@@ -50,7 +50,7 @@ def attempt(number: int, score: float | None = None, **more: object) -> Trace:
 
 
 def test_power_from_a_disagreement_is_told_by_tasks_and_effect(cli: Cli) -> None:
-    code, out, _ = cli("power", "--disagreement", "15%", "--effect", "5%", "--tasks", "300", "--epochs", "1,2")
+    code, out, _ = cli("power", "--disagreement", "15%", "--effect", "5%", "--tasks", "300")
     # Connor (1987): (1.96 sqrt(.15) + .8416 sqrt(.15 - .05^2))^2 / .05^2 = 468.5, and 1 / .05 for continuity
     assert code == 0 and words(out) == [
         "two 0/1 scores",
@@ -59,9 +59,14 @@ def test_power_from_a_disagreement_is_told_by_tasks_and_effect(cli: Cli) -> None
         "from disagreeing on 15.0%; 95% confidence, 80% power",
         "With one attempt per task the variance within tasks is unknown: run with `--epochs 4` to estimate it.",
     ]
-    _, out, _ = cli("power", "--disagreement", "5%", "--effect", "5%", "--epochs", "1")
+    _, out, _ = cli("power", "--disagreement", "5%", "--effect", "5%")
     assert words(out)[1:3] == ["attempts per task tasks for 5.00% min. detectable effect", "1 175 -"]
     assert "An effect of" not in out
+    for flag, value in (("--epochs", "1"), ("--within-sd", "0.3")):
+        assert cli("power", "--disagreement", "5%", "--effect", "5%", flag, value) == (
+            2, "",
+            f"firsthand: {flag}: two 0/1 scores that disagree are of one attempt per task: use --between-sd for several\n",
+        )  # fmt: skip
     code, _, err = cli("power", "--disagreement", "4.9%", "--effect", "5%")
     assert code == 2 and "disagreement is 4.9% and effect 5%: two 0/1 scores differ by no more than" in err
     assert cli("power", "--disagreement", "100%", "--effect", "5%")[0] == 0

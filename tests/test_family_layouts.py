@@ -167,13 +167,19 @@ def test_gemma_refuses_the_softcaps_of_its_second_and_reads_the_types_of_layers_
     assert (a.windows, a.ropes) == ((None, 9, 9, 9, 9), (Rope(77.0), *[Rope(88.0)] * 4))
     linear = {"type": "linear", "factor": 3.0}
     with pytest.raises(
-        ModelFileError, match=r"^config\.json: rope_scaling is \"\{'type': 'linear'\}\": expected nothing that"
+        ModelFileError,
+        match=r"^config\.json: rope_scaling is \"\{'type': 'linear'\}\": expected all that rope_parameters states, and no",
     ):
         read(rope_parameters=nested, rope_scaling=linear)
     both = nested | {"full_attention": {"rope_theta": 77.0, "rope_type": "linear", "factor": 3.0}}
     a = read(rope_parameters=both, layer_types=kinds, sliding_window=9, rope_scaling=linear)
     assert a.ropes == (Rope(77.0, "linear", 3.0), *[Rope(88.0)] * 4), "what both state alike is one"
-    a = read(rope_scaling=linear, sliding_window_pattern=5)
+    with pytest.raises(ModelFileError) as refused:
+        read(rope_scaling=linear, sliding_window_pattern=5)
+    assert str(refused.value) == (
+        "config.json: rope_scaling: type is 'linear': expected its newer name rope_type (transformers passes type over)"
+    )
+    a = read(rope_scaling={"rope_type": "linear", "factor": 3.0}, sliding_window_pattern=5)
     assert a.ropes == (*[Rope(10_000.0)] * 4, Rope(1e6, "linear", 3.0))
     whole = replace(
         A, family="gemma3", num_layers=5, num_kv_heads=3, head_dim=10, max_position=200, norm_eps=0.02, windows=(None,) * 5,

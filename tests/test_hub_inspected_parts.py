@@ -245,7 +245,7 @@ def test_a_folder_is_read_by_its_config_and_all_its_weights(tmp_path: Path) -> N
     assert (inspect(tmp_path).attention_width, inspect(tmp_path).context) == (4 * 6 * 8, 3000)
     t5 = {
         "model_type": "t5", "vocab_size": 31, "d_model": 12, "d_kv": 5, "d_ff": 9, "num_heads": 4, "num_layers": 2,
-        "num_decoder_layers": 3, "n_positions": 77, "license": "", "hidden_size": 99, "num_attention_heads": 3,
+        "num_decoder_layers": 3, "n_positions": 77, "license": "", "hidden_size": 12, "num_attention_heads": 4,
     }  # fmt: skip
     (tmp_path / "chat_template.jinja").touch()
     config.write_text(json.dumps(t5))
@@ -254,6 +254,11 @@ def test_a_folder_is_read_by_its_config_and_all_its_weights(tmp_path: Path) -> N
     assert (seq.kv_bytes_per_token, seq.licence, seq.has_chat_template) == (2 * 12 * 10, "other", True)
     config.write_text(json.dumps({"model_type": "new", "text_config": t5}))
     assert (inspect(tmp_path).architecture, inspect(tmp_path).context) == ("new", 77)
+    for contested in ({"hidden_size": 99}, {"num_attention_heads": 3}):  # which transformers reads in place of T5's own
+        config.write_text(json.dumps(t5 | contested))
+        seq = inspect(tmp_path)
+        assert (seq.architecture, seq.context, seq.vocabulary) == ("t5", 77, 31)
+        assert (seq.attention_width, seq.kv_bytes_per_token) == (None, None)
     with pytest.raises(ModelFileError, match="is a pickle"):
         inspect(tmp_path / "x.bin")
 

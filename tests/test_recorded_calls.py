@@ -297,7 +297,7 @@ def test_a_batch_is_tried_three_times_with_longer_waits(monkeypatch: pytest.Monk
     monkeypatch.setattr(span_sender.time, "sleep", waits.append)
     sender, urls = OtlpSender("http://127.0.0.1:1/x", "s", {}), []
 
-    def sent(*answers: int) -> bool:
+    def sent(*answers: int) -> int:
         left = list(answers)
 
         def answer(request: httpx.Request) -> httpx.Response:
@@ -307,13 +307,13 @@ def test_a_batch_is_tried_three_times_with_longer_waits(monkeypatch: pytest.Monk
             return httpx.Response(status)
 
         with httpx.Client(transport=httpx.MockTransport(answer)) as client:
-            return sender._sent(client, [IncomingSpan("t", "s", "", "n", 5, 9)])
+            return sender._sent(client, [IncomingSpan("t", id, "", "n", 5, 9) for id in ("s", "r")])
 
-    assert sent(502, 0, 429) is False and waits == pytest.approx([0.2, 0.8, 3.2])
+    assert sent(502, 0, 429) == 0 and waits == pytest.approx([0.2, 0.8, 3.2])
     waits.clear()
-    assert sent(504, 204) is True and waits == pytest.approx([0.2])
+    assert sent(504, 204) == 2 and waits == pytest.approx([0.2])
     waits.clear()
-    assert sent(500) is False and sent(404) is False and waits == [] and set(urls) == {"http://127.0.0.1:1/x"}
+    assert sent(500) == 0 and sent(404) == 0 and waits == [] and set(urls) == {"http://127.0.0.1:1/x"}
 
 
 def test_a_full_queue_drops_the_span_that_comes(monkeypatch: pytest.MonkeyPatch) -> None:

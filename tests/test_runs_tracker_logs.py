@@ -93,7 +93,7 @@ def test_event_files_hold_scalars_and_tensors_of_one_number(tmp_path: Path) -> N
     )  # fmt: skip
     assert list(read_events(file)) == [
         LoggedValue("a", 3, 0.5, AT + 2), LoggedValue("b", 3, 0.1, AT + 2), LoggedValue("c", 4, 2.0, AT),
-        LoggedValue("d", 4, 1.5, AT), LoggedValue("h", 6, 0.25, AT),
+        LoggedValue("d", 4, 1.5, AT), LoggedValue("h", 6, 0.25, AT), LoggedValue("i", -1, 1.0, AT),
     ]  # fmt: skip
     assert [number_of(each) for each in (3, 10**400, -(10**400), NAN)][:3] == [3.0, INF, -INF]
     good = file.read_bytes()
@@ -135,7 +135,7 @@ def test_an_offline_run_of_wandb_is_read_record_by_record(tmp_path: Path) -> Non
     values = [
         LoggedValue("loss", 4, 0.5, AT), LoggedValue("eval.acc", 4, 1.0, AT), LoggedValue("loss", 5, NAN, 0.0),
         LoggedValue("d.a", 5, 1.0, 0.0), LoggedValue("d.c", 5, 2.5, 0.0), LoggedValue("loss", 9, 3.0, 0.0),
-        LoggedValue("inf", 9, -INF, 0.0),
+        LoggedValue("inf", 9, -INF, 0.0), LoggedValue("loss", -2, 7.0, 0.0),
     ]  # fmt: skip
     config = {"lr": 0.2, "seed": 3, "opt.beta": {"b": 1}, "more": None}
     file = tmp_path / "run-x.wandb"
@@ -192,7 +192,7 @@ def test_runs_of_trackio_and_mlflow_are_found_in_a_fixed_order(tmp_path: Path) -
     assert same(runs, [
         TrackedRun("mine", "mlflow", {"long": "x" * MAX_VALUE, "lr": "0.1\n"}, [
             LoggedValue("loss", 3, 0.5, 1_000_000_000.5), LoggedValue("loss", 1, NAN, 1_000_000_001.0),
-            LoggedValue("sub/acc", 2, 1.0, 0.0),
+            LoggedValue("loss", -1, 7.0, AT), LoggedValue("sub/acc", 2, 1.0, 0.0),
         ]),
         TrackedRun("p-b", "trackio", {"lr": 1}, [
             LoggedValue("x", 1, 0.5, 0.0), LoggedValue("x", 2, 1.0, AT), LoggedValue("y", 2, INF, AT),

@@ -156,17 +156,18 @@ def test_a_filter_has_forty_terms_and_its_quoted_words_their_blanks_and_signs() 
             parse_filter(text, FIELDS, FLAGS)
 
 
-def test_curves_of_an_export_skip_one_of_no_numbers_and_end_with_the_last_that_is_one(tmp_path: Path) -> None:
+def test_curves_of_an_export_draw_finite_numbers_and_end_with_the_last_value_finite_or_not(tmp_path: Path) -> None:
     with store.create(tmp_path, {}, "r", command=["train"]) as run, Track(run) as track:
         for step, (a, b, c) in enumerate(((math.nan, 1.0, 2.0), (math.inf, 3.0, 2.0), (-math.inf, math.nan, 2.0))):
             track.log({"a": a, "b": b, "c": c}, step=10 + 5 * step)
         track.log({"d": -1.0}, step=7)
         track.flush()
-        assert list(_curves(run)) == [
-            ExportedCurve("b", ("0.0,155.0 300.0,5.0",), 1.0, 3.0, 20, 3.0),
+        assert repr(list(_curves(run))) == repr([  # NaN equals NaN there
+            ExportedCurve("a", (), math.nan, math.nan, 20, -math.inf),
+            ExportedCurve("b", ("0.0,155.0 300.0,5.0",), 1.0, 3.0, 20, math.nan),
             ExportedCurve("c", ("0.0,80.0 300.0,80.0 600.0,80.0",), 2.0, 2.0, 20, 2.0),
             ExportedCurve("d", ("0.0,80.0",), -1.0, -1.0, 7, -1.0),
-        ]
+        ])  # fmt: skip
         for n, task in enumerate(("t10", "t2", "t1")):
             run.append(Trace(f"x{n}", "quiz", task, {"name": "ann"}, 0, 0, "", 1.0, answer=f"of {task}", place=f"p{n}"))
         text, count, left = exported(run)

@@ -129,12 +129,14 @@ def test_a_curve_is_drawn_between_its_lowest_and_highest_value(tmp_path: Path) -
         (30, {"loss": 1.0, "flat": 2.0}),
         (50, {"loss": 2.0, "one": 7.0}),
     )
-    assert set(found) == {"loss", "flat", "one"}  # nothing to draw of what has no number
-    loss, flat, one = found["loss"], found["flat"], found["one"]
+    assert set(found) == {"loss", "flat", "none", "one"}
+    loss, flat, none, one = found["loss"], found["flat"], found["none"], found["one"]
     assert loss.pieces == ("0.0,5.0", "300.0,155.0 600.0,105.0")
     assert (loss.low, loss.high, loss.last_step, loss.last) == (1.0, 4.0, 50, 2.0)
     assert flat.pieces == ("0.0,80.0 300.0,80.0 600.0,80.0",) and one.pieces == ("0.0,80.0",)
     assert (one.low, one.high, one.last_step, one.last) == (7.0, 7.0, 50, 7.0)
+    assert (none.pieces, none.last_step, none.last) == ((), 20, inf)  # nothing to draw of what has no finite value
+    assert none.low != none.low and none.high != none.high
 
 
 def test_a_run_is_one_file_that_allows_its_own_style_alone(tmp_path: Path) -> None:

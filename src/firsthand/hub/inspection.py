@@ -222,7 +222,7 @@ def _form_of_config(config: Mapping[str, Any]) -> _Form:
     if window is not None and layers is not None and isinstance(types, list):
         share = types[:layers].count("sliding_attention") / layers
     return _Form(
-        context=_whole(config.get("max_position_embeddings")),
+        context=_whole(config.get("max_position_embeddings")) or _whole(config.get("n_positions")),
         vocabulary=_whole(config.get("vocab_size")),
         query_heads=_product(heads, layers),
         kv_heads=_kv_heads(config.get("num_key_value_heads", heads), layers),

@@ -206,10 +206,13 @@ def read_adapter(
         pairs.setdefault(match[1], {})[match[2].removesuffix(".weight")] = name
     if not pairs:
         raise ModelFileError(f"{file.path} holds no adapter: expected tensors such as {PREFIX}<module>.lora_A.weight")
+    too_high = 0
     for name, pair in pairs.items():
         shape, count = file.tensors[pair["A"]].shape if "A" in pair else (), len(modules[name].ours)
         if shape and max_rank * count < shape[0] <= MAX_RANK * count:
-            raise ConfigError(f"{file.path} has rank {shape[0]}: at most {max_rank} is allowed here")
+            too_high = max(too_high, shape[0])
+    if too_high:
+        raise ConfigError(f"{file.path} has rank {too_high}: at most {max_rank} is allowed here")
     deltas: dict[str, LowRankUpdate] = {}
     for name, pair in pairs.items():
         module = modules[name]

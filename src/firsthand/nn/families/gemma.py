@@ -172,8 +172,11 @@ def _ropes(config: Fields) -> tuple[Rope, Rope]:
     nested = config.section("rope_parameters")
     near = rope_from_parameters(nested.section("sliding_attention"), config, theta=near_theta)
     scaling = config.section("rope_scaling")
-    if scaling.has("type") and not scaling.has("rope_type"):
+    if config.has("rope_parameters"):
+        far = nested.section("full_attention")
+        refuse_other_scaling(config, far)
+    elif scaling.has("type") and not scaling.has("rope_type"):
         raise scaling.error("type", scaling.values["type"], "its newer name rope_type (transformers passes type over)")
-    far = nested.section("full_attention") if config.has("rope_parameters") else scaling
-    refuse_other_scaling(config, far)
+    else:
+        far = scaling
     return near, rope_from_parameters(far, config, theta=far_theta)

@@ -56,6 +56,9 @@ def refuse_other_scaling(config: Fields, parameters: Fields) -> None:
 
 
 def _two_ropes(config: Fields, key: str, value: Any) -> ModelFileError:
+    scaling = config.section("rope_scaling")
+    if key == "rope_type" and scaling.has("type") and not scaling.has("rope_type"):
+        key = "type"  # as the file spells it
     return config.error(
         "rope_scaling",
         {key: value},
