@@ -94,23 +94,29 @@ def test_scores_that_failed_are_the_exit_status_and_an_interruption_is_told(
     with scored_run(home, "n", tries) as made:
         found = Rescored("j", 2, 1, 3, 4)
         config = score.Config(made.id, ("j",))
-        assert score.report(made, found, config) == 2
+        assert score.reported(made, found, config)[1] == 2
         out = capsys.readouterr().out.splitlines()
         assert out[0] == "sums: j, 3 tasks"
         assert out[-3:] == [
             f"scores    'j' of {made.id}: 2 new, 1 kept, 3 failed, 4 attempts had ended in an error",
             "first error: no verdict", "retry     the same command with --retry-errors",
         ]  # fmt: skip
-        assert score.report(made, replace(found, name="none"), config) == 0
+        assert score.reported(made, replace(found, name="none"), config)[1] == 0
         assert capsys.readouterr().out.splitlines()[0] == "No attempt has such a score."
-        assert score.report(made, found, replace(config, json=True)) == 2
-        capsys.readouterr()
-        assert score.report(made, found, replace(config, agent="nobody")) == 0
+        body, failed = score.reported(made, found, replace(config, json=True))
+        assert failed == 2 and (body["run"], body["name"], body["scored"]) == (made.id, "j", 2)
+        assert capsys.readouterr().out == "", "the command prints it, with those of its other scorers"
+        assert score.reported(made, found, replace(config, agent="nobody"))[1] == 0
         name = made.id
     capsys.readouterr()
-    counts = iter([1, 0])
-    monkeypatch.setattr(score, "report", lambda *given: next(counts))
+    counts = iter([({"name": "a"}, 1), ({"name": "b"}, 0), ({"name": "a"}, 0), ({"name": "b"}, 0), ({"name": "c"}, 0)])
+    monkeypatch.setattr(score, "reported", lambda *given: next(counts))
     assert score.main(score.Config(name, ("token_f1", "normalised"))) == 3, "one that failed is enough"
+    capsys.readouterr()
+    assert score.main(score.Config(name, ("token_f1", "normalised"), json=True)) == 0
+    assert json.loads(capsys.readouterr().out) == [{"name": "a"}, {"name": "b"}], "one JSON text of all scorers"
+    assert score.main(score.Config(name, ("token_f1",), json=True)) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "c"}
 
     def interrupted(work: Any) -> Any:
         work.close()

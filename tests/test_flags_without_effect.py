@@ -171,6 +171,13 @@ def test_a_plan_from_a_run_says_that_it_is_of_the_mean_of_attempts(home: Path, c
         (("compare", "a", "b", "--only", "worse"), "--only: it goes with --diff or --html"),
         (("compare", "a", "--limit", "2"), "--limit: it is for two runs"),
         (("compare", "a", "b", "--correct", "holm"), "--correct: it is for all pairs of agents"),
+        (("play", "agentbench_dcg", "--task", "x", "--limit", "1"), "--limit: --task names the one task"),
+        (("play", "agentbench_dcg", "--confidence", "95%"), "--confidence: it is for the scores of scripted players"),
+        (("tokens", "--train", "t.txt", "--out", "o", "--model", "smollm2"), "--model: --train makes a vocabulary"),
+        (("tokens", "--languages", "--price", "1"), "--price: --languages counts tokens"),
+        (("mcp", "--tools", "calculator", "--answer-tokens", "512"), "--answer-tokens: it is for agents"),
+        (("mcp", "--sign-in", "https://h", "--tools", "calculator"), "--tools: --sign-in signs in and serves nothing"),
+        (("mcp", "--sign-in", "https://h", "--http", "--port", "0"), "--http and --port: --sign-in signs in"),
         (("gate", "a", "b", "--junit", "g.xml", "--markdown", "./g.xml"), "junit and markdown are both g.xml"),
         (("gate", "a", "b", "--junit", "g.xml", "--markdown", "home/../g.xml"), "junit and markdown are both g.xml"),
         *(

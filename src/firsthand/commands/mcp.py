@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firsthand import __version__
+from firsthand.config import refuse_given, settings_of
 from firsthand.errors import ConfigError, MissingExtra
 from firsthand.experiment.settings import RunSettings
 from firsthand.serve.admission.admission_settings import AdmissionSettings, ClientLimits
@@ -102,7 +103,12 @@ def main(config: Config) -> int:
             raise
         raise MissingExtra(error.name.partition(".")[0], "mcp", "firsthand mcp") from None
     if config.sign_in is not None:
+        others = {each.field.name for each in settings_of(Config)} - {"sign_in"}
+        refuse_given(config, others, "--sign-in signs in and serves nothing: leave it out")
         return sign_in(config.sign_in)
+    if config.model is None:
+        of_agents = {"pattern", "answer_tokens", "budget_tokens", "budget_seconds"}
+        refuse_given(config, of_agents, "it is for agents, and an agent needs a model: give --model too")
     record = CallRecord(folder=config.record)
     made = make_server(config, record)
     try:

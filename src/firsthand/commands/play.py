@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from firsthand.config import confidence
+from firsthand.config import confidence, refuse_given
 from firsthand.errors import ConfigError, UnknownName, nearest
 from firsthand.message import Json, Message
 from firsthand.system import interruption
@@ -69,6 +69,10 @@ def main(config: Config) -> int:
     from firsthand.experiment.preflight import check_ready
     from firsthand.worlds.world import WorldEnvironment
 
+    if config.task:
+        refuse_given(config, {"limit"}, "--task names the one task")
+    if "person" in config.player:
+        refuse_given(config, {"confidence"}, "it is for the scores of scripted players")
     level = confidence(config.confidence)
     benchmark = catalog.benchmark(config.world)
     tasks = _chosen(benchmark, config)

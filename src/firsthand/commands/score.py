@@ -64,7 +64,7 @@ def main(config: Config) -> int:
     from firsthand.runs import store
 
     scorers = [(text, catalog.scorer(text)) for text in config.with_]
-    code = 0
+    code, bodies = 0, list[Json]()
     with store.open_run(config.run, data_home()) as run:
         for text, scorer in scorers:
             with progress(text, run.info.num_traces, shown=not config.json) as update:
@@ -93,12 +93,16 @@ def main(config: Config) -> int:
                         "firsthand: interrupted; new scores are kept: the same command continues"
                     )
                     return 130
-            code = max(code, 3 if report(run, found, config) else 0)
+            body, failed = reported(run, found, config)
+            bodies.append(body)
+            code = max(code, 3 if failed else 0)
+    if config.json:
+        print_as_json(bodies[0] if len(bodies) == 1 else bodies)
     return code
 
 
-def report(run: Run, found: Rescored, config: Config) -> int:
-    """Print the leaderboard of the new scores; returns how many attempts could not be scored."""
+def reported(run: Run, found: Rescored, config: Config) -> tuple[Json, int]:
+    """The leaderboard of the new scores, printed unless JSON is asked for, and how many attempts could not be scored."""
     from firsthand.scorers.model_judge import about_judge
     from firsthand.show.board import leaderboard, reducers_of
     from firsthand.show.board_table import render
@@ -111,10 +115,9 @@ def report(run: Run, found: Rescored, config: Config) -> int:
     scores = [score for each in attempts for score in each.scores]
     failed = [score for score in scores if score.failed]
     told = about_judge(scores)
+    body: Json = {"run": run.id, **asdict(found), "judge": told, "boards": [board.to_json() for board in boards]}
     if config.json:
-        body: Json = {"run": run.id, **asdict(found), "judge": told, "boards": [board.to_json() for board in boards]}
-        print_as_json(body)
-        return len(failed)
+        return body, len(failed)
     out = console()
     out.print(render(boards) if boards else "No attempt has such a score.")
     for key, value in told.items():
@@ -128,4 +131,4 @@ def report(run: Run, found: Rescored, config: Config) -> int:
     if failed:
         out.print(f"first error: {one_line(str(failed[0].failure))}", markup=False, soft_wrap=True)
         out.print("retry     the same command with --retry-errors", markup=False, soft_wrap=True)
-    return len(failed)
+    return body, len(failed)

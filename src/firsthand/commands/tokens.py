@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.system.ordinary_file import read_bounded_text
@@ -73,8 +74,11 @@ class Config:
 def main(config: Config) -> int:
     """Print the pieces, or train."""
     if config.train:
+        refuse_given(config, {"model", "price"}, "--train makes a vocabulary and opens no model")
         _train(config)
         return 0
+    if config.languages:
+        refuse_given(config, {"price"}, "--languages counts tokens and tells no price")
     prices = dict(_price(each, config.model) for each in config.price)
     opened = {name: _open(name, shown=not config.json) for name in dict.fromkeys(config.model)}
     if config.languages:
