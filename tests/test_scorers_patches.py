@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from cpu_time import at_most_cpu_s
 from firsthand.errors import DataError
+from firsthand.scorers.patches import patch
 from firsthand.scorers.patches.patch import MAX_BYTES, Change, find_patch, read_patch, rewritten, touched
 from firsthand.scorers.patches.test_logs import read_log
 from firsthand.scorers.resolved import (
@@ -519,3 +521,24 @@ def test_logs_are_read_by_status_name_and_parser() -> None:
         "test_s": "SKIPPED",
         "x ... y": "PASSED",
     }
+
+
+def test_parts_of_one_file_are_read_once_each_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    each_hunk = patch._each_hunk
+
+    def counted(lines: tuple[str, ...]) -> Iterator[tuple[int, int, int, tuple[str, ...]]]:
+        read.append(len(lines))
+        return each_hunk(lines)
+
+    monkeypatch.setattr(patch, "_each_hunk", counted)
+    parts = []
+    for part in reversed(range(60)):  # the first lines of the file come last
+        hunks = (f"@@ -{start},1 +{start},1 @@\n-a\n+b\n" for start in range(20 * part + 1, 20 * part + 20, 4))
+        parts.append(f"```diff\n--- a/x.py\n+++ b/x.py\n{''.join(hunks)}```\n")
+    whole = find_patch("".join(parts))
+    starts = [int(line.split(",")[0][4:]) for line in whole.splitlines() if line.startswith("@@")]
+    assert starts == sorted(starts) == list(range(1, 1200, 4)) and whole.count('--- "a/x.py"') == 1
+    assert sum(read) == 60 * 5 * 3, "no part is read again for each that joins it"
+    beside = find_patch("".join([*parts[:2], parts[0].replace("+b", "+c"), *parts[2:]]))
+    assert beside.count("+c") == 5 and beside.count("+b") == 295, "of parts for the same lines the last counts"

@@ -8,6 +8,7 @@ the same changes in one plain form, for programs that read more into a patch tha
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -112,6 +113,7 @@ def _joined(patches: list[str]) -> str:
     except DataError:
         return patches[-1]
     last, count, named = patches[-1], len(chosen), dict[str, int]()
+    merged: dict[int, _MergedHunks] = {}
     for at, section in enumerate(chosen):
         named.update(dict.fromkeys(section.change.paths, at))
     for patch in reversed(patches[:-1]):
@@ -124,30 +126,61 @@ def _joined(patches: list[str]) -> str:
             later = {named[path] for path in section.change.paths if path in named}
             if not later:
                 others.append(section)
-            elif len(later) == 1 and (both := _merged(section, chosen[at := later.pop()])):
-                chosen[at] = both
-                last = _text(reversed(chosen[:count])) if at < count else last
+            elif len(later) == 1 and _is_edit_of(section, chosen[at := later.pop()]):
+                hunks = merged[at] if at in merged else _MergedHunks(chosen[at])
+                if hunks.add(section):
+                    merged[at] = hunks
         for section in others:
             named.update(dict.fromkeys(section.change.paths, len(chosen)))
             chosen.append(section)
+    for at, hunks in merged.items():
+        chosen[at] = hunks.section()
+    if any(at < count for at in merged):
+        last = _text(reversed(chosen[:count]))
     # Moves and deletions come at the end: the names of a file after a section without hunks would be read as its own.
     kept = chosen[count:][::-1]
     before, after = (_text(each for each in kept if bool(each.hunks) is with_hunks) for with_hunks in (True, False))
     return before + last + after
 
 
-def _merged(first: _Section, second: _Section) -> _Section | None:
-    """Return two changes of one file as one, if no line is in hunks of both; None otherwise."""
-    if first.change != second.change or first.change.before != first.change.after or not (first.hunks and second.hunks):
-        return None
-    hunks = sorted((*_each_hunk(first.hunks), *_each_hunk(second.hunks)))
-    if any(one[0] + max(1, one[1]) > two[0] for one, two in pairwise(hunks)):
-        return None
-    lines, grown = list[str](), 0
-    for start, old, new, body in hunks:
-        lines += [f"@@ -{start},{old} +{start + grown + (not old) - (not new)},{new} @@", *body]
-        grown += new - old
-    return _Section(first.change, second.header or first.header, tuple(lines))
+def _is_edit_of(first: _Section, second: _Section) -> bool:
+    """Return True if both change lines of one file that stays in its place."""
+    is_same = first.change == second.change and first.change.before == first.change.after
+    return is_same and bool(first.hunks and second.hunks)
+
+
+class _MergedHunks:
+    """The hunks of several parts of a patch for one file, which have no line in common.
+
+    A part costs what it holds, however many came before it.
+    """
+
+    def __init__(self, section: _Section) -> None:
+        self._change, self._header = section.change, section.header
+        self._hunks = sorted(_each_hunk(section.hunks))
+
+    def add(self, section: _Section) -> bool:
+        """Add the hunks of another part; False, and none added, if a line is in two of them."""
+        new = sorted(_each_hunk(section.hunks))
+        beside = list(new)
+        for hunk in new:
+            at = bisect_left(self._hunks, hunk)
+            beside += self._hunks[max(0, at - 1) : at + 1]
+        beside = sorted({id(each): each for each in beside}.values())
+        if any(one[0] + max(1, one[1]) > two[0] for one, two in pairwise(beside)):
+            return False
+        for hunk in new:
+            insort(self._hunks, hunk)
+        self._header = self._header or section.header
+        return True
+
+    def section(self) -> _Section:
+        """The hunks as one change, with the line numbers of the file that they make."""
+        lines, grown = list[str](), 0
+        for start, old, new, body in self._hunks:
+            lines += [f"@@ -{start},{old} +{start + grown + (not old) - (not new)},{new} @@", *body]
+            grown += new - old
+        return _Section(self._change, self._header, tuple(lines))
 
 
 def _each_hunk(lines: tuple[str, ...]) -> Iterator[tuple[int, int, int, tuple[str, ...]]]:
