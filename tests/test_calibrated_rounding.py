@@ -253,8 +253,8 @@ def test_the_command_calibrates_on_a_text(tmp_path: Path, capsys: pytest.Capture
         ({"bits": 3}, "bits is '3'"),
         ({"group_size": 0}, "group_size is '0'"),
         ({"group_size": 32}, "expected"),
-        ({"quant_method": "awq", "version": "gemv"}, "version is 'gemv'"),
-        ({"quant_method": "awq", "version": "exllama"}, "version is 'exllama'"),
+        ({"quant_method": "awq", "checkpoint_format": "gemm", "version": "gemv"}, "version is 'gemv'"),
+        ({"quant_method": "awq", "checkpoint_format": "gemm", "version": "exllama"}, "version is 'exllama'"),
         ({"quant_method": "aqlm"}, "gptq or awq"),
     ],
 )

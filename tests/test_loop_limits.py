@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import hashlib
+import inspect
 import math
 import random
 import sys
@@ -264,7 +265,7 @@ def test_a_pattern_that_exits_is_an_error_and_the_first_error_of_a_group_is_its_
             asyncio.run(group([leave(code)]))  # type: ignore[arg-type]
         assert str(told.value) == f"the pattern called sys.exit({shown})"
         with pytest.raises(RuntimeError) as alone:
-            asyncio.run(concurrency.without_exit(leave(code)))
+            asyncio.run(concurrency.without_exit(partial(leave, code)))
         assert str(alone.value) == str(told.value) and isinstance(alone.value.__cause__, SystemExit)
     nested = BaseExceptionGroup("", [BaseExceptionGroup("", [KeyError("first"), ValueError()]), OSError()])
     assert repr(concurrency.first_error(nested)) == "KeyError('first')"
@@ -436,3 +437,31 @@ def test_sources_are_opened_in_order_and_closed_in_reverse_whatever_fails() -> N
             asyncio.run(used([Source(name, log, "") for name in "ab"], lambda stop=stop: _raise(stop())))  # type: ignore[misc]
     assert log == ["open a", "open b", "close b", "close a"] * 2, "cancelled, or interrupted by a person"
     assert asyncio.run(used([], lambda: None)) is None and asyncio.run(kept([], lambda: None)) is None
+
+
+def test_a_task_that_is_cancelled_before_it_begins_leaves_no_coroutine_that_nobody_awaits() -> None:
+    made: list[Any] = []
+
+    async def work() -> None:
+        raise AssertionError("it has not begun")
+
+    def make() -> Any:
+        made.append(work())
+        return made[-1]
+
+    async def main() -> None:
+        early = asyncio.ensure_future(concurrency.without_exit(make))
+        early.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await early
+        held = [work(), work()]
+        grouped = asyncio.ensure_future(concurrency.group(held))
+        await asyncio.sleep(0)  # its tasks are made, and have not begun
+        for each in asyncio.all_tasks() - {asyncio.current_task(), grouped}:
+            each.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await grouped
+        assert [inspect.getcoroutinestate(each) for each in held] == [inspect.CORO_CLOSED] * 2
+
+    asyncio.run(main())
+    assert made == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from corpus_tiny import write_index
-from firsthand.errors import ConfigError, UnknownName
+from firsthand.errors import ConfigError
 from firsthand.retrieval import benchmark_corpus
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS
 from firsthand.retrieval.rag.advanced import advanced
@@ -303,17 +303,15 @@ def test_without_an_index_the_tasks_benchmark_is_read_with_the_embedder_asked_fo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
-    task = Task("t", ASK, metadata={"corpus": "none_such:size=3"})
+    task = Task("t", ASK, metadata={"corpus": "gsm8k:limit=3"})
     for embedder in ("", "other"):
-        made = four_passages(_folder(benchmark_corpus.corpus_path("none_such:size=3", embedder)))
-        monkeypatch.setitem(benchmark_corpus._ready, made, "none_such:size=3")
+        made = four_passages(_folder(benchmark_corpus.corpus_path("gsm8k:limit=3", embedder)))
+        monkeypatch.setitem(benchmark_corpus._ready, made, ())
     for pattern, kind in ((short_answer, "search"), (isolated_rag, "search"), (retrieve, "variant")):
         for options, read in (({kind: "dense", "embedder": "other"}, "dense"), ({kind: "lexical"}, "lexical")):
             played = play(pattern, "", lambda *_: "x", task=task, k=1, **options)
             assert played.reads == [(read, ASK, 1, ["b:0"])]
-        with pytest.raises(
-            UnknownName, match="none_such"
-        ):  # the usual embedder's index is not there, and has to be made
+        with pytest.raises(ConfigError, match="gsm8k"):  # the usual embedder's index is not there, and has to be made
             play(pattern, "", task=task, **{kind: "dense"})
         with pytest.raises(
             ConfigError, match=r"^task t names no corpus: give an index, as in index=PATH, or a benchmark"

@@ -157,7 +157,7 @@ def test_values_of_one_step_are_logged_together_and_of_two_with_one_name_the_lat
 
     monkeypatch.setattr(Track, "log", counted)
     ((run, count),) = import_runs(tmp_path, tmp_path / "home")
-    assert count == 9 and calls == [
+    assert count == 7 and calls == [
         ({"n0": 2.0}, 1, 8.0),
         ({name: 0.5 for name in names if name != "n1"}, 2, 7.0), ({"n1": 4.0}, 2, 9.0), ({"late": 3.0}, 2, None),
     ]  # fmt: skip

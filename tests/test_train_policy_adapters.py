@@ -91,9 +91,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(recipe: str, folder: Path, out: Path, *, resume: bool = False, **settings: Any) -> list[dict[str, float]]:
     """Run a recipe of reinforcement with an adapter; returns its metrics."""
     module = importlib.import_module(f"firsthand.train.recipes.{recipe}")
+    rank = {} if settings.get("adapter") == "none" else {"rank": 4}
     values = {
         "benchmark": str(folder.parent / "own.py"), "model": str(folder), "prompts": 2, "group_size": 4, "max_tokens": 5,
-        "steps": 2, "lr": 1e-2, "checkpoint_every": 0, "adapter": "lora", "rank": 4, **settings,
+        "steps": 2, "lr": 1e-2, "checkpoint_every": 0, "adapter": "lora", **rank, **settings,
     }  # fmt: skip
     config = build(module.Config, values)
     with opened(out, recipe, config, resume=resume) as run:

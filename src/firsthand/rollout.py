@@ -206,7 +206,7 @@ async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budge
             return await Borders(attempt, own.next_effect(), attempt.last_of_root, budget).answer(answer)
 
     seconds = agent.limits.seconds
-    running = asyncio.create_task(without_exit(in_own_branch()))
+    running = asyncio.create_task(without_exit(in_own_branch))
     try:
         async with asyncio.timeout(seconds) as timer:
             answer: object = await running

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import random
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -95,20 +96,28 @@ async def group(coroutines: Iterable[Awaitable[T]]) -> list[T]:
     async def run_in_branch(index: int, coroutine: Awaitable[T]) -> T:
         began = (*parent.place, effects, 0, group, index)
         enter_branch(Branch(f"{place}.{index}", parent.depth + 1, place=began, name=parent.name))
-        return await without_exit(coroutine)
+        return await without_exit(lambda: coroutine)
 
+    coroutines = list(coroutines)
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(run_in_branch(i, coroutine)) for i, coroutine in enumerate(coroutines)]
     except BaseExceptionGroup as errors:
         raise first_error(errors) from None
+    finally:
+        for each in coroutines:  # cancelled before it began
+            if inspect.iscoroutine(each) and inspect.getcoroutinestate(each) == inspect.CORO_CREATED:
+                each.close()
     return [task.result() for task in running]
 
 
-async def without_exit(coroutine: Awaitable[T]) -> T:
-    """The result of a coroutine; a `sys.exit` in it is a RuntimeError, where a task would end the whole event loop."""
+async def without_exit(make: Callable[[], Awaitable[T]]) -> T:
+    """The result of the coroutine that `make` gives; a `sys.exit` in it, which would end the event loop, is a RuntimeError.
+
+    A task that is cancelled before it begins makes none, so that none is left that nobody awaits.
+    """
     try:
-        return await coroutine
+        return await make()
     except SystemExit as leaving:
         code = "" if leaving.code is None else repr(leaving.code)
         raise RuntimeError(f"the pattern called sys.exit({code})") from leaving

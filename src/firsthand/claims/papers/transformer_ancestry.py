@@ -20,7 +20,8 @@ def measure(lab: Lab) -> Measurement:
     from firsthand.nn import families
 
     names = sorted(path.stem for path in Path(families.__file__).parent.glob("[a-z]*.py"))
-    models = [name for name in names if name not in ("rope_config", "shared_fields", "deepseek_gguf")]
+    parts = ("rope_config", "shared_fields", "deepseek_gguf", "spellings", "gguf_keys")
+    models = [name for name in names if name not in parts]
     attending = [name for name in models if "num_heads" in Path(families.__file__).with_name(f"{name}.py").read_text()]
     rows = tuple((name, "attention" if name in attending else "built on another family") for name in models)
     return Measurement(
