@@ -260,7 +260,7 @@ def test_every_setting_of_a_scoring_reaches_it(tmp_path: Path, monkeypatch: pyte
         return "found"
 
     monkeypatch.setattr(rescore, "rescore", rescored)
-    monkeypatch.setattr(score, "report", lambda of, found, config: found != "found")
+    monkeypatch.setattr(score, "reported", lambda of, found, config: ({}, int(found != "found")))
     config = score.Config(
         run.id, ("exact",), as_="own", agent="a", benchmark="quiz", concurrency=3, retry_errors=True, json=True
     )

@@ -113,7 +113,7 @@ def test_an_action_that_does_not_fit_its_element_says_which_one_does() -> None:
     assert browser.done == [("select", hour, each) for each in wanted], "its case and the blanks around it do not count"
     twice, browser = page(elements=(PageElement(1, "choice", "x", "", ("a", "A")),))
     asyncio.run(twice.select(1, "A"))
-    assert browser.done[0][2] == "a", "the first of those that differ in case alone"
+    assert browser.done[0][2] == "A", "of those that differ in case alone the one that is meant"
     assert refused(world.select(3, "Ni ne")).startswith("'Ni ne' is no option of Hour")
     for key, named in (("ENTER", "Enter"), ("tab", "Tab"), ("arrowup", "ArrowUp")):
         browser.done.clear()

@@ -57,7 +57,7 @@ def test_failed_attempts_count_as_0_on_the_board_of_a_score_given_later(
     ], "the rival was not scored"  # fmt: skip
     assert [[score.name for score in each.scores] for each in found] == [["later"], [], [], [], []]
     assert len(scored_attempts(run, "later", agent="dead")) == 0 == len(scored_attempts(run, "later", benchmark="c"))
-    assert score_command.report(run, Rescored("later", 1, 0, 0, 5), score_command.Config(run.id, ("later",))) == 0
+    assert score_command.reported(run, Rescored("later", 1, 0, 0, 5), score_command.Config(run.id, ("later",)))[1] == 0
     told = capsys.readouterr().out
     assert "later, 4 tasks" in told and " 0.25 " in told and "rival" not in told
     assert next(each.score.value for each in summary(run, score="later") if each.agent == "loud") == 0.25
@@ -77,7 +77,7 @@ def test_the_runs_reducer_counts_in_summary_cells_boards_and_scores_given_later(
     assert table.scores.tolist() == [[1.0] * 4]
     for trace, number in list(run.tried()):
         run.add_score(trace, number, "later", "judge", Score("later", 0.25 + trace.epoch / 2))
-    score_command.report(run, Rescored("later", 8, 0, 0, 0), score_command.Config(run.id, ("later",)))
+    score_command.reported(run, Rescored("later", 8, 0, 0, 0), score_command.Config(run.id, ("later",)))
     assert "0.75" in capsys.readouterr().out
 
 

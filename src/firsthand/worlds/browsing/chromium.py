@@ -11,8 +11,8 @@ import json
 import math
 import os
 import shutil
+import unicodedata
 from typing import Any, NamedTuple
-from unicodedata import category
 
 from firsthand.errors import ConfigError
 from firsthand.message import Json
@@ -328,7 +328,9 @@ class Chromium:
     def type(self, element: PageElement, text: str) -> None:
         """Put a text into a field, in place of what it held; CannotUse if the field does not take it as it is."""
         written = text.replace("\r\n", "\n").replace("\r", "\n")
-        if unknown := next((each for each in written if each != "\n" and category(each) in ("Cc", "Cs")), None):
+        if unknown := next(
+            (each for each in written if each != "\n" and unicodedata.category(each) in ("Cc", "Cs")), None
+        ):
             raise CannotUse(f"no key types {unknown!a}")
         held = self.run(f"{_HOLD}({element.number}, {json.dumps(written)})")
         if held == "typed":
