@@ -270,3 +270,14 @@ def test_of_unchanged_copies_the_first_is_the_one_that_later_ones_are_copies_of(
     work._unchanged(["c"])
     assert work.texts == {"s": "a", "z": "c"} and work.tally.unchanged == ["a", "b", "c"]
     assert work.taken == {"a": "/a", "b": "/elsewhere", "c": "/c"}
+
+
+def test_documents_of_files_that_are_gone_are_not_told_as_left_out_this_time(tmp_path: Path) -> None:
+    root = folder(tmp_path / "docs", a_txt="x", b_txt="y")
+    work = Steps(root)
+    for id in ("a", "b", "gone"):
+        work.store(id, root / f"{id}.txt", {"sha256": "s", "reader": "r"})
+    work.store("url", "https://h/page")
+    work.stored.read_index(work.index)
+    work.read.hashes[str(root / "a.txt")] = "s"
+    assert list(work.stored.not_read(work.read)) == ["b"], "a was read, gone has no file, url is of none of these folders"

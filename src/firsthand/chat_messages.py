@@ -16,7 +16,7 @@ ROLES = get_args(Role)
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """Fields in which other formats keep an assistant's reasoning as text."""
 INSTEAD = "write it into the content, as <think>...</think>, or leave the field out"
-"""What to do with reasoning that is not read."""
+"""Advice in the error for reasoning that is not read."""
 _UNREAD = {"reasoning_details": INSTEAD, "function_call": "write it as `tool_calls`, or leave the field out"}
 """Other fields in which they keep a part of what an assistant says."""
 

@@ -21,7 +21,7 @@ KINDS: tuple[GrammarKind, ...] = ("json_schema", "regex", "choice", "lark", "gbn
 MAX_SOURCE_BYTES = 1 << 18
 """A longer grammar is refused: one nested as deeply as this allows is known to fit the stack it is compiled on."""
 _SCHEMA = re.compile(r"%json\s*(?=\{)")
-"""What stands before a schema within a Lark grammar."""
+"""Matches the directive before a JSON schema in a Lark grammar."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class FormField:
     """The smallest number, the fewest characters, or the fewest choices."""
     most: float | None = None
     titles: tuple[str, ...] = ()
-    """What each choice means, in the same order; empty where the form does not say."""
+    """Display titles of the choices, in the same order; empty if the form has none."""
 
     @property
     def is_numbered(self) -> bool:

@@ -43,7 +43,7 @@ def packed_format(config: Fields) -> PackedFormat | None:
 
 
 def _layout(stated: Fields, method: Method) -> str:
-    """The way integers are packed, under any name that transformers, AutoAWQ and GPTQModel give it."""
+    """Layout of the packed integers, read from the key that transformers, AutoAWQ or GPTQModel writes."""
     known = ("gptq", "gptq_v2") if method == "gptq" else ("gemm",)
     keys = ("checkpoint_format", "format") if method == "gptq" else ("checkpoint_format", "version", "format")
     found = [(key, stated.text(key).lower()) for key in keys if stated.has(key)]

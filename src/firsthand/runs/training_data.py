@@ -269,7 +269,7 @@ def _of_answer(run: Run, trace: Trace, chosen: DataFilter, left_out: Counter[str
 
 
 def _direction(trace: Trace, name: str | None) -> tuple[bool, str]:
-    """Whether the attempt's score of that name, or its first, is of harm, and its name."""
+    """Returns True for a score of harm, and the score's name: the one asked for, else the attempt's first."""
     found = trace.score(name) if name is not None else next(iter(trace.attempt_scores), None)
     return (False, "") if found is None else (found.is_harm, found.name)
 

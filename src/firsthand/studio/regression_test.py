@@ -101,7 +101,7 @@ def as_regression_test(collection: TaskCollection) -> str:
 
 
 def _protocol(task: Task) -> Json:
-    """What the task fixes besides its question, as the fields of its JSON that are not empty."""
+    """Returns the non-empty fields of the task's JSON, without its question."""
     names = ("conversation", "sampling", "verbatim", "last_line")
     return {name: value for name, value in task.to_json().items() if name in names and value}
 

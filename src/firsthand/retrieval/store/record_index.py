@@ -295,7 +295,7 @@ class RecordIndex:
         return query
 
     def _read(self, read: Callable[[set[str]], ReadT]) -> ReadT:
-        """What `read` returns when the documents rested; it adds the records that it passed over or missed to its set.
+        """Returns the result of `read` on one state of the index. `read` adds stale and missing records to its set.
 
         Those that are stale twice are what a stopped update left; else an update came between two of its questions.
         """

@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is kept of one answer."""
+    """Token ids, log-probs and reasoning of one remembered answer."""
 
     token_ids: array[int]
     logprobs: array[float]
