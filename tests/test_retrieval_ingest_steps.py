@@ -280,4 +280,6 @@ def test_documents_of_files_that_are_gone_are_not_told_as_left_out_this_time(tmp
     work.store("url", "https://h/page")
     work.stored.read_index(work.index)
     work.read.hashes[str(root / "a.txt")] = "s"
-    assert list(work.stored.not_read(work.read)) == ["b"], "a was read, gone has no file, url is of none of these folders"
+    assert list(work.stored.not_read(work.read)) == ["b"], (
+        "a was read, gone has no file, url is of none of these folders"
+    )
