@@ -1,6 +1,7 @@
 """Grammars as data, and how they reach models: keys, wires, scripts, and the local provider's tool calls."""
 
 import asyncio
+import copy
 import json
 import random
 import re
@@ -19,7 +20,7 @@ from firsthand.message import user
 from firsthand.model import Sampling, ToolSpec, request_key
 from firsthand.providers import openai_request as wire
 from firsthand.providers.local import Local
-from firsthand.providers.local_completions import compile_calls
+from firsthand.providers.local_calls import compile_calls, with_calls
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -313,6 +314,41 @@ def test_native_tools_are_constrained_unless_one_asks_not_to(local):
     asyncio.run(local.complete(HI, hot(max_tokens=3), tools=[WEATHER]))
     local.free_calls = False
     assert loaded.grammars.find(tool_grammar([WEATHER])) is None
+
+
+def test_calls_that_a_sampling_demands_are_made(local):
+    async def asked(**settings):
+        tools = [CALC, WEATHER]
+        whole = await local.complete(HI, hot(**settings), tools=tools, n=3)
+        streamed = [each.completion async for each in local.stream(HI, hot(7, **settings), tools=tools)]
+        ended = [each for each in [*whole, streamed[-1]] if each.finish_reason == "tool_calls"]
+        return [[call.name for call in each.message.tool_calls] for each in ended]
+
+    named = asyncio.run(asked(tool_choice="get_weather", parallel_tool_calls=False))
+    assert named and all(names == ["get_weather"] for names in named)
+    required = asyncio.run(asked(tool_choice="required"))
+    assert required and all(set(names) <= {"calculator", "get_weather"} for names in required)
+    one = tool_grammar([CALC, WEATHER], parallel=False)
+    asyncio.run(local.complete(HI, hot(max_tokens=3, parallel_tool_calls=False), tools=[CALC, WEATHER]))
+    loaded = asyncio.run(local._ready())
+    assert loaded.grammars.find(one) is not None
+    mine = Sampling(max_tokens=3, parallel_tool_calls=False, grammar=g.choice(["a"]))
+    assert asyncio.run(with_calls(loaded, HI, mine, [CALC])) is mine, "a grammar of the request's own rules"
+    assert asyncio.run(with_calls(loaded, HI, Sampling(parallel_tool_calls=False), [])).grammar is None
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_demanded_calls_follow_the_thought_that_a_prompt_opens(local, opens):
+    loaded = asyncio.run(local._ready())
+    text = "hi <think>\n" if opens else "hi <think></think>"
+    for prompt in (text, loaded.tokenizer.encode(text)):
+        made = asyncio.run(with_calls(loaded, prompt, Sampling(tool_choice="required"), [CALC])).grammar
+        assert made == replace(tool_grammar([CALC], choice="required"), after_thought=opens)
+    chat = copy.copy(loaded.chat)
+    chat.markup = None
+    unknown = replace(loaded, chat=chat)
+    with pytest.raises(ConfigError, match="leave out tool_choice and parallel_tool_calls"):
+        asyncio.run(with_calls(unknown, text, Sampling(tool_choice="required"), [CALC]))
 
 
 def test_a_tool_whose_schema_makes_no_grammar_may_still_be_called(local):

@@ -18,7 +18,14 @@ from benchmark_rows import facts, said
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.bridges.inspect.messages import message_from, message_to, output_to, sampling_from, specs_from
+from firsthand.bridges.inspect.messages import (
+    calls_from,
+    message_from,
+    message_to,
+    output_to,
+    sampling_from,
+    specs_from,
+)
 from firsthand.errors import ConfigError, DataError, MissingExtra, ModelError
 from firsthand.loop.budget import Limits
 from firsthand.message import Message, Sampled, ToolCall, ToolResult, assistant, user
@@ -365,6 +372,11 @@ def test_requests_and_answers_keep_their_meaning_in_both_directions() -> None:
     assert specs_from(tools, "auto") == specs_from(tools, "any") == specs and specs_from(tools, "none") == ()
     assert [specs_from(tools, ToolFunction(name=spec.name)) for spec in specs] == [(spec,) for spec in specs]
     assert specs_from(tools, ToolFunction(name="ad")) == () == specs_from([], "auto")
+    choices = ("auto", "none", "any", ToolFunction(name="add"))
+    assert [calls_from(specs, each) for each in choices] == ["auto", "auto", "required", "add"]
+    assert calls_from((), "any") == "auto"
+    parallel = [sampling_from(GenerateConfig(parallel_tool_calls=each)) for each in (None, True, False)]
+    assert [Sampling(**each).parallel_tool_calls for each in parallel] == [True, True, False]
 
     sampled = replace(assistant("Yes"), sampled=Sampled((5, 6), (-0.1, -2.0)))
     tops = ((("Yes", -0.1), ("No", -2.4)), (("!", -0.3),))

@@ -14,7 +14,8 @@ from firsthand.grammar import Grammar
 from firsthand.message import Message, Sampled, Text, user
 from firsthand.model import Completion, Sampling, ToolSpec, Usage
 from firsthand.providers.local import Local
-from firsthand.providers.local_completions import Loaded, SourceFormat, _is_readable, compile_calls, new_request
+from firsthand.providers.local_calls import _is_readable, compile_calls
+from firsthand.providers.local_completions import Loaded, SourceFormat, new_request
 from firsthand.system import request_owner
 from firsthand.tokens import pretrained
 from firsthand.tokens.calls.call_grammar import tool_grammar

@@ -33,6 +33,8 @@ OTHER: dict[str, Any] = {
     "bad_words": ("no",),
     "skip_special_tokens": False,
     "include_stop_str_in_output": True,
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
 }
 """For each setting a value that is not its default."""
 

@@ -65,6 +65,11 @@ class Sampling:
     """Leave control tokens out of the text. With False they are in it, except the one that ends the answer."""
     include_stop_str_in_output: bool = False
     """Keep the stop string or stop token that ended the answer in its text."""
+    tool_choice: str = "auto"
+    """`auto`: the model may call the tools that a request has; `required`: it must call one; a tool's name: it must call
+    that one. To forbid calls, give no tools."""
+    parallel_tool_calls: bool = True
+    """Allow several tool calls in one answer."""
 
     def __post_init__(self) -> None:
         check_kinds(self, whole=False)
@@ -85,6 +90,7 @@ class Sampling:
                 "at most 1024 pairs of a token id and a bias from -100 to 100",
             ),
             ("stop_ids", len(self.stop_ids) <= 64, "at most 64 token ids"),
+            ("tool_choice", bool(self.tool_choice), "auto, required, or the name of a tool"),
             ("min_tokens", self.min_tokens >= 0, "0 or more"),
             (
                 "allowed_token_ids",
@@ -118,6 +124,9 @@ class Sampling:
         for name in _LATER:
             if not body[name]:
                 del body[name]
-        if self.skip_special_tokens:
-            del body["skip_special_tokens"]
+        if self.tool_choice == "auto":
+            del body["tool_choice"]
+        for name in ("skip_special_tokens", "parallel_tool_calls"):
+            if body[name]:
+                del body[name]
         return body

@@ -54,6 +54,9 @@ def open_model(rest: str) -> AnthropicModel:
 class AnthropicModel:
     """A model behind Anthropic's Messages API. It can be used from several event loops, also in sequence."""
 
+    call_settings = ("tool_choice", "parallel_tool_calls")
+    """The settings of a Sampling about calls that its requests have a field for."""
+
     def __init__(
         self,
         model: str,

@@ -14,6 +14,7 @@ from typing import Any
 from firsthand.errors import ConfigError
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import CallDelta, Completion, Sampling, ToolSpec, Usage
+from firsthand.providers.demanded_calls import demands_calls
 from firsthand.providers.finish_reasons import finish_reason
 from firsthand.providers.openai_wire import (
     CallReader,
@@ -26,7 +27,7 @@ from firsthand.providers.openai_wire import (
 )
 
 _THINKING = ("thinking", "redacted_thinking")
-SUPPORTED = ("max_tokens", "temperature", "seed", "stop")
+SUPPORTED = ("max_tokens", "temperature", "seed", "stop", "tool_choice", "parallel_tool_calls")
 """Settings that a request may have. Temperature and seed have no field: the API samples as the model's makers set it."""
 
 
@@ -44,10 +45,13 @@ def request(
     }
     if system := "\n\n".join(message.text for message in opening if message.text):
         body["system"] = system
+    must_call = demands_calls(sampling, tools)
     if tools:
         body["tools"] = [
             {"name": spec.name, "description": spec.description, "input_schema": spec.parameters} for spec in tools
         ]
+        if must_call or not sampling.parallel_tool_calls:
+            body["tool_choice"] = _choice(sampling)
     elif called := {call.name: None for message in conversation for call in message.tool_calls}:
         # Calls in a conversation need their tools beside it, also where no more may follow.
         body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in called]
@@ -62,6 +66,12 @@ def request(
     if stream:
         body["stream"] = True
     return body
+
+
+def _choice(sampling: Sampling) -> Json:
+    kinds: dict[str, Json] = {"auto": {"type": "auto"}, "required": {"type": "any"}}
+    choice = kinds.get(sampling.tool_choice, {"type": "tool", "name": sampling.tool_choice})
+    return choice if sampling.parallel_tool_calls else {**choice, "disable_parallel_tool_use": True}
 
 
 def messages(conversation: Iterable[Message]) -> list[Json]:

@@ -58,6 +58,9 @@ def open_model(rest: str) -> GoogleModel:
 class GoogleModel:
     """A model behind the Gemini API. It can be used from several event loops, also in sequence."""
 
+    call_settings = ("tool_choice",)
+    """The settings of a Sampling about calls that its requests have a field for."""
+
     def __init__(
         self,
         model: str,

@@ -14,12 +14,14 @@ from typing import Any
 
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import CallDelta, Completion, Sampling, ToolSpec, Usage
+from firsthand.providers.demanded_calls import demands_calls
 from firsthand.providers.finish_reasons import finish_reason
 from firsthand.providers.openai_wire import CallReader, Unreadable, clean, count, json_object, says_something
 
 _SIGNATURE = "thoughtSignature"
 SUPPORTED = (
     "max_tokens", "temperature", "top_k", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop",
+    "tool_choice",
 )  # fmt: skip
 """Settings that a request may have."""
 
@@ -48,6 +50,9 @@ def config(conversation: Sequence[Message], sampling: Sampling, tools: Sequence[
             for spec in tools
         ]
         body["tools"] = [{"function_declarations": declared}]
+    if demands_calls(sampling, tools):
+        named = {} if sampling.tool_choice == "required" else {"allowed_function_names": [sampling.tool_choice]}
+        body["tool_config"] = {"function_calling_config": {"mode": "ANY", **named}}
     if sampling.grammar is not None:
         schema = sampling.grammar.parsed()
         body["response_mime_type"] = "application/json"

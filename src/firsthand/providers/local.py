@@ -39,9 +39,9 @@ from firsthand.nn.activation_monitor import ActivationMonitor, read_monitor
 from firsthand.nn.lora import Adapter, adapter_files
 from firsthand.nn.quant import best_mode
 from firsthand.nn.steering_vector import SteeringVector, read_steering
+from firsthand.providers.local_calls import compile_calls, with_calls
 from firsthand.providers.local_completions import (
     Loaded,
-    compile_calls,
     completion,
     deltas,
     encode,
@@ -234,6 +234,7 @@ class Local:
     ) -> list[Completion]:
         """Returns `n` answers; the prompt is computed once."""
         loaded = await self._ready()
+        sampling = await with_calls(loaded, prompt, sampling, tools)
         grammar = await self._grammar(loaded, sampling, tools)
         derived = await loaded.preparation.derived(loaded, sampling, owner=_client())
         request, new_answer = new_request(loaded, prompt, sampling, tools, n, grammar, self.chosen, derived=derived)
@@ -264,6 +265,7 @@ class Local:
     ) -> AsyncGenerator[Delta, None]:
         """Yields the pieces of `n` answers as they come (see `TokenModel`)."""
         loaded = (await self._ready()).with_variables(template)
+        sampling = await with_calls(loaded, prompt, sampling, tools)
         grammar = await self._grammar(loaded, sampling, tools, run)
         client = _client(run)
         derived = await loaded.preparation.derived(loaded, sampling, owner=client)

@@ -5,12 +5,9 @@ No tensors: `local` loads models and calls their engines.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firsthand.engine.core.outputs import Output
@@ -18,14 +15,11 @@ from firsthand.engine.core.request_checks import check_num_answers
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
 from firsthand.errors import ConfigError, ModelError
-from firsthand.grammar import Grammar
 from firsthand.message import Message, Sampled, Text
 from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, Sampling, ToolSpec, Usage
 from firsthand.providers.request_preparation import DerivedSampling, Preparation, derive
 from firsthand.system import request_owner
-from firsthand.tokens.calls.call_grammar import Markup, tool_grammar
 from firsthand.tokens.calls.thought_text import OPEN, ThoughtText
-from firsthand.tokens.grammar_cost import is_cheap
 from firsthand.tokens.incremental_decoding import StopStrings
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
@@ -33,8 +27,6 @@ from firsthand.tokens.tokenizer import TextRun, Tokenizer
 if TYPE_CHECKING:
     from firsthand.engine.core.engine_thread import EngineWorker
 
-_CALLS_S = 10.0
-"""Time to find the tools whose schemas can be compiled, where all together cannot."""
 _TAIL = 8
 """Tokens at the end of a prompt that are searched for a tag: it may be of several, with line ends behind it."""
 _LONG = 2048
@@ -238,8 +230,18 @@ def thought_of(loaded: Loaded, request: Request) -> ThoughtText:
     """The thought that an answer may begin with: open if the prompt ends with its tag, unless a grammar rules from there."""
     grammar = request.sampling.grammar
     is_free = grammar is None or grammar.after_thought or grammar.closes_thought
-    tail = b"".join(map(loaded.tokenizer.token_bytes, request.prompt[-_TAIL:]))
-    return ThoughtText(is_open=is_free and tail.rstrip().endswith(OPEN.encode()))
+    return ThoughtText(is_open=is_free and _ends_in_thought(loaded, request.prompt))
+
+
+def opens_thought(loaded: Loaded, prompt: Prompt | Sequence[int], tools: Sequence[ToolSpec]) -> bool:
+    """True if the prompt, as the model is given it, ends with the tag that opens a thought."""
+    ids = _ids(prompt)
+    return _ends_in_thought(loaded, encode(loaded, prompt, tools) if ids is None else ids)  # type: ignore[arg-type]
+
+
+def _ends_in_thought(loaded: Loaded, ids: Sequence[int]) -> bool:
+    tail = b"".join(map(loaded.tokenizer.token_bytes, ids[-_TAIL:]))
+    return tail.rstrip().endswith(OPEN.encode())
 
 
 def _is_cut(loaded: Loaded, request: Request, answer: AnswerInProgress, broken: str) -> bool:
@@ -308,36 +310,6 @@ def encode_pair(loaded: Loaded, prompt: Prompt, continuation: str) -> tuple[tupl
     if not bare and whole[:1] != prefix:  # the prompt is empty: its one token is the model's own beginning
         return prefix, list(whole)
     return whole[: len(prefix)], list(whole[len(prefix) :])
-
-
-def compile_calls(
-    grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup, forcing: bool = True, *, owner: str = ""
-) -> CompiledGrammar:
-    """The grammar of calls of the tools. A schema that cannot be compiled allows any object: its tool checks it."""
-    compiled = partial(grammars.compile, forcing=forcing, owner=owner)
-    ends = time.monotonic() + _CALLS_S
-    with suppress(ConfigError):
-        return compiled(tool_grammar(tools, markup=markup))
-    with suppress(ConfigError):
-        readable = [tool if _is_readable(compiled, tool, markup, ends) else _loose(tool) for tool in tools]
-        return compiled(tool_grammar(readable, markup=markup))
-    return compiled(tool_grammar([_loose(tool) for tool in tools], markup=markup))
-
-
-def _is_readable(compiled: Callable[[Grammar], CompiledGrammar], tool: ToolSpec, markup: Markup, ends: float) -> bool:
-    """True if the grammar of one tool's calls can be compiled; after a time only what is known to be cheap is tried."""
-    try:
-        grammar = tool_grammar([tool], markup=markup)
-        if time.monotonic() > ends and not is_cheap(grammar):
-            return False
-        compiled(grammar)
-    except ConfigError:
-        return False
-    return True
-
-
-def _loose(tool: ToolSpec) -> ToolSpec:
-    return replace(tool, parameters={"type": "object"})
 
 
 def _ids(prompt: Prompt | Sequence[int]) -> tuple[int, ...] | None:

@@ -79,6 +79,9 @@ class _Ask(NamedTuple):
 class OpenAIModel:
     """A model behind an OpenAI-compatible endpoint. It can be used from several event loops, also in sequence."""
 
+    call_settings = ("tool_choice", "parallel_tool_calls")
+    """The settings of a Sampling about calls that its requests have a field for."""
+
     def __init__(
         self,
         model: str,

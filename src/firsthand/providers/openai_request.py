@@ -9,6 +9,7 @@ from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult
 from firsthand.model import Prompt, Sampling, ToolSpec
+from firsthand.providers.demanded_calls import demands_calls
 
 
 def request(
@@ -22,6 +23,14 @@ def request(
     body |= {limit if chat else "max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
     if tools:
         body["tools"] = [spec.to_json() for spec in tools]
+    if demands_calls(sampling, tools):
+        body["tool_choice"] = (
+            "required"
+            if sampling.tool_choice == "required"
+            else {"type": "function", "function": {"name": sampling.tool_choice}}
+        )
+    if tools and not sampling.parallel_tool_calls:
+        body["parallel_tool_calls"] = False
     if n > 1:
         body["n"] = n
     if sampling.temperature > 0:  # sent even at 1: some servers take their default from the model's files

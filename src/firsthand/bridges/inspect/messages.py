@@ -74,6 +74,8 @@ def sampling_from(config: Any) -> dict[str, Any]:
         settings["stop"] = tuple(config.stop_seqs)
     if config.logprobs or config.top_logprobs:
         settings["top_logprobs"] = max(1, config.top_logprobs or 0)
+    if config.parallel_tool_calls is False:
+        settings["parallel_tool_calls"] = False
     if config.response_schema is not None:
         settings["grammar"] = json_schema(_schema(config.response_schema.json_schema))
     return settings
@@ -89,6 +91,13 @@ def specs_from(tools: Sequence[Any], choice: Any) -> tuple[ToolSpec, ...]:
         for tool in tools
         if wanted is None or tool.name == wanted
     )
+
+
+def calls_from(tools: Sequence[Any], choice: Any) -> str:
+    """Return the `tool_choice` of a Sampling for Inspect's, where the tools are those that it allows."""
+    if not tools or choice in ("auto", "none", None):
+        return "auto"
+    return getattr(choice, "name", "required")
 
 
 def output_to(completions: Sequence[Completion], model: str) -> Any:

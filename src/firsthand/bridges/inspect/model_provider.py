@@ -26,7 +26,14 @@ def model_api() -> Any:
     from inspect_ai.model import GenerateConfig, ModelAPI
 
     from firsthand import catalog
-    from firsthand.bridges.inspect.messages import message_from, output_to, sampling_from, specs_from, too_long
+    from firsthand.bridges.inspect.messages import (
+        calls_from,
+        message_from,
+        output_to,
+        sampling_from,
+        specs_from,
+        too_long,
+    )
     from firsthand.errors import ConfigError, PromptTooLong, TransientError
     from firsthand.model import Sampling
 
@@ -49,7 +56,7 @@ def model_api() -> Any:
         async def generate(self, input: list[Any], tools: list[Any], tool_choice: Any, config: Any) -> Any:
             """Complete the conversation; a prompt that is too long gives an output with the stop reason `model_length`."""
             specs = specs_from(tools, tool_choice)
-            sampling = Sampling(**sampling_from(config))
+            sampling = Sampling(**sampling_from(config), tool_choice=calls_from(specs, tool_choice))
             messages = tuple(map(message_from, input))
             try:
                 answers = await self.model.complete(messages, sampling, tools=specs, n=config.num_choices or 1)

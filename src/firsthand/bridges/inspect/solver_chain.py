@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import replace
 from typing import Any
 
-from firsthand.bridges.inspect.messages import message_from, model_of, output_to, sampling_from, specs_from
+from firsthand.bridges.inspect.messages import calls_from, message_from, model_of, output_to, sampling_from, specs_from
 from firsthand.bridges.inspect.sample_scores import STATE, restored, saved
 from firsthand.bridges.inspect.task_samples import load
 from firsthand.context import Context
@@ -91,7 +91,7 @@ def _bridge(ctx: Context, task: Task) -> tuple[Any, Any]:
             for message in map(message_from, input):
                 here = self._after(here, message)
             given = tuple(_declared(spec) for spec in specs_from(tools, tool_choice))
-            settings = sampling_from(config)
+            settings = sampling_from(config) | {"tool_choice": calls_from(given, tool_choice)}
             if config.max_tokens is None:
                 del settings["max_tokens"]
             try:

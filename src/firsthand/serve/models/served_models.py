@@ -61,6 +61,11 @@ class ServedModel:
         return self.facts.thinks if self.facts is not None else bool(getattr(self.model, "thinks", False))
 
     @property
+    def call_settings(self) -> Sequence[str]:
+        """The settings of a Sampling about tool calls that a model elsewhere takes."""
+        return () if self.facts is not None else tuple(getattr(self.model, "call_settings", ()))
+
+    @property
     def charges_turns(self) -> bool:
         """True for a served agent: its sessions charge clients for their turns, whichever door these came by."""
         return bool(getattr(self.model, "charges_turns", False))

@@ -101,6 +101,9 @@ async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest
         facts=served.facts,
     )
     served.check_sampling(sampling)
+    if tools.specs:
+        calls: dict[str, Any] = {"tool_choice": tools.choice, "parallel_tool_calls": tools.parallel}
+        sampling = replace(sampling, **{name: calls[name] for name in served.call_settings})
     request.notes |= {"stream": bool(body.stream), "messages": len(messages)}
     if state.log_texts:
         request.notes["prompt"] = [message.to_json() for message in messages]
