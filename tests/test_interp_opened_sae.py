@@ -64,7 +64,8 @@ def test_a_dashboard_has_the_features_of_the_held_out_texts_and_some_of_them_ste
     reports = survey.reports(survey.spaced(5), ablate=1)
     chosen = [(reports[place].index, reports[place].maximum) for place in (0, 2)]
     (texts_of,) = steered_texts(opened.saved, model, tokenizer, chosen[1:], "42 +")
-    assert found == FeatureDashboard(48, 224, reports, "42 +", found.steered)
+    # As texts: NaN equals itself there, which a dataclass's == denies from Python 3.13 on.
+    assert repr(found) == repr(FeatureDashboard(48, 224, reports, "42 +", found.steered))
     assert list(found.steered) == [index for index, _ in chosen] and found.steered[chosen[1][0]] == texts_of
     assert found.steered[chosen[0][0]] != texts_of
     bare = opened.dashboard(count=2, ablate=0, steer=0)

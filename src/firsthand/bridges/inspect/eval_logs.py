@@ -315,7 +315,7 @@ def _json(log: BoundedZipFile, name: str, path: Path) -> Json:
     try:
         body = json.loads(data) if len(data) <= MAX_SAMPLE_BYTES else None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: {name[:80]} is no JSON: {error}") from None
+        raise DataError(f"{path}: {name[:80]} is no JSON: {reason_of(error)}") from None
     if not isinstance(body, dict):
         raise DataError(f"{path}: {name[:80]} holds no object, or more than its size says")
     return body
