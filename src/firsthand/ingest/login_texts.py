@@ -41,7 +41,7 @@ _WORD = (
     r"(?P<secret>(?(open)(?:(?!(?P=open))[^\n]){1,1000}|[^\s\"'\\;|&-][^\s\"'\\]{0,1000}))"
 )
 _PASSWORD = re.compile(rf"(?<![A-Za-z0-9_-])-p\\{{0,8}}[\"']?[\s=,]{{1,8}}{_WORD}")
-_JOINED = re.compile(rf"(?<![A-Za-z0-9_-])-p(?![\s=]){_WORD}")
+_JOINED = re.compile(rf"(?<![A-Za-z0-9_-])-p{_WORD}")
 _NETRC = re.compile(
     r"(?m)(?:^|(?<=[\"'`])|(?<=\\n))\s{0,8}machine\s{1,8}\S{1,200}\s{1,8}login\s{1,8}\S{1,200}\s{1,8}password\s{1,8}"
     r"(?!\[redacted)(?P<secret>\S{1,1000})"
@@ -55,18 +55,22 @@ _STANDARD = str.maketrans("-_", "+/")
 _WITHIN = 400
 """Characters between `curl` and its flag."""
 _takes_password, _takes_joined = re.compile(_LOGIN).search, re.compile(_MYSQL).search
+_FLAG = r"-p(?:(?<=[\s\"'`]-p)|(?<=\\[nt]-p))"
+_flag, _flag_in_bytes = re.compile(_FLAG).search, re.compile(_FLAG.encode()).search
 _WORDS_IN_BYTES = tuple(word.encode() for word in _WORDS)
 _hint, _hint_in_bytes = re.compile(_HINT).search, re.compile(_HINT.encode()).search
 
 
 def may_hold_login(text: str) -> bool:
     """False only for a text in lower case in which no rule of this file finds a login without a secret name."""
-    return _hint(text) is not None or ("-p" in text and any(word in text for word in _WORDS))
+    return _hint(text) is not None or (any(word in text for word in _WORDS) and _flag(text) is not None)
 
 
 def may_hold_login_in_bytes(raw: bytes) -> bool:
     """The same of a text in UTF-8, or of JSON."""
-    return _hint_in_bytes(raw) is not None or (b"-p" in raw and any(word in raw for word in _WORDS_IN_BYTES))
+    if _hint_in_bytes(raw) is not None:
+        return True
+    return any(word in raw for word in _WORDS_IN_BYTES) and _flag_in_bytes(raw) is not None
 
 
 def without_logins(text: str) -> tuple[str, int]:

@@ -197,7 +197,8 @@ class Redactor:
         if not self._defaults:
             return kept
         is_curl = any(isinstance(each, str) and each.endswith("curl") for each in value)
-        is_login = takes_password(" ".join(each for each in value[:8] if isinstance(each, str) and len(each) < 80))
+        before = value[: value.index("-p")] if "-p" in value else []
+        is_login = takes_password(" ".join(each[:80] for each in before[:8] if isinstance(each, str)))
         for index in range(len(value) - 1):
             name, held = value[index], value[index + 1]
             if not (isinstance(name, str) and isinstance(held, str) and len(name) <= _LONGEST_NAME):
