@@ -89,7 +89,15 @@ def test_the_prompt_of_a_langfuse_span_is_all_that_the_model_read() -> None:
     assert counts(input=1510, output=7, **cache, total=1517) == (1510, 1000, 7), "a total tells that they are in it"
     assert counts(input=1000, output=7, cache_read_input_tokens=1000, total=1007) == (1000, 1000, 7)
     assert counts(input_tokens=1000, output_tokens=7, input_cache_read=900, total_tokens=1007) == (1000, 900, 7)
-    assert counts(input=10, output=7, output_reasoning_tokens=90, total=107) == (10, 0, 7)
+    reasoned = {"input": 60, "input_cache_read": 40, "output": 20, "output_reasoning": 60}
+    assert counts(**reasoned, total=180) == counts(**reasoned) == (100, 40, 80), "as the handler of LangChain counts"
+    assert counts(input=10, output=7, output_reasoning_tokens=90, total=107) == (10, 0, 97)
+    assert counts(input=10, output=97, output_reasoning_tokens=90, total=107) == (10, 0, 97), "it is in it already"
+    assert counts(**reasoned | {"input": 100}, total=180) == (100, 40, 80), "the prompt alone has its parts in it"
+    assert counts(**reasoned | {"output": 80}, total=180) == (100, 40, 80), "the answer alone has its parts in it"
+    assert counts(**reasoned | {"input": 100, "output": 80}, total=180) == (100, 40, 80)
+    assert counts(output=7, output_audio_tokens=5, output_accepted_prediction_tokens=3) == (0, 0, 15)
+    assert counts(output=7, output_audio_tokens=1e300) == (0, 0, 10**15)
     assert counts(input=10, input_audio_tokens=5) == (15, 0, 0)
     assert counts(input=10, output=7, total=12) == (10, 0, 7), "what `input` counts is of the prompt"
     assert counts(input=10, input_audio_tokens=1e300) == (10**15, 0, 0)
@@ -184,6 +192,37 @@ def test_openinference_is_read_whole() -> None:
     )
     named = openinference_dialect.content(span(**tool, tool__name="calc", tool_call__id="d"))
     assert (named.tool, named.call_id) == ("calc", "d")
+
+
+def test_documents_of_a_retriever_are_its_result_where_it_has_no_other() -> None:
+    d = "retrieval__documents__"
+    held = {"openinference__span__kind": "RETRIEVER", "input__value": "who?", f"{d}0__document__content": "doc one",
+            f"{d}0__document__score": 0.5, f"{d}1__document__id": "d2", f"{d}2__document__content": "doc three",
+            f"{d}4__document__content": "behind a gap"}  # fmt: skip
+    assert content_of(span(**held)).result == "doc one\n\nd2\n\ndoc three"
+    assert said(facts_of(span(**held)).output) == "doc one\n\nd2\n\ndoc three"
+    assert said(
+        facts_of(span(**{f"{d}0__document__content": "x" * 301}, openinference__span__kind="RETRIEVER")).output
+    ) == ("x" * 300)
+    told = span(**held, output__value="told")
+    assert (content_of(told).result, content_of(told).answered, said(facts_of(told).output)) == (
+        None,
+        [a("told")],
+        "told",
+    )
+    ranked = {"openinference__span__kind": "RERANKER", "reranker__output_documents__0__document__content": "best"}
+    assert content_of(span(**held | ranked)).result == "best"
+    assert content_of(span(openinference__span__kind="RETRIEVER")).result is None
+
+
+def test_a_total_alone_is_counted_as_the_prompt() -> None:
+    def counts(**given: int) -> tuple[int, int]:
+        named = {f"llm__token_count__{name}": number for name, number in given.items()}
+        found = facts_of(span(openinference__span__kind="EMBEDDING", **named))
+        return found.prompt_tokens, found.completion_tokens
+
+    assert counts(total=77) == (77, 0) and counts(total=77, completion=70) == (7, 70)
+    assert counts(total=7, completion=70) == (0, 70) and counts(total=77, prompt=70) == (70, 0)
 
 
 # -- OpenLLMetry --
@@ -343,3 +382,25 @@ def test_the_first_dialect_that_says_something_is_believed_and_others_fill_in() 
     assert first_of("a", lambda: "b") == "a" and first_of("", "b") == "b" and first_of("a", "") == "a"
     assert said(first_of(lambda: "", lambda: "b")) == "b" and said(first_of(lambda: "a", "b")) == "a"
     assert said(lambda: 1 / 0) == ""  # type: ignore[arg-type,return-value]
+
+
+def test_an_error_without_words_is_one_and_takes_them_from_where_they_are() -> None:
+    level: dict[str, Any] = {"langfuse__observation__level": "ERROR"}
+    chat = {"gen_ai__operation__name": "chat", "gen_ai__request__model": "m"}
+    assert facts_of(span(**level)).error == facts_of(span(**level, **chat)).error == ""
+    assert facts_of(span(**level, **chat, langfuse__observation__status_message="broke")).error == "broke"
+    assert facts_of(span(**level, **chat, error__type="Timeout")).error == "Timeout"
+    first = ("exception", {"exception.type": "KeyError", "exception.message": "the first"})
+    for told, reason in (({"exception.type": "ValueError", "exception.message": "bad"}, "bad"),
+                         ({"exception.type": "ValueError"}, "ValueError"), ({}, "the first")):  # fmt: skip
+        assert (
+            facts_of(span((first, ("exception", told), ("note", {})), **level, error__type="Timeout")).error == reason
+        )
+    failed = span((first,), **chat, error__type="Timeout")
+    assert facts_of(failed).error is None, "an exception that was caught is no failure"
+    failed.error = ""
+    assert facts_of(failed).error == "the first"
+    failed.error, failed.events = "said", []
+    assert facts_of(failed).error is None
+    failed.error, failed.attributes = "", {}
+    assert facts_of(failed).error == ""

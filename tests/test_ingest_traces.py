@@ -280,9 +280,9 @@ def test_a_summary_counts_each_span_and_takes_its_texts_from_the_best() -> None:
     assert made.has_root and made.duration_s == pytest.approx(80e-9), "a span without a start counts for no time"
     made.add(span(7, "", 50, 40), SpanFacts(input="second", output="x" * 301, tags=("d",)), "svc7")
     assert asdict(made) == {
-        "trace": TRACE, "first_ns": 10, "last_ns": 90, "num_spans": 7, "num_errors": 2, "prompt_tokens": 8,
-        "cached_tokens": 3,
-        "completion_tokens": 8, "cost_usd": 0.75, "redactions": 2, "name_rank": 0, "name_ns": 0, "name": "n1",
+        "trace": TRACE, "first_ns": 10, "last_ns": 90, "num_spans": 7, "num_errors": 2, "prompt_tokens": 17,
+        "cached_tokens": 12,
+        "completion_tokens": 17, "cost_usd": 9.75, "redactions": 2, "name_rank": 0, "name_ns": 0, "name": "n1",
         "input_rank": 0, "input_ns": 0, "input": "ri" * 150, "output_rank": 0, "output_ns": 95, "output": "ro",
         "service": "svc1", "model": "m1", "session": "s1", "user": "u1", "tags": "|a|b c|d|", "changed": 0, "arrived_s": 0.0,
     }  # fmt: skip
@@ -293,6 +293,41 @@ def test_a_summary_counts_each_span_and_takes_its_texts_from_the_best() -> None:
     far = TraceSummary(TRACE)
     far.add(span(1, "", MOST_NS + 5, MOST_NS + 9), SpanFacts(tags=("x" * 200,)), "")
     assert (far.first_ns, far.last_ns, far.tags) == (MOST_NS, MOST_NS, f"|{'x' * 100}|")
+
+
+def test_a_summary_counts_what_spans_spent_themselves_and_no_sums_of_others() -> None:
+    def spent(what: Any, **attributes: Any) -> float:
+        made = TraceSummary(TRACE)
+        made.add(IncomingSpan(TRACE, "1" * 16, "", "n", 1, 2, attributes), SpanFacts(what, "m", 3, 2, 1, 0.5), "")
+        assert (made.prompt_tokens, made.cached_tokens, made.completion_tokens) in ((3, 2, 1), (0, 0, 0))
+        assert bool(made.cost_usd) == bool(made.prompt_tokens) and (made.model == "m") == (
+            what in ("generate", "embed")
+        )
+        return made.cost_usd
+
+    kinds = ("generate", "embed", "tool", "retrieve", "rerank", "guard", "evaluate", "agent", "chain", "span")
+    assert [kind for kind in kinds if spent(kind) == 0.5] == [*kinds[:7]]
+    for name in ("usage_details", "cost_details"):
+        assert [spent(kind, **{f"langfuse.observation.{name}": "{}"}) for kind in kinds] == [0.5] * 10
+
+
+def test_what_a_span_spent_is_counted_once_when_it_has_ended(store: TraceStore) -> None:
+    o = "langfuse__observation__"
+    for number, kind in enumerate(("evaluator", "agent", "chain", "tool", "generation"), 1):
+        held: dict[str, Any] = {f"{o}type": kind, f"{o}usage_details": '{"input": 10, "output": 5}'}
+        held[f"{o}cost_details"] = '{"total": 0.25}'
+        begun = otlp.span(number, 1, **held) | {"endTimeUnixNano": "0"}
+        for each in (begun, otlp.span(number, 1, **held), begun):
+            store.add(ready(store, each))
+            made = store.summary(f"{number:032x}")
+            spent = (made.prompt_tokens, made.completion_tokens, made.cost_usd, made.num_spans)
+            assert spent == (10, 5, 0.25, 1), kind
+    whole = {"gen_ai__operation__name": "invoke_agent", "gen_ai__usage__input_tokens": 99}
+    begun = otlp.span(9, 1, **whole) | {"endTimeUnixNano": "0"}
+    judged = {"gen_ai__operation__name": "guard", "gen_ai__usage__input_tokens": 7}
+    store.add(ready(store, begun, otlp.span(9, 2, 1, **judged)))
+    store.add(ready(store, otlp.span(9, 1, **whole)))
+    assert store.summary(f"{9:032x}").prompt_tokens == 7, "an agent states the sum of its calls"
 
 
 # -- the store --
@@ -393,6 +428,8 @@ def test_complete_traces_are_scored_the_oldest_first_and_a_scorer_that_fails_is_
         trace for trace in (f"{n:032x}" for n in (4, 3, 1)) if is_sampled(trace, 0.5)
     ]
     assert score_name(scorer) == "scorer" and Evaluation((), 1.0).settled_s == 10.0
+    with pytest.raises(ConfigError, match="score has 'a' and 'b', whose scores have one name, 'scorer': give one of"):
+        Evaluation((("a", scorer), ("c", float), ("b", scorer)))
     for share in (0, 1.01, -1, math.nan):
         with pytest.raises(ConfigError, match="give a share of the traces above 0 and up to 1"):
             Evaluation((), share)

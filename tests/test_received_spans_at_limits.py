@@ -326,10 +326,10 @@ def test_a_summary_is_of_the_earliest_root_and_its_own_service() -> None:
         MOST_NS,
     )
     assert (summary.prompt_tokens, summary.cached_tokens, summary.completion_tokens, summary.cost_usd) == (
+        6,
+        3,
         5,
-        2,
-        4,
-        0.75,
+        1.75,
     )
     assert (summary.first_ns, summary.tags, summary.num_spans) == (5, "|a b||", 3)
     placed = arranged(

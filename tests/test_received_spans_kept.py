@@ -114,7 +114,7 @@ def test_a_span_becomes_a_row_with_the_digest_of_what_it_says(store: TraceStore)
         "start_ns": MOST_NS, "end_ns": MOST_NS, "error": "told", "model": "m" * 300, "prompt_tokens": 5, "cached_tokens": 2,
         "completion_tokens": 7, "cost_usd": 0.5, "redactions": 3, "resource": 1, "digest": digest, "body": b"{1}",
     }  # fmt: skip
-    assert (again[9], again[16], again[2]) == ("", 2, 0), "the span's own error goes first, an empty one too"
+    assert (again[9], again[16], again[2]) == ("told", 2, 0), "the span's own error goes first, unless it has no text"
 
 
 def programs(bodies: dict[int, bytes]) -> Resources:
@@ -163,7 +163,10 @@ def test_one_span_is_new_ends_another_or_is_left_out(store: TraceStore, monkeypa
         assert added("t", "b", end=0, name="one") == [1] and added("t", "b", end=0, name="two") == [1]
         assert added("t", "b", name="done") == [0] and kept("b") == [(0, 20, "done"), (1, 0, "two")]
         assert added("t", "b", name="last", end=30) == [0] and kept("b") == [(0, 20, "done"), (1, 30, "last")]
-        assert added("t", "b", name="late", end=0) == [1] and added("t", "b", name="late", end=0) == []
+        assert added("t", "b", name="late", end=0) == [], "what was sent before its end may come after it"
+        assert (
+            added("t", "b", name="late", end=0, start=11) == [1] and added("t", "b", name="late", end=0, start=11) == []
+        )
         monkeypatch.setattr(trace_store, "MAX_COPIES", 3)
         assert added("t", "b", name="more", end=0) == [] and added("t", "b", name="full") == [0]
         assert kept("b") == [(0, 20, "done"), (1, 30, "last"), (2, 20, "full")] and MAX_COPIES == 100

@@ -285,7 +285,7 @@ def test_a_status_without_a_text_is_an_error_all_the_same(store: TraceStore) -> 
         ready("t", "1", error="", facts=told), ready("t", "2", facts=SpanFacts(error="")), ready("t", "3", facts=told),
         ready("t", "4", error="own", facts=told), ready("t", "5", start=1 << 64, end=1 << 65, body=b'{"times":[7,8]}'),
     ])  # fmt: skip
-    assert [each.span.error for each in store.spans("t")] == ["", "", "told", "own", None]
+    assert [each.span.error for each in store.spans("t")] == ["told", "", "told", "own", None]
     assert store.summary("t").num_errors == 4 and store.summary("t").last_ns == MOST_NS
     assert (store.spans("t")[4].span.start_ns, store.spans("t")[4].span.end_ns) == (7, 8)
     with store.database.write() as connection:

@@ -264,7 +264,7 @@ def test_a_summary_takes_each_text_from_the_best_and_earliest_source() -> None:
     assert (made.name, made.service, made.input, made.output, made.tags) == ("n5", "d", "r29", "r35", "|x|y|z w||")
     add("6", "", 0, 0, SpanFacts("rerank", "m", 9, 9, 9, 9.0, error="x"), redactions=4)
     assert (made.first_ns, made.last_ns, made.num_spans, made.num_errors, made.redactions) == (10, 40, 6, 1, 4)
-    assert (made.prompt_tokens, made.cost_usd, made.model, made.name_ns) == (0, 0.0, "", 0)
+    assert (made.prompt_tokens, made.cost_usd, made.model, made.name_ns) == (9, 9.0, "", 0)
     add("7", "p", 50, 45, SpanFacts("embed", "m\ud800", 1, 2, 3, 0.5, "s\ud800", "u" * 301), error="")
     assert (made.last_ns, made.num_errors, made.model, made.session, made.user) == (
         50,
@@ -273,7 +273,7 @@ def test_a_summary_takes_each_text_from_the_best_and_earliest_source() -> None:
         "s\\ud800",
         "u" * 300,
     )
-    assert (made.prompt_tokens, made.cached_tokens, made.completion_tokens, made.cost_usd) == (1, 2, 3, 0.5)
+    assert (made.prompt_tokens, made.cached_tokens, made.completion_tokens, made.cost_usd) == (10, 11, 12, 9.5)
     assert made.duration_s == pytest.approx(4e-8) and made.has_root
     made.tags = "|" + "x" * 1999
     add("8", "p", 51, 52, SpanFacts(tags=("more",)))

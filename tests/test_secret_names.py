@@ -59,7 +59,6 @@ def test_a_number_is_a_password_under_its_name_alone() -> None:
 
 def test_ordinary_names_and_texts_are_kept_as_they_are() -> None:
     names = (
-        "token",
         "tokens",
         "max_tokens",
         "llm.token.0",
@@ -73,6 +72,21 @@ def test_ordinary_names_and_texts_are_kept_as_they_are() -> None:
     )
     attributes = dict.fromkeys(names, SECRET) | {"body": '{ "a" : 1,  "note": "the secret is out" }'}
     assert json.loads(kept(attributes))["attributes"] == attributes
+
+
+def test_a_token_is_a_secret_where_its_value_is_no_word() -> None:
+    value = "Zq9" + "aB3x" * 4
+    for name in ("token", "Token", "request.token", "bot[token]"):
+        for held in ({name: value}, {"a": [{name: value}]}, {"body": json.dumps({"x": {name: value}})}):
+            said = kept(held)
+            assert value not in said and PUT in said, (name, held)
+    ordinary: dict[str, Any] = {
+        "token": " internationalisation", "a": {"token": "12345678901234567"}, "b": {"token": "a1" * 7 + "b"},
+        "c": {"token": "<|reserved_special_token_250|>"}, "tokens": value, "next_token": value, "page.first_token": value,
+        "d": [{"token": "a b1 c d e f g h i j k l"}, {"token": 7}], "body": json.dumps({"token": "Ġhello", "logprob": -1}),
+    }  # fmt: skip
+    assert json.loads(kept(ordinary))["attributes"] == ordinary
+    assert PUT in kept({"token": "a1" * 8}), "16 characters are a secret"
 
 
 def test_a_text_of_many_json_values_is_searched_and_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

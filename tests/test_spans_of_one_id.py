@@ -83,6 +83,21 @@ def test_spans_of_one_request_end_each_other_in_order(store: TraceStore) -> None
     assert summary.num_spans == 3
 
 
+def test_a_span_that_was_sent_before_its_end_and_comes_after_it_is_left_out(store: TraceStore) -> None:
+    done, begun = named("done", end=5), named("begun", end=0)
+    assert store.add(prepared(done)) == 1 and store.add(prepared(begun)) == 0
+    assert store.add(prepared(begun, named("begun anew", end=0))) == 0
+    assert [(each.span.name, each.copy) for each in store.spans(TRACE)] == [("done", 0)]
+    assert store.summary(TRACE).num_spans == 1 and store.summary(TRACE).name == "done"
+    other = begun | {"startTimeUnixNano": str(int(begun["startTimeUnixNano"]) + 1)}
+    assert store.add(prepared(other)) == 1, "one that began at another time is another"
+    assert store.add(prepared(named("alone", end=0, span=2), named("beside", end=0, span=2))) == 2
+    assert (
+        store.add(prepared(named("first", end=0, span=3), named("last", end=9, span=3), named("late", end=0, span=3)))
+        == 1
+    )
+
+
 def test_rows_of_an_older_release_are_read_as_they_are(store: TraceStore) -> None:
     store.add(prepared(named("n", error="short")))
     with store.database.write() as connection:

@@ -21,6 +21,7 @@ from firsthand.ingest.login_texts import (
     is_basic,
     may_hold_login,
     may_hold_login_in_bytes,
+    takes_password,
     without_logins,
 )
 from firsthand.ingest.named_pairs import VALUES, pair_name
@@ -30,7 +31,14 @@ from firsthand.ingest.secret_statements import (
     may_hold_statement_in_bytes,
     without_stated_secrets,
 )
-from firsthand.ingest.secret_texts import PUT, is_plain_word, without_named_values
+from firsthand.ingest.secret_texts import (
+    PUT,
+    is_plain_word,
+    is_token,
+    may_hold_token,
+    may_hold_token_in_bytes,
+    without_named_values,
+)
 from firsthand.message import Json
 from firsthand.safety.redact import Redact
 from firsthand.system.json_values import values_in_text
@@ -189,6 +197,8 @@ class Redactor:
         if not self._defaults:
             return kept
         is_curl = any(isinstance(each, str) and each.endswith("curl") for each in value)
+        before = value[: value.index("-p")] if "-p" in value else []
+        is_login = takes_password(" ".join(each[:80] for each in before[:8] if isinstance(each, str)))
         for index in range(len(value) - 1):
             name, held = value[index], value[index + 1]
             if not (isinstance(name, str) and isinstance(held, str) and len(name) <= _LONGEST_NAME):
@@ -198,7 +208,11 @@ class Redactor:
             if is_curl and name in USER_FLAGS and ":" in held:
                 kept[index + 1] = f"{held.partition(':')[0]}:{PUT}"
                 found.number += 1
-            elif self._is_secret_name(name) and not is_plain_word(held):
+            elif (
+                (self._is_secret_name(name) and not is_plain_word(held))
+                or is_token(name, held)
+                or (is_login and name == "-p" and not held.startswith("-"))
+            ):
                 kept[index + 1] = PUT
                 found.number += 1
         return kept
@@ -207,7 +221,9 @@ class Redactor:
         if self._defaults and value not in ("", None) and self._is_secret_name(key) and not _is_count(key, value):
             found.number += 1
             return PUT
-        if self._defaults and isinstance(value, str) and key[-4:].lower() == "auth" and is_basic(value):
+        if self._defaults and (
+            is_token(key, value) or (isinstance(value, str) and key[-4:].lower() == "auth" and is_basic(value))
+        ):
             found.number += 1
             return PUT
         return self._value(value, found, depth)
@@ -312,7 +328,7 @@ def _has_named(text: str) -> bool:
     """True if a text in lower case holds one of _NAMED_WORDS."""
     if _has_word(text) or any(search(text) for search in _PAIRED):
         return True
-    if may_hold_login(text) or may_hold_statement(text):
+    if may_hold_login(text) or may_hold_statement(text) or may_hold_token(text):
         return True
     return "%" in text and ("%5f" in text or "%2d" in text)
 
@@ -321,7 +337,7 @@ def _named_in_bytes(raw: bytes) -> bool:
     """The same of a text in UTF-8."""
     if _word_in_bytes(raw) or any(search(raw) for search in _PAIRED_IN_BYTES):
         return True
-    if may_hold_login_in_bytes(raw) or may_hold_statement_in_bytes(raw):
+    if may_hold_login_in_bytes(raw) or may_hold_statement_in_bytes(raw) or may_hold_token_in_bytes(raw):
         return True
     return b"%" in raw and (b"%5f" in raw or b"%2d" in raw)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from firsthand.system.secret_names import ENDS, PARTED_NAMES, is_secret_name
+from firsthand.system.secret_names import ENDS, PARTED_NAMES, is_secret_name, last_words
 
 PUT = "[redacted]"
 
@@ -57,6 +57,21 @@ _PAIR = re.compile(
     + _QUOTED
     + ")"
 )
+_RANDOM = r"[a-z0-9_.~+/=-]"
+_TOKEN_NAME = r"token(?<![a-z0-9_]token)(?<![a-z0-9_]-token)"
+"""The word alone, or behind `--` or `?`; `x-token` and `my_token` are other names."""
+_TOKEN = re.compile(
+    rf"{_TOKEN_NAME}{_QUOTE}?+(?:[\])]|%5d)?+(?:\s{{0,4}}+{_SIGN}|\s(?<=-token\s))"
+    rf"{_QUOTE}?+(?P<plain>{_RANDOM}{{16,4000}}+)"
+)
+_SIGNATURE = re.compile(
+    r"sig(?:(?<=[?&;]sig)|(?<=%26sig)|(?<=%3fsig)|(?<=u0026sig))(?:=|%3d)(?P<plain>[a-z0-9_+/=%-]{16,400}+)"
+)
+"""The signature of an address that Azure gave, `?sv=...&sig=...`."""
+_HINTS = (rf"{_TOKEN_NAME}[^a-z0-9_]{{1,40}}{_RANDOM}{{12}}", r"sig(?<=[?&;6f]sig)(?:=|%3d)")
+_hints = [re.compile(each).search for each in _HINTS]
+_hints_in_bytes = [re.compile(each.encode()).search for each in _HINTS]
+_IS_RANDOM = re.compile(r"(?i)(?=[^0-9]{0,4000}[0-9])(?=[^a-z]{0,4000}[a-z])[a-z0-9_.~+/=-]{16,4000}")
 _PLAIN_WORD = re.compile(r"[A-Za-z_.-]*")
 _is_secret = lru_cache(4096)(is_secret_name)
 _LOWER = {code: code + 32 for code in range(65, 91)} | {0x212A: ord("k")}
@@ -70,6 +85,28 @@ def without_named_values(text: str) -> tuple[str, int]:
         text, times = _replaced(text, expression, is_secret)
         number += times
     return text, number
+
+
+def may_hold_token(text: str) -> bool:
+    """False only for a text in lower case without a value of the name `token` alone, and without a signature."""
+    return any(search(text) for search in _hints)
+
+
+def may_hold_token_in_bytes(raw: bytes) -> bool:
+    """The same of a text in UTF-8, or of JSON."""
+    return any(search(raw) for search in _hints_in_bytes)
+
+
+def is_token(name: str, value: object) -> bool:
+    """True for a value of the name `token` alone that is a secret: 16 characters or more, with letters and digits and
+    without spaces. What a model writes are tokens too, and those are words."""
+    return (
+        isinstance(value, str)
+        and len(name) <= 200
+        and name.rstrip("])")[-5:].lower() == "token"
+        and last_words(name) == "token"
+        and _IS_RANDOM.fullmatch(value) is not None
+    )
 
 
 def is_plain_word(text: str) -> bool:
@@ -117,4 +154,6 @@ _RULES = (
     (_FLAG, _is_flag),
     (_TAG, _has_secret_name),
     (_PAIR, _is_pair),
+    (_TOKEN, lambda match: _IS_RANDOM.fullmatch(match["plain"]) is not None),
+    (_SIGNATURE, lambda match: True),
 )

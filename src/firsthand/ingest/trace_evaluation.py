@@ -39,6 +39,15 @@ class Evaluation:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ConfigError(f"sample is {self.share}: give a share of the traces above 0 and up to 1")
+        by_name: dict[str, str] = {}
+        for text, scorer in self.scorers:
+            name = score_name(scorer)
+            if name in by_name:
+                raise ConfigError(
+                    f"score has {by_name[name]!r} and {text!r}, whose scores have one name, {name!r}: give one of them,"
+                    " or wrap the other in a function of another name (FILE.py:function)"
+                )
+            by_name[name] = text
 
     async def score_some(self, store: TraceStore, *, now_s: float | None = None) -> int:
         """Score up to _MOST traces by each scorer; returns the number of scores that were kept."""

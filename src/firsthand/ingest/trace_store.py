@@ -1,8 +1,8 @@
 """Keeps spans of other programs in one SQLite file of the data home, and reads them back.
 
 A span is kept once however often it is sent; one that comes under a known id with other contents is kept beside the
-first. One sent before its end is replaced when it has ended. Every table row that a list shows is kept up to date in
-the transaction that adds the spans, so that no page counts spans.
+first. One sent before its end is replaced when it has ended, and left out where it comes after that. Every table row
+that a list shows is kept up to date in the transaction that adds the spans, so that no page counts spans.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from firsthand.ingest.kept_resources import NAMED, KeptResources
 from firsthand.ingest.redaction import MAX_BODY_BYTES, DecodedValues, Redactor
 from firsthand.ingest.request_bounds import bounded_resource
 from firsthand.ingest.sealed_spans import REMEMBERED, SealedSpans
-from firsthand.ingest.trace_summary import COLUMNS, Counted, TraceSummary, summaries_of
+from firsthand.ingest.trace_summary import COLUMNS, Counted, TraceSummary, is_summed, summaries_of
 from firsthand.ingest.translate import facts_of
 from firsthand.message import Json
 from firsthand.model import Usage
@@ -96,6 +96,7 @@ class KnownCopy(NamedTuple):
 
     seq: int
     copy: int
+    start_ns: int
     digest: bytes
     end_ns: int
 
@@ -209,22 +210,26 @@ class TraceStore:
         copies = known.get(id)
         if copies is None:
             found = connection.execute(
-                "SELECT seq, copy, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy LIMIT ?",
+                "SELECT seq, copy, start_ns, digest, end_ns FROM spans WHERE trace = ? AND span = ? ORDER BY copy LIMIT ?",
                 (*id, MAX_COPIES),
             )
             copies = known[id] = [KnownCopy(*each) for each in found]
         digest = _digest(ready)
         if any(each.digest == digest for each in copies):
             return []
+        start = min(span.start_ns, MOST_NS)
+        if not span.end_ns and any(each.end_ns and each.start_ns == start for each in copies):
+            return []  # it was sent before its end, and came after it
         counted: Counted | None = None
         replaced: tuple[int, ...] = ()
         unfinished = [each for each in copies if each.end_ns == 0] if span.end_ns else []
         if unfinished:
             begun = min(unfinished, key=lambda each: each.copy)
-            columns = ", ".join((*Counted._fields, "resource"))
+            columns = ", ".join(("what", "body", "resource", *Counted._fields[1:]))
             before = connection.execute(f"SELECT {columns} FROM spans WHERE seq = ?", (begun.seq,))
-            *numbers, resource = before.fetchone()
-            counted, replaced = Counted(*numbers), (resource,)
+            what, body, resource, *numbers = before.fetchone()
+            counted = Counted(is_summed(what, unpacked(body).get("attributes") or {}), *numbers)
+            replaced = (resource,)
             connection.execute("DELETE FROM spans WHERE seq = ?", (begun.seq,))
             copies.remove(begun)
         elif len(copies) == MAX_COPIES:
@@ -232,7 +237,7 @@ class TraceStore:
         taken = {each.copy for each in copies}
         copy = next(number for number in range(len(taken) + 1) if number not in taken)
         seq = connection.execute(_INSERT, self._row(resources, ready, copy)).lastrowid
-        copies.append(KnownCopy(seq or 0, copy, digest, span.end_ns))
+        copies.append(KnownCopy(seq or 0, copy, start, digest, span.end_ns))
         resources.remove_unnamed(replaced)
         return [counted]
 
@@ -338,7 +343,7 @@ def _is_sealed(sealed: SealedSpans, ready: ReadySpan) -> bool:
 
 def _times_and_error(ready: ReadySpan) -> tuple[int, int, str | None]:
     span = ready.span
-    error = span.error if span.error is not None else ready.facts.error
+    error = span.error or (span.error if ready.facts.error is None else ready.facts.error)
     return min(span.start_ns, MOST_NS), min(span.end_ns, MOST_NS), error
 
 

@@ -8,16 +8,21 @@ from typing import Any, NamedTuple
 
 from firsthand.ingest.dialects.span_facts import SpanFacts, said
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan
+from firsthand.message import Json
 from firsthand.runs.database import plain
 
 MAX_TEXT = 300
 _FIRST, _LAST = MOST_NS, -1
+_AGGREGATES = ("agent", "chain", "span")
+"""Kinds of spans that state what the spans under them state too."""
+_OWN = ("langfuse.observation.usage_details", "langfuse.observation.cost_details")
+"""Attributes that state what an observation of any kind spent itself: Langfuse sums them up."""
 
 
 class Counted(NamedTuple):
-    """The columns of a span that its trace sums up."""
+    """What a span adds to its trace, by its columns."""
 
-    what: str
+    is_summed: bool
     error: str | None
     prompt_tokens: int
     cached_tokens: int
@@ -82,11 +87,12 @@ class TraceSummary:
         self.redactions += span.redactions
         if start:
             self.first_ns, self.last_ns = min(self.first_ns, start), max(self.last_ns, end)
-        if facts.what in ("generate", "embed"):
+        if is_summed(facts.what, span.attributes):
             self.prompt_tokens = min(self.prompt_tokens + facts.prompt_tokens, MOST_NS)
             self.cached_tokens = min(self.cached_tokens + facts.cached_tokens, MOST_NS)
             self.completion_tokens = min(self.completion_tokens + facts.completion_tokens, MOST_NS)
             self.cost_usd += facts.cost_usd
+        if facts.what in ("generate", "embed"):
             self.model = self.model or plain(facts.model[:MAX_TEXT])
         rank = 0 if not span.parent_id else 1
         best = (self.name_rank, self.name_ns)
@@ -112,7 +118,7 @@ class TraceSummary:
         self.num_spans -= 1
         self.num_errors -= before.error is not None
         self.redactions -= before.redactions
-        if before.what in ("generate", "embed"):
+        if before.is_summed:
             self.prompt_tokens = max(0, self.prompt_tokens - before.prompt_tokens)
             self.cached_tokens = max(0, self.cached_tokens - before.cached_tokens)
             self.completion_tokens = max(0, self.completion_tokens - before.completion_tokens)
@@ -121,6 +127,11 @@ class TraceSummary:
     def row(self) -> tuple[Any, ...]:
         """The values of its columns."""
         return tuple(getattr(self, name) for name in COLUMNS)
+
+
+def is_summed(what: str, attributes: Json) -> bool:
+    """True if the tokens and the cost that a span states are its own, and so a part of its trace's."""
+    return what not in _AGGREGATES or any(name in attributes for name in _OWN)
 
 
 COLUMNS = tuple(field.name for field in fields(TraceSummary))

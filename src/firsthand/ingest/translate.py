@@ -57,7 +57,19 @@ def facts_of(span: IncomingSpan) -> SpanFacts:
         found.session = text_of(a, "session.id", "gen_ai.conversation.id")
     if not found.user:
         found.user = text_of(a, "user.id", "enduser.id")
+    if span.error == "" or (span.error is None and found.error == ""):
+        found.error = found.error or _reason(span)
     return found
+
+
+def _reason(span: IncomingSpan) -> str:
+    """Why a span failed whose status has no message: its last exception, or the type of its error."""
+    for event in reversed(span.events):
+        if event.get("name") == "exception":
+            told = event.get("attributes") or {}
+            if reason := text_of(told, "exception.message") or text_of(told, "exception.type"):
+                return reason
+    return text_of(span.attributes, "error.type")
 
 
 def content_of(span: IncomingSpan) -> SpanContent:

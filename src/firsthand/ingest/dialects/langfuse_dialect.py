@@ -25,6 +25,7 @@ _WHAT: dict[str, SpanKind] = {
     "chain": "chain", "guardrail": "guard", "evaluator": "evaluate", "span": "span", "event": "span",
 }  # fmt: skip
 _PROMPT = ("input", "prompt_tokens", "input_tokens")
+_COMPLETION = ("output", "completion_tokens", "output_tokens")
 _CACHED = ("cache_read_input_tokens", "input_cached_tokens", "input_cache_read")
 _INPUT, _OUTPUT = "langfuse.observation.input", "langfuse.observation.output"
 
@@ -41,11 +42,11 @@ def facts(span: IncomingSpan) -> SpanFacts:
     what = _WHAT.get(str(a.get("langfuse.observation.type", "")).lower(), "span")
     usage, cost = _counts(a, "langfuse.observation.usage_details"), _counts(a, "langfuse.observation.cost_details")
     cached = count_of_tokens(usage, *_CACHED) or _nested_cached(a)
-    completion = count_of_tokens(usage, "output", "completion_tokens", "output_tokens")
+    prompt, completion = _whole_counts(usage, cached)
     found = SpanFacts(
         what,
         text_of(a, "langfuse.observation.model.name"),
-        _prompt_tokens(usage, cached, completion),
+        prompt,
         cached,
         completion,
         min(cost.get("total", sum(cost.values())), 1e12),
@@ -77,17 +78,29 @@ def _counts(a: Json, name: str) -> dict[str, float]:
     return {str(key): number for key, each in value.items() if (number := number_of(each)) is not None}
 
 
-def _prompt_tokens(usage: dict[str, float], cached: int, completion: int) -> int:
-    """The tokens of a whole prompt: `input` counts what no other key does, such as `cache_read_input_tokens`.
+def _whole_counts(usage: dict[str, float], cached: int) -> tuple[int, int]:
+    """The tokens of the whole prompt and the whole answer: `input` and `output` count what no other key does, such as
+    `cache_read_input_tokens` and `output_reasoning`.
 
-    Of senders whose `input` has the others in it already, the total tells.
+    Of senders whose `input` or `output` has the others in it already, the total tells.
     """
-    own = count_of_tokens(usage, *_PROMPT)
-    others = [number for key, number in usage.items() if key.startswith(("input_", "cache_")) and key not in _PROMPT]
-    whole = int(min(own + sum(others), MOST_TOKENS))
+    own, prompt = _own_and_whole(usage, _PROMPT, ("input_", "cache_"))
+    said, completion = _own_and_whole(usage, _COMPLETION, ("output_",))
     total = count_of_tokens(usage, "total", "total_tokens")
-    told = min(whole, max(total - completion, own))
-    return told if total and told >= cached else whole
+    if not total:
+        return prompt, completion
+    for told in ((prompt, completion), (own, completion), (prompt, said), (own, said)):
+        if sum(told) == total and told[0] >= cached:
+            return told
+    told_prompt = min(prompt, max(total - said, own))
+    return told_prompt if told_prompt >= cached else prompt, min(completion, max(total - prompt, said))
+
+
+def _own_and_whole(usage: dict[str, float], names: tuple[str, ...], parts: tuple[str, ...]) -> tuple[int, int]:
+    """The count under one of these names, and the same with those of all keys that begin like a part."""
+    own = count_of_tokens(usage, *names)
+    others = sum(number for key, number in usage.items() if key.startswith(parts) and key not in names)
+    return own, int(min(own + others, MOST_TOKENS))
 
 
 def _nested_cached(a: Json) -> int:

@@ -52,8 +52,12 @@ def facts(span: IncomingSpan) -> SpanFacts:
     )
     if not found.cost_usd:
         found.cost_usd = cost_in(a, "llm.cost.prompt") + cost_in(a, "llm.cost.completion")
+    if not found.prompt_tokens:  # of an embedding some instrumentations count the total alone
+        found.prompt_tokens = max(0, count_of_tokens(a, "llm.token_count.total") - found.completion_tokens)
     found.input = lambda: preview(_messages(a, "llm.input_messages")) or _value_preview(a, "input.value")
-    found.output = lambda: preview(_messages(a, "llm.output_messages")) or _value_preview(a, "output.value")
+    found.output = lambda: (
+        preview(_messages(a, "llm.output_messages")) or _value_preview(a, "output.value") or _documents(a)[:300]
+    )
     return found
 
 
@@ -73,7 +77,25 @@ def content(span: IncomingSpan) -> SpanContent:
     if not found.answered and a.get("output.value"):
         said = messages_in(a["output.value"])
         found.answered = [Message("assistant", each.parts) if each.role == "user" else each for each in said]
+    if not found.answered and (documents := _documents(a)):
+        found.result = documents
     return found
+
+
+def _documents(a: Json) -> str:
+    """The texts of the documents that a retriever or a reranker found, the best first, parted by blank lines."""
+    for prefix in ("reranker.output_documents", "retrieval.documents"):
+        found = []
+        for number in range(MAX_MESSAGES):
+            base = f"{prefix}.{number}.document."
+            if (said := a.get(f"{base}content")) is None:
+                if not any(f"{base}{name}" in a for name in ("id", "score", "metadata")):
+                    break
+                said = text_of(a, f"{base}id")  # a document may be named alone
+            found.append(shown(said))
+        if found:
+            return "\n\n".join(found)
+    return ""
 
 
 def _messages(a: Json, prefix: str) -> list[Message]:

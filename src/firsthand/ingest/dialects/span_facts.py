@@ -61,7 +61,10 @@ class SpanFacts:
     def filled_from(self, other: SpanFacts) -> None:
         """Take from another dialect what this one does not say."""
         for name in self.__slots__:
-            if not getattr(self, name) or (name == "what" and self.what == "span"):
+            held = getattr(self, name)
+            if name == "error" and held is not None and not getattr(other, name):
+                continue  # an error without words is one
+            if not held or (name == "what" and self.what == "span"):
                 setattr(self, name, getattr(other, name))
 
 
