@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.benchmarks.sources.tables import TableRow
+from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, is_lower_better
 from firsthand.boards.read_results import _of_json, _raw, read_results
 from firsthand.boards.result_formats.code_reports import evalplus_board_results, evalplus_results, swe_results
@@ -454,3 +454,15 @@ def test_results_of_other_tools_that_state_no_direction_have_that_of_the_metric(
     assert [each.lower_is_better for each in inspect_results(log, "f", [])] == [True, True, False]
     log["samples"] = [{"id": 1, "scores": {"wer": {"value": 0.5}, "match": {"value": 0.5}}}]
     assert [each.results()[0].lower_is_better for each in inspect_results(log, "f", [])] == [True, False]
+
+
+def test_a_table_may_have_a_suffix_in_capitals_and_blanks_around_names(tmp_path: Path) -> None:
+    (tmp_path / "S.CSV").write_text("model,benchmark,score\nA , x,0.5\n A,z ,0.25\n")
+    (tmp_path / "w.Tsv").write_text("model\ty\n A \t0.5\n")
+    found = read_results([tmp_path], tmp_path).results
+    assert sorted((each.model, each.benchmark, each.value) for each in found) == [
+        ("A", "x", 0.5), ("A", "y", 0.5), ("A", "z", 0.25),
+    ]  # fmt: skip
+    (tmp_path / "semi.CSV").write_text("model;score\nA;1\n")
+    with pytest.raises(DataError, match="has semicolons between its columns"):
+        read_table(tmp_path / "semi.CSV")

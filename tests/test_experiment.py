@@ -18,6 +18,7 @@ import pytest
 
 import firsthand
 from firsthand import Agent, Benchmark, Experiment, Limits, Task, catalog
+from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.commands.run import Config
 from firsthand.config import parse
 from firsthand.errors import ConfigError, LimitExceeded, StoreError, UnknownName
@@ -484,3 +485,13 @@ def test_two_tasks_of_one_id_are_refused_whether_equal_or_not(home: Path, prompt
         with pytest.raises(ConfigError, match=r"^the benchmark own has several tasks with the id 'b': give each an id"):
             Experiment(agents(), [benchmark], limit=limit).run()
     assert not list(home.glob("runs/*"))
+
+
+def test_looking_for_tasks_of_one_id_makes_no_task_beyond_the_limit() -> None:
+    def made(number: int) -> Task:
+        assert number < 2, "made beyond the limit"
+        return Task(f"t{number}", "1+1?")
+
+    benchmark = Benchmark("own", lambda seed: LazyTasks(range(1000), made), (lambda task, trace: 1.0,))
+    with Experiment(agents()[:1], [benchmark], limit=2).run() as run:
+        assert len(list(run.traces())) == 2

@@ -475,7 +475,8 @@ def _tasks_of(benchmark: Benchmark, seed: int) -> Sequence[Task]:
     tasks = benchmark.tasks(seed)
     if not tasks:
         raise ConfigError(f"the benchmark {benchmark.name} has no tasks: give it one or more")
-    twice = next((id for id, times in Counter(task.id for task in tasks).items() if times > 1), None)
+    made = tasks if isinstance(tasks, list | tuple) else ()  # others make each task on access, and number them
+    twice = next((id for id, times in Counter(task.id for task in made).items() if times > 1), None)
     if twice is not None:
         raise ConfigError(
             f"the benchmark {benchmark.name} has several tasks with the id {twice!r:.80}: give each an id of its own"
