@@ -279,7 +279,7 @@ async def verdict(
     try:
         given = scorer.judged(task, trace, journal, budget) if _is_judge(scorer) else scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given
-        several = found if isinstance(found, tuple) else (found,)
+        several: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
         if not all(isinstance(each, Score) for each in several):
             several = (
                 Score(_scorer_name(scorer), _as_number(found, "a Score, a tuple of Scores, a number or a bool")),
