@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from firsthand.benchmarks.sources.tables import TableRow
-from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores
+from firsthand.benchmarks.sources.tables import TableRow, read_table
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, is_lower_better
 from firsthand.boards.read_results import _of_json, _raw, read_results
 from firsthand.boards.result_formats.code_reports import evalplus_board_results, evalplus_results, swe_results
 from firsthand.boards.result_formats.every_eval_results import every_eval_results
@@ -21,6 +21,7 @@ from firsthand.boards.result_formats.helm_results import helm_run_results, helm_
 from firsthand.boards.result_formats.inspect_logs import inspect_results
 from firsthand.boards.result_formats.lm_eval_results import lm_eval_results
 from firsthand.boards.result_formats.mteb_results import mteb_results
+from firsthand.boards.result_formats.score_tables import item_rows, long_rows, wide_rows
 from firsthand.boards.result_formats.swe_leaderboards import swe_instance_results, swe_leaderboard_results
 from firsthand.errors import ConfigError, DataError, StoreError
 
@@ -399,3 +400,69 @@ def test_hidden_systems_of_swe_bench_are_told_together() -> None:
     assert refusal(swe_leaderboard_results({"leaderboards": [{"name": "New", "results": []}]}, "f", [])) == (
         "f: the list 'New' is unknown: Test, Verified, Lite, Multimodal, Multilingual, bash-only were expected"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "lower"),
+    [
+        ("perplexity", True), ("word_perplexity", True), ("bits_per_byte", True), ("Eval Loss", True), ("WER", True),
+        ("error_rate", True), ("rate of errors made", True), ("mean squared error", True), ("rmse", True), ("ECE", True),
+        ("brier_score", True), ("acc", False), ("", False), ("error_detection", False), ("error detection F1", False),
+        ("neg_loss", False), ("negative log perplexity", False), ("brier skill score", False), ("lossless", False),
+        ("pass rate", False), ("win rate", False), ("answer", False),
+    ],
+)  # fmt: skip
+def test_the_names_of_errors_and_losses_say_that_lower_is_better(name: str, lower: bool) -> None:
+    assert is_lower_better(name) is lower
+
+
+def test_what_a_table_says_of_its_direction_goes_before_the_name() -> None:
+    def lower(**cells: Any) -> bool:
+        [found] = long_rows(rows({"model": "m", "benchmark": "wiki ppl", "score": 0.5, **cells}), Path("t.csv"))
+        return found.lower_is_better
+
+    assert lower() and lower(metric="loss") and not lower(metric="acc") and lower(lower_is_better=" ")
+    assert not any(lower(lower_is_better=said) for said in (False, 0, 0.0, "false", " No ", "0"))
+    assert all(lower(metric="acc", lower_is_better=said) for said in (True, 1, 1.0, "TRUE", "yes", "1"))
+    given = rows({"model": "m", "benchmark": "b", "score": 1, "lower_is_better": "lower"})
+    assert refusal(long_rows(given, Path("t"))) == (
+        "t.csv, line 2: lower_is_better is 'lower': true or false was expected"
+    )
+    wide = wide_rows(rows({"model": "m", "acc": 1, "val_loss": 2}), Path("t.csv"), [])
+    assert [each.lower_is_better for each in wide] == [False, True]
+    [items] = item_rows(rows({"item": "q", "m": 1}), Path("wer.csv"))
+    assert [each.lower_is_better for each in items.results()] == [True]
+
+
+def test_results_of_other_tools_that_state_no_direction_have_that_of_the_metric() -> None:
+    figures = {"word_perplexity,none": 12.0, "bits_per_byte,none": 0.9, "acc,none": 0.5}
+    body: dict[str, Any] = {"results": {"wikitext": figures}, "versions": {}, "config": {"model": "m"}}
+    assert [each.lower_is_better for each in lm_eval_results(body, "f")] == [True, True, False]
+    body["higher_is_better"] = {"wikitext": {"word_perplexity": True, "acc": False}}
+    assert [each.lower_is_better for each in lm_eval_results(body, "f")] == [False, True, True]
+
+    def ever(title: str, config: dict[str, Any]) -> bool:
+        result = {"evaluation_name": title, "score_details": {"score": 0.5}, "metric_config": config}
+        [found] = every_eval_results({"model_info": {"name": "n"}, "evaluation_results": [result]}, "f")
+        return found.lower_is_better
+
+    assert ever("LibriSpeech - WER", {}) and not ever("LibriSpeech - WER", {"lower_is_better": False})
+    assert ever("QA - EM", {"lower_is_better": True}) and not ever("QA - EM", {})
+    scores = [{"name": "wer", "metrics": {"mean": {"value": 0.5}}}, {"name": "match", "metrics": {"rmse": {"value": 1}}},
+              {"name": "match", "metrics": {"mean": {"value": 0.5}}}]  # fmt: skip
+    log: dict[str, Any] = {"eval": {"model": "m", "task": "t"}, "status": "success", "results": {"scores": scores}}
+    assert [each.lower_is_better for each in inspect_results(log, "f", [])] == [True, True, False]
+    log["samples"] = [{"id": 1, "scores": {"wer": {"value": 0.5}, "match": {"value": 0.5}}}]
+    assert [each.results()[0].lower_is_better for each in inspect_results(log, "f", [])] == [True, False]
+
+
+def test_a_table_may_have_a_suffix_in_capitals_and_blanks_around_names(tmp_path: Path) -> None:
+    (tmp_path / "S.CSV").write_text("model,benchmark,score\nA , x,0.5\n A,z ,0.25\n")
+    (tmp_path / "w.Tsv").write_text("model\ty\n A \t0.5\n")
+    found = read_results([tmp_path], tmp_path).results
+    assert sorted((each.model, each.benchmark, each.value) for each in found) == [
+        ("A", "x", 0.5), ("A", "y", 0.5), ("A", "z", 0.25),
+    ]  # fmt: skip
+    (tmp_path / "semi.CSV").write_text("model;score\nA;1\n")
+    with pytest.raises(DataError, match="has semicolons between its columns"):
+        read_table(tmp_path / "semi.CSV")

@@ -18,6 +18,7 @@ import pytest
 
 import firsthand
 from firsthand import Agent, Benchmark, Experiment, Limits, Task, catalog
+from firsthand.benchmarks.long_context.lengths import LazyTasks
 from firsthand.commands.run import Config
 from firsthand.config import parse
 from firsthand.errors import ConfigError, LimitExceeded, StoreError, UnknownName
@@ -465,3 +466,32 @@ def test_settings_that_go_together_are_their_own_command_line(changes: dict[str,
     assert made.token_budget == (1.0 if changes.get("equal_budget") == "1" else None)
     if made.tools:  # no tools are no word
         assert parse(RunSettings, words[2:], prog="firsthand run") == made
+
+
+def own_tasks(*tasks: Task) -> Benchmark:
+    return Benchmark("own", lambda seed: tasks, (lambda task, trace: 1.0,))
+
+
+def test_a_benchmark_without_tasks_is_refused_before_a_run_exists(home: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^the benchmark own has no tasks: give it one or more$"):
+        Experiment(agents(), [own_tasks()]).run()
+    assert not list(home.glob("runs/*"))
+
+
+@pytest.mark.parametrize("prompt", ["1+1?", "2+2?"])
+def test_two_tasks_of_one_id_are_refused_whether_equal_or_not(home: Path, prompt: str) -> None:
+    benchmark = own_tasks(Task("a", "1+1?"), Task("b", "1+1?"), Task("b", prompt))
+    for limit in (None, 1):
+        with pytest.raises(ConfigError, match=r"^the benchmark own has several tasks with the id 'b': give each an id"):
+            Experiment(agents(), [benchmark], limit=limit).run()
+    assert not list(home.glob("runs/*"))
+
+
+def test_looking_for_tasks_of_one_id_makes_no_task_beyond_the_limit() -> None:
+    def made(number: int) -> Task:
+        assert number < 2, "made beyond the limit"
+        return Task(f"t{number}", "1+1?")
+
+    benchmark = Benchmark("own", lambda seed: LazyTasks(range(1000), made), (lambda task, trace: 1.0,))
+    with Experiment(agents()[:1], [benchmark], limit=2).run() as run:
+        assert len(list(run.traces())) == 2

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 import sys
 import time
 from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 
 from firsthand.agent import Agent
@@ -441,3 +445,54 @@ def test_a_limit_that_a_pattern_catches_ends_nothing_and_marks_the_attempt() -> 
     trace = attempt(stubborn, limits=Limits(calls=2))
     assert (trace.answer, trace.stop_reason, len(trace.calls)) == ("enough", "calls", 2)
     assert trace.error is None and [event.data["limit"] for event in trace.events] == ["calls"]
+
+
+@pytest.mark.parametrize("value", [np.bool_(True), np.float32(1), np.int64(1), np.array(1.0), Decimal(1), Fraction(1)])
+def test_a_scalar_of_another_library_is_a_score(value: object) -> None:
+    def bare(task: Task, trace: Trace) -> Any:
+        return value
+
+    def wrapped(task: Task, trace: Trace) -> Any:
+        return Score("wrapped", value)  # type: ignore[arg-type]
+
+    trace = attempt(direct, bare, wrapped)
+    assert [(each.name, each.value, type(each.value)) for each in trace.scores] == [
+        ("bare", 1.0, float),
+        ("wrapped", 1.0, float),
+    ]
+    assert not any(each.failed for each in trace.scores)
+
+
+@pytest.mark.parametrize("value", [math.nan, np.float32("nan"), math.inf, -math.inf, 1.1e200])
+def test_a_score_that_is_no_number_of_its_range_is_a_failure(value: Any) -> None:
+    bare, wrapped = attempt(direct, lambda *_: value, lambda *_: Score("s", value)).scores
+    assert bare.failure == f"ValueError: the score <lambda> is {value:g}: give -1e+200 to 1e+200"
+    assert wrapped.failure and (bare.value, wrapped.value) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("value", [None, "1", {"a": 1.0}, [Score("a", 1.0)], (Score("a", 1.0), 0.5), np.array([1.0])])
+def test_a_scorer_that_returns_something_else_is_told_what_was_expected(value: Any) -> None:
+    (score,) = attempt(direct, lambda *_: value).scores
+    assert score.failure == (
+        f"TypeError: the scorer returned {value!r:.80} ({type(value).__name__}): "
+        "a Score, a tuple of Scores, a number or a bool was expected"
+    )
+    (score,) = attempt(direct, lambda *_: Score("s", "1")).scores  # type: ignore[arg-type]
+    assert score.failure == "TypeError: the scorer returned '1' (str): a number as the score s was expected"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (1 + 4e-16, 1.0),
+        (1 + 1e-6, 1.0),
+        (1 + 2e-6, 1 + 2e-6),
+        (-1e-12, 0.0),
+        (-2e-12, -2e-12),
+        (1 - 1e-9, 1 - 1e-9),
+        (1e-13, 1e-13),
+        (7.5, 7.5),
+    ],
+)
+def test_a_score_that_rounding_puts_beyond_0_or_1_is_0_or_1(given: float, kept: float) -> None:
+    assert [each.value for each in attempt(direct, lambda *_: given, lambda *_: Score("s", given)).scores] == [kept] * 2

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from firsthand.errors import ConfigError
+from firsthand.stats.intervals import interval_of, moments
 from firsthand.stats.score_statistics import (
     Differences,
     all_pairs,
@@ -331,3 +332,15 @@ def test_bad_bootstraps_are_refused_in_words():
     assert bootstrap_sums(np.ones((1, 1)), lambda sums: sums[:, 0]).high == math.inf
     same = bootstrap_sums(np.ones((20, 2)), lambda sums: sums[:, 0] / sums[:, 1])
     assert same.low == same.high == same.value == 1
+
+
+def test_scores_that_rounding_puts_above_1_keep_the_interval_of_partial_credit():
+    above = 1 + 4e-16
+    partial = [0.9, 0.95, 0.99, 0.97, 0.92, 0.96, 0.98, 0.94, 0.93]
+    assert mean_interval([*partial, above]) == mean_interval([*partial, 1.0])
+    assert mean_interval([above] * 10) == mean_interval([1.0] * 10)
+    assert interval_of(moments([*partial, above])).high == 1.0  # as SQLite's sums of a run of an earlier version
+    assert interval_of(moments([above] * 10)).high == 1.0
+    better, worse = by_task([above] * 20), by_task([0.5, 0.75] * 10)
+    assert paired_difference(better, worse) == paired_difference(by_task([1.0] * 20), worse)
+    assert mean_interval([*partial, 1.1]) != mean_interval([*partial, 1.0])

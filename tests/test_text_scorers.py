@@ -111,3 +111,26 @@ def test_rouge_refuses_a_reference_whose_letters_it_drops(reference):
         assert (
             rouge_l(Task("a", "?", secret={"references": [read]}), dataclasses.replace(attempt, answer=read)).value == 1
         )
+
+
+@pytest.mark.parametrize("words", [1, 3, 7, 9])
+def test_a_perfect_answer_has_a_bleu_of_exactly_1(words):
+    pytest.importorskip("sacrebleu")
+    text = " ".join(f"w{n}" for n in range(words))
+    assert value(bleu, text, text) == 1.0 and value(chrf, text, text) == 1.0
+    assert corpus_bleu([text], [[text]]) <= 1.0
+
+
+def test_similarity_of_vectors_of_rounded_length_stays_within_its_range():
+    class Rounded:
+        name = "rounded"
+
+        async def embed(self, texts):
+            return [[-1.00001] if text == "opposite" else [1.00001] for text in texts]
+
+    def similarity(answer, reference):
+        task = Task("a", "p", secret={"references": [reference]})
+        scored = embedding_similarity(Rounded())(task, dataclasses.replace(EMPTY, answer=answer))
+        return firsthand.run_sync(scored).value
+
+    assert (similarity("x", "x"), similarity("x", "opposite")) == (1.0, -1.0)

@@ -51,7 +51,17 @@ def test_expressions_give_the_value_that_is_shown() -> None:
         "5%%": "0.0005",
         "10%(4)": "2",
         "10% sqrt(9)": "1",
-        "10 % -3": "-2.9",
+        "10% -3": "-2.9",
+        "10 % - 3": "-2.9",
+        "10%-3": "-2.9",
+        "10 %-3": "-2.9",
+        "8 % -3": "-1",
+        "-8 %  +3": "1",
+        "8 % -sqrt(9)": "-1",
+        "8 % -(3)": "-1",
+        "8 % -.3": "-0.1",
+        "2 * 8 % -3 * 2": "-4",
+        "50 % * 4": "2",
         "+-+-3": "3",
         "--2 ** 2": "4",
         # exact and inexact
@@ -88,9 +98,12 @@ def test_expressions_give_the_value_that_is_shown() -> None:
         "-exp(50)": "-5.18470552859e+21",
         "-exp(0) / 8": "-0.125",
         "10 ** 15 - 0.5": "999999999999999.5",
-        "10 ** 15 + 0.5": "1e+15",
+        "10 ** 15 + 0.5": "1000000000000000.5",
+        "1234567890123456.5": "1234567890123456.5",
+        "12345678901234567.89 + 0.01": "12345678901234567.9",
+        "10 ** 180 - 10 ** -12": "9" * 180 + "." + "9" * 12,
         "-10 ** 15 + 0.5": "-999999999999999.5",
-        "-10 ** 15 - 0.5": "-1e+15",
+        "-10 ** 15 - 0.5": "-1000000000000000.5",
         "-10 ** 15": "-1" + "0" * 15,
         "-1 / 10 ** 12": "-0.000000000001",
         "-1 / 3": "-0.333333333333",
@@ -113,9 +126,11 @@ def test_expressions_give_the_value_that_is_shown() -> None:
         # a comma groups thousands, but parts what a function is given
         "round((1,000 + 2) / 3, 1)": "334",
         "max((1,000), 2)": "1000",
-        "max(1,000, 2)": "2",
+        "max(1, 200, 1, 500)": "500",
+        "max(1,200,1,500)": "500",
+        "max(100,200)": "200",
+        "max(1,200) + 1,000": "1200",
         "max(1,(2,000),3)": "2000",
-        "(max(1,000) + 1,000)": "1001",
         "(min(3,(1,000)) + 1,000)": "1003",
         "max(2,3) + 1,000": "1003",
         "2 x (1,000)": "2000",
@@ -132,6 +147,13 @@ def test_expressions_give_the_value_that_is_shown() -> None:
 def test_what_has_no_value_is_told_in_a_sentence() -> None:
     deep = "the expression is nested more than 40 deep: give it one step at a time"
     names = "sqrt, abs, round, min, max, floor, ceil, log, exp, pi, e"
+
+    def either(number: str, name: str) -> str:
+        return (
+            f"{number} in {name}(...) may be one number or several: write one without commas, and several with a blank "
+            "after each comma"
+        )
+
     said = {
         "1" + " " * 500: "the expression has 501 characters: give at most 500, one step at a time",
         "(" * 40 + "7" + ")" * 40: deep,
@@ -172,6 +194,14 @@ def test_what_has_no_value_is_told_in_a_sentence() -> None:
         "2 & 3": f"'&' means nothing here: {EXAMPLE}",
         f"{'Ab' * 20}c(1)": f"'{'ab' * 20}' is unknown here: {EXAMPLE}; or use {names}",
         "Foo(1)": f"'foo' is unknown here: {EXAMPLE}; or use {names}",
+        "max(1,200, 1,500)": either("1,200", "max"),
+        "max(7, 1,500)": either("1,500", "max"),
+        "max(1,500 ,7)": either("1,500", "max"),
+        "min(2,000, 3)": either("2,000", "min"),
+        "max(1,000,000)": either("1,000,000", "max"),
+        "ROUND(1,050)": either("1,050", "round"),
+        "log(1,024)": either("1,024", "log"),
+        "sqrt((1) + 12,000.5)": either("12,000.5", "sqrt"),
         " = ?": f"the expression is empty: {EXAMPLE}",
     }
     for text, sentence in said.items():

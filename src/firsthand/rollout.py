@@ -14,7 +14,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cached_property
+from numbers import Real
 from types import FunctionType, MappingProxyType
 from typing import Any, TypeGuard
 
@@ -277,16 +279,15 @@ async def verdict(
     try:
         given = scorer.judged(task, trace, journal, budget) if _is_judge(scorer) else scorer(task, trace)
         found = await given if inspect.isawaitable(given) else given
-        if isinstance(found, bool | int | float):
-            found = Score(_scorer_name(scorer), float(found))
-        several = found if isinstance(found, tuple) else (found,)
-        for each in several:
-            if not each.failed and abs(each.value) > MAX_NUMBER:
-                raise ValueError(f"the score {each.name} is {each.value:g}: give -{MAX_NUMBER:g} to {MAX_NUMBER:g}")
+        several: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
+        if not all(isinstance(each, Score) for each in several):
+            several = (
+                Score(_scorer_name(scorer), _as_number(found, "a Score, a tuple of Scores, a number or a bool")),
+            )
         return tuple(
             Score(
                 each.name,
-                float(each.value),
+                float(each.value) if each.failed else _value_of(each),
                 as_json(each.detail),
                 each.node,
                 failure=each.failure,
@@ -300,6 +301,21 @@ async def verdict(
         raise
     except (Exception, SystemExit) as error:
         return (Score(_scorer_name(scorer), 0.0, failure=f"{type(error).__name__}: {error}"),)
+
+
+def _value_of(score: Score) -> float:
+    value = _as_number(score.value, f"a number as the score {score.name}")
+    if not abs(value) <= MAX_NUMBER:  # a NaN too
+        raise ValueError(f"the score {score.name} is {value:g}: give -{MAX_NUMBER:g} to {MAX_NUMBER:g}")
+    return value
+
+
+def _as_number(found: object, wanted: str) -> float:
+    """The number, or that of a scalar of NumPy or torch; TypeError for anything else."""
+    scalar = found.item() if getattr(found, "ndim", None) == 0 and hasattr(found, "item") else found
+    if not isinstance(scalar, Real | Decimal):
+        raise TypeError(f"the scorer returned {found!r:.80} ({type(found).__name__}): {wanted} was expected")
+    return float(scalar)
 
 
 def _scorer_name(scorer: Scorer) -> str:

@@ -29,6 +29,14 @@ CallKind = Literal["generate", "tool", "score", "memory", "guard"]
 
 MAX_NUMBER = 1e200
 """The largest score, cost or time of an attempt, so that sums of squares are finite."""
+_ABOVE_ONE, _BELOW_ZERO = 1e-6, 1e-12
+
+
+def unrounded(score: float) -> float:
+    """The score; 1 or 0 where only rounding puts it above or below, as it does cosines in float32 and sums of shares."""
+    if 1 < score <= 1 + _ABOVE_ONE:
+        return 1.0
+    return 0.0 if -_BELOW_ZERO <= score < 0 else score
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,8 @@ class Score:
     """True if it failed because the judge could not answer: an error in tables, and no part of a mean."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.value, float):
+            object.__setattr__(self, "value", unrounded(self.value))
         if not isinstance(self.detail, Mapping):
             raise TypeError(f"the detail of a score is a {type(self.detail).__name__}: an object was expected")
         if "scorer_failed" in self.detail:  # stored before there were the two fields

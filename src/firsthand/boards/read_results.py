@@ -186,7 +186,7 @@ def _of_path(path: Path, remarks: list[str], tally: ResultTally, most: int = MAX
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
 
 
 def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:

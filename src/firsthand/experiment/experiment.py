@@ -190,8 +190,11 @@ class Experiment:
 
     @cached_property
     def made_tasks(self) -> list[Sequence[Task]]:
-        """The tasks of each benchmark, up to the limit; they are generated or read once."""
-        return [each.tasks(self.seed)[: self.limit] for each in self.made_benchmarks]
+        """The tasks of each benchmark, up to the limit; they are generated or read once.
+
+        ConfigError for a benchmark without tasks, or with two of one id, of which nothing would tell the attempts apart.
+        """
+        return [_tasks_of(each, self.seed)[: self.limit] for each in self.made_benchmarks]
 
     def places(self) -> list[Place]:
         """Every attempt, task by task, so that an interrupted run can be compared as far as it got."""
@@ -466,6 +469,19 @@ class Experiment:
             on_fitted(run, budget, fitted)
         turned = replace(settings, pattern=tuple(each.pattern for each in fitted), equal_budget=str(round(budget)))
         return Experiment.from_settings(turned, models=models)
+
+
+def _tasks_of(benchmark: Benchmark, seed: int) -> Sequence[Task]:
+    tasks = benchmark.tasks(seed)
+    if not tasks:
+        raise ConfigError(f"the benchmark {benchmark.name} has no tasks: give it one or more")
+    made = tasks if isinstance(tasks, list | tuple) else ()  # others make each task on access, and number them
+    twice = next((id for id, times in Counter(task.id for task in made).items() if times > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"the benchmark {benchmark.name} has several tasks with the id {twice!r:.80}: give each an id of its own"
+        )
+    return tasks
 
 
 def other_setting(run: Run, name: str, kept: object, value: object) -> ConfigError:

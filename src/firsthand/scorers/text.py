@@ -56,7 +56,7 @@ def bleu(task: Task, trace: Trace) -> Score:
     """Score sentence BLEU with exponential smoothing, 0 to 1 (Papineni et al., 2002; sacrebleu), with corpus statistics."""
     found = _sacrebleu().sentence_bleu(_answer(trace), references(task))
     shares = (*found.counts, *found.totals, found.sys_len, found.ref_len)
-    return Score("bleu", found.score / 100, figure_detail("bleu", shares))
+    return Score("bleu", min(1.0, found.score / 100), figure_detail("bleu", shares))
 
 
 @needing(_sacrebleu)
@@ -92,7 +92,8 @@ def embedding_similarity(embedder: Embedder) -> Callable[[Task, Trace], Awaitabl
         if not _answer(trace).strip():
             return Score("similarity", 0.0, {"by": embedder.name, "empty": True})
         ours, *theirs = await embedder.embed([_answer(trace), *references(task)])
-        return Score("similarity", max(sum(map(mul, ours, each)) for each in theirs), {"by": embedder.name})
+        cosine = max(sum(map(mul, ours, each)) for each in theirs)
+        return Score("similarity", min(1.0, max(-1.0, cosine)), {"by": embedder.name})
 
     return similarity
 
@@ -145,7 +146,7 @@ def common_length(left: Sequence[str], right: Sequence[str]) -> int:
 
 def corpus_bleu(answers: Sequence[str], references_of: Sequence[Sequence[str]]) -> float:
     """Return the BLEU of a corpus, 0 to 1; each answer has its own references."""
-    return float(_sacrebleu().corpus_bleu(list(answers), _streams(references_of)).score) / 100
+    return min(1.0, float(_sacrebleu().corpus_bleu(list(answers), _streams(references_of)).score) / 100)
 
 
 def corpus_chrf(answers: Sequence[str], references_of: Sequence[Sequence[str]]) -> float:

@@ -21,6 +21,7 @@ from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.runs.task_groups import TaskGroups
 from firsthand.stats.strata import Strata, cluster_freedom, strata_units, stratified_error, stratified_freedom
+from firsthand.trace import unrounded
 
 CONFIDENCE = 0.95
 Scores = Mapping[str, Sequence[float]]
@@ -138,7 +139,7 @@ class Moments:
     @property
     def unit(self) -> bool:
         """True if all are within 0 to 1."""
-        return self.lowest >= 0 and self.highest <= 1
+        return unrounded(self.lowest) >= 0 and unrounded(self.highest) <= 1
 
     @property
     def error(self) -> float:
@@ -303,7 +304,7 @@ def equal_bounds(mean: float, n: int, unit: bool, confidence: float) -> Bounds:
     if not unit:
         return Bounds(-math.inf, math.inf)
     unseen = unseen_share(n, confidence)
-    return Bounds(mean * (1 - unseen), mean * (1 - unseen) + unseen)
+    return Bounds(mean * (1 - unseen), min(1.0, mean * (1 - unseen) + unseen))
 
 
 def _with_one_more(mean: float, error: float, freedom: float, bounds: Bounds, confidence: float) -> Bounds:
@@ -327,4 +328,4 @@ def _number(value: float) -> float:
         raise ConfigError(
             f"a score is {value}: its square is no finite number, so let the scorer give one within {MAX_SCORE:g}"
         )
-    return float(value)
+    return unrounded(float(value))

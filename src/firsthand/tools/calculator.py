@@ -26,7 +26,11 @@ MAX_BITS = 665
 _SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "[": "(", "]": ")", "$": " ", "\n": " "})
 _PLAIN = re.compile(r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?")
+_SPACED = re.compile(r",\s|\s,")
+"""Commas with blanks part numbers, so that one without, as in `max(1,200, 1,500)`, may group thousands."""
 _SIGN = re.compile(r"\*\*|//|[-+*/%^(),]")
+_REMAINDER = re.compile(r"\s%\s+[-+](?=[\d.(A-Za-z])")
+"""`8 % -3`, spaced as an operator before a signed number; `8% - 3`, `8 % - 3` and `8%-3` take 3 from 8 percent."""
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _EXAMPLE = "write numbers with + - * / ** and parentheses, such as (12 + 3) * 4"
 
@@ -75,7 +79,7 @@ def show(value: Number) -> str:
     if value.denominator == 1:
         return str(value.numerator)
     scaled = value * 10**12
-    if scaled.denominator == 1 and abs(value) < 10**15:
+    if scaled.denominator == 1:
         digits = f"{abs(scaled.numerator):013d}"
         return f"{'-' if value < 0 else ''}{digits[:-12]}.{digits[-12:].rstrip('0')}"
     return f"{float(value):.12g}"
@@ -119,7 +123,7 @@ class _Parser:
 
     def product(self) -> Number:
         value = self.sign()
-        while operator := self.take("*", "/", "//", "%", "of"):
+        while operator := self.take("*", "/", "//", "%", "mod", "of"):
             value = _checked(_both(value, self.sign(), _OPERATORS[operator.kind]))
         return value
 
@@ -187,14 +191,22 @@ class _Parser:
 
 def _tokens(text: str) -> list[Token]:
     tokens: list[Token] = []
-    calls: list[bool] = []  # for each open parenthesis, whether it holds the arguments of a function
+    calls: list[str] = []  # for each open parenthesis, the function whose arguments it holds, or nothing
+    is_spaced = _SPACED.search(text) is not None
     at = 0
     while at < len(text):
         if text[at].isspace():
             at += 1
             continue
         # Inside a function's parentheses a comma parts arguments; elsewhere it may group thousands.
-        grouped = None if calls and calls[-1] else _GROUPED.match(text, at)
+        grouped = _GROUPED.match(text, at)
+        if grouped and calls and calls[-1]:
+            if is_spaced or ",0" in grouped.group():
+                raise ToolError(
+                    f"{grouped.group():.40} in {calls[-1]}(...) may be one number or several: write one without commas, and "
+                    "several with a blank after each comma"
+                )
+            grouped = None
         if number := grouped or _PLAIN.match(text, at):
             tokens.append(Token("number", number.group()))
             at = number.end()
@@ -204,10 +216,10 @@ def _tokens(text: str) -> list[Token]:
             at = word.end()
         elif sign := _SIGN.match(text, at):
             if sign.group() == "(":
-                calls.append(bool(tokens) and tokens[-1].kind == "word")
+                calls.append(tokens[-1].text if tokens and tokens[-1].kind == "word" else "")
             elif sign.group() == ")" and calls:
                 calls.pop()
-            tokens.append(Token(sign.group(), sign.group()))
+            tokens.append(Token("mod" if _REMAINDER.match(text, at - 1) else sign.group(), sign.group()))
             at = sign.end()
         else:
             raise ToolError(f"{text[at]!r} means nothing here: {_EXAMPLE}")
@@ -310,6 +322,7 @@ _OPERATORS: dict[str, Callable[[Number, Number], Number]] = {
     "/": lambda a, b: a / b,
     "//": lambda a, b: Fraction(math.floor(_settled(a / b))),
     "%": lambda a, b: _remainder(a, b),
+    "mod": lambda a, b: _remainder(a, b),
 }
 _FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {
     "sqrt": (_root, 1, 1),

@@ -43,9 +43,9 @@ class TableRow:
 
 def read_table(path: Path, encoding: str = "") -> list[TableRow]:
     """Read the file's rows, by its suffix; DataError if there are none or one is malformed."""
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise DataError(f"{path}: a file {', '.join(SUFFIXES)} was expected")
-    return parse_table(decoded(contents(path), path, encoding), path, path.suffix)
+    return parse_table(decoded(contents(path), path, encoding), path, path.suffix.lower())
 
 
 def parse_table(text: str, path: Path, suffix: str) -> list[TableRow]:
@@ -75,7 +75,7 @@ def _expect_commas(row: TableRow, path: Path) -> None:
     """DataError for a .csv file of one column whose heading shows another separator."""
     heading = next(iter(row.columns)) if len(row.columns) == 1 else ""
     for mark, word in ((";", "semicolons"), ("\t", "tabs")):
-        if path.suffix == ".csv" and mark in heading:
+        if path.suffix.lower() == ".csv" and mark in heading:
             raise DataError(f"{path} has {word} between its columns: save it with commas, or with tabs as .tsv")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from firsthand.boards.board_results import BoardResult
+from firsthand.boards.board_results import BoardResult, is_lower_better
 from firsthand.boards.result_formats.helm_results import AGGREGATES
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -40,6 +40,7 @@ def every_eval_results(body: Json, where: str) -> Iterator[BoardResult]:
             raise DataError(f"{where}: the score on {title} is {score!r:.40}: a number was expected")
         if score == -1 and config.get("min_score") == 0:
             continue
+        lower = config.get("lower_is_better")
         benchmark, _, metric = title.rpartition(" - ")  # HELM's columns carry their metric
         if board == "HF Open LLM v2":
             title += " (not normalised)"  # the board open_llm takes IFEval, BBH and so on as normalised
@@ -51,7 +52,7 @@ def every_eval_results(body: Json, where: str) -> Iterator[BoardResult]:
             value=float(score),
             protocol=str(board),
             metric=metric if benchmark else str(config.get("evaluation_description") or ""),
-            lower_is_better=bool(config.get("lower_is_better")),
+            lower_is_better=is_lower_better(metric or title) if lower is None else bool(lower),
             source=where,
             run=str(body.get("evaluation_id") or ""),
             data_hash=", ".join(map(str, links)) if isinstance(links, list) else str(links),

@@ -6,10 +6,11 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from firsthand.benchmarks.sources.tables import expect_values
-from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, is_lower_better, utc_of
 from firsthand.errors import DataError, MissingExtra, reason_of
 from firsthand.message import Json
 from firsthand.scorers.inspect_values import inspect_value
@@ -131,7 +132,9 @@ def inspect_results(body: Json, where: str, remarks: list[str]) -> Iterator[Boar
                 f"the others ({where})."
             )
         means = {item: sum(each) / len(each) for item, each in by_task.items()}
-        yield ItemScores.of(ColumnKey(task, protocol, name), {model: means}, [base])
+        yield ItemScores.of(
+            ColumnKey(task, protocol, name), {model: means}, [replace(base, lower_is_better=is_lower_better(name))]
+        )
     if scores:
         return
     epochs = max(1, int((about.get("config") or {}).get("epochs") or 1))
@@ -146,6 +149,7 @@ def inspect_results(body: Json, where: str, remarks: list[str]) -> Iterator[Boar
                 | {
                     "value": float(found["value"]),
                     "metric": f"{each.get('name')}/{metric}",
+                    "lower_is_better": is_lower_better(str(each.get("name"))) or is_lower_better(metric),
                     "error": float(error) if isinstance(error, int | float) else None,
                     "n": int(results.get("completed_samples") or 0) // epochs,  # it counts each epoch of a sample
                 }

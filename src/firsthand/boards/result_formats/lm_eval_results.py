@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from firsthand.boards.board_results import BoardResult, utc_of
+from firsthand.boards.board_results import BoardResult, is_lower_better, utc_of
 from firsthand.message import Json
 
 
@@ -33,6 +33,7 @@ def lm_eval_results(body: Json, where: str) -> Iterator[BoardResult]:
             metric, _, filtered = name.partition(",")
             if metric.endswith("_stderr") or metric == "alias" or isinstance(value, bool) or not _is_number(value):
                 continue
+            higher = better.get(metric)  # not in every file
             error = figures.get(f"{metric}_stderr,{filtered}" if filtered else f"{metric}_stderr")
             yield BoardResult(
                 model=model,
@@ -43,7 +44,7 @@ def lm_eval_results(body: Json, where: str) -> Iterator[BoardResult]:
                 metric=metric,
                 error=float(error) if isinstance(error, int | float) and _is_number(error) else None,
                 n=int(samples.get("effective") or 0),
-                lower_is_better=better.get(metric) is False,
+                lower_is_better=not higher if isinstance(higher, bool) else is_lower_better(metric),
                 when=utc_of(body.get("date"), where) if _is_number(body.get("date")) else "",
                 source=where,
                 commit=str(body.get("git_hash") or ""),

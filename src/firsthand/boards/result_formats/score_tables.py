@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmarks.sources.tables import TableRow
-from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, empty_scores, utc_of
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, empty_scores, is_lower_better, utc_of
 from firsthand.errors import DataError
 
 MODELS = ("model", "Model", "fullname", "model_name", "name")
@@ -31,6 +31,7 @@ ABOUT = {
     "organization", "url", "precision", "architecture", "params", "tokens", "cluster",
 }  # fmt: skip
 """Columns of a table of models or items that are no scores."""
+_YES, _NO = frozenset({"true", "yes", "1", "1.0"}), frozenset({"false", "no", "0", "0.0"})
 _MISSING = ("", "na", "n/a", "nan", "none", "null", "-", "—")
 
 
@@ -66,7 +67,10 @@ def is_long(columns: Mapping[str, Any]) -> bool:
 
 
 def long_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
-    """One result a row; the columns protocol, metric, n, error, date, cost_usd, run, commit and data_hash are read too."""
+    """One result a row; the columns protocol, metric, n, error, date, cost_usd and others are read too.
+
+    `lower_is_better` is true or false; where it is empty, the name of the metric or else of the benchmark decides.
+    """
     score = "score" if "score" in rows[0].columns else "value"
     for row in rows:
         value = number_in(row, score)
@@ -76,14 +80,13 @@ def long_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
         n = number_in(row, "n") or 0
         if n < 0 or n != int(n):
             raise DataError(f"{row.where}: n is {n:g}: give the number of items, or leave it empty")
-        lower = str(row.columns.get("lower_is_better") or "").casefold()
         yield BoardResult(
-            model=str(row.columns["model"] or ""),
-            benchmark=str(row.columns["benchmark"] or ""),
+            model=str(row.columns["model"] or "").strip(),
+            benchmark=str(row.columns["benchmark"] or "").strip(),
             value=value,
             error=number_in(row, "error"),
             n=int(n),
-            lower_is_better=lower in ("1", "true", "yes"),
+            lower_is_better=_is_lower(row, text["metric"] or str(row.columns["benchmark"])),
             group=str(row.columns.get("category") or row.columns.get("type") or ""),
             cost_usd=number_in(row, "cost_usd"),
             when=utc_of(row.columns.get("date") or row.columns.get("when"), row.where),
@@ -94,6 +97,17 @@ def long_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
             commit=text["commit"],
             data_hash=text["data_hash"],
         )
+
+
+def _is_lower(row: TableRow, name: str) -> bool:
+    """The cell `lower_is_better`; where it is empty, what the name says."""
+    cell = row.columns.get("lower_is_better")
+    if _is_missing(cell):
+        return is_lower_better(name)
+    said = str(cell).strip().casefold()
+    if said not in _YES | _NO:
+        raise DataError(f"{row.where}: lower_is_better is {cell!r:.60}: true or false was expected")
+    return said in _YES
 
 
 def is_item_table(columns: Mapping[str, Any]) -> bool:
@@ -121,7 +135,7 @@ def item_rows(rows: list[TableRow], path: Path) -> Iterator[ItemScores]:
         raise DataError(f"{path} has the item {twice!r} more than once: give each item one row")
     stem = path.name.partition(".")[0]
     key = ColumnKey(stem.removesuffix("_item_results"), "", "")
-    about = BoardResult("", key.benchmark, 0.0, source=str(path))
+    about = BoardResult("", key.benchmark, 0.0, source=str(path), lower_is_better=is_lower_better(key.benchmark))
     clusters = tuple(str(row.columns["cluster"]) for row in rows) if "cluster" in columns else ()
     yield ItemScores(key, tuple(models), tasks, scores, clusters, (about,) * len(models))
 
@@ -157,9 +171,10 @@ def wide_rows(rows: list[TableRow], path: Path, remarks: list[str]) -> Iterator[
             value = number_in(row, column)
             if value is not None:
                 yield BoardResult(
-                    model=str(row.columns[name] or ""),
+                    model=str(row.columns[name] or "").strip(),
                     benchmark=column,
                     value=value,
+                    lower_is_better=is_lower_better(column),
                     when=_date(row),
                     source=row.where,
                 )
