@@ -104,7 +104,7 @@ def test_a_status_from_400_on_is_an_error(status: int, is_error: bool) -> None:
         ("<h2>T</h2>x", "## T\nx"),
         ("<tr><td>a</td><td>b</td></tr>", "a | b |"),
         ("a <script>b</script>c<!-- d -->e", "a ce"),
-        ("<pre>a  b\n c</pre>  d   e", "a  b\nc\nd e"),
+        ("<pre>a  b\n c</pre>  d   e", "a  b\n c\nd e"),
         ("1 < 2 &lt; 3", "1 < 2 < 3"),
         ("<head><title>T</title><style>s</style></head><body>b", "T\n\nb"),
         (f'<a href="/{"x" * 600}">long</a>', "long"),
