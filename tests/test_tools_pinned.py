@@ -57,16 +57,17 @@ def test_old_spellings_are_read_as_inet_aton_reads_them(parts: int, last: int, w
     ("header", "meta", "used"),
     [
         ("", "", "utf-8"),
-        ("latin-1", "", "iso8859-1"),
-        ("", "latin-1", "iso8859-1"),
+        ("latin-1", "", "cp1252"),
+        ("", "latin-1", "cp1252"),
         ("utf-8", "latin-1", "utf-8"),
-        ("latin-1", "utf-8", "iso8859-1"),
+        ("latin-1", "utf-8", "cp1252"),
         ("nonsense", "latin-1", "utf-8"),
         ("punycode", "", "utf-8"),
         ("", "zlib", "utf-8"),
         ("WINDOWS-1252", "", "cp1252"),
         ("'utf-16'", "", "utf-16"),
-        ("gb2312", "", "gb2312"),
+        ("gb2312", "", "gb18030"),
+        ("", "utf-16", "utf-8"),
     ],
 )
 def test_the_header_says_the_encoding_and_the_page_only_where_it_does_not(header: str, meta: str, used: str) -> None:
