@@ -69,6 +69,7 @@ def test_preformatted_lines_keep_their_indentation_and_blank_lines() -> None:
         assert code in text and text == to_text(page)
         assert [text[at] for at, _ in places] != [] and all(at == 0 or text[at - 1] == "\n" for at, _ in places)
     assert to_text("<pre>\n  first\n</pre>\n\n<p>\n  after</p>") == "  first\n\nafter"
+    assert to_text("<p>a</p><pre>\n b</pre>") == "a\n\n b"
     assert to_text("a<pre>\n\n\n b\n\n\n</pre>c") == "a\n\n\n\n b\n\n\nc"
     assert to_text("<pre>a<div hidden>x</pre> b   c") == "a\nb c", "a pre ends with what is open in it"
     assert to_text("<section>a<div hidden>x</section>b") == "a\nb"

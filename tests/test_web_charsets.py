@@ -30,6 +30,7 @@ from firsthand.tools.fetch import Page
         ("big5", "cp950", "台北市‧€"),
         ("big5-hkscs", "big5hkscs", "嘅喺"),
         ("euc-jp", "euc_jis_2004", "①東京"),
+        ("eucjp", "euc_jis_2004", "①東京"),
         ("x-mac-cyrillic", "mac_cyrillic", "Москва"),
         ("ibm866", "cp866", "Москва"),
         ("cp437", "cp437", "ça"),
