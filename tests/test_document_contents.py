@@ -134,7 +134,8 @@ def test_a_line_of_json_keeps_its_values_and_an_object_is_a_document_of_the_file
     data = (json.dumps(line) + "\n\n" + json.dumps({"text": "t", "id": "\u200b"})).encode()
     first, second = read_jsonl(data, "c.jsonl", SETTINGS).documents
     assert first == Document(
-        "c.jsonl:a b", "c", "7", meta={"kind": "record", "n": 1.5, "b": True, "fits": (1 << 63) - 1, "least": -(1 << 63) + 1,
+        "c.jsonl:a b", "c", "7", meta={"kind": "record", "body": "not", "n": 1.5, "b": True,
+                                      "fits": (1 << 63) - 1, "least": -(1 << 63) + 1,
                                       "short": "s" * 1000, "list": [1], "k": "v"}, locations=(Location(0, "line", "1"),),
     )  # fmt: skip
     assert second == Document("c.jsonl:3", "t", "", meta={"kind": "record"}, locations=(Location(0, "line", "3"),))

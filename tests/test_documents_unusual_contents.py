@@ -18,7 +18,7 @@ from firsthand.retrieval.documents.docx_reader import read_docx
 from firsthand.retrieval.documents.epub_reader import read_epub
 from firsthand.retrieval.documents.file_content import FileContent, ReadSettings, first_heading
 from firsthand.retrieval.documents.html_reader import page_text, page_title, read_html
-from firsthand.retrieval.documents.json_reader import read_json, read_jsonl
+from firsthand.retrieval.documents.json_reader import _LEFT_OUT, _OTHER_TEXTS, read_json, read_jsonl
 from firsthand.retrieval.documents.notebook_reader import read_notebook
 from firsthand.retrieval.documents.pdf_reader import read_pdf
 from firsthand.retrieval.documents.table_reader import read_table
@@ -74,14 +74,28 @@ def test_an_item_has_the_first_id_and_text_that_are_of_their_kind_and_values_tha
     ]  # fmt: skip
     assert [each.locations[0].label for each in made.documents] == ["1", "3", "5", "7"]
     assert [{key: value for key, value in each.meta.items() if key != "kind"} for each in made.documents] == [
-        {}, {"o": {}, "f": -0.5, "b": False, "i": 0}, {"k" * 100: 1, "sp aced": "v"}, {}
+        {"_id": "no", "text": 3, "body": "b"}, {"o": {}, "f": -0.5, "b": False, "i": 0},
+        {"id": 1.5, "k" * 100: 1, "sp aced": "v"}, {},
     ]  # fmt: skip
     other = ReadSettings(text_field="t", id_field="key", title_field="name")
     rows = b'{"t": "x", "text": "y", "key": 0, "id": 3, "name": "N", "title": "no", "_id": 4}\n{"t": "z", "id": 9}'
     first, second = read_jsonl(rows, "j", other).documents
-    assert (first.id, first.text, first.title, first.meta) == ("j:0", "x", "N", {"kind": "record", "name": "N"})
+    values = {"kind": "record", "text": "y", "id": 3, "name": "N", "_id": 4}
+    assert (first.id, first.text, first.title, first.meta) == ("j:0", "x", "N", values)
     assert (second.id, second.text) == ("j:2", "z"), "no such field: the line"
     assert [ReadSettings(text_field=name).fields for name in ("", None, "a")] == ["text=", "", "text=a"]
+    assert set(read_jsonl(rows, "j", other).notes) == {f"{_LEFT_OUT}: title (1)", f"{_OTHER_TEXTS}: text (1)"}
+    two = (
+        b'{"text": " ", "content": "real", "body": "other"}\n{"text": "", "body": ""}\n{"text": "a", "content": "'
+        + b"x" * 1001
+    )
+    made = read_jsonl(two + b'", "title": ["T"]}', "j", PLAIN)
+    assert [(each.text, dict(each.meta)) for each in made.documents] == [
+        ("real", {"kind": "record", "body": "other"}), ("", {"kind": "record"}), ("a", {"kind": "record"}),
+    ]  # fmt: skip
+    assert made.notes == (
+        f"{_OTHER_TEXTS}: body (1), content (1)", f"{_LEFT_OUT}: content (1), title (1)"
+    )  # fmt: skip
     line = '{"text": "a\u2028b"}'.encode()
     assert read_jsonl(line, "j", PLAIN).documents[0].text == "a\u2028b", "a separator is no end of a line"
 

@@ -29,7 +29,7 @@ def test_a_page_reads_as_its_title_its_blocks_its_lists_and_its_links() -> None:
         "# One\n\nfirst line\nsecond line\n\n"
         "- a\n- b <c>\n\n"
         "### Three\n\nk | v |\n\n"
-        "1 < 2 << 3 AB &unknown; <3\nboldkept\ntwo\nfour\n"
+        "1 < 2 << 3 AB &unknown; <3\nboldkept\n  two\n    four\n"
         "after rel (https://h/x?a=1&b=2), abs (http://o/y), top, js, plain."
     )
 
@@ -153,7 +153,7 @@ def test_a_page_with_odd_markup_reads_as_a_browser_shows_it() -> None:
         "<TITLE>T</TITLE>x": "T\nx",
         f"{'İ' * 30}<script>x</script>b<b>c</b>": "İ" * 30 + "bc",
         f"{'İ' * 30}<HEAD><title>T</title>x</HEAD>b<b>c</b>": "İ" * 30 + "T\n\nbc",
-        "</pre>a  b<pre>c  d</pre></pre>e  f<PRE> g\n\n h</PRE>": "a b\nc  d\n\ne f\ng\n\nh",
+        "</pre>a  b<pre>c  d</pre></pre>e  f<PRE> g\n\n h</PRE>": "a b\nc  d\n\ne f\n g\n\n h",
         "<h6>six</h6><h7>seven</h7><H1 id=x>One</H1>": "###### six\nseven\n\n# One",
         "<th>a</th><td>b</td><td>c": "a | b | c",
         "<ol><li>one</li><li>two</ol>": "- one\n\n- two",

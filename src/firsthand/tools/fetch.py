@@ -8,7 +8,6 @@ HTTP, so the effect is `read`; but a URL can carry data away, and where that mat
 from __future__ import annotations
 
 import asyncio
-import codecs
 import re
 import ssl
 import zlib
@@ -24,6 +23,7 @@ from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
 from firsthand.loop.concurrency import in_thread
 from firsthand.system.terminal import printable
+from firsthand.system.web_charsets import codec_of, decode_page
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.addresses import Resolver, Rules, parse_rules, resolve
 from firsthand.tools.web.html import to_text
@@ -37,9 +37,6 @@ TOTAL_S = 20.0
 _MAX_URL = 4_096
 _TEXT = re.compile(r"text/.*|application/(?:.*[+.])?(?:json|xml|javascript|ecmascript|yaml|x-ndjson|toml|x-sh|sql)\b.*")
 _HTML = re.compile(r"text/html|application/xhtml\+xml")
-_CHARSETS = re.compile(
-    r"utf-8|utf-16.*|ascii|iso8859-\d+|cp\d{3,5}|koi8.*|mac.*|shift_jis.*|euc.*|gb.*|big5.*|tis-620|hz"
-)
 
 
 def fetch(*, allow: str = "", ports: str = "80+443") -> Tool:
@@ -88,7 +85,7 @@ class Page:
         kind = self.content_type.split(";")[0].strip().lower()
         if (kind and not _TEXT.fullmatch(kind)) or (not kind and b"\0" in self.body[:1024]):
             raise ToolError(f"{self.url[:200]!r} is {printable(kind[:80]) or 'of no known kind'}, which is no text")
-        text = self.body.decode(self.charset(), "replace")
+        text = decode_page(self.body, self.charset(), "replace")
         if _HTML.match(kind) or (not kind and text.lstrip()[:200].lower().startswith(("<!doctype html", "<html"))):
             text = to_text(text, self.url)
         note = f"\n[only the first {len(self.body)} bytes were read]" if self.cut else ""
@@ -98,12 +95,9 @@ class Page:
         """The encoding that the headers or the page itself name, if it is one for text; UTF-8 otherwise."""
         said = re.search(r"charset=[\"']?([\w.:-]{1,40})", self.content_type, re.IGNORECASE)
         meta = re.search(rb"<meta[^>]{0,200}charset=[\"']?([\w.:-]{1,40})", self.body[:2048], re.IGNORECASE)
-        name = said.group(1) if said else meta.group(1).decode("ascii", "replace") if meta else "utf-8"
-        try:
-            name = codecs.lookup(name).name
-        except (LookupError, ValueError):
-            return "utf-8"
-        return name if _CHARSETS.fullmatch(name) else "utf-8"
+        if said:
+            return codec_of(said.group(1)) or "utf-8"
+        return (codec_of(meta.group(1).decode("ascii", "replace"), in_text=True) if meta else None) or "utf-8"
 
 
 async def get(url: str, rules: Rules, *, resolver: Resolver = resolve, max_bytes: int = MAX_BYTES) -> Page:

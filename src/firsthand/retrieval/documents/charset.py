@@ -8,8 +8,10 @@ from __future__ import annotations
 import codecs
 import importlib.util
 import re
+from contextlib import suppress
 
 from firsthand.errors import DataError, MissingExtra
+from firsthand.system.web_charsets import codec_of, decode_page
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -19,11 +21,6 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _DECLARED = re.compile(rb"(?:charset|encoding|coding)\s{0,3}[=:]\s{0,3}[\"']?([A-Za-z][\w.:-]{1,30})")
-_TEXTUAL = re.compile(
-    r"ascii|cp125[0-8]|cp437|cp850|cp866|cp932|cp949|cp950|iso8859-\d{1,2}|koi8-[ru]|mac-(roman|cyrillic)|shift_jis|euc_(jp|kr)|"
-    r"gbk|gb2312|gb18030|big5|iso2022_jp|tis-620"
-)
-"""Codecs that a file may name; others, such as zlib or idna, are no charsets."""
 _CONTROLS = bytes([*range(0, 7), *range(14, 27), *range(28, 32)])
 _CONTROL = re.compile(r"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
 _SAMPLE = 100_000
@@ -78,12 +75,10 @@ def _wide(data: bytes) -> str:
 def _legacy(data: bytes, error: UnicodeDecodeError) -> tuple[str, list[str]]:
     """Text of another charset: the one it declares, or the likeliest."""
     if found := _DECLARED.search(data[:2048]):
-        try:
-            name = codecs.lookup(found[1].decode("ascii")).name
-            if _TEXTUAL.fullmatch(name):
-                return data.decode(name), [f"decoded as {name}, which it declares"]
-        except (LookupError, UnicodeDecodeError):
-            pass
+        name = codec_of(found[1].decode("ascii"), in_text=True)
+        if name is not None and name != "utf-8":
+            with suppress(UnicodeDecodeError):
+                return decode_page(data, name), [f"decoded as {name}, which it declares"]
     damaged = data.decode(errors="replace")
     wrong = damaged.count("\ufffd") - data.count(b"\xef\xbf\xbd")
     if wrong * 200 < len(damaged) and any(byte >= 0xC2 for byte in data[: error.start]):

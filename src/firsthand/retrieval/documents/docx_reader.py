@@ -21,6 +21,7 @@ from firsthand.retrieval.documents.file_content import (
     first_heading,
     hidden_text_note,
 )
+from firsthand.retrieval.documents.symbol_fonts import UNKNOWN, symbol
 from firsthand.retrieval.documents.zip_parts import ZipParts, parse_xml
 from firsthand.system.formula_text import (
     CELLS,
@@ -35,6 +36,7 @@ from firsthand.system.formula_text import (
     FormulaText,
     bracketed,
 )
+from firsthand.system.plurals import count_of
 from firsthand.system.raised_text import Level, mark_between
 
 _HEADING = re.compile(r"(?:heading|titre|überschrift|título|titolo)\s*([1-9])", re.IGNORECASE)
@@ -43,7 +45,9 @@ _LEFT_OUT = ("del", "moveFrom", "Fallback")
 """Deleted and moved text, and what stands for a text box in older versions of Word, which is there twice."""
 
 _FORMATS = ("vanish", "strike", "dstrike", "vertAlign")
-_OTHER_FORMATS = ("pPr", "rPrChange")
+_OTHER_FORMATS = ("pPr", "rPrChange", "tcPrChange", "trPrChange")
+_MAX_COLUMNS = 100
+"""Columns of a row up to which cells that span several are followed by empty ones."""
 _OFF = ("0", "false", "off")
 _LEVELS: dict[str, Level] = {"superscript": "^", "subscript": "_"}
 _FORMULAS = {
@@ -69,6 +73,8 @@ def read_docx(data: bytes, name: str, settings: ReadSettings) -> FileContent:
                 body.read(parts.read(part))
             except DataError as error:
                 notes.append(str(error))
+    if body.unknown_symbols:
+        notes.append(f"{count_of(body.unknown_symbols, 'symbol')} of other fonts than Symbol, read as {UNKNOWN}")
     text, places, dropped = clean("".join(body.written), body.places)
     title = ""
     if "docProps/core.xml" in parts.names:
@@ -129,6 +135,8 @@ class _Body:
         self._begin()
         self._cells: list[list[list[str]]] = []
         """The texts of each cell of the open rows, innermost last."""
+        self._spanned: list[int] = []
+        """Columns that the last cell of each open row spans beyond its own."""
         self._around: list[tuple[list[str], int, bool, bool, FormulaText]] = []
         """The paragraphs around the one that is read: a text box has paragraphs inside of one."""
         self._in_text = self._left_out = 0
@@ -142,9 +150,10 @@ class _Body:
         """The brackets of a formula's delimiters, or the sign of its sum or integral."""
         self.hidden = 0
         """Characters of hidden text."""
+        self.unknown_symbols = 0
 
     def read(self, data: bytes) -> None:
-        self._cells, self._in_text, self._left_out = [], 0, 0
+        self._cells, self._spanned, self._in_text, self._left_out = [], [], 0, 0
         self._formats, self._other_formats, self._elements = [], 0, []
         parse_xml(data, self._start, self._end, self._add)
 
@@ -180,12 +189,18 @@ class _Body:
             self._is_item = True
         elif name in _SIGNS and not self._left_out:
             self._runs.append(_SIGNS[name])
+        elif name == "sym" and not self._left_out:
+            self._symbol(attributes.get("font", ""), attributes.get("char", ""))
         elif name in _LEFT_OUT:
             self._left_out += 1
         elif name == "tr":
             self._cells.append([])
+            self._spanned.append(0)
         elif name == "tc" and self._cells:
+            self._end_cell()
             self._cells[-1].append([])
+        elif name in ("gridSpan", "gridBefore") and self._cells and not self._other_formats:
+            self._span(name, attributes.get("val", "")[:5])
 
     def _start_in_formula(self, name: str, value: str | None) -> None:
         if self._is_part(name):
@@ -233,6 +248,8 @@ class _Body:
             self._paragraph()
             self._runs, self._level, self._is_item, self._is_struck, self._formula = self._around.pop()
         elif name == "tr" and self._cells:
+            self._end_cell()
+            self._spanned.pop()
             row = " | ".join(" ".join(" ".join(cell).split()) for cell in self._cells.pop())
             if row.replace("|", "").strip():
                 if self._cells and self._cells[-1]:
@@ -242,9 +259,32 @@ class _Body:
         elif name == "tbl" and not self._cells:
             self._write("\n")
 
+    def _span(self, name: str, value: str) -> None:
+        """Note the columns that a cell spans, or that a row leaves out before its first cell."""
+        columns = int(value) if value.isascii() and value.isdigit() else 0
+        if name == "gridSpan":
+            self._spanned[-1] = max(0, columns - 1)
+        else:
+            self._cells[-1] += [[] for _ in range(min(columns, _MAX_COLUMNS) - len(self._cells[-1]))]
+
+    def _end_cell(self) -> None:
+        """Put empty cells in the place of the columns that the last cell spans."""
+        row = self._cells[-1]
+        row += [[] for _ in range(min(self._spanned[-1], _MAX_COLUMNS - len(row)))]
+        self._spanned[-1] = 0
+
+    def _symbol(self, font: str, code: str) -> None:
+        sign = symbol(font, code)
+        hidden = self.hidden
+        self._write_words(sign)
+        if sign == UNKNOWN and hidden == self.hidden:
+            self.unknown_symbols += 1
+
     def _add(self, words: str) -> None:
-        if not self._in_text or self._left_out:
-            return
+        if self._in_text and not self._left_out:
+            self._write_words(words)
+
+    def _write_words(self, words: str) -> None:
         formats = self._formats[-1] if self._formats else {}
         if formats.get("vanish", "0") not in _OFF:
             self.hidden += len(words)

@@ -38,6 +38,7 @@ _MAX_TOLD = 20
 """Names of fields in a note."""
 _LEFT_OUT = f"fields that filters do not see (of a name that is taken, beyond 64 bits or {MAX_META_CHARS:,} characters)"
 _WHOLE = "fields of lists or objects, which filters compare whole"
+_OTHER_TEXTS = "texts beside the one that is indexed, which --text-field names"
 _Told = Counter[tuple[str, str]]
 """Number of records by (note, field name)."""
 
@@ -56,7 +57,7 @@ def read_json(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     if problem:
         raise DataError(f"it is {problem}")
     several = body if isinstance(body, list) else None
-    if several and all(isinstance(each, dict) and _text_of(each, settings) is not None for each in several[:20]):
+    if several and all(isinstance(each, dict) and _text_field(each, settings) is not None for each in several[:20]):
         most = max(MAX_DOCUMENTS, len(text) // DOCUMENT_BYTES)
         return _content(((number, each, "") for number, each in enumerate(several, 1)), name, settings, notes, most)
     told: _Told = Counter()
@@ -123,20 +124,26 @@ def _document(
     body: dict[str, Any], number: int, name: str, settings: ReadSettings, told: _Told, *, alone: bool = False
 ) -> Document | None:
     """The document of an object; None if it has no text. What is to be told of its fields is added to `told`."""
-    raw = _text_of(body, settings)
-    if raw is None:
+    text_field = _text_field(body, settings)
+    if text_field is None:
         return None
-    text = clean(raw)[0]
+    text = clean(body[text_field])[0]
     id_fields = (settings.id_field,) if settings.id_field else ID_FIELDS
-    found = next((body[key] for key in id_fields if isinstance(body.get(key), str | int)), number)
+    id_field = next((key for key in id_fields if isinstance(body.get(key), str | int)), None)
+    found = number if id_field is None else body[id_field]
     title = body.get(settings.title_field or "title")
-    used = {*TEXT_FIELDS, *ID_FIELDS, settings.text_field, settings.id_field, "title"}
+    is_title = isinstance(title, str | int)
+    used = {text_field, id_field, "title" if is_title and settings.title_field in (None, "title") else None}
     meta: Json = {"kind": "record"}
     for key, value in body.items():
         if key in used or value is None:
             continue
         field = clean_line(str(key))[:100]
-        if field in meta or not _is_value(value):
+        if key in TEXT_FIELDS and isinstance(value, str):
+            if not value.strip():
+                continue
+            told[_OTHER_TEXTS, field] += 1
+        if field in meta or field == "title" or not _is_value(value):
             told[_LEFT_OUT, field] += 1
             continue
         if isinstance(value, list | dict):
@@ -146,7 +153,7 @@ def _document(
     return Document(
         name if alone else f"{name}:{clean_line(str(found))[:MAX_ID_CHARS] or number}",
         text,
-        clean_line(str(title))[:MAX_TITLE_CHARS] if isinstance(title, str | int) else "",
+        clean_line(str(title))[:MAX_TITLE_CHARS] if is_title else "",
         meta=meta,
         locations=() if alone else (Location(0, "line", str(number)),),
     )
@@ -174,9 +181,11 @@ def _field_notes(told: _Told) -> list[str]:
     return notes
 
 
-def _text_of(body: dict[str, Any], settings: ReadSettings) -> str | None:
+def _text_field(body: dict[str, Any], settings: ReadSettings) -> str | None:
+    """The first field with a text that is not blank, or else with a blank one; None if there is none."""
     names = (settings.text_field,) if settings.text_field else TEXT_FIELDS
-    return next((body[key] for key in names if isinstance(body.get(key), str)), None)
+    texts = [key for key in names if isinstance(body.get(key), str)]
+    return next((key for key in texts if body[key].strip()), texts[0] if texts else None)
 
 
 def _parsed(text: str) -> tuple[Any, str]:

@@ -14,6 +14,7 @@ import html
 import re
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from itertools import accumulate, islice
 from string import ascii_lowercase, ascii_uppercase
 from urllib.parse import urljoin
@@ -31,12 +32,10 @@ from firsthand.system.formula_text import (
     bracketed,
 )
 from firsthand.system.raised_text import Level, mark_between
+from firsthand.tools.web.open_elements import BLOCKS, TABLE, ended_by, is_beyond
+from firsthand.tools.web.table_columns import TableColumns
 
-_BLOCKS = re.compile(
-    r"address|article|aside|blockquote|body|br|caption|center|dd|details|div|dl|dt|fieldset|figcaption|figure|footer|form|h[1-6]|"
-    r"header|hr|html|legend|li|main|nav|ol|option|p|pre|section|summary|table|tbody|tfoot|thead|title|tr|ul"
-)
-_SILENT = re.compile("script|style|noscript|template|iframe|object|canvas|head")
+_SILENT = re.compile("script|style|noscript|noembed|noframes|template|iframe|object|canvas|head")
 """Elements whose content is not shown; of the head the title is."""
 _SPACE = r"[ \t\r\n\f]*+"
 _VALUE = r"\"[^\"]*+\"|'[^']*+'|[^ \t\r\n\f>\"'][^ \t\r\n\f>]*+|(?=>|\Z)"
@@ -54,10 +53,7 @@ _SIGNS = re.compile(r"<+")
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 """Keeps every place where it is, as `str.lower` does not for a letter such as İ."""
 _VOID = re.compile("area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr")
-_ENDED_BY = {
-    "li": ("li",), "dt": ("dt", "dd"), "dd": ("dt", "dd"), "option": ("option",), "optgroup": ("option", "optgroup"),
-}  # fmt: skip
-"""Elements whose end tag may be missing, by the one that begins behind them; a block ends a paragraph too."""
+_END_ALONE = ("dd", "dt", "li", "optgroup", "option", "p")
 _CELLS = ("td", "th")
 _PARTS_ENDED_BY = {
     **dict.fromkeys(_CELLS, ("td", "th", "caption")), "tr": ("td", "th", "tr", "caption"),
@@ -75,7 +71,7 @@ _SHOWN_IN_SVG = ("text", "foreignobject")
 _DRAWN = {"svg": _SHOWN_IN_SVG, "math": ("mtext",)}
 """Elements that end where a block of HTML begins, unless it is in one of these parts of them."""
 _TOOLTIPS = ("title", "desc")
-_TABLE = re.compile("caption|table|tbody|td|tfoot|th|thead|tr")
+_DOCTYPE_CHARS = 5000
 _MAX_DEPTH = 200
 """Open elements among which the beginning of one that ends is looked for."""
 _MAY_HIDE = re.compile("hidden|style", re.IGNORECASE)
@@ -134,15 +130,33 @@ class _Reader:
         self.follows_math = False
         """True behind a formula, until words follow."""
         self.href = ""
-        self.in_pre = 0
+        self.preformatted: set[int] = set()
+        """Numbers of the pieces of words in a `pre`."""
+        self.columns = TableColumns()
+        self.gaps: list[int] = []
+        """Empty cells behind each open cell that is shown."""
+        self.in_quirks_mode = "<!doctype" not in self.lower[:_DOCTYPE_CHARS]
         self.had_head = False
         self.origins: list[tuple[int, int]] = []
         """(number of the piece, offset in the source) where words and marks begin."""
 
     def read(self) -> str:
         self.collect()
-        lines = (line.strip() for line in "".join(self.pieces).split("\n"))
-        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+        return "\n".join(line for line, _ in self.lines()).strip("\n")
+
+    def lines(self) -> Iterator[tuple[str, int]]:
+        """The lines of the text, and where the words of each begin in the pieces; of blank ones that follow each other the
+        first. Lines of a `pre` keep their indentation, and all blank ones.
+        """
+        starts = [0, *accumulate(map(len, self.pieces))]
+        raw_at, last, was_preformatted = 0, "", False
+        for raw in "".join(self.pieces).split("\n"):
+            is_preformatted = bisect_right(starts, raw_at) - 1 in self.preformatted
+            line = raw.rstrip() if is_preformatted else raw.strip()
+            if line or last or (is_preformatted and was_preformatted):
+                yield line, raw_at + len(raw) - len(raw.lstrip())
+            last, was_preformatted = line, is_preformatted
+            raw_at += len(raw) + 1
 
     def collect(self) -> None:
         at = 0
@@ -155,7 +169,7 @@ class _Reader:
     def placed_words(self, at: int, end: int) -> None:
         """Write words and their origin; in a `pre` each line has its own."""
         text = self.source[at:end]
-        for piece in (text.splitlines(keepends=True) if self.in_pre else []) or [text]:
+        for piece in (text.splitlines(keepends=True) if self.opened["pre"] else []) or [text]:
             self.origins.append((len(self.pieces), at))
             self.words(piece)
             at += len(piece)
@@ -166,21 +180,19 @@ class _Reader:
         raw_starts = [starts[piece] for piece, _ in self.origins]
         lines: list[str] = []
         places: list[tuple[int, int]] = []
-        raw_at = length = 0
+        length = 0
         begins: dict[int, int] = {}
         """The offset of an origin, found once however many lines it has."""
-        for raw in "".join(self.pieces).split("\n"):
-            line = raw.strip()
-            if line or (lines and lines[-1]):
-                if line:
-                    number = bisect_right(raw_starts, raw_at + len(raw) - len(raw.lstrip())) - 1
-                    if number not in begins:
-                        begins[number] = self._origin(number)
-                    places.append((length, begins[number]))
+        for line, words_at in self.lines():
+            if line:
+                number = bisect_right(raw_starts, words_at) - 1
+                if number not in begins:
+                    begins[number] = self._origin(number)
+                places.append((length, begins[number]))
+            if line or lines:
                 lines.append(line)
                 length += len(line) + 1
-            raw_at += len(raw) + 1
-        return "\n".join(lines).strip(), places
+        return "\n".join(lines).strip("\n"), places
 
     def _origin(self, number: int) -> int:
         """The offset in the source of the words or the mark of an origin, behind the white space before them."""
@@ -230,33 +242,40 @@ class _Reader:
             self.written_before = self.written
         elif name in _STRUCK:
             self.strike(closes=closes)
-        if name == "pre":
-            self.in_pre = max(0, self.in_pre + (-1 if closes else 1))
         if name == "a":
             self.link("" if closes else attributes)
         elif name == "li" and not closes:
             self.mark("\n- ")
         elif re.fullmatch("h[1-6]", name) and not closes:
             self.mark("\n\n" + "#" * int(name[1]) + " ")
-        elif _BLOCKS.fullmatch(name) and not (self.opened["svg"] and name in _TOOLTIPS):
+        elif BLOCKS.fullmatch(name) and not (self.opened["svg"] and name in _TOOLTIPS):
             self.mark("\n")
         return end
 
     def nest(self, name: str, attributes: str, *, closes: bool) -> bool:
         """Note that an element begins or ends; returns True if it is hidden."""
         was_hidden = bool(self.hidden_from)
+        if name in ("html", "body"):
+            return was_hidden  # their tags end nothing that is open
         if closes:
-            for _ in range(self.depth(name)):
+            depth = self.depth(name)
+            ends_shown = 0 < len(self.open) - depth + 1 < self.hidden_from and depth > 0
+            for _ in range(depth):
                 self.close()
-            return was_hidden
-        ended = (*_ENDED_BY.get(name, ()), *(("p",) if _BLOCKS.fullmatch(name) else ()))
-        while self.open and self.open[-1] in ended:
-            self.close()
-        for _ in range(self.parts_ended_by(name)):
-            self.close()
-        for each, shown in _DRAWN.items():
+            return was_hidden and not ends_shown
+        if not (self.is_xml and was_hidden):  # in XML only end tags end an element
+            ended = ended_by(name, in_quirks_mode=self.in_quirks_mode)
+            while self.open and self.open[-1] in ended:
+                self.close()
+            ended_parts = self.parts_ended_by(name)
+            is_part = TABLE.fullmatch(name) and name != "table"
+            if was_hidden and is_part and not ended_parts and not self.opened["table"]:
+                return True  # a part of no table is no element
+            for _ in range(ended_parts):
+                self.close()
+        for each, shown in () if self.is_xml and was_hidden else _DRAWN.items():
             is_drawn = self.opened[each] and not any(self.opened[inner] for inner in shown)
-            if is_drawn and _BLOCKS.fullmatch(name) and name not in _TOOLTIPS:
+            if is_drawn and BLOCKS.fullmatch(name) and name not in _TOOLTIPS:
                 for _ in range(self.depth(each)):
                     self.close()
         may_close_itself = self.is_xml or name in ("svg", "math") or self.opened["svg"] or self.opened["math"]
@@ -273,9 +292,26 @@ class _Reader:
         ):
             self.hidden_from = len(self.open)
         is_hidden = bool(self.hidden_from)
+        if not is_hidden and TABLE.fullmatch(name):
+            self.table_part(name, attributes)
         if _VOID.fullmatch(name) or (may_close_itself and attributes.endswith("/")):
             self.close()
         return is_hidden
+
+    def table_part(self, name: str, attributes: str) -> None:
+        """Begin a part of a table; empty cells stand where cells of rows above reach into this one."""
+        if name == "table":
+            self.columns.start_table()
+        elif name == "tr":
+            self.columns.start_row()
+        elif name in _CELLS:
+            given = _given(attributes) if "span" in attributes.lower() else {}
+            before, behind = self.columns.cell(given.get("colspan", ""), given.get("rowspan", ""))
+            self.gaps.append(behind)
+            if before:
+                self.mark(" | " * before)
+        elif name != "caption":
+            self.columns.start_rows()
 
     def parts_ended_by(self, name: str) -> int:
         """Number of open elements that end where a part of a table begins: other parts of it, and what is in them."""
@@ -307,17 +343,23 @@ class _Reader:
             for count, each in enumerate(islice(reversed(self.open), _MAX_DEPTH if is_near else None), 1):
                 if each == name:
                     return count
-                if not _TABLE.fullmatch(name) and _TABLE.fullmatch(each):
-                    return 0
-                if not _TABLE.fullmatch(name) and not _BLOCKS.fullmatch(name) and _BLOCKS.fullmatch(each):
+                if is_beyond(name, each) or (name == "form" and self.is_hidden_within(count)):
                     return 0
         return 0
+
+    def is_hidden_within(self, count: int) -> bool:
+        """True if the outermost hidden element is the open one of this number, counted from the innermost, and no paragraph
+        or item: the end tag of a form around it does not end it.
+        """
+        return self.hidden_from == len(self.open) - count + 1 and self.open[-count] not in _END_ALONE
 
     def close(self) -> None:
         """End the innermost element."""
         name = self.open[-1]
         if name in _CELLS and not self.hidden_from:
-            self.mark(" | ")
+            self.mark(" | " * (1 + self.gaps.pop()))
+        elif name == "table" and not self.hidden_from:
+            self.columns.end_table()
         if len(self.open) == self.hidden_from:
             self.hidden_from = 0
         self.opened[self.open.pop()] -= 1
@@ -376,7 +418,7 @@ class _Reader:
     def words(self, text: str) -> None:
         """Write words; what would be white space on a page is one space."""
         text = _unescaped(text)
-        text = text if self.in_pre else re.sub(r"[ \t\r\n\f\xa0]+", " ", text)
+        text = text if self.opened["pre"] else re.sub(r"[ \t\r\n\f\xa0]+", " ", text)
         if self.hidden_from or (self.opened["svg"] and not self.is_in_shown_svg()):
             self.hidden += len(text.strip()) if self.hidden_from or self.open[-1] not in _TOOLTIPS else 0
             return
@@ -392,6 +434,8 @@ class _Reader:
             self.level = None
         if text:
             self.written, self.last = self.written + 1, text[-1]
+            if self.opened["pre"]:
+                self.preformatted.add(len(self.pieces))
         self.pieces.append(text)
 
     def after(self, mark: str, at: int) -> int:
