@@ -285,6 +285,7 @@ def batches(**plan: Any) -> RolloutBatches:
     made.tasks = tuple("abcde")  # type: ignore[assignment]
     made.seed, made._order, made.plan, made.rounds = 3, None, RolloutSettings(**plan), 2
     made.batches_made, made._pending, made._covered = 1, [], 0
+    made._data = {"tasks": "t", "mixed": "m"}
     return made
 
 

@@ -227,17 +227,17 @@ def test_each_recipe_has_the_parts_that_its_paper_has(folder: Path, tmp_path: Pa
         assert found == {}
         has_values = run.told["values"] is not None
         return (objective.pg, objective.ref_kl, objective.value, objective.ce, batches.dynamic, has_values,
-                dict(objective.divisors), len(made))  # fmt: skip
+                objective.answer_length, len(made))  # fmt: skip
 
-    assert parts("grpo") == (1, 0.04, 0, 0, False, False, {}, 4) and asked["grpo"] == [True] * 4
+    assert parts("grpo") == (1, 0.04, 0, 0, False, False, None, 4) and asked["grpo"] == [True] * 4
     assert parts("grpo", kl=0.0)[1] == 0 and asked["grpo"] == [False] * 4
-    assert parts("dr_grpo", max_tokens=10, minibatches=2) == (1, 0, 0, 0, False, False, {"pg": 3 * 4 / 2 * 10}, 4)
+    assert parts("dr_grpo", max_tokens=10, minibatches=2) == (1, 0, 0, 0, False, False, 10, 4)
     assert parts("dr_grpo", kl=0.5)[1] == 0.5 and asked["dr_grpo"] == [True] * 4
-    assert parts("dapo") == (1, 0, 0, 0, True, False, {}, 4) and asked["dapo"] == [False] * 4
-    assert parts("gspo") == parts("cispo") == parts("reinforce") == (1, 0, 0, 0, False, False, {}, 4)
-    assert parts("rloo") == (1, 0, 0, 0, False, False, {}, 4)
-    assert parts("ppo") == (1, 0, 0.1, 0, False, True, {}, 4)
-    assert parts("rejection") == (0, 0, 0, 1, False, False, {}, 2)
+    assert parts("dapo") == (1, 0, 0, 0, True, False, None, 4) and asked["dapo"] == [False] * 4
+    assert parts("gspo") == parts("cispo") == parts("reinforce") == (1, 0, 0, 0, False, False, None, 4)
+    assert parts("rloo") == (1, 0, 0, 0, False, False, None, 4)
+    assert parts("ppo") == (1, 0, 0.1, 0, False, True, None, 4)
+    assert parts("rejection") == (0, 0, 0, 1, False, False, None, 2)
     assert {name for name, given in asked.items() if any(given)} == {"dr_grpo"}
 
 

@@ -61,14 +61,13 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
 
 
 def objective(config: Config) -> Objective:
-    """PPO's clip summed over tokens, over a constant: the number of answers times the longest answer."""
+    """PPO's clip and the KL summed over tokens, over the number of answers times the longest answer, a constant."""
     from firsthand.train.losses.policy_losses import clipped_policy_loss
     from firsthand.train.policy_objective import policy_objective
 
     sampled = config.rollouts
-    answers = sampled.prompts * sampled.group_size / sampled.minibatches
     loss = partial(clipped_policy_loss, clip_low=config.clip, clip_high=config.clip)
-    return policy_objective(loss, sampled, kl=config.kl, divisor=answers * sampled.max_tokens)
+    return policy_objective(loss, sampled, kl=config.kl, answer_length=sampled.max_tokens)
 
 
 def dr_grpo(config: Config, run: TrainingRun) -> Path:
