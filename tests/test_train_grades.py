@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, ModelError, TrainingError
 from firsthand.message import Message, Sampled, Text, user
 from firsthand.trace import Call, Failure, Node, PromptIds, Score, Trace
@@ -286,6 +287,7 @@ def batches(**plan: Any) -> RolloutBatches:
     made.seed, made._order, made.plan, made.rounds = 3, None, RolloutSettings(**plan), 2
     made.batches_made, made._pending, made._covered = 1, [], 0
     made._data = {"tasks": "t", "mixed": "m"}
+    made.benchmark = Benchmark("own", lambda seed: [], ())
     return made
 
 
