@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -160,15 +161,19 @@ def test_a_state_has_the_rounds_and_what_is_not_used_up() -> None:
     plan = {"prompts": 1, "group_size": 2, "updates": 2}
     made = batches({"a": [1, 2]}, "a", plan=plan)
     data = {name: made.state()[name] for name in ("tasks", "mixed")}
-    assert made.state() == {"rounds": 0, "batches": 0, **data, "pending": []} and made._covered == 0
+    assert made.state() == {"rounds": 0, "batches": 0, **data, "pending": [], "metrics": {}} and made._covered == 0
     batch_of(made)
     state = made.state()
     rows = [{"ids": [1, 2, 5], "ce": [0.0, 0.0, 1.0], "group": "", "source": "a:1.0", "adapter": ""},
             {"ids": [1, 2, 5, 6], "ce": [0.0, 0.0, 1.0, 1.0], "group": "", "source": "a:2.0", "adapter": ""}]  # fmt: skip
-    assert state == {"rounds": 1, "batches": 1, **data, "pending": [rows]} and made._covered == 1
+    assert made.metrics["streams"] == 2.0, "each step has those of its rollouts"
+    assert (
+        state == {"rounds": 1, "batches": 1, **data, "pending": [rows], "metrics": made.metrics} and made._covered == 1
+    )
     other = batches({"a": [5]}, "a", plan=plan)
-    other.load(state)
+    other.load(json.loads(json.dumps(state)))
     taken = batch_of(other)
+    assert other.metrics == made.metrics
     assert sources(taken) == ["a:1.0", "a:2.0"] and not other.on_policy and (other.rounds, other.batches_made) == (1, 1)
 
 

@@ -190,10 +190,11 @@ class RolloutBatches:
         return batches
 
     def state(self) -> Json:
-        """The number of rounds, and the streams of rollouts that are not used up."""
+        """The number of rounds, digests of the data, and the streams and metrics of rollouts that are not used up."""
         self._covered = self.rounds
         made = {"rounds": self.rounds, "batches": self.batches_made}
-        return {**made, **self._data, "pending": [[_to_json(each) for each in batch] for batch in self._pending]}
+        pending = [[_to_json(each) for each in batch] for batch in self._pending]
+        return {**made, **self._data, "pending": pending, "metrics": self.metrics}
 
     def load(self, state: Json) -> None:
         """Continue from a state. DataError if the tasks, or the texts that are mixed in, are not what they were."""
@@ -204,6 +205,7 @@ class RolloutBatches:
                 )
         self.rounds, self.batches_made = int(state["rounds"]), int(state["batches"])
         self._pending = [[Stream(**each) for each in batch] for batch in state["pending"]]
+        self.metrics = {str(name): float(value) for name, value in state.get("metrics", {}).items()}
 
 
 def tasks_digest(tasks: Iterable[Task]) -> str:
