@@ -70,8 +70,13 @@ def test_letters_are_not_merged_to_a_special_token(affix: dict[str, str]) -> Non
 
 def test_a_byte_is_no_special_token() -> None:
     byte = {"type": "BPE", "vocab": {"a": 0, "<0x3F>": 1}, "merges": [], "byte_fallback": True}
-    assert made(byte, {"<0x3F>": 1}).encode("a?") == [0]
-    assert made(byte, {}).encode("a?") == [0, 1]
+    for marked in ({"<0x3F>": 1}, {}):
+        tokenizer = made(byte, marked)
+        assert tokenizer.encode("a?") == [0, 1] and tokenizer.special_ids == set()
+        assert 1 not in tokenizer.encode("<0x3F>", special=True)
+    assert made(byte, {"<0x3F>": 1}, eos_ids=[1]).encode("a?") == [0], "an end is no text, whatever its name"
+    without = made({**byte, "byte_fallback": False}, {"<0x3F>": 1})
+    assert without.encode("a?") == [0] and without.special_ids == {1}
 
 
 def test_what_gets_past_the_vocabulary_is_left_out_of_what_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,6 +251,32 @@ def test_metaspace_puts_its_space_only_before_the_first_word() -> None:
     assert ours.decode(ours.encode("the cat")) == "the cat"
 
 
+@pytest.mark.parametrize("kind", ["special", "added"])
+def test_byte_pieces_that_a_trainer_made_special_tokens_encode_text(kind: str) -> None:
+    made = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    made.decoder = decoders.Sequence(steps)
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False))
+    description = json.loads(made.to_str())
+    if kind == "added":
+        for entry in description["added_tokens"][3:]:
+            entry["special"] = False
+    ours = Tokenizer(description, bos_id=1, eos_ids=[2])
+    for text in ("the café 日本", "🙂", "cat\n"):
+        for trusted in (False, True):
+            ids = ours.encode(text, special=trusted)
+            assert ids == made.encode(text, add_special_tokens=False).ids and ours.decode(ids) == text
+    assert ours.special_ids == {0, 1, 2} and 2 not in ours.encode("</s>")
+    forged = ours.encode("<0x41>", special=True)
+    assert 3 + 0x41 not in forged and ours.decode(forged) == "<0x41>", "the name of a byte is text"
+    assert ours.token_bytes(3 + 0xE6) == b"\xe6" and len(ours.token_bytes(3)) == 1
+    ended = Tokenizer(description, bos_id=1, eos_ids=[3 + 0x0A])
+    assert (3 + 0x0A in ended.encode("\n")) is False, "an end is no text"
+    assert ended.encode("é") == ours.encode("é")
+
+
 def test_control_tokens_that_take_blanks_beside_them_do_so_as_the_library_does() -> None:
     tokenizer = tokenizers.Tokenizer.from_str(trained_description())
     tokenizer.add_special_tokens([tokenizers.AddedToken("<|end|>", lstrip=True, rstrip=True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from pathlib import Path
@@ -202,11 +203,25 @@ def test_texts_are_read_from_folders_files_and_jsonl(tmp_path):
     assert [each.text for each in read_documents([tmp_path / "a"])] == ["one", "two", "three"]
 
 
+def test_suffixes_are_the_ends_of_names_before_a_gz_or_with_it_and_empty_texts_are_left_out(tmp_path):
+    for name in ("a.jsonl", "b.jsonl.gz", "c.txt", "d.txt.gz", "e.gz"):
+        body = f'{{"text": ""}}\n{{"text": "{name[0]}"}}\n' if "jsonl" in name else name[0]
+        (tmp_path / name).write_bytes(gzip.compress(body.encode()) if name.endswith("gz") else body.encode())
+
+    def found(*suffixes: str) -> str:
+        return "".join(each.text for each in read_documents([tmp_path], suffixes=suffixes))
+
+    assert (found(".jsonl"), found(".jsonl.gz"), found(".gz"), found()) == ("ab", "b", "bde", "abcde")
+    assert (found(".txt"), found(".txt", ".jsonl.gz"), found(".jsonl", ".txt")) == ("cd", "bcd", "abcd")
+    with pytest.raises(DataError, match="there is no text in"):
+        found(".md")
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         (b'{"text": "good"}\n{"txet": "x"}\n', r"x\.jsonl:2: the field `text` is missing of txet"),
-        (b'{"text": ""}\n', r"x\.jsonl:1: the field `text` is empty"),
+        (b'{"text": ""}\n', "there is no text in"),
         (b'{"text": 3}\n', r"x\.jsonl:1: the field `text` came as int"),
         (b'{"text": "a"\n', r"x\.jsonl:1 is no JSON"),
         (b"[1]\n", r"x\.jsonl:1 is list: expected a JSON object"),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, ModelError, TrainingError
 from firsthand.message import Message, Sampled, Text, user
 from firsthand.trace import Call, Failure, Node, PromptIds, Score, Trace
@@ -285,6 +286,9 @@ def batches(**plan: Any) -> RolloutBatches:
     made.tasks = tuple("abcde")  # type: ignore[assignment]
     made.seed, made._order, made.plan, made.rounds = 3, None, RolloutSettings(**plan), 2
     made.batches_made, made._pending, made._covered = 1, [], 0
+    made.metrics = {"reward": 0.5}
+    made._data = {"tasks": "t", "mixed": "m"}
+    made.benchmark = Benchmark("own", lambda seed: [], ())
     return made
 
 
@@ -321,7 +325,7 @@ def test_a_state_has_the_pending_streams_and_is_loaded_back() -> None:
     other = batches()
     other.rounds = other.batches_made = 0
     other.load(state)
-    assert (other.rounds, other.batches_made, len(other._pending)) == (2, 1, 2)
+    assert (other.rounds, other.batches_made, len(other._pending), other.metrics) == (2, 1, 2, {"reward": 0.5})
     assert _to_json(other._pending[0][0]) == _to_json(made._pending[0][0])
 
 

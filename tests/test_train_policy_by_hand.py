@@ -15,7 +15,7 @@ from torch import nn
 import tiny
 from engine_tiny import in_blocks_of_4_bits
 from firsthand.engine.core.engine_config import EngineConfig
-from firsthand.errors import ConfigError, UnknownName
+from firsthand.errors import ConfigError, DataError, UnknownName
 from firsthand.nn import weights
 from firsthand.nn.lora import LoRALinear
 from firsthand.nn.routed_lora import RoutedLinear, adapters_off, choose
@@ -95,6 +95,27 @@ GRADED = Graded((episode([3, 14, 15, 9], 1.0), episode([26, 5, 35], 0.25, start=
 
 def numbers(rows: Sequence[Any]) -> list[list[float]]:
     return [np.round(np.asarray(each, np.float64), 4).tolist() for each in rows]
+
+
+def test_fewer_tasks_than_prompts_are_told_and_what_is_mixed_in_is_known_again(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = write_lines(tmp_path / "mixed.jsonl", [{"text": "one"}, {"text": "two"}])
+    num_tasks = len(trained("ppo", folder, tmp_path, prompts=1, ptx=mixed)[1].told["batches"].tasks)
+    assert "prompts is" not in capsys.readouterr().out
+    _, run, _ = trained("ppo", folder, tmp_path, prompts=num_tasks, ptx=mixed)
+    assert "prompts is" not in capsys.readouterr().out
+    state = run.told["batches"].state()
+    _, run, _ = trained("ppo", folder, tmp_path, prompts=num_tasks + 1, ptx=mixed)
+    told = (
+        f"{num_tasks} tasks to train on, and prompts is {num_tasks + 1}: a round of rollouts asks at most {num_tasks}"
+    )
+    assert told in capsys.readouterr().out
+    run.told["batches"].load(state)
+    write_lines(mixed, [{"text": "one"}, {"text": "six"}])
+    _, run, _ = trained("ppo", folder, tmp_path, ptx=mixed)
+    with pytest.raises(DataError, match="the texts that are mixed in are not what the run began with"):
+        run.told["batches"].load(state)
 
 
 @pytest.mark.slow
@@ -227,17 +248,17 @@ def test_each_recipe_has_the_parts_that_its_paper_has(folder: Path, tmp_path: Pa
         assert found == {}
         has_values = run.told["values"] is not None
         return (objective.pg, objective.ref_kl, objective.value, objective.ce, batches.dynamic, has_values,
-                dict(objective.divisors), len(made))  # fmt: skip
+                objective.answer_length, len(made))  # fmt: skip
 
-    assert parts("grpo") == (1, 0.04, 0, 0, False, False, {}, 4) and asked["grpo"] == [True] * 4
+    assert parts("grpo") == (1, 0.04, 0, 0, False, False, None, 4) and asked["grpo"] == [True] * 4
     assert parts("grpo", kl=0.0)[1] == 0 and asked["grpo"] == [False] * 4
-    assert parts("dr_grpo", max_tokens=10, minibatches=2) == (1, 0, 0, 0, False, False, {"pg": 3 * 4 / 2 * 10}, 4)
+    assert parts("dr_grpo", max_tokens=10, minibatches=2) == (1, 0, 0, 0, False, False, 10, 4)
     assert parts("dr_grpo", kl=0.5)[1] == 0.5 and asked["dr_grpo"] == [True] * 4
-    assert parts("dapo") == (1, 0, 0, 0, True, False, {}, 4) and asked["dapo"] == [False] * 4
-    assert parts("gspo") == parts("cispo") == parts("reinforce") == (1, 0, 0, 0, False, False, {}, 4)
-    assert parts("rloo") == (1, 0, 0, 0, False, False, {}, 4)
-    assert parts("ppo") == (1, 0, 0.1, 0, False, True, {}, 4)
-    assert parts("rejection") == (0, 0, 0, 1, False, False, {}, 2)
+    assert parts("dapo") == (1, 0, 0, 0, True, False, None, 4) and asked["dapo"] == [False] * 4
+    assert parts("gspo") == parts("cispo") == parts("reinforce") == (1, 0, 0, 0, False, False, None, 4)
+    assert parts("rloo") == (1, 0, 0, 0, False, False, None, 4)
+    assert parts("ppo") == (1, 0, 0.1, 0, False, True, None, 4)
+    assert parts("rejection") == (0, 0, 0, 1, False, False, None, 2)
     assert {name for name, given in asked.items() if any(given)} == {"dr_grpo"}
 
 

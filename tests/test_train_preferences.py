@@ -68,7 +68,9 @@ def test_pairs_make_the_chosen_answer_more_probable_than_the_rejected_one(
     recipe: str, folder: Path, tmp_path: Path
 ) -> None:
     rows = train(recipe, folder, tmp_path / "run")
-    margins = [row["chosen_log_ratio"] - row["rejected_log_ratio"] for row in rows]
+    told = "log_ratio" if recipe in ("dpo", "ipo") else "mean_logprob"
+    margins = [row[f"chosen_{told}"] - row[f"rejected_{told}"] for row in rows]
+    assert rows[-1]["pair_accuracy"] == 1.0
     assert margins[-1] > margins[0] + 1 and rows[-1]["loss"] < rows[0]["loss"]
     if recipe in ("dpo", "ipo"):
         assert margins[0] == pytest.approx(0, abs=1e-5)  # the reference is the model before training

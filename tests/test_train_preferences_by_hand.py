@@ -22,9 +22,10 @@ from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.adapters.lora_training import with_adapter
 from firsthand.train.adapters.save_adapter import save_adapter
+from firsthand.train.bits_per_byte import mean_loss
 from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.episodes import Episode, Graded
-from firsthand.train.objective import Comparisons
+from firsthand.train.objective import Comparisons, Objective
 from firsthand.train.preference_data import prompt_of, read_comparisons
 from firsthand.train.preference_settings import PreferenceSettings
 from firsthand.train.preference_training import (
@@ -98,11 +99,71 @@ def test_what_a_pair_loss_saw_is_told_since_it_was_last_asked() -> None:
     })  # fmt: skip
 
 
+def test_pairs_of_a_loss_without_reference_are_in_order_by_their_means() -> None:
+    found = numbers([-6.0, -3.0, -5.0, -4.0], [0.0] * 4, label=(-1, 1, -1, 1))
+    watched = WatchedPairLoss(lambda pairs: pairs.chosen, lambda pairs: pairs.means, has_reference=False)
+    assert watched(found).tolist() == [-3.0, -4.0]
+    assert watched.metrics(1) == pytest.approx({
+        "chosen_mean_logprob": (-3 / 4 - 4 / 8) / 2, "rejected_mean_logprob": (-6 / 2 - 5 / 5) / 2, "pair_accuracy": 1.0,
+        "chosen_logprob": -3.5,
+    })  # fmt: skip
+    long = numbers([-6.0, -3.0, -5.0, -12.0], [0.0] * 4, label=(1, -1, -1, 1))
+    by_sums, by_means = (
+        WatchedPairLoss(lambda pairs: pairs.chosen, each, has_reference=False)
+        for each in (lambda pairs: pairs.ratios, lambda pairs: pairs.means)
+    )
+    for watched in (by_sums, by_means):
+        watched(long)
+        watched(numbers([-3.0, -4.0, -5.0, -6.0], [0.0] * 4, label=(-1, 1, -1, 1)))
+    assert (by_sums.metrics(1)["pair_accuracy"], by_means.metrics(1)["pair_accuracy"]) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "compared"),
+    [("dpo", {}, "ratios"), ("ipo", {}, "ratios"), ("ipo", {"per_token": True}, "mean_ratios"), ("simpo", {}, "means"),
+     ("orpo", {}, "means")],
+)  # fmt: skip
+def test_each_recipe_tells_the_order_of_what_its_loss_compares(
+    recipe: str, settings: Any, compared: str, folder: Path, tmp_path: Path
+) -> None:
+    given = {"data": str(folder.parent / "pairs.jsonl"), "model": str(folder), "batch_size": 3, "holdout": 0.4}
+    _, run, _ = rehearsed(recipe, tmp_path, **given, **settings)
+    watched, evaluate = run.told["objective"].pair_loss, run.told["evaluate"]
+    pairs = PairNumbers(*(torch.tensor(each) for each in (
+        [-1.0, -6.0], [-2.0, -3.0], [-1.5, -5.0], [-2.25, -4.5], [2.0, 4.0], [5.0, 3.0])))  # fmt: skip
+    assert [each.tolist() for each in watched.rewards(pairs)] == [each.tolist() for each in getattr(pairs, compared)]
+    assert watched.has_reference is (recipe in ("dpo", "ipo"))
+    assert evaluate(1) == {} and {*evaluate(50)} == {*evaluate(500)} == {"held_out_loss", "held_out_pair_accuracy"}
+    seen = WatchedPairLoss(watched.loss, watched.rewards, has_reference=watched.has_reference)
+    trained = {each.ids.tobytes() for example in run.told["batches"].examples for each in example}
+    _, _, _, held_out = opened(run, rehearsed(recipe, tmp_path, **given, **settings)[0], "pair")
+    unseen = [each for example in held_out for each in example]
+    assert len(unseen) == 4 and not trained & {each.ids.tobytes() for each in unseen}
+    if not watched.has_reference:
+        expected = mean_loss(run.told["model"], unseen, Objective(pair=1.0, pair_loss=seen))
+        assert evaluate(500)["held_out_loss"] == pytest.approx(expected, rel=1e-5)
+        assert evaluate(500)["held_out_pair_accuracy"] == seen.metrics(1)["pair_accuracy"]
+    else:  # the model is its own reference
+        assert evaluate(500)["held_out_loss"] == pytest.approx({"dpo": math.log(2), "ipo": 25.0}[recipe], rel=1e-3)
+
+
+def test_kto_tells_the_loss_of_the_answers_that_are_held_out(folder: Path, tmp_path: Path) -> None:
+    given = {"data": str(folder.parent / "pairs.jsonl"), "model": str(folder), "batch_size": 4, "holdout": 0.4}
+    _, run, _ = rehearsed("kto", tmp_path, **given)
+    evaluate, batches = run.told["evaluate"], run.told["batches"]
+    assert evaluate(1) == {"kto_baseline": 0.0} and len(batches.batches.examples) == 6
+    assert evaluate(500)["held_out_loss"] == pytest.approx(0.5, abs=1e-3), "the model is its own reference"
+    with torch.no_grad():
+        run.told["model"].embed.weight.mul_(1.5)
+    assert abs(evaluate(500)["held_out_loss"] - 0.5) > 1e-3 and batches.baseline == 0.0
+
+
 def test_pairs_have_their_numbers_side_by_side_and_each_its_two_answers() -> None:
     pairs = in_pairs(numbers([-1.0, -2.0, -7.0, -4.0], [-3.0, -1.0, -9.0, -5.0], pair=(8, 8, 3, 3)))
     assert [each.tolist() for each in pairs] == [[-4, -1], [-7, -2], [-5, -3], [-9, -1], [8, 2], [5, 4]]
     assert [each.tolist() for each in pairs.ratios] == [[1, 2], [2, -1]]
     assert [each.tolist() for each in pairs.means] == [[-0.5, -0.5], [pytest.approx(-1.4), -0.5]]
+    assert [each.tolist() for each in pairs.mean_ratios] == [[1 / 8, 1.0], [pytest.approx(0.4), -0.25]]
     for label, pair in (((1, -1, -1, 1), (3, 3, 3, 8)), ((1, 1, -1, 1), (3, 8, 3, 8)), ((1, -1, -1, -1), (3, 3, 8, 8))):
         with pytest.raises(DataError) as refused:
             in_pairs(numbers([0.0] * 4, [0.0] * 4, label, pair))
@@ -166,7 +227,9 @@ def test_every_pair_recipe_has_its_loss_and_its_reference_only_if_it_needs_one(f
         assert run.told == {"optimizer": config.optimizer, "schedule": config.schedule}
         assert isinstance(batches, StreamBatches) and (batches.batch_size, batches.seed) == (3, 2)
         watched = objective.pair_loss
-        assert isinstance(watched, WatchedPairLoss) and evaluate == watched.metrics and objective.pair == 1.0
+        assert isinstance(watched, WatchedPairLoss) and evaluate(500) == {} and objective.pair == 1.0
+        watched(numbers([-1.0, -2.0, -7.0, -4.0], [-3.0, -1.0, -9.0, -5.0]))
+        assert "pair_accuracy" in evaluate(1) and watched.metrics(1) == {}
         assert (objective.ce, objective.pg, objective.ref_kl) == (0.0, 0.0, 0.0)
         if loss is not None:
             assert torch.allclose(watched.loss(pairs), loss)

@@ -98,7 +98,7 @@ def test_the_weights_of_each_algorithm_are_those_of_its_settings() -> None:
     assert parts(objective("ppo", ptx=Path("x"), ptx_weight=0.4)) == (0.4, 1, 0, 0.1, 0, 0)
     assert parts(objective("rejection")) == (1, 0, 0, 0, 0, 0)
     sampled = RolloutSettings(prompts=3, group_size=4, minibatches=2, max_tokens=10)
-    assert objective("dr_grpo", rollouts=sampled).divisors == {"pg": 3 * 4 / 2 * 10} and not objective("grpo").divisors
+    assert objective("dr_grpo", rollouts=sampled).answer_length == 10 and objective("grpo").answer_length is None
     assert objective("grpo", rollouts=RolloutSettings(temperature=0.5)).policy_logprobs is not None
     assert objective("grpo", rollouts=RolloutSettings(temperature=0.5, correct_to_model=True)).policy_logprobs is None
     values = objective("ppo", value_clip=0.5).value_loss

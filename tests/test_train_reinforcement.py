@@ -23,7 +23,9 @@ from firsthand.train.policy_objective import policy_objective
 from firsthand.train.policy_streams import policy_streams
 from firsthand.train.reinforcement import open_agent, train_policy
 from firsthand.train.rollout_settings import RolloutSettings
+from firsthand.train.step_loss import step_loss
 from firsthand.train.stream_logprobs import stream_logprobs
+from firsthand.train.streams import Stream, num_answers, packed
 from firsthand.train.training_run import opened, read_metrics
 
 torch.set_num_threads(1)
@@ -255,8 +257,40 @@ def test_held_out_tasks_are_scored_before_the_first_update_and_never_trained_on(
     assert ["held_out_reward" in row for row in rows] == [True, False, True]
 
 
-def test_dr_grpo_divides_by_a_constant(folder: Path) -> None:
-    config = config_of("dr_grpo", folder, minibatches=2)
+def test_dr_grpo_divides_by_the_answers_of_a_step_times_a_constant_length(folder: Path) -> None:
+    config = config_of("dr_grpo", folder, minibatches=2, kl=0.1)
     objective = importlib.import_module("firsthand.train.recipes.dr_grpo").objective(config)
-    assert dict(objective.divisors) == {"pg": 2 * 4 / 2 * 5}
-    assert not policy_objective(lambda *each: each[0]).divisors
+
+    def stream(*pg: float, source: str = "") -> Stream:
+        zeros = np.zeros(len(pg))
+        return Stream([1] * len(pg), pg=pg, advantage=zeros, behaviour=zeros, ref_kl=pg, reference=zeros, source=source)
+
+    streams = [stream(0, 1, 1, source="a"), stream(0, 0, 1, source="a"), stream(0, 1, source="b"), stream(0, 1)]
+    divisors = objective.divisors_of([*streams, stream(0, 0, source="c"), Stream([1, 2], ce=[0, 1], source="d")])
+    assert (divisors["pg"], divisors["ref_kl"], divisors["watch"], divisors["ce"]) == (3 * 5, 3 * 5, 5, 1)
+    assert num_answers([stream(0, 1), stream(0, 1)]) == 2 and num_answers([]) == 0
+    plain = policy_objective(lambda *each: each[0]).divisors_of(streams)
+    assert (plain["pg"], plain["ref_kl"]) == (5, 5)
+    with pytest.raises(ConfigError, match="answer_length is 0: expected a number above 0"):
+        policy_objective(lambda *each: each[0], answer_length=0)
+
+
+def test_the_kl_of_dr_grpo_is_weighed_as_its_policy_gradient_and_told_per_token(folder: Path) -> None:
+    model, rng, total, told, num_tokens = weights.load(folder).eval(), np.random.default_rng(0), 0.0, 0.0, 0
+    config = config_of("dr_grpo", folder, max_tokens=64, kl=0.5)
+    objective = importlib.import_module("firsthand.train.recipes.dr_grpo").objective(config)
+    streams = []
+    for count, advantage in ((4, 0.5), (6, -0.75)):
+        ids = rng.integers(3, 20, 3 + count)
+        mask = np.array([0.0] * 3 + [1.0] * count)
+        (own,) = stream_logprobs(model, [ids])
+        reference = own.logprobs + rng.normal(0, 1, len(ids))
+        gap = (reference - own.logprobs)[3:]
+        k3 = np.exp(gap) - 1 - gap
+        total, told, num_tokens = total + (-advantage * count + 0.5 * k3.sum()), told + k3.sum(), num_tokens + count
+        streams.append(
+            Stream(ids, pg=mask, advantage=advantage * mask, behaviour=own.logprobs, ref_kl=mask, reference=reference)
+        )
+    loss, metrics = step_loss(model, packed(streams), objective, objective.divisors_of(streams))
+    assert loss.item() == pytest.approx(total / (2 * 64), rel=1e-4), "TRL's loss_type=dr_grpo"
+    assert metrics["ref_kl"] == pytest.approx(told / num_tokens, rel=1e-4), "nats per token, as the doctor reads them"

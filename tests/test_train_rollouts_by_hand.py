@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -15,7 +16,7 @@ import pytest
 from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.errors import ConfigError, TrainingError
+from firsthand.errors import ConfigError, DataError, TrainingError
 from firsthand.message import Message, Sampled, Text
 from firsthand.model import Completion
 from firsthand.providers.scripted import Scripted
@@ -25,7 +26,7 @@ from firsthand.task import Task
 from firsthand.trace import Trace
 from firsthand.train.episodes import Graded
 from firsthand.train.kept_rollouts import KeptRollouts
-from firsthand.train.rollout_batches import MAX_ROUNDS, RolloutBatches
+from firsthand.train.rollout_batches import MAX_ROUNDS, RolloutBatches, tasks_digest
 from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.samplers import weights_digest
 from firsthand.train.streams import Stream
@@ -75,7 +76,7 @@ def batches(rewards: Mapping[str, Sequence[float]], tasks: Sequence[str] = "abc"
     scripted = Rewarded(rewards)
     agent = Agent("direct", scripted, *catalog.pattern("direct"))
     plan = RolloutSettings(concurrency=1, **given.pop("plan", {}))
-    made = [Task(each, each) for each in tasks]
+    made = given.pop("made", None) or [Task(each, each) for each in tasks]
     return RolloutBatches(model(), agent, own, made, plan, streams_of, sampler=Sent(scripted), **given)
 
 
@@ -159,16 +160,57 @@ def test_streams_are_used_in_passes_and_minibatches_and_only_the_first_is_on_pol
 def test_a_state_has_the_rounds_and_what_is_not_used_up() -> None:
     plan = {"prompts": 1, "group_size": 2, "updates": 2}
     made = batches({"a": [1, 2]}, "a", plan=plan)
-    assert made.state() == {"rounds": 0, "batches": 0, "pending": []} and made._covered == 0
+    data = {name: made.state()[name] for name in ("tasks", "mixed")}
+    assert made.state() == {"rounds": 0, "batches": 0, **data, "pending": [], "metrics": {}} and made._covered == 0
     batch_of(made)
     state = made.state()
     rows = [{"ids": [1, 2, 5], "ce": [0.0, 0.0, 1.0], "group": "", "source": "a:1.0", "adapter": ""},
             {"ids": [1, 2, 5, 6], "ce": [0.0, 0.0, 1.0, 1.0], "group": "", "source": "a:2.0", "adapter": ""}]  # fmt: skip
-    assert state == {"rounds": 1, "batches": 1, "pending": [rows]} and made._covered == 1
+    assert made.metrics["streams"] == 2.0, "each step has those of its rollouts"
+    assert (
+        state == {"rounds": 1, "batches": 1, **data, "pending": [rows], "metrics": made.metrics} and made._covered == 1
+    )
     other = batches({"a": [5]}, "a", plan=plan)
-    other.load(state)
+    other.load(json.loads(json.dumps(state)))
     taken = batch_of(other)
+    assert other.metrics == made.metrics
     assert sources(taken) == ["a:1.0", "a:2.0"] and not other.on_policy and (other.rounds, other.batches_made) == (1, 1)
+
+
+def test_a_state_is_of_its_tasks_and_of_what_is_mixed_in() -> None:
+    def state(**given: Any) -> dict[str, Any]:
+        return batches({}, **given).state()
+
+    mixed, task = [Stream([1, 2], ce=[0, 1])], Task("a", "p", secret={"target": "x"})
+    before = state(mixed=mixed)
+    batches({}, mixed=[Stream([1, 2], ce=[0, 1])]).load(before)
+    batches({}, mixed=mixed).load({"rounds": 1, "batches": 1, "pending": []})  # of 0.26
+    for tasks, held_out in (("abd", ()), ("ab", ()), ("acb", ()), ("abc", [Task("d", "d")])):
+        with pytest.raises(DataError) as refused:
+            batches({}, tasks, held_out=held_out, mixed=mixed).load(before)
+        assert str(refused.value) == (
+            "the tasks of own are not what the run began with: give the same, or begin the run anew in another folder"
+        )
+    for other in ([], [Stream([1, 3], ce=[0, 1])], [Stream([1, 2], ce=[0, 0.5])]):
+        with pytest.raises(DataError, match=r"^the texts that are mixed in are not what the run began with"):
+            batches({}, mixed=other).load(before)
+    for changed in ({"prompt": "q"}, {"secret": {"target": "y"}}, {"choices": ("1",)}, {"id": "b"}, {"context": "c"},
+                    {"conversation": (Message("user", "hi"),)}):  # fmt: skip
+        assert tasks_digest([replace(task, **changed)]) != tasks_digest([task])
+    assert tasks_digest([replace(task, metadata={"cluster": "1"})]) == tasks_digest([task])
+    assert tasks_digest([Task("a", "p", secret={"x": object()})]) == tasks_digest(
+        [Task("a", "p", secret={"x": object()})]
+    )
+
+
+def test_rollouts_that_were_kept_are_of_the_same_tasks(tmp_path: Path) -> None:
+    plan = {"prompts": 1, "group_size": 1}
+    for prompt, source in (("a", "t:1.0"), ("a", "t:1.0"), ("b", "t:2.0"), ("a", "t:5.0")):
+        given = {"a": [5] if source == "t:5.0" else [1], "b": [2]}
+        made = batches(given, plan=plan, kept=KeptRollouts(tmp_path), made=[Task("t", prompt)])
+        assert sources(batch_of(made)) == [source]
+    made = batches({"a": [7]}, plan=plan, kept=KeptRollouts(tmp_path), made=[Task("t", "a")])
+    assert sources(batch_of(made)) == ["t:5.0"], "those of the same tasks are read"
 
 
 def test_dynamic_sampling_goes_on_until_enough_groups_differ_and_takes_the_first() -> None:
@@ -217,12 +259,13 @@ def test_a_constant_reward_stops_after_ten_rounds_in_a_sentence() -> None:
 
 def test_kept_rollouts_of_the_same_weights_are_not_made_again(tmp_path: Path) -> None:
     plan = {"prompts": 1, "group_size": 2}
-    made = batches({"a": [1, 2, 3]}, "a", plan=plan, kept=KeptRollouts(tmp_path))
+    made = batches({"a": [0, 1, 2]}, "a", plan=plan, kept=KeptRollouts(tmp_path), held_out=[Task("a", "a")])
     batch_of(made)
+    (tmp_path / "held-out-000000-0.jsonl").unlink()
     (file,) = tmp_path.iterdir()
     header, *rows = file.read_text().splitlines()
     assert file.name == "round-000001-0.jsonl" and len(rows) == 2
-    assert header == f'{{"weights": "{weights_digest(made.policy)}"}}'
+    assert header == f'{{"weights": "{weights_digest(made.policy)} {made.state()["tasks"]}"}}'
     file.write_text(f"{header}\n{rows[1]}\n")
     again = batches({"a": [8, 9]}, "a", plan=plan, kept=KeptRollouts(tmp_path), held_out=[Task("a", "a")])
     assert sorted(sources(batch_of(again))) == ["a:2.0", "a:9.0"], "one is read, one is made; 8 was the held-out one"

@@ -183,6 +183,31 @@ def test_rollouts_are_refused_by_what_is_wrong_with_them() -> None:
     assert config_of("reinforce", rollouts=RolloutSettings(group_size=1)).rollouts.group_size == 1
 
 
+def test_settings_of_algorithms_are_refused_beyond_their_ranges() -> None:
+    clips = ("clip_low", "clip_high", "epsilon")
+    for recipe, names in (
+        ("grpo", ("clip", "kl", "epsilon")), ("dr_grpo", ("clip", "kl")), ("rloo", ("clip", "kl")), ("gspo", clips),
+        ("cispo", clips), ("dapo", clips), ("ppo", ("clip", "kl", "value", "value_clip", "ptx_weight")),
+        ("kto", ("desirable_weight", "undesirable_weight")), ("orpo", ("weight",)), ("reward", ("centering",)),
+    ):  # fmt: skip
+        for name in names:
+            assert getattr(config_of(recipe, **{name: 0.0}), name) == 0
+            for wrong in (-1e-9, math.nan):
+                assert refused(lambda: config_of(recipe, **{name: wrong})) == f"{name} is {wrong}: expected 0 or more"  # noqa: B023
+    for name in ("discount", "trace_decay"):
+        assert [getattr(config_of("ppo", **{name: good}), name) for good in (0.0, 1.0)] == [0.0, 1.0]
+        for wrong in (-0.1, 1.1, math.nan):
+            assert refused(lambda: config_of("ppo", **{name: wrong})) == f"{name} is {wrong}: expected from 0 to 1"  # noqa: B023
+    assert config_of("ppo", ptx_batch=1).ptx_batch == 1
+    assert refused(lambda: config_of("ppo", ptx_batch=0)) == "ptx_batch is 0: expected 1 or more"
+    sampled = RolloutSettings(max_tokens=40)
+    assert [config_of("dapo", overlong_buffer=good, rollouts=sampled).overlong_buffer for good in (0, 40)] == [0, 40]
+    for wrong in (-1, 41):
+        assert refused(lambda: config_of("dapo", overlong_buffer=wrong, rollouts=sampled)) == (  # noqa: B023
+            f"overlong_buffer is {wrong}: expected from 0 to 40"
+        )
+
+
 def test_the_defaults_are_those_of_the_papers() -> None:
     assert policy_optimizer() == preference_optimizer() == OptimizerSettings(lr=1e-6, beta2=0.999, weight_decay=0.0)
     assert (policy_schedule().schedule, policy_loop().steps, policy_loop().checkpoint_every) == ("constant", 200, 20)

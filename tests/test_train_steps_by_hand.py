@@ -354,11 +354,12 @@ def test_a_policy_objective_hands_each_loss_what_it_reads() -> None:
     by_answer = policy_objective(
         None, RolloutSettings(temperature=0.5),
         answer_loss=lambda new, old, advantage, rows: rows * 1000 + new + old * advantage, 
-        kl=0.25, divisor=7.0, value=0.5, ce=0.125,
+        kl=0.25, answer_length=7.0, value=0.5, ce=0.125,
     )  # fmt: skip
     assert by_answer.policy_loss(targets, now).tolist() == pytest.approx([-3.0, 992.5, 1981.99995])
     assert (by_answer.ref_kl, by_answer.value, by_answer.ce, by_answer.pg) == (0.25, 0.5, 0.125, 1.0)
-    assert by_answer.divisors == {"pg": 7.0} and by_token.divisors == {} and by_answer.policy_logprobs is not None
+    assert (by_answer.answer_length, by_token.answer_length, by_token.divisors) == (7.0, None, {})
+    assert by_answer.policy_logprobs is not None
     assert (
         policy_objective(lambda *row: row[0], RolloutSettings(temperature=0.5, correct_to_model=True)).policy_logprobs
         is None

@@ -124,7 +124,7 @@ EACH = flat(MASK.double())
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "with_kl", "corrected"])
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "with_kl", "dr_grpo_kl", "corrected"])
 def test_policy_losses_and_their_gradients_are_trls(name: str, seed: int) -> None:
     given = numbers(seed)
     logps = given["logps"].requires_grad_()
@@ -143,6 +143,9 @@ def test_policy_losses_and_their_gradients_are_trls(name: str, seed: int) -> Non
     elif name == "cispo":
         theirs = trl_policy_loss(given, loss_type="cispo")  # epsilon_high 0.28 is the bound itself: 1 + clip_high
         ours = cispo_loss(logprob, old, advantage, clip_low=1.0, clip_high=0.28 - 1).sum() / EACH.sum()
+    elif name == "dr_grpo_kl":
+        theirs = trl_policy_loss(given, loss_type="dr_grpo", beta=0.04)
+        ours = (clipped + 0.04 * k3(logprob, flat(given["ref"]))).sum() / (B * 16)
     elif name == "with_kl":
         theirs = trl_policy_loss(given, loss_type="grpo", beta=0.04)
         ours = (PER_ANSWER * (clipped + 0.04 * k3(logprob, flat(given["ref"])))).sum() / B

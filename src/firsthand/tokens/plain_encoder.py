@@ -14,7 +14,7 @@ from typing import Any
 
 from firsthand.message import Json
 
-_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 def can_forge(description: Json, special: Iterable[str], rust: Any) -> bool:
@@ -31,7 +31,7 @@ def can_forge(description: Json, special: Iterable[str], rust: Any) -> bool:
         return True
     if any("".join(_parts(merge)) in held for merge in model.get("merges") or ()):
         return True
-    if any(len(text) == 1 or (model.get("byte_fallback") and _BYTE.fullmatch(text)) for text in held):
+    if any(len(text) == 1 or (model.get("byte_fallback") and BYTE_PIECE.fullmatch(text)) for text in held):
         return True
     return bool(model.get("ignore_merges")) and any(_stays_whole(text, rust) for text in held)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from firsthand.errors import ModelFileError
 from firsthand.message import Json
+from firsthand.tokens.plain_encoder import BYTE_PIECE
 
 _FALSE = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 
@@ -35,6 +36,30 @@ def with_ends(description: Json, ids: Iterable[int | None]) -> Json:
         if type(id) is int and id in missing and _is_mark(text)
     ]
     return description | {"added_tokens": entries}
+
+
+def with_byte_pieces(description: Json, ends: Iterable[int | None]) -> Json:
+    """The description in which pieces of single bytes, as `<0xE2>`, are no added tokens where the model falls back to bytes.
+
+    Any text may need them: as special tokens, which trainers that know no other way make of them, no text would have them.
+    One that begins or ends a text stays as it is.
+    """
+    model, added = description.get("model"), description.get("added_tokens")
+    if not isinstance(model, dict) or not model.get("byte_fallback") or not isinstance(added, list):
+        return description
+    kept = {id for id in ends if type(id) is int}
+    pieces = {
+        (text, id)
+        for text, id in _named(description)
+        if type(id) is int and id not in kept and BYTE_PIECE.fullmatch(text)
+    }
+    return description | {
+        "added_tokens": [
+            entry
+            for entry in added
+            if not isinstance(entry, dict) or (str(entry.get("content")), _id(entry)) not in pieces
+        ]
+    }
 
 
 def expect_one_name(description: Json, protected: Iterable[int], source: str) -> None:

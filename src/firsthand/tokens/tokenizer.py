@@ -24,7 +24,7 @@ from firsthand.message import Json, canonical
 from firsthand.tokens import space_prefix
 from firsthand.tokens.charsmap import read_table, replacer
 from firsthand.tokens.plain_encoder import can_forge, without_special
-from firsthand.tokens.protected_tokens import expect_one_name, is_unknown_text, with_ends
+from firsthand.tokens.protected_tokens import expect_one_name, is_unknown_text, with_byte_pieces, with_ends
 from firsthand.tokens.text_growth import (
     MAX_ADDED_TOKENS,
     MAX_TOKENS,
@@ -111,7 +111,7 @@ class Tokenizer:
         source: str = "tokenizer",
     ) -> None:
         eos_ids = list(eos_ids)
-        description = with_ends(description, (bos_id, *eos_ids))
+        description = with_ends(with_byte_pieces(description, (bos_id, *eos_ids)), (bos_id, *eos_ids))
         self._table = table
         self._normalise = replacer(read_table(base64.b64decode(table), source)) if table else None
         self._added = {token.content: token for token in _added_tokens(description, source)}

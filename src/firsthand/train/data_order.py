@@ -100,7 +100,7 @@ class StreamBatches:
         self.drawn = 0
         """Examples that were yielded, over all epochs."""
         self._digest = digest(stream.ids for streams in examples for stream in streams)
-        self._targets = _targets_digest(examples)
+        self._targets = targets_digest(examples)
 
     def __iter__(self) -> Iterator[list[Stream]]:
         """Yields the streams of `batch_size` examples at a time."""
@@ -136,7 +136,12 @@ def _apart(example: Sequence[Stream], start: int) -> list[Stream]:
     return [stream if stream.pair is None else replace(stream, pair=start) for stream in example]
 
 
-def _targets_digest(examples: Sequence[Sequence[Stream]]) -> str:
+def streams_digest(streams: Sequence[Stream]) -> str:
+    """A hash of streams, their ids and what they are trained to."""
+    return f"{digest([stream.ids for stream in streams])} {targets_digest([streams])}"
+
+
+def targets_digest(examples: Sequence[Sequence[Stream]]) -> str:
     """A hash of the streams' labels, pairs and weights; what a model computes, such as references, is not in it."""
     found = hashlib.sha256()
     for stream in chain.from_iterable(examples):

@@ -219,6 +219,9 @@ def chosen_collapse(curves: Curves) -> Finding | None:
     chosen, rejected = curves.get("chosen_log_ratio"), curves.get("rejected_log_ratio")
     if chosen is None or rejected is None or (late := _late(chosen)) > LOG_RATIO:
         return None
+    plain = curves.get("chosen_logprob")
+    if plain is not None and plain.values == chosen.values:
+        return None  # `simpo` and `orpo` before 0.27 have no reference, and log-probs under this name
     return Finding(
         "chosen log-prob collapse",
         f"chosen answers became {-late:.1f} nats less likely than in the reference, rejected ones {-_late(rejected):.1f}: "

@@ -52,8 +52,9 @@ def read_documents(
 ) -> list[SourceText]:
     """Every text below the paths, sorted by path: a file is a document, of a .jsonl file each line's `text`.
 
-    In folders, `suffixes` keeps files with these endings (none: all), and `exclude` leaves out paths and folder names that
-    match a pattern such as `test*`. Empty texts are left out. DataError for what is missing, is no UTF-8, or has no `text`.
+    In folders, `suffixes` keeps files whose names end so, before a `.gz` or with it (none: all), and `exclude` leaves out
+    paths and folder names that match a pattern such as `test*`. Empty texts are left out. DataError for what is missing, is
+    no UTF-8, or has no `text`.
     """
     documents = list(stream_documents(paths, suffixes=suffixes, exclude=exclude))
     if not documents:
@@ -205,7 +206,8 @@ def _files(path: Path, suffixes: Sequence[str], exclude: Sequence[str]) -> list[
         parts = file.relative_to(path).parts
         names = (*parts, "/".join(parts))
         left_out = any(fnmatch(name, pattern) for name in names for pattern in exclude)
-        if not left_out and (not suffixes or file.suffix in suffixes):
+        ends = tuple(suffixes)
+        if not left_out and (not ends or file.name.endswith(ends) or file.name.removesuffix(".gz").endswith(ends)):
             found.append(file)
     return found
 
@@ -260,7 +262,9 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _from_jsonl(file: Path) -> Iterator[SourceText]:
-    return (SourceText(text_field(body, where), where) for body, where in json_lines(file))
+    for body, where in json_lines(file):
+        if body.get("text") != "":  # as an empty file in a folder, it is left out
+            yield SourceText(text_field(body, where), where)
 
 
 def json_lines(file: Path) -> Iterator[tuple[Json, str]]:

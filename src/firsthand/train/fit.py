@@ -25,7 +25,7 @@ from firsthand.train.optimizers import expect_every_weight
 from firsthand.train.processes import from_all, is_first, ranks
 from firsthand.train.sharding import clip_sharded, forget_gathered, is_sharded, passes_of_rank
 from firsthand.train.step_loss import step_loss
-from firsthand.train.streams import Batches, counts, micro_batches, packed, save_streams
+from firsthand.train.streams import Batches, micro_batches, packed, save_streams
 
 
 class MetricSink(Protocol):
@@ -82,8 +82,7 @@ def fit(
     whole.train()
     for step, streams in zip(range(done + 1, steps + 1), batches, strict=False):
         began = time.perf_counter()
-        found = counts(streams)
-        divisors = found | dict(objective.divisors) | {"watch": found["pg"]}
+        divisors = objective.divisors_of(streams)
         optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for micro, kind in passes_of_rank(micro_batches(streams, micro_tokens), in_parts=in_parts):

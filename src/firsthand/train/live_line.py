@@ -46,6 +46,7 @@ def line_of(metrics: Mapping[str, float], step: int, steps: int, left_s: float |
         ("answer_tokens", "tokens/answer", ".1f"),
         ("sampler_gap", "sampler gap", ".1e"),
         ("pair_accuracy", "pairs in order", ".2f"),
+        ("held_out_pair_accuracy", "of those held out", ".2f"),
         ("grad_norm", "gradient norm", ".2f"),
         ("lr", "lr", ".2e"),
         ("tokens_per_s", "tokens/s", ",.0f"),

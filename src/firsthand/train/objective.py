@@ -9,7 +9,7 @@ by the weights of the streams, sums over the whole step and divides by the part'
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from firsthand.errors import ConfigError
 from firsthand.train.losses import kl_estimators
-from firsthand.train.streams import PackedStreams
+from firsthand.train.streams import PackedStreams, Stream, counts, num_answers
 
 PARTS = ("ce", "pg", "ref_kl", "value", "pair", "soft")
 
@@ -113,7 +113,9 @@ class Objective:
     """(logits M V, targets) -> log-probs M under the distribution that was sampled, for `pg` and `ref_kl`; None is the
     model's own distribution. Give it where rollouts are sampled with a temperature or cuts."""
     divisors: Mapping[str, float] = field(default_factory=dict)
-    """Constants in place of a part's own count, as Dr.GRPO divides by a constant length."""
+    """Constants in place of a part's own count."""
+    answer_length: float | None = None
+    """`pg` and `ref_kl` are divided by the answers of a step times this, as Dr. GRPO divides by a constant length."""
     watch: Callable[[Targets, Tensor], Mapping[str, Tensor]] | None = None
     """(targets, log-probs M) of the tokens that count for `pg` -> further metrics M; the weighted mean of each is logged."""
 
@@ -127,9 +129,19 @@ class Objective:
             raise ConfigError("an objective with a weight for pairs needs a pair_loss")
         if self.soft and self.soft_loss is None:
             raise ConfigError("an objective with a weight for soft targets needs a soft_loss")
+        if self.answer_length is not None and not (math.isfinite(self.answer_length) and self.answer_length > 0):
+            raise ConfigError(f"answer_length is {self.answer_length}: expected a number above 0")
         for part, divisor in self.divisors.items():
             if part not in PARTS or not (math.isfinite(divisor) and divisor > 0):
                 raise ConfigError(f"divisor {part}={divisor}: expected a number above 0 for one of {', '.join(PARTS)}")
+
+    def divisors_of(self, streams: Sequence[Stream]) -> dict[str, float]:
+        """The divisor of each part of the loss of a step, and that of watched metrics."""
+        found = counts(streams)
+        divisors = found | dict(self.divisors) | {"watch": found["pg"]}
+        if self.answer_length is not None:
+            divisors |= dict.fromkeys(("pg", "ref_kl"), num_answers(streams) * self.answer_length)
+        return divisors
 
 
 def token_logprobs(logits_MV: Tensor, ids_M: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from firsthand.train.objective import Objective, Targets, squared_error
+from firsthand.train.objective import Objective, Targets, k3, squared_error
 from firsthand.train.rollout_batches import MAX_GAP
 from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.sampled_policy import sampled_policy
@@ -26,15 +26,16 @@ def policy_objective(
     *,
     answer_loss: AnswerLoss | None = None,
     kl: float = 0.0,
-    divisor: float | None = None,
+    answer_length: float | None = None,
     value: float = 0.0,
     value_loss: Callable[[Targets, Tensor], Tensor] | None = None,
     ce: float = 0.0,
 ) -> Objective:
     """The objective with one of the losses, a weight for the KL to the reference (k3), values and cross-entropy.
 
-    `divisor` takes the place of the sum of the weights `pg` of a step. The log-probs are those of the distribution that was
-    sampled, or of the model itself with `correct_to_model`.
+    With `answer_length` the policy gradient and the KL are divided by the answers of a step times this, in place of the sum
+    of their weights. The log-probs are those of the distribution that was sampled, or of the model itself with
+    `correct_to_model`.
     """
     sampled = sampled or RolloutSettings()
 
@@ -51,8 +52,8 @@ def policy_objective(
         ce=ce,
         policy_loss=of_targets,
         policy_logprobs=None if sampled.correct_to_model else sampled_policy(sampled.sampling),
-        divisors={} if divisor is None else {"pg": divisor},
-        watch=watched,
+        answer_length=answer_length,
+        watch=watched_with_kl if kl and answer_length else watched,
         value_loss=squared_error if value_loss is None else value_loss,
     )
 
@@ -66,3 +67,8 @@ def watched(targets: Targets, logprobs_M: Tensor) -> Mapping[str, Tensor]:
         "surprisal": -logprobs_M,
         "gap_share": (log_ratio_M.abs() > MAX_GAP).to(torch.float32),
     }
+
+
+def watched_with_kl(targets: Targets, logprobs_M: Tensor) -> Mapping[str, Tensor]:
+    """The same, and the KL to the reference in nats per token, whatever the loss divides it by."""
+    return {**watched(targets, logprobs_M), "ref_kl": k3(targets, logprobs_M)}

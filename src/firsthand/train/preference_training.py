@@ -23,6 +23,7 @@ from firsthand.system.plurals import count_of
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.train.agent_heads import value_head
+from firsthand.train.bits_per_byte import mean_loss
 from firsthand.train.data_order import StreamBatches, split
 from firsthand.train.objective import Comparisons, Objective
 from firsthand.train.preference_data import Kind, mismatched, prompt_of, read_comparisons
@@ -33,6 +34,9 @@ from firsthand.train.reward_scores import RewardModel
 from firsthand.train.stream_logprobs import stream_logprobs
 from firsthand.train.streams import Stream
 from firsthand.train.training_run import TrainingRun
+
+EVALUATIONS = 10
+"""Evaluations on the held-out comparisons, spread over a run."""
 
 
 class PairNumbers(NamedTuple):
@@ -49,6 +53,12 @@ class PairNumbers(NamedTuple):
     def ratios(self) -> tuple[Tensor, Tensor]:
         """log(pi / ref) of whole answers, chosen and rejected."""
         return self.chosen - self.chosen_reference, self.rejected - self.rejected_reference
+
+    @property
+    def mean_ratios(self) -> tuple[Tensor, Tensor]:
+        """log(pi / ref) per token of the answers, chosen and rejected."""
+        chosen, rejected = self.ratios
+        return chosen / self.chosen_length, rejected / self.rejected_length
 
     @property
     def means(self) -> tuple[Tensor, Tensor]:
@@ -76,26 +86,34 @@ def in_pairs(found: Comparisons) -> PairNumbers:
 
 
 PairLoss = Callable[[PairNumbers], Tensor]
+Rewards = Callable[[PairNumbers], tuple[Tensor, Tensor]]
+"""What a loss compares: a number for each chosen and each rejected answer."""
 
 
 class WatchedPairLoss:
-    """A pair loss that keeps what it saw since it was last asked, for the metrics."""
+    """A pair loss that keeps what it saw since it was last asked, for the metrics.
 
-    def __init__(self, loss: PairLoss):
-        self.loss = loss
+    A pair is in order if `rewards`, which the loss compares, are higher for the chosen answer. Log-ratios are told only with
+    a reference, without one mean log-probs per token.
+    """
+
+    def __init__(self, loss: PairLoss, rewards: Rewards = lambda pairs: pairs.ratios, *, has_reference: bool = True):
+        self.loss, self.rewards, self.has_reference = loss, rewards, has_reference
         self._rows: list[Tensor] = []
 
     def __call__(self, found: Comparisons) -> Tensor:
         """The loss of each pair."""
         pairs = in_pairs(found)
-        chosen, rejected = (each.detach() for each in pairs.ratios)
-        told = [chosen, rejected, (chosen > rejected).to(chosen.dtype), pairs.chosen.detach()]
-        self._rows.append(torch.stack(told, dim=1))
+        chosen, rejected = self.rewards(pairs)
+        numbers = pairs.ratios if self.has_reference else pairs.means
+        told = torch.stack([*numbers, (chosen > rejected).to(chosen.dtype), pairs.chosen], dim=1)
+        self._rows.append(told.detach())
         return self.loss(pairs)
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Mean log-ratios to the reference of chosen and rejected answers, the share of pairs in order, and more."""
-        names = ("chosen_log_ratio", "rejected_log_ratio", "pair_accuracy", "chosen_logprob")
+        """Mean log-ratios to the reference, or log-probs, of chosen and rejected answers, the share in order, and more."""
+        told = "log_ratio" if self.has_reference else "mean_logprob"
+        names = (f"chosen_{told}", f"rejected_{told}", "pair_accuracy", "chosen_logprob")
         rows = from_all(self._rows)  # a process has seen its own pairs alone
         means = torch.cat(rows).mean(0).tolist() if rows else []
         self._rows.clear()
@@ -103,22 +121,53 @@ class WatchedPairLoss:
 
 
 def train_preferences(
-    run: TrainingRun, config: PreferenceConfig, loss: PairLoss, *, needs_reference: bool = True
+    run: TrainingRun,
+    config: PreferenceConfig,
+    loss: PairLoss,
+    rewards: Rewards = lambda pairs: pairs.ratios,
+    *,
+    needs_reference: bool = True,
 ) -> Path:
     """Train on pairs of a JSONL file; returns the folder of the trained model.
 
-    With `needs_reference` the log-probs of the model before training are computed first.
+    `rewards` are what the loss compares. With `needs_reference` the log-probs of the model before training are computed
+    first.
     """
-    path, model, examples, _ = opened(run, config, "pair", has_reference=needs_reference)
+    path, model, examples, held_out = opened(run, config, "pair", has_reference=needs_reference)
     if needs_reference:
-        examples = with_references(model, examples, run.loop.micro_tokens, run.dtype)
-    watched = WatchedPairLoss(loss)
+        examples, held_out = (
+            with_references(model, each, run.loop.micro_tokens, run.dtype) for each in (examples, held_out)
+        )
+    watched = WatchedPairLoss(loss, rewards, has_reference=needs_reference)
     batches = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
+    unseen = [each for example in held_out for each in example]
+
+    def evaluate(step: int) -> dict[str, float]:
+        found = watched.metrics(step)
+        if unseen and _is_evaluated(step, run.loop.steps):
+            asked = WatchedPairLoss(loss, rewards, has_reference=needs_reference)
+            found["held_out_loss"] = held_out_loss(run, model, unseen, asked)
+            found["held_out_pair_accuracy"] = asked.metrics(step)["pair_accuracy"]
+        return found
+
     run.fit(
         model, batches, objective=Objective(pair=1.0, pair_loss=watched), optimizer=config.optimizer,
-        schedule=config.schedule, evaluate=watched.metrics,
+        schedule=config.schedule, evaluate=evaluate,
     )  # fmt: skip
     return run.save(model, pretrained.load(path), base=path, adapter=config.adapter, named=config.comparisons.model)
+
+
+def _is_evaluated(step: int, steps: int) -> bool:
+    """True for about `EVALUATIONS` steps of a run, the last among them."""
+    return step == steps or not step % max(1, steps // EVALUATIONS)
+
+
+def held_out_loss(
+    run: TrainingRun, model: Decoder, streams: Sequence[Stream], loss: Callable[[Comparisons], Tensor]
+) -> float:
+    """The mean loss of comparisons that are not trained on."""
+    objective = Objective(pair=1.0, pair_loss=loss)
+    return mean_loss(model, streams, objective, micro_tokens=run.loop.micro_tokens, dtype=run.dtype)
 
 
 class OpenedComparisons(NamedTuple):
@@ -185,9 +234,14 @@ class KtoBatches:
     def __iter__(self) -> Iterator[list[Stream]]:
         """Yields the streams of each step."""
         for rows in self.batches:
-            others = mismatched(rows, context=self.model.architecture.max_position)
-            self.baseline = max(0.0, self._mean_ratio(others)) if others else 0.0
-            yield [replace(row, reference=_raised(row, self.baseline)) for row in rows]
+            raised, self.baseline = self.raised(rows)
+            yield raised
+
+    def raised(self, rows: Sequence[Stream]) -> tuple[list[Stream], float]:
+        """The streams with z0 in their references, and z0."""
+        others = mismatched(rows, context=self.model.architecture.max_position)
+        baseline = max(0.0, self._mean_ratio(others)) if others else 0.0
+        return [replace(row, reference=_raised(row, baseline)) for row in rows], baseline
 
     def _mean_ratio(self, others: Sequence[Stream]) -> float:
         """The mean log(pi / ref) of these answers."""
@@ -221,21 +275,31 @@ def _raised(row: Stream, by: float) -> np.ndarray[tuple[int, ...], np.dtype[np.f
 
 def train_kto(run: TrainingRun, config: PreferenceConfig, loss: Callable[[Comparisons], Tensor]) -> Path:
     """Train on single answers that are desirable or not; returns the folder of the trained model."""
-    path, model, examples, _ = opened(run, config, "pair", "single", has_reference=True)
-    if any(len(example) > 1 for example in examples):  # a pair is one desirable and one undesirable answer
-        examples = [[each] for example in examples for each in example]
+    path, model, *opened_parts = opened(run, config, "pair", "single", has_reference=True)
+    # a pair is one desirable and one undesirable answer
+    examples, held_out = ([[each] for example in part for each in example] for part in opened_parts)
     if len({prompt_of(each) for (each,) in examples}) < 2:
         raise DataError(
             f"all answers of {config.data} have one prompt, and KTO's baseline needs answers to others: give two or more"
         )
     before = ReferencePolicy(model, is_fresh=config.adapter.begin_with is None)
     with before.there() as reference:
-        examples = with_references(reference, examples, run.loop.micro_tokens, run.dtype)
+        examples, held_out = (
+            with_references(reference, each, run.loop.micro_tokens, run.dtype) for each in (examples, held_out)
+        )
     inner = StreamBatches(examples, config.comparisons.batch_size, seed=run.loop.seed)
     batches = KtoBatches(inner, model, before, run.loop.micro_tokens, run.dtype)
+    unseen = [replace(each, pair=at) for at, (each,) in enumerate(held_out)]
+
+    def evaluate(step: int) -> dict[str, float]:
+        found = {"kto_baseline": batches.baseline}
+        if unseen and _is_evaluated(step, run.loop.steps):
+            found["held_out_loss"] = held_out_loss(run, model, batches.raised(unseen)[0], loss)
+        return found
+
     run.fit(
         model, batches, objective=Objective(pair=1.0, pair_loss=loss), optimizer=config.optimizer,
-        schedule=config.schedule, evaluate=lambda step: {"kto_baseline": batches.baseline},
+        schedule=config.schedule, evaluate=evaluate,
     )  # fmt: skip
     return run.save(model, pretrained.load(path), base=path, adapter=config.adapter, named=config.comparisons.model)
 

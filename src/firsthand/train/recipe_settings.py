@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from firsthand.errors import ConfigError
 from firsthand.nn.architecture import Architecture, Rope
+
+
+def expect_range(config: object, *names: str, most: float = math.inf) -> None:
+    """ConfigError unless these settings are numbers from 0 to `most`."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value <= most:  # NaN is in no range
+            raise ConfigError(
+                f"{name} is {value}: expected {'0 or more' if most == math.inf else f'from 0 to {most:g}'}"
+            )
 
 
 @dataclass(frozen=True)

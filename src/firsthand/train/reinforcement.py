@@ -22,6 +22,7 @@ from firsthand.hub import model_lookup
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.routed_lora import choose
 from firsthand.providers.local import Local
+from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -173,7 +174,8 @@ def train_policy(
         is_frozen = config.adapter.adapter != "none"
         kept = KeptRollouts(run.folder / "rollouts", base=files_digest(weight_files(path)) if is_frozen else "")
     batches = RolloutBatches(
-        model, agent, named, tasks, sampled, make, seed=seed, dynamic=dynamic, held_out=held_out, sampler=sampler, kept=kept
+        model, agent, named, tasks, sampled, make, seed=seed, dynamic=dynamic, held_out=held_out, sampler=sampler, kept=kept,
+        mixed=mixed,
     )  # fmt: skip
     batches.rescore = None if reward_model is None else reward_model.rescored
     is_exact = sampled.weights == "float32" and run.loop.dtype == "float32" and not is_corrected
@@ -202,6 +204,9 @@ def _tasks(benchmark: str, sampled: RolloutSettings, seed: int) -> tuple[Benchma
             f"held_out is {sampled.held_out}, and {named.name} has {len(tasks)} tasks: leave some to train on"
         )
     kept = len(tasks) - sampled.held_out
+    if kept < sampled.prompts:
+        told = f"{named.name} has {count_of(kept, 'task')} to train on, and prompts is {sampled.prompts}"
+        print(f"{told}: a round of rollouts asks at most {kept}")
     return named, tasks[:kept], tasks[kept:]
 
 

@@ -6,14 +6,16 @@ Which tasks come, and every random number of their attempts, depends on the seed
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.errors import ConfigError, TrainingError
+from firsthand.errors import ConfigError, DataError, TrainingError
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
@@ -22,6 +24,7 @@ from firsthand.rollout import Place, rollouts
 from firsthand.system import interruption
 from firsthand.task import Task
 from firsthand.trace import Trace
+from firsthand.train.data_order import streams_digest
 from firsthand.train.episodes import Graded, grade
 from firsthand.train.kept_rollouts import KeptRollouts
 from firsthand.train.processes import from_all, rank, ranks
@@ -47,12 +50,13 @@ class RolloutBatches:
     def __init__(
         self, policy: Decoder, agent: Agent, benchmark: Benchmark, tasks: Sequence[Task], sampled: RolloutSettings,
         make_streams: MakeStreams, *, seed: int = 0, dynamic: bool = False, held_out: Sequence[Task] = (),
-        sampler: Sampler | None = None, kept: KeptRollouts | None = None,
+        sampler: Sampler | None = None, kept: KeptRollouts | None = None, mixed: Sequence[Stream] = (),
     ):  # fmt: skip
         """`dynamic` makes further rollouts until a batch has its number of tasks whose rewards differ (DAPO).
 
         The agent's model takes the policy's weights by `sampler`, by default as a local model does. Finished rollouts are
-        `kept` until a checkpoint covers them. Processes that train together share the rollouts of each round.
+        `kept` until a checkpoint covers them. Processes that train together share the rollouts of each round. A resumed run
+        knows the tasks, and the streams that are `mixed` into its batches, by digests.
         """
         if sampler is None and not isinstance(agent.model, Local):
             raise ConfigError(f"the policy is {agent.model.name}: rollouts to train on need a local model or a sampler")
@@ -74,6 +78,7 @@ class RolloutBatches:
         """Batches of rollouts so far; with dynamic sampling a batch takes several rounds."""
         self.rescore: Callable[[Graded], Graded] | None = None
         """Replaces the rewards of episodes, as a reward model does."""
+        self._data = {"tasks": tasks_digest([*tasks, *held_out]), "mixed": streams_digest(mixed)}
         self._digest = ""
         self._order: tuple[int, list[int]] | None = None
         """A pass over the tasks and its order."""
@@ -95,7 +100,7 @@ class RolloutBatches:
         began = time.perf_counter()
         runner.run(self.sampler.send(self.rounds + 1))
         if self.kept is not None:
-            self._digest = weights_digest(self.policy)
+            self._digest = f"{weights_digest(self.policy)} {self._data['tasks']}"
         held_out = self.evaluate(runner)
         graded = self._round(runner)
         if self.dynamic:
@@ -185,15 +190,33 @@ class RolloutBatches:
         return batches
 
     def state(self) -> Json:
-        """The number of rounds, and the streams of rollouts that are not used up."""
+        """The number of rounds, digests of the data, and the streams and metrics of rollouts that are not used up."""
         self._covered = self.rounds
         made = {"rounds": self.rounds, "batches": self.batches_made}
-        return {**made, "pending": [[_to_json(each) for each in batch] for batch in self._pending]}
+        pending = [[_to_json(each) for each in batch] for batch in self._pending]
+        return {**made, **self._data, "pending": pending, "metrics": self.metrics}
 
     def load(self, state: Json) -> None:
-        """Continue from a state."""
+        """Continue from a state. DataError if the tasks, or the texts that are mixed in, are not what they were."""
+        for name, told in (("tasks", f"the tasks of {self.benchmark.name}"), ("mixed", "the texts that are mixed in")):
+            if state.get(name, self._data[name]) != self._data[name]:  # checkpoints of 0.26 and before have none
+                raise DataError(
+                    f"{told} are not what the run began with: give the same, or begin the run anew in another folder"
+                )
         self.rounds, self.batches_made = int(state["rounds"]), int(state["batches"])
         self._pending = [[Stream(**each) for each in batch] for batch in state["pending"]]
+        self.metrics = {str(name): float(value) for name, value in state.get("metrics", {}).items()}
+
+
+def tasks_digest(tasks: Iterable[Task]) -> str:
+    """A hash of what tasks ask and what their scorers compare with, in their order."""
+    found = hashlib.sha256()
+    for task in tasks:
+        said = [message.to_json() for message in task.conversation]
+        body = [task.id, task.prompt, list(task.choices), task.context, said, dict(task.secret)]
+        text = json.dumps(body, sort_keys=True, default=lambda each: type(each).__name__)  # a repr may hold an address
+        found.update(f"{text}\n".encode())
+    return found.hexdigest()
 
 
 def _to_json(stream: Stream) -> Json:

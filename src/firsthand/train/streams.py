@@ -224,6 +224,13 @@ def counts(streams: Iterable[Stream]) -> dict[str, float]:
     return found | {"pair": float(len({stream.pair for stream in streams if stream.pair is not None}))}
 
 
+def num_answers(streams: Iterable[Stream]) -> int:
+    """The number of rollouts that count for the policy gradient; the streams of one have one source."""
+    return len({
+        each.source or at for at, each in enumerate(streams) if each.pg is not None and (each.pg > 0).any()
+    })  # fmt: skip
+
+
 def save_streams(streams: Sequence[Stream], folder: Path, step: int) -> Path:
     """Writes the streams of a step as `step-N.npz`, to look at what made a loss NaN; returns its path."""
     expect_own_tree(folder)

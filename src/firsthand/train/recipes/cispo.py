@@ -12,7 +12,7 @@ from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.advantages import group_advantages
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
-from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings, expect_range
 from firsthand.train.rollout_settings import (
     PolicyView,
     RolloutSettings,
@@ -51,6 +51,7 @@ class Config:
 
     def __post_init__(self) -> None:
         expect_groups(self.rollouts)
+        expect_range(self, "clip_low", "clip_high", "epsilon")
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:

@@ -12,7 +12,7 @@ from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.advantages import group_advantages, overlong_penalty
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
-from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings, expect_range
 from firsthand.train.rollout_settings import (
     PolicyView,
     RolloutSettings,
@@ -54,6 +54,8 @@ class Config:
 
     def __post_init__(self) -> None:
         expect_groups(self.rollouts)
+        expect_range(self, "clip_low", "clip_high", "epsilon")
+        expect_range(self, "overlong_buffer", most=self.rollouts.max_tokens)
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:

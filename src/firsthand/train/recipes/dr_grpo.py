@@ -12,7 +12,7 @@ from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.advantages import group_advantages
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
-from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings, expect_range
 from firsthand.train.rollout_settings import (
     PolicyView,
     RolloutSettings,
@@ -49,6 +49,7 @@ class Config:
 
     def __post_init__(self) -> None:
         expect_groups(self.rollouts)
+        expect_range(self, "clip", "kl")
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
@@ -61,14 +62,13 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
 
 
 def objective(config: Config) -> Objective:
-    """PPO's clip summed over tokens, over a constant: the number of answers times the longest answer."""
+    """PPO's clip and the KL summed over tokens, over the number of answers times the longest answer, a constant."""
     from firsthand.train.losses.policy_losses import clipped_policy_loss
     from firsthand.train.policy_objective import policy_objective
 
     sampled = config.rollouts
-    answers = sampled.prompts * sampled.group_size / sampled.minibatches
     loss = partial(clipped_policy_loss, clip_low=config.clip, clip_high=config.clip)
-    return policy_objective(loss, sampled, kl=config.kl, divisor=answers * sampled.max_tokens)
+    return policy_objective(loss, sampled, kl=config.kl, answer_length=sampled.max_tokens)
 
 
 def dr_grpo(config: Config, run: TrainingRun) -> Path:

@@ -49,14 +49,17 @@ def loss(pairs: PairNumbers, config: Config) -> Tensor:
     """Equation 17: (log-ratio of the chosen answer - log-ratio of the rejected one - 1 / (2 beta))^2."""
     from firsthand.train.losses.pair_losses import ipo_loss
 
-    chosen, rejected = pairs.ratios
-    if config.per_token:
-        chosen, rejected = chosen / pairs.chosen_length, rejected / pairs.rejected_length
+    chosen, rejected = rewards(pairs, config)
     return ipo_loss(chosen, rejected, beta=config.beta)
+
+
+def rewards(pairs: PairNumbers, config: Config) -> tuple[Tensor, Tensor]:
+    """The log-ratios that are compared."""
+    return pairs.mean_ratios if config.per_token else pairs.ratios
 
 
 def ipo(config: Config, run: TrainingRun) -> Path:
     """Train the model; returns its folder."""
     from firsthand.train.preference_training import train_preferences
 
-    return train_preferences(run, config, lambda pairs: loss(pairs, config))
+    return train_preferences(run, config, lambda pairs: loss(pairs, config), lambda pairs: rewards(pairs, config))

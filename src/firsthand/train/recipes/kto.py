@@ -14,7 +14,7 @@ from firsthand.train.preference_settings import (
     preference_loop,
     preference_optimizer,
 )
-from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings, expect_range
 from firsthand.train.schedules import ScheduleSettings
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Config:
 
     def __post_init__(self) -> None:
         expect_above_0("beta", self.beta)
+        expect_range(self, "desirable_weight", "undesirable_weight")
         if self.comparisons.batch_size < 2:
             raise ConfigError(
                 f"batch_size is {self.comparisons.batch_size}: KTO's baseline comes from other answers of a batch, so give "

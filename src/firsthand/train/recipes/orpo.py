@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
-from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings, expect_range
 from firsthand.train.schedules import ScheduleSettings
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ class Config:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=preference_loop)
 
+    def __post_init__(self) -> None:
+        expect_range(self, "weight")
+
 
 def loss(pairs: PairNumbers, config: Config) -> Tensor:
     """Equation 6: the mean cross-entropy of the chosen answer's tokens, and the odds ratio (equation 7)."""
@@ -47,4 +50,6 @@ def orpo(config: Config, run: TrainingRun) -> Path:
     """Train the model; returns its folder."""
     from firsthand.train.preference_training import train_preferences
 
-    return train_preferences(run, config, lambda pairs: loss(pairs, config), needs_reference=False)
+    return train_preferences(
+        run, config, lambda pairs: loss(pairs, config), lambda pairs: pairs.means, needs_reference=False
+    )

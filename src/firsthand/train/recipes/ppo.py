@@ -15,7 +15,7 @@ from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.advantages import gae, kl_penalised_rewards, whiten
 from firsthand.train.episodes import Graded
 from firsthand.train.policy_streams import policy_streams
-from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings, expect_range
 from firsthand.train.rollout_settings import PolicyView, RolloutSettings, policy_loop, policy_optimizer, policy_schedule
 from firsthand.train.schedules import ScheduleSettings
 from firsthand.train.streams import Stream
@@ -63,6 +63,10 @@ class Config:
     loop: LoopSettings = field(default_factory=policy_loop)
 
     def __post_init__(self) -> None:
+        expect_range(self, "clip", "kl", "value", "value_clip", "ptx_weight")
+        expect_range(self, "discount", "trace_decay", most=1)
+        if self.ptx_batch < 1:
+            raise ConfigError(f"ptx_batch is {self.ptx_batch}: expected 1 or more")
         if self.value_init == "reward" and self.rollouts.reward_model is None:
             raise ConfigError(
                 "value_init is reward, and there is no reward model: give one with `--reward-model FOLDER`"

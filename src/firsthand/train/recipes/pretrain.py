@@ -27,7 +27,7 @@ class Config:
     data: tuple[str, ...] = field(metadata={"positional": True})
     """Text files, folders of them, or .jsonl files with a field `text`."""
     suffixes: tuple[str, ...] = ()
-    """In folders, only files with these endings, such as `.py,.md`."""
+    """In folders, only files with these endings, such as `.py,.md`, packed with gzip (`.md.gz`) or not."""
     exclude: tuple[str, ...] = ()
     """In folders, leave out paths and folder names that match these patterns, such as `test*`."""
     tokenizer: str = ""

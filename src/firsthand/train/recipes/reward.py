@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from firsthand.system.terminal import console
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.preference_settings import PreferenceSettings, preference_loop, preference_optimizer
-from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings, expect_range
 from firsthand.train.schedules import ScheduleSettings
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ class Config:
     optimizer: OptimizerSettings = field(default_factory=preference_optimizer)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loop: LoopSettings = field(default_factory=preference_loop)
+
+    def __post_init__(self) -> None:
+        expect_range(self, "centering")
 
 
 def loss(answers: Comparisons, config: Config) -> Tensor:

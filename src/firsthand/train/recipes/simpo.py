@@ -57,4 +57,6 @@ def simpo(config: Config, run: TrainingRun) -> Path:
     """Train the model; returns its folder."""
     from firsthand.train.preference_training import train_preferences
 
-    return train_preferences(run, config, lambda pairs: loss(pairs, config), needs_reference=False)
+    return train_preferences(
+        run, config, lambda pairs: loss(pairs, config), lambda pairs: pairs.means, needs_reference=False
+    )
