@@ -93,7 +93,7 @@ def test_votes_of_runs_are_battles_with_styles_and_without_void_and_repeated_one
     assert battles.covariates == pytest.approx(raw / raw.std(0))
     assert refusal(votes_of_runs, [one], ["charm"]) == "style is 'charm': give length, headers, lists, bold"
     assert refusal(votes_of_runs, [one], ["bold"]) == "the answers never differ in bold: leave it out of style"
-    assert refusal(scaled_differences, np.array([[1.0, 2.0]] * 6 + [[2.0, 4.0]]), "the answers", "headers") == (
+    assert refusal(scaled_differences, np.array([[1.0, 2.0]] * 9 + [[2.0, 4.0]]), "the answers", "headers") == (
         "the answers differ by the same share each time in headers: leave it out of style"
     )
     lost: Any = Votes("r3", ATTEMPTS[:1], KEPT)
