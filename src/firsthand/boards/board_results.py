@@ -106,9 +106,9 @@ def _only(tables: Iterable[ItemScores], used: set[tuple[ColumnKey, str]]) -> Ite
         if len(rows) == len(table.models):
             yield table
         elif rows:
-            models, abouts = ([each[i] for i in rows] for each in (table.models, table.abouts or table.models))
-            told = tuple(abouts) if table.abouts else ()
-            yield replace(table, models=tuple(models), scores=table.scores[rows], abouts=told)
+            told = tuple(table.abouts[i] for i in rows) if table.abouts else ()
+            models = tuple(table.models[i] for i in rows)
+            yield replace(table, models=models, scores=table.scores[rows], abouts=told)
 
 
 def _joined(items: Sequence[ItemScores]) -> tuple[list[ItemScores], list[BoardResult], int]:
@@ -199,12 +199,15 @@ def _of_all(parts: Sequence[tuple[BoardResult, int]]) -> BoardResult:
         counts = [count for _, count in parts]
         return float(np.average(known, weights=counts)) if len(known) == len(values) else None
 
+    def every(texts: Iterable[str]) -> str:
+        return "; ".join(dict.fromkeys(filter(None, texts)))
+
     return replace(
         abouts[0],
-        **{
-            name: "; ".join(dict.fromkeys(filter(None, (getattr(each, name) for each in abouts))))
-            for name in ("source", "run", "commit", "data_hash")
-        },
+        source=every(each.source for each in abouts),
+        run=every(each.run for each in abouts),
+        commit=every(each.commit for each in abouts),
+        data_hash=every(each.data_hash for each in abouts),
         when=min(filter(None, (each.when for each in abouts)), default=""),
         cost_usd=mean([each.cost_usd for each in abouts]),
         seconds=mean([each.seconds for each in abouts]),
