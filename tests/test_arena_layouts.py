@@ -114,7 +114,8 @@ def test_names_become_numbers_once_and_every_count_is_by_side(tmp_path: Path) ->
     assert (only.models, only.a.tolist(), only.b.tolist(), only.outcome.tolist()) == (("z", "y"), [1], [0], [1])
     assert refusal(made.only, ["y", "q", "r"]) == "no battle names the model 'q': the models are w, x, y, z"
     assert len(made.only([])) == 0 and made.only(iter("xy")).models == ("x", "y")
-    assert _numbered(["b", "a", "b"]).tolist() == [0, 1, 0] and _numbered([]).tolist() == []
+    numbers, names = _numbered(["b", "a", "b"])
+    assert (numbers.tolist(), names) == ([0, 1, 0], ("b", "a")) and _numbered([])[0].tolist() == []
     codes: defaultdict[Any, int] = defaultdict(lambda: len(codes))
     assert _coded(("q", None, "q"), codes).tolist() == [0, 1, 0] and list(codes) == ["q", None]
     for changes, said in (

@@ -534,7 +534,12 @@ def test_the_board_prints_ranks_ratings_and_what_was_left_out(tmp_path: Path, cl
     path = written(tmp_path / "v.jsonl", rows)
     code, out, err = cli("board", str(path))
     assert code == 0 and not err
-    assert "201 battles" in out and "m2" in out and "clustered by voter" in out
+    assert (
+        "200 battles" in out
+        and "1 battle with models that are not rated left out." in out
+        and "m2" in out
+        and "clustered by voter" in out
+    )
     assert "Not rated" in out and "[bold]new" in out
     code, out, _ = cli("board", str(path), "--json", "--method", "davidson", "--anchor", "m0=1200")
     body = json.loads(out)

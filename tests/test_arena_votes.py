@@ -32,7 +32,7 @@ from firsthand.arena.blind_battles import (
 from firsthand.arena.blind_reasks import REASK, SelfAgreement, is_reask, self_agreement, to_reask, vote_key
 from firsthand.arena.judge_votes import PROMPT, judge_vote
 from firsthand.arena.run_votes import votes_of_runs
-from firsthand.arena.vote_files import read_votes
+from firsthand.arena.vote_files import read_votes, scaled_differences
 from firsthand.arena.vote_requests import TicketVote, VoteLimits, shown_battle, vote_of_request
 from firsthand.arena.vote_writing import vote_rows, write_votes
 from firsthand.errors import ConfigError
@@ -93,6 +93,9 @@ def test_votes_of_runs_are_battles_with_styles_and_without_void_and_repeated_one
     assert battles.covariates == pytest.approx(raw / raw.std(0))
     assert refusal(votes_of_runs, [one], ["charm"]) == "style is 'charm': give length, headers, lists, bold"
     assert refusal(votes_of_runs, [one], ["bold"]) == "the answers never differ in bold: leave it out of style"
+    assert refusal(scaled_differences, np.array([[1.0, 2.0]] * 9 + [[2.0, 4.0]]), "the answers", "headers") == (
+        "the answers differ by the same share each time in headers: leave it out of style"
+    )
     lost: Any = Votes("r3", ATTEMPTS[:1], KEPT)
     assert refusal(votes_of_runs, [lost]) == (
         "a vote of run r3 names an attempt that it does not hold: is the run a part of another?"

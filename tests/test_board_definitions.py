@@ -12,9 +12,10 @@ import pytest
 
 from firsthand.boards.aggregates import above_chance, borda_counts, borda_ranks, column_win_rates, mean_over_groups
 from firsthand.boards.board_columns import _scale
-from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet, _error, merged_items, utc_of
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet, merged_items, utc_of
 from firsthand.boards.board_spec import BenchmarkEntry, BoardSpec, _entry, board_from, board_names, is_board, load_board
 from firsthand.boards.climb import _climb
+from firsthand.boards.item_scores import _error
 from firsthand.boards.make_board import BoardLine, BoardSection, _within_shares
 from firsthand.boards.random_orders import largest_of_equal_models
 from firsthand.errors import ConfigError, DataError, UnknownName
@@ -161,10 +162,29 @@ def test_the_scale_of_a_column_is_told_by_its_values() -> None:
         cells = {f"m{n}": stated(f"m{n}", value) for n, value in enumerate(values)}
         return _scale("q", BenchmarkEntry(**entry), cells, must_know=must_know)
 
-    assert [scale(*values)[0] for values in ((0.0, 1.0), (0.0, 1.5), (100.0, 2.0), (100.5, 2.0), (100.5, 0.5),
-        (-3.0, 0.5))] == [
-        1.0, 100.0, 100.0, 1.0, 1.0, 1.0,
-    ]  # fmt: skip
+    assert [
+        scale(*values)[0]
+        for values in (
+            (0.0, 1.0),
+            (0.0, 1.5),
+            (100.0, 2.0),
+            (100.5, 2.0),
+            (100.5, 0.5),
+            (-3.0, 0.5),
+            (10.0, 2.0),
+            (10.1, 2.0),
+        )
+    ] == [
+        1.0,
+        1.0,
+        100.0,
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+        100.0,
+    ]
+    assert scale(8.0, 10.0)[1] == "The scale of q is not known, and its values up to 10 are kept as they are."  # fmt: skip
     assert scale(-1.0, -2.0, 50.0) == (100.0, "2 results on q lie below 0 and are kept.")
     assert scale(5.0, -1.0, scale=10) == (10, "1 result on q lie below 0 and are kept.") and scale(10.0, scale=10) == (
         10,
@@ -176,6 +196,8 @@ def test_the_scale_of_a_column_is_told_by_its_values() -> None:
         "q mixes percents and fractions, or has a percent below 1: m1 has 0.5 and m0 50; give its scale "
          "(1 or 100) in the board's definition"),
         (lambda: scale(50.0, 1.0, -2.0), "q has values from -2 to 50: give its scale in the board's definition"),
+        (lambda: scale(8.0, 10.0, must_know=True),
+        "q has values up to 10: give its scale, the perfect score, in the board's definition"),
         (lambda: scale(1000.0, 5.0, must_know=True),
         "q has values up to 1000: give its scale, the perfect score, in the board's definition"),
         (lambda: scale(1000.0, 0.5, must_know=True),
@@ -262,8 +284,8 @@ def test_dates_errors_and_items_at_their_edges() -> None:
     two = ItemScores(key, ("c", "d"), ("2", "3"), np.array([[0.25, 0.5], [0.75, 1]], np.float32))
     [merged] = merged_items([one, two])
     assert (merged.models, merged.tasks, merged.clusters) == (("a", "c", "d"), ("1", "2", "3"), ("x", "x", "3"))
-    # what two files say of the same item is taken from the first
-    assert np.array_equal(merged.scores, [[1, 0, NAN], [0, 1, 0.5], [NAN, 0.75, 1]], equal_nan=True)
+    # of two scores for one item neither is joined: c keeps what its first file says
+    assert np.array_equal(merged.scores, [[1, 0, NAN], [0, 1, NAN], [NAN, 0.75, 1]], equal_nan=True)
     assert [each.model for each in merged.abouts] == ["", "", ""] and merged_items([]) == []
 
 

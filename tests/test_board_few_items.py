@@ -108,8 +108,8 @@ def test_numbers_that_are_no_shares_get_no_error_of_one(metric: str) -> None:
 def test_where_lower_is_better_only_an_error_rate_is_a_share_and_nothing_is_a_percent() -> None:
     assert math.isnan(BoardResult("m", "b", 0.5, n=100, lower_is_better=True).standard_error)
     assert BoardResult("m", "b", 0.5, metric="error rate", n=100, lower_is_better=True).standard_error < 0.05
-    for metric, value in (("", 8.7), ("error rate", 0.087), ("word error rate", 8.7)):
-        results = [BoardResult("m", "b", 8.7, metric=metric, lower_is_better=True)]
+    for metric, value in (("", 18.7), ("error rate", 0.187), ("word error rate", 18.7)):
+        results = [BoardResult("m", "b", 18.7, metric=metric, lower_is_better=True)]
         [section] = make_board(ResultSet.of(results), BoardSpec()).sections
         assert section.lines[0].score == pytest.approx(value)
 

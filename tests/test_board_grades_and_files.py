@@ -104,7 +104,7 @@ def test_grades_of_several_answers_of_a_model_to_an_item_are_averaged() -> None:
     expected = [[(0.375 + 1) / 2, 0.125], [np.nan, 1.75 / 3]]
     np.testing.assert_allclose(found.items.scores, np.array(expected, np.float32), rtol=1e-6)
     alpha = krippendorff_alpha([[0.25, 0.5], [1, 1], [0, 0.75], [0.5, 0.7501], [0, 1]], level="interval")
-    assert (found.alpha, found.answers, found.adjudicated, found.open, found.single) == (
+    assert (found.alphas[""], found.answers, found.adjudicated, found.open, found.single) == (
         pytest.approx(alpha),
         8,
         2,
@@ -125,7 +125,49 @@ def test_grades_of_several_answers_of_a_model_to_an_item_are_averaged() -> None:
     assert same.remarks == (
         "g.csv: 1 answer, Krippendorff's alpha not defined where all grades are equal, 0 adjudicated.",
     )
-    assert same.items.abouts == (BoardResult("", "g", 0.0, source="g.csv"),) and math.isnan(same.alpha)
+    assert same.items.abouts == (BoardResult("", "g", 0.0, source="g.csv"),) and math.isnan(same.alphas[""])
+
+
+def by_criteria(item: str, grader: str, role: str = "", **grades: Any) -> list[dict[str, Any]]:
+    return [grade(item, "m", grader, value, role, criterion=name) for name, value in grades.items()]
+
+
+def test_graders_who_contradict_each_other_on_a_criterion_disagree() -> None:
+    given = [
+        *by_criteria("q1", "ann", correct=1, clear=0), *by_criteria("q1", "ben", correct=0, clear=1),
+        *by_criteria("q2", "ann", correct=1, clear=1), *by_criteria("q2", "ben", correct=1, clear=0.75),
+        *by_criteria("q3", "ann", correct=1, clear=""), *by_criteria("q3", "ben", correct=1, clear=""),
+        *by_criteria("q4", "ann", correct=0, clear=1), *by_criteria("q4", "ben", correct=0, clear=""),
+        *by_criteria("q5", "ann", correct=1, clear=1), *by_criteria("q5", "ben", correct="", clear=""),
+    ]  # fmt: skip
+    found = graded_answers(rows(*given), Path("g.csv"))
+    assert (found.items.tasks, found.items.scores.tolist()) == (("q2",), [[0.9375]])
+    assert (found.answers, found.open, found.single, found.unfinished) == (5, 1, 1, 2)
+    correct = krippendorff_alpha([[1, 0], [1, 1], [1, 1], [0, 0]], level="interval")
+    clear = krippendorff_alpha([[0, 1], [1, 0.75]], level="interval")
+    assert found.alphas == {"correct": pytest.approx(correct), "clear": pytest.approx(clear)}
+    assert found.remarks == (
+        f"g.csv: 5 answers, Krippendorff's alpha correct {correct:.2f}, clear {clear:.2f}, 0 adjudicated.",
+        "g.csv: 1 answer with disagreeing grades and no adjudicator left out.",
+        "g.csv: 1 answer with one grade left out.",
+        "g.csv: 2 answers without two grades on each criterion left out.", "g.csv: 5 grades still to be given.",
+    )  # fmt: skip
+    assert disputed_answers(rows(*given)) == {("q1", "m")}
+
+
+def test_an_adjudicator_settles_each_criterion_that_graders_disagree_on() -> None:
+    given = [*by_criteria("q", "ann", correct=1, clear=0.5), *by_criteria("q", "ben", correct=0, clear=1),
+             *by_criteria("p", "ann", correct=1, clear=1), *by_criteria("p", "ben", correct=1, clear=1)]  # fmt: skip
+    half = rows(*given, *by_criteria("q", "dee", "adjudicator", correct=1, clear=""))
+    found = graded_answers(half, Path("g.csv"))
+    assert (found.items.tasks, found.open, found.adjudicated) == (("p",), 1, 0) and disputed_answers(half) == {
+        ("q", "m")
+    }
+    both = graded_answers(rows(*given, *by_criteria("q", "dee", "adjudicator", correct=1, clear=0.25)), Path("g.csv"))
+    assert (both.items.tasks, both.items.scores.tolist(), both.adjudicated) == (("q", "p"), [[0.625, 1.0]], 1)
+    agreed = [*by_criteria("q", "ann", correct=1, clear=0.5), *by_criteria("q", "ben", correct=0, clear=0.75)]
+    one = graded_answers(rows(*agreed, *by_criteria("q", "dee", "adjudicator", correct=0, clear="")), Path("g.csv"))
+    assert (one.items.scores.tolist(), one.adjudicated) == ([[0.3125]], 1), "the graders agree on the other criterion"
 
 
 def test_grades_that_cannot_be_counted_are_refused_by_line() -> None:

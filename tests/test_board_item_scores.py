@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from firsthand.boards import board_results
+from firsthand.boards import item_scores
 from firsthand.boards.board_results import ColumnKey, ItemScores, empty_scores
 from firsthand.errors import DataError
 
@@ -79,7 +79,7 @@ def test_a_model_without_items_has_no_result() -> None:
 
 
 def test_a_table_of_scores_is_as_large_as_its_models_times_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board_results, "MAX_CELLS", 6)
+    monkeypatch.setattr(item_scores, "MAX_CELLS", 6)
     for models, tasks in ((3, 2), (2, 3), (6, 1), (1, 6)):
         made = empty_scores(models, tasks, "b")
         assert (made.shape, made.dtype) == ((models, tasks), np.float32) and np.isnan(made).all()

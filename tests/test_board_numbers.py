@@ -127,7 +127,7 @@ def test_items_of_one_column_are_one_table_by_task_and_the_first_file_counts() -
     other = replace(one, key=ColumnKey("c", "p", "acc"))
     first, second = merged_items([one, other, two])
     assert second is other and first.models == ("a", "b") and first.tasks == ("1", "2", "3")
-    assert np.array_equal(first.scores, [[1, 0, 1], [NAN, 0.5, 0.25]], equal_nan=True)
+    assert np.array_equal(first.scores, [[1, 0, NAN], [NAN, 0.5, 0.25]], equal_nan=True), "a has two scores for 2"
     assert first.clusters == ("x", "y", "3") and [each.run for each in first.abouts] == ["r1", ""]
     assert merged_items([two, two])[0].clusters == ()
 
@@ -291,7 +291,7 @@ def test_a_weighted_score_its_error_and_its_parts() -> None:
 
 
 def test_win_rates_and_points_as_boards() -> None:
-    values = {"a": (0.9, 0.2, 3.0), "b": (0.5, 0.1, 2.0), "c": (0.1, 0.3, 9.0)}
+    values = {"a": (0.9, 0.2, 30.0), "b": (0.5, 0.1, 20.0), "c": (0.1, 0.3, 90.0)}
     results = [
         stated(model, f"t{n}", value, lower_is_better=n == 1, group="g1" if n else "g0")
         for model, each in values.items()
@@ -314,7 +314,7 @@ def test_win_rates_and_points_as_boards() -> None:
         ("c", 2),
     ]
     assert points.lines[0].parts == pytest.approx(
-        {"Borda rank": 1, "mean (task)": 1.13 / 3, "mean (type)": (0.9 + 0.115) / 2, "g0": 0.9, "g1": 0.115}
+        {"Borda rank": 1, "mean (task)": 2 / 3, "mean (type)": (0.9 + 0.55) / 2, "g0": 0.9, "g1": 0.55}
     )
     assert points.lines[2].parts["Borda rank"] == 3
     same = made([replace(each, group="") for each in results], rule="borda", reported="together").sections[0]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from firsthand.benchmarks.sources.tables import TableRow, read_table
-from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, is_lower_better
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores
+from firsthand.boards.metric_names import is_lower_better
 from firsthand.boards.read_results import _of_json, _raw, read_results
 from firsthand.boards.result_formats.code_reports import evalplus_board_results, evalplus_results, swe_results
 from firsthand.boards.result_formats.every_eval_results import every_eval_results

@@ -206,7 +206,7 @@ def test_sheets_of_several_benchmarks_name_items_by_both_and_keep_where_they_com
             table.writerows({**row, "grade": grade[row["item"][:2], row["criterion"]]} for row in rows)
 
     fill("ann", {("b1", "x"): 1, ("b1", "y"): 0.5, ("b2", "x"): 1, ("b2", "y"): 1})
-    fill("b.o-b", {("b1", "x"): 0, ("b1", "y"): 0.25, ("b2", "x"): 1, ("b2", "y"): 0.5})
+    fill("b.o-b", {("b1", "x"): 0, ("b1", "y"): 0.25, ("b2", "x"): 1, ("b2", "y"): 0.75})
     assert write_adjudication(tmp_path / "g", "eve") == 1
     rows = list(csv.DictReader((tmp_path / "g" / "eve.csv").open(newline="")))
     assert list(rows[0])[-2:] == ["given", "grade"]
@@ -220,7 +220,7 @@ def test_sheets_of_several_benchmarks_name_items_by_both_and_keep_where_they_com
     graded = read_sheets(tmp_path / "g")
     assert (graded.answers, graded.adjudicated, graded.open) == (2, 1, 0)
     scores = dict(zip(graded.items.models, graded.items.scores, strict=True))
-    assert np.nanmean(scores["ada"]) == 0.5 and np.nanmean(scores["bo"]) == 0.875
+    assert np.nanmean(scores["ada"]) == 0.5 and np.nanmean(scores["bo"]) == 0.9375
     about = graded.items.abouts[0]
     assert (about.benchmark, about.run, about.when, about.source) == ("g", run.id, body["when"], str(tmp_path / "g"))
     for name, told in (("eve", "has a sheet already"), ("a/b", "is no name of letters")):

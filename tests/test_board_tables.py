@@ -211,7 +211,7 @@ def test_grades_agree_to_a_quarter_or_are_adjudicated_or_left_out() -> None:
     given = rows(
         grade("q1", "c1", "ann", 0.5), grade("q1", "c1", "bob", 0.75, "grader"),
         grade("q1", "c2", "ann", 2, criterion="x", max=4), grade("q1", "c2", "ann", 1, criterion="y"),
-        grade("q1", "c2", "bob", 0, criterion="x"), grade("q1", "c2", "bob", 1, criterion="y"),
+        grade("q1", "c2", "bob", 0.25, criterion="x"), grade("q1", "c2", "bob", 1, criterion="y"),
         grade("q2", "c3", "ann", 0.0), grade("q2", "c3", "bob", 1.0), grade("q2", "c3", " eve ", 0.25, "adjudicator"),
         grade("q2", "c4", "ann", 1.0), grade("q2", "c4", "bob", 0.0),
         grade("q3", "c5", "ann", 1.0), grade("q3", "c6", "ann", ""),
@@ -221,12 +221,13 @@ def test_grades_agree_to_a_quarter_or_are_adjudicated_or_left_out() -> None:
     about = BoardResult("", "g", 0.0, source="folder/g.csv")
     key = ColumnKey("g", "rubric, two blind graders, tolerance 0.25, adjudication", "grade")
     assert found.items.key == key and found.items.models == ("m", "n") and found.items.tasks == ("q1", "q2")
-    # c2: the means over criteria are .75 and .5, which are just near enough
-    assert np.array_equal(found.items.scores, [[0.625, 0.25], [0.625, np.nan]], equal_nan=True)
+    # c2: .5 and .25 on x are just near enough, 1 and 1 on y
+    assert np.array_equal(found.items.scores, [[0.625, 0.25], [0.6875, np.nan]], equal_nan=True)
     assert found.items.abouts == (about, about)
     assert (found.answers, found.adjudicated, found.open, found.single) == (5, 1, 1, 1)
     assert found.remarks == (
-        f"g.csv: 5 answers, Krippendorff's alpha {found.alpha:.2f}, 1 adjudicated.",
+        f"g.csv: 5 answers, Krippendorff's alpha {found.alphas['']:.2f}, x {found.alphas['x']:.2f}, "
+        "y not defined where all grades are equal, 1 adjudicated.",
         "g.csv: 1 answer with disagreeing grades and no adjudicator left out.",
         "g.csv: 1 answer with one grade left out.",
         "g.csv: 1 grade still to be given.",

@@ -266,7 +266,7 @@ def test_a_board_of_votes_line_by_line(home: Path, cli: Cli) -> None:
     path = votes(home, *rows)
     code, out, _ = cli("board", path, "--where", "language=en", "--anchor", "y=1200", "--confidence", "90%")
     told = words(out)
-    assert code == 0 and told[0] == "votes.csv: 9 battles, bradley-terry"
+    assert code == 0 and told[0] == "votes.csv: 8 battles, bradley-terry"
     assert told[1] == "rank model rating 90% CI battles win rate"
     # x won six of eight: log odds ln 3 is 191 Elo points
     assert told[2].split()[1:3] == ["x", "1391"] and told[2].split()[-2:] == ["8", "0.75"]
@@ -277,8 +277,10 @@ def test_a_board_of_votes_line_by_line(home: Path, cli: Cli) -> None:
     assert "Not rated, because no chain of wins leads both to and from the others: w, z." in rest, (
         "a win alone is no comparison"
     )
+    assert "1 battle with models that are not rated left out." in rest
     code, out, _ = cli("board", path, "--where", "language=en", "--json")
     body = json.loads(out)
+    assert body["rated_battles"] == 8 and "checks" not in body
     assert (body["method"], body["battles"], body["duplicates"], body["filtered"], body["void"]) == (
         "bradley-terry",
         9,
@@ -307,6 +309,14 @@ def test_a_board_of_votes_line_by_line(home: Path, cli: Cli) -> None:
     assert board_of_votes._anchor("", 1000.0) == (None, 1000.0) and board_of_votes._anchor("m", 7.0) == ("m", 7.0)
     assert board_of_votes._anchor("a=b=12.5", 7.0) == ("a=b", 12.5)
     assert board_of_votes._anchor("=5", 7.0) == ("", 5.0)
+
+
+def test_a_win_rate_is_of_the_battles_beside_it(home: Path, cli: Cli) -> None:
+    rows = [f"ada,bob,model_{'a' if n < 12 else 'b'},q{n},v{n},en" for n in range(20)]
+    _, out, _ = cli("board", votes(home, *rows, *[f"ada,weak,model_a,w{n},v{n},en" for n in range(180)]))
+    told = words(out)
+    assert told[0].startswith("votes.csv: 20 battles") and told[2].split()[-2:] == ["20", "0.60"]
+    assert told[3].split()[-2:] == ["20", "0.40"] and "180 battles with models that are not rated left out." in told
 
 
 def test_few_voters_are_said_and_one_who_cast_most(home: Path, cli: Cli) -> None:
@@ -340,10 +350,15 @@ def test_forged_votes_are_counted_and_suspect_voters_left_out(home: Path, cli: C
         and told[1] == "voter model battles won expected p corrected"
     )
     assert (
-        told[2].split()[:5] == ["voter", "11", "y", "30", "30"]
+        told[2].split()[:4] == ["liar", "y", "30", "30"]
         and told[3].startswith("57% of the votes are by voters with fewer than 5")
         and told[4] == "30 votes left out by the checks (1 finding)."
     )
+    numbered = [f"x,y,model_b,f{n},38,en" for n in range(30)]
+    body = json.loads(cli("board", votes(home, *honest, *numbered), "--checks", "--json")[1])
+    [found] = body["checks"]["voters"]
+    assert (found["voter"], found["model"], found["won"], found["battles"]) == ("38", "y", 30, 30)
+    assert (body["battles"], body["checks"]["left_out"], body["checks"]["small_accounts"]) == (40, 30, [])
     code, out, _ = cli("board", votes(home, *honest), "--checks", "--cap", "3")
     assert code == 0 and words(out)[1] == "10 votes left out by the checks (0 findings)." and "30 battles" in out
     code, out, err = cli("board", votes(home, *honest, "x,y,model_a,z,v1,en"), "--stuffing", "y")

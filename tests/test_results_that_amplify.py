@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firsthand.boards import board_results, result_formats, result_tally
+from firsthand.boards import board_results, item_scores, result_formats, result_tally
 from firsthand.boards import read_results as read_results_module
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, ResultSet, merged_items
 from firsthand.boards.read_results import read_results
@@ -185,11 +185,11 @@ def test_the_ids_of_a_report_are_looked_up_in_one_set():
 
 
 def test_models_with_items_of_their_own_are_refused_before_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(board_results, "MAX_CELLS", 99)
+    monkeypatch.setattr(item_scores, "MAX_CELLS", 99)
     verdicts = {f"m{i}": {f"i{i}": {"resolved": True, "cost": 1}} for i in range(10)}
     with pytest.raises(DataError, match="10 models and 10 items in all its files, 100 cells, and 99 are compared"):
         read(written(tmp_path / "info_for_leaderboard.json", verdicts))
-    monkeypatch.setattr(board_results, "MAX_CELLS", 100)
+    monkeypatch.setattr(item_scores, "MAX_CELLS", 100)
     found = read(written(tmp_path / "info_for_leaderboard.json", verdicts))
     assert found.items[0].scores.shape == (10, 10) and found.models == [f"m{i}" for i in range(10)]
 
@@ -200,9 +200,9 @@ def test_a_table_is_refused_for_its_cells_whether_it_is_long_or_wide(
 ):
     verdicts = {f"m{i}": {f"i{j}": {"resolved": True, "cost": 1} for j in range(items)} for i in range(models)}
     path = written(tmp_path / "info_for_leaderboard.json", verdicts)
-    monkeypatch.setattr(board_results, "MAX_CELLS", 100)
+    monkeypatch.setattr(item_scores, "MAX_CELLS", 100)
     assert read(path).items[0].scores.shape == (models, items)
-    monkeypatch.setattr(board_results, "MAX_CELLS", 99)
+    monkeypatch.setattr(item_scores, "MAX_CELLS", 99)
     with pytest.raises(DataError, match=f"{models} models and {items} items in all its files, 100 cells, and 99 are"):
         read(path)
 
@@ -218,13 +218,13 @@ def test_grades_of_models_with_items_of_their_own_are_refused_before_a_table(
     items = read(path).items[0]
     assert items.scores.shape == (1000, 1000) and np.isfinite(items.scores).sum() == 1000
     assert items.scores.diagonal()[500] == 0.5
-    monkeypatch.setattr(board_results, "MAX_CELLS", 999_999)
+    monkeypatch.setattr(item_scores, "MAX_CELLS", 999_999)
     with pytest.raises(DataError, match="1,000 models and 1,000 items"):
         read(path)
 
 
 def test_rows_shorter_than_the_first_count_as_wide_as_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(board_results, "MAX_CELLS", 59)
+    monkeypatch.setattr(item_scores, "MAX_CELLS", 59)
     for first, further in (({"item": "0"}, "item"), ({"model": "0"}, "model")):
         rows = [first | {f"c{i}": 0.5 for i in range(5)}, *({further: str(i)} for i in range(1, 10))]
         with pytest.raises(DataError, match=r"t\.json has 10 rows and 6 columns, 60 cells"):

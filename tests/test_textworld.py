@@ -16,7 +16,8 @@ from firsthand.patterns.thought_action import thought_action
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.worlds.players import play
-from firsthand.worlds.textworld_game import make_game
+from firsthand.worlds.textworld_game import TextWorldGame, make_game, was_carried_out
+from firsthand.worlds.world import RefusedAction
 
 HERE = importlib.util.find_spec("textworld") is not None
 needed = [
@@ -31,6 +32,21 @@ def test_options_that_cannot_be_are_refused_and_a_missing_package_is_named():
     if not HERE:
         with pytest.raises(MissingExtra, match=r"firsthand\[textworld\]"):
             textworld().tasks(0)[0]
+
+
+@pytest.mark.parametrize(
+    ("reports", "done"),
+    [
+        ("[taking mat]\nTaken.\n[taking the mat - succeeded]\n", True),  # "Take mat"
+        ("[looking]\n-= Sauna =-\n[looking - succeeded]\n", True),  # "LOOK"
+        ("You have to open the gateway first.\n", False),
+        ("[going east]\nYou can't go that way.\n[going east - failed the can't go that way rule]\n", False),
+    ],
+)
+def test_a_command_is_carried_out_if_the_game_reports_it(reports: str, done: bool):
+    each_turn = "[looking]\n[looking - succeeded]\n[taking inventory]\n[taking inventory - succeeded]\n"
+    assert was_carried_out(reports + each_turn) is done and was_carried_out(reports) is done
+    assert not was_carried_out("That's not a verb I recognise.\n") and not was_carried_out("")
 
 
 class TestGames:
@@ -58,6 +74,21 @@ class TestGames:
         assert "verb I recognise" in said[0] and "write one" in said[1] and "at most" in said[2]
         assert "-=" in said[3] and not said[3].rstrip().endswith(">") and "status" not in said[3]
         assert (trace.final_state["invalid_actions"], trace.final_state["ended"]) == (3, "rounds")
+
+    def test_commands_that_work_are_valid_however_they_are_written(self, games: Benchmark):
+        async def played() -> list[bool]:
+            game = TextWorldGame(make_game(0, 0, 3).path)
+            await game.open()
+            commands = ["LOOK", "i", "wait", "Open Gateway", "east", "fly", "east of [looking - succeeded]"]
+            refused = [isinstance(await game.command(each), RefusedAction) for each in commands]
+            while game.ending is None:
+                refused.append(isinstance(await game.command(game.optimal().upper()), RefusedAction))
+            await game.close()
+            return refused
+
+        refused = asyncio.run(played())
+        assert refused[:3] == [False] * 3 and refused[5:7] == [True] * 2 and not any(refused[7:])
+        assert refused[4], "no way leads east"
 
     def test_games_are_equal_for_a_seed_and_kept(self, games: Benchmark, tmp_path: Path):
         first = make_game(3, 0, 1)

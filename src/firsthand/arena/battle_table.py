@@ -62,6 +62,8 @@ class BattleTable:
     covariates: Floats | None = None
     """Shape (N, F): what a battle differs in beside the models, such as the lengths of the answers; a's less b's."""
     covariate_names: tuple[str, ...] = ()
+    voter_names: tuple[str, ...] = ()
+    """The name behind each number of `voters`; empty where none is known."""
 
     def __len__(self) -> int:
         return len(self.a)
@@ -124,7 +126,8 @@ class BattleTable:
                 f"{', '.join(map(repr, _OUTCOMES))}"
             )
         outcome = np.array([_OUTCOMES[verdict] for verdict in verdicts], np.int32)[given]
-        people, asked = (None if column is None else _numbered(column) for column in (voters, questions))
+        people, voter_names = (None, ()) if voters is None else _numbered(voters)
+        asked = None if questions is None else _numbered(questions)[0]
         names = tuple(covariates or ())
         values = np.array([list(column) for column in covariates.values()], np.float64).T if covariates else None
         if values is not None and not np.isfinite(values).all():
@@ -132,7 +135,7 @@ class BattleTable:
             raise ConfigError(
                 f"the covariate {names[place]!r} of battle {row + 1} is {values[row, place]}: give a number"
             )
-        return BattleTable(tuple(codes), a, b, outcome, people, asked, values, names)
+        return BattleTable(tuple(codes), a, b, outcome, people, asked, values, names, voter_names)
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -214,9 +217,11 @@ class BattleTable:
         return replace(among, models=kept, a=places[among.a], b=places[among.b])
 
 
-def _numbered(column: Column) -> Ints:
+def _numbered(column: Column) -> tuple[Ints, tuple[str, ...]]:
+    """Shape (N): a number for each text, in order of first appearance; and the texts."""
     codes: defaultdict[str, int] = defaultdict(lambda: len(codes))
-    return _coded(column, codes)
+    numbers = _coded(column, codes)
+    return numbers, tuple(map(str, codes))
 
 
 def _coded(column: Any, codes: defaultdict[str, int]) -> Ints:

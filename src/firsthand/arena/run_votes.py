@@ -8,7 +8,7 @@ import numpy as np
 
 from firsthand.arena.battle_table import BattleTable, question_name
 from firsthand.arena.blind_reasks import is_reask
-from firsthand.arena.vote_files import STYLES, VoteFile, style_count
+from firsthand.arena.vote_files import STYLES, VoteFile, scaled_differences, style_count
 from firsthand.errors import ConfigError
 from firsthand.preference import Preference
 from firsthand.runs.attempts import TraceRow
@@ -47,7 +47,7 @@ def votes_of_runs(runs: Sequence[Run], style: Sequence[str] = ()) -> VoteFile:
     covariates = {}
     for place, name in enumerate(style):
         pairs = np.array([[counts[vote.a][place], counts[vote.b][place]] for vote, _, _ in kept], np.float64)
-        covariates[name] = _scaled(pairs.reshape(-1, 2), name)
+        covariates[name] = scaled_differences(pairs.reshape(-1, 2), "the answers", name).tolist()
     table = BattleTable.from_columns(
         [a.agent for _, a, _ in kept],
         [b.agent for _, _, b in kept],
@@ -57,13 +57,3 @@ def votes_of_runs(runs: Sequence[Run], style: Sequence[str] = ()) -> VoteFile:
         covariates=covariates,
     )
     return VoteFile(table, 0, 0, void)
-
-
-def _scaled(pairs: np.ndarray, name: str) -> list[float]:
-    """The differences of N pairs over their standard deviation; ConfigError if there is none."""
-    total = pairs.sum(1)
-    difference = np.divide(pairs[:, 0] - pairs[:, 1], total, out=np.zeros(len(pairs)), where=total > 0)
-    spread = float(difference.std()) if len(pairs) else 0.0
-    if not spread:
-        raise ConfigError(f"the answers never differ in {name}: leave it out of style")
-    return [float(each) for each in difference / spread]

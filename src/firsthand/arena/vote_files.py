@@ -246,14 +246,19 @@ def _style_differences(rows: list[TableRow], style: str, path: Path) -> NDArray[
     if style not in STYLES:
         raise ConfigError(f"style is {style!r:.60}: give {', '.join(STYLES)}")
     counts = np.array([_style_counts(row, style) for row in rows], np.float64)
+    return scaled_differences(counts, f"the answers of {path}", style)
+
+
+def scaled_differences(counts: NDArray[np.float64], whose: str, style: str) -> NDArray[np.float64]:
+    """Shape (N): (a - b) / (a + b) of N pairs, 0 where both are 0, over its deviation; ConfigError if all are equal."""
     total = counts.sum(1)
     difference: NDArray[np.float64] = np.divide(
-        counts[:, 0] - counts[:, 1], total, out=np.zeros(len(rows)), where=total > 0
+        counts[:, 0] - counts[:, 1], total, out=np.zeros(len(counts)), where=total > 0
     )
-    spread = float(difference.std())
-    if not spread:
-        raise ConfigError(f"the answers of {path} never differ in {style}: leave it out of style")
-    return difference / spread
+    if not len(difference) or difference.min() == difference.max():  # the deviation of equal ones may be rounding noise
+        alike = "never differ" if not difference.any() else "differ by the same share each time"
+        raise ConfigError(f"{whose} {alike} in {style}: leave it out of style")
+    return difference / float(difference.std())
 
 
 def _style_counts(row: TableRow, style: str) -> tuple[float, float]:

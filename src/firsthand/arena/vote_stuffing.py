@@ -119,6 +119,7 @@ def _joined(honest: BattleTable, forged: BattleTable, number: int) -> BattleTabl
         questions=None,
         covariates=None,
         covariate_names=(),
+        voter_names=(),
     )
 
 

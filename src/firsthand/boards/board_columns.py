@@ -24,6 +24,8 @@ MAX_MODELS = 10_000
 """Ranks compare all pairs of models, in tables of this many by as many."""
 MAX_COLUMNS = 2_000
 """Columns are compared with each other, so that their time grows as the square."""
+PERCENTS_ABOVE = 10
+"""Values up to this may be percents, or points out of 5 or 10."""
 
 
 @dataclass(frozen=True)
@@ -202,13 +204,14 @@ def board_columns(
         for key, entry, cells in found_here:
             several = len(found_here) > 1 or sum(name == benchmark for name, _ in chosen) > 1
             label = _label(key, [each for each, _, _ in found_here]) if several else benchmark
-            scale, remark = _scale(label, entry, cells, must_know=spec.rule == "weighted")
+            table = items.get(key)
+            scale, remark = _scale(label, entry, cells, table, must_know=spec.rule == "weighted")
             said += [remark] if remark else []
             scaled = {
                 model: replace(each, value=each.value / scale, error=None if each.error is None else each.error / scale)
                 for model, each in cells.items()
             }
-            columns.append(BoardColumn(label, key, entry, scaled, items.get(key), 1 / scale))
+            columns.append(BoardColumn(label, key, entry, scaled, table, 1 / scale))
             said += _directions(columns[-1])
     if others:
         named = ", ".join(sorted(others)[:5]) + (" ..." if len(others) > 5 else "")
@@ -247,8 +250,19 @@ def _mixture(benchmark: str, keys: list[ColumnKey]) -> str:
     )
 
 
-def _scale(name: str, entry: BenchmarkEntry, cells: Mapping[str, BoardResult], *, must_know: bool) -> tuple[float, str]:
-    """The value of a perfect score in the column, and a sentence where it was found from the values."""
+def _scale(
+    name: str,
+    entry: BenchmarkEntry,
+    cells: Mapping[str, BoardResult],
+    items: ItemScores | None = None,
+    *,
+    must_know: bool,
+) -> tuple[float, str]:
+    """The value of a perfect score in the column, and a sentence about values below 0 or of an unknown scale.
+
+    Values above 10, and none in percents below 1, are percents. Those up to 10 may be points out of 5 or 10 as well, and
+    those of runs are on their scorers' scale: neither is divided by a guess.
+    """
     values = [each.value for each in cells.values()]
     negative = sum(value < 0 for value in values)
     said = f"{count_of(negative, 'result')} on {name} lie below 0 and are kept." if negative else ""
@@ -256,28 +270,34 @@ def _scale(name: str, entry: BenchmarkEntry, cells: Mapping[str, BoardResult], *
         if (top := max(values)) > entry.scale:
             raise DataError(f"{name} has the value {top:g}, above its scale of {entry.scale:g}: correct one of them")
         return entry.scale, said
-    largest, lowest = max(values), min(value for value in values)
-    if largest <= 1:
-        return 1.0, said
-    small = [each for each in cells.values() if 0 < each.value <= 1]
+    largest, lowest = max(values), min(values)
     lower = (
         any(each.lower_is_better for each in cells.values()) if entry.lower_is_better is None else entry.lower_is_better
     )
     may_be_percent = all(replace(each, lower_is_better=lower).is_bounded for each in cells.values())
-    if largest <= 100 and not small and may_be_percent:
-        return 100.0, said
-    if not must_know and (not small or not may_be_percent):
+    peak = largest  # of a bounded metric also that of its items, which tell points from percents
+    if may_be_percent and items is not None and np.isfinite(items.scores).any():
+        peak = max(largest, float(np.nanmax(items.scores)))
+    if peak <= 1:
         return 1.0, said
-    if small and largest <= 100 and may_be_percent:
-        big = max(cells.values(), key=lambda each: each.value)
-        raise DataError(
-            f"{name} mixes percents and fractions, or has a percent below 1: {small[0].model} has {small[0].value:g} and "
-            f"{big.model} {big.value:g}; give its scale (1 or 100) in the board's definition"
-            if lowest >= 0
-            else f"{name} has values from {lowest:g} to {largest:g}: give its scale in the board's definition"
-        )
+    small = [each for each in cells.values() if 0 < each.value <= 1]
+    if not all(each.of_run for each in cells.values()):
+        if PERCENTS_ABOVE < peak <= 100 and not small and may_be_percent:
+            return 100.0, said
+        if small and largest > 1 and peak <= 100 and may_be_percent:
+            big = max(cells.values(), key=lambda each: each.value)
+            raise DataError(
+                f"{name} mixes percents and fractions, or has a percent below 1: {small[0].model} has {small[0].value:g} "
+                f"and {big.model} {big.value:g}; give its scale (1 or 100) in the board's definition"
+                if lowest >= 0
+                else f"{name} has values from {lowest:g} to {largest:g}: give its scale in the board's definition"
+            )
+        if not must_know and peak <= PERCENTS_ABOVE and may_be_percent:
+            unknown = f"The scale of {name} is not known, and its values up to {largest:g} are kept as they are."
+            return 1.0, f"{said} {unknown}".strip()
     if not must_know:
         return 1.0, said
+    what = "values" if largest > 1 else "item scores"
     raise DataError(
-        f"{name} has values up to {largest:g}: give its scale, the perfect score, in the board's definition"
+        f"{name} has {what} up to {max(largest, peak):g}: give its scale, the perfect score, in the board's definition"
     )

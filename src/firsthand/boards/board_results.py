@@ -4,323 +4,32 @@ A number is `verified` if it was computed here from scores of single items (a ru
 `reported` if a file only states it. Different protocols, metrics or versions of a benchmark are different columns.
 """
 
-# M models, T tasks
-
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc
 
+from firsthand.boards.item_scores import MAX_CELLS as MAX_CELLS
+from firsthand.boards.item_scores import BoardResult as BoardResult
+from firsthand.boards.item_scores import ColumnKey as ColumnKey
+from firsthand.boards.item_scores import Floats as Floats
+from firsthand.boards.item_scores import ItemScores as ItemScores
+from firsthand.boards.item_scores import empty_scores as empty_scores
+from firsthand.boards.item_scores import expect_cells as expect_cells
 from firsthand.errors import DataError
-from firsthand.message import Json
 
-Floats = NDArray[np.float64]
 MOST_TOLD = 5
 """Cells with different numbers that are told one by one."""
-MAX_CELLS = 20_000_000
-"""Models times items of one column. Files of two small parts each, joined, could make it gigabytes."""
 MAX_ALL_CELLS = 100_000_000
 """Models times items of all columns together: 400 MB, and twice that where their covariances are wanted."""
-_MANY_UNITS = 200
-"""Units that differ, beyond which the chance that all their signs agree is below any level."""
-_WORD = re.compile(r"[a-z0-9]+")
-_UNBOUNDED = frozenset(
-    {"perplexity", "ppl", "bits", "bpb", "bpc", "loss", "nll", "logprob", "logprobs", "loglikelihood"}
-    | {"mse", "rmse", "mae", "squared", "absolute", "wer", "cer", "ter", "word", "character", "edit"}
-)
-"""Words in the names of metrics whose value for an item may lie beyond 1, in small letters."""
-_RATES = frozenset({"error", "errors", "rate", "share", "fraction", "percent", "percentage"})
-"""Words in the names of metrics of which lower may be better and that are shares all the same."""
-_NO_MEANS = frozenset(
-    [
-        "correlation",
-        "corr",
-        "mcc",
-        "matthews",
-        "pearson",
-        "pearsonr",
-        "spearman",
-        "spearmanr",
-        "kendall",
-        "kendalltau",
-        "r2",
-        "calibration",
-        "ece",
-    ]
-)
-"""Words in the names of metrics that are no means over items."""
-_LOWER = frozenset(
-    {"perplexity", "ppl", "bits", "bpb", "bpc", "nll", "mse", "rmse", "mae", "wer", "cer", "ter", "brier", "ece"}
-)
-"""Words in the names of metrics of which lower is better."""
-_LOWER_LAST = frozenset({"error", "errors", "loss", "losses"})
-"""Words that mean the same at the end of a name, or with `rate`: an `error_detection` is none."""
-_TURNED = frozenset(
-    {"neg", "negative", "negated", "minus", "inverse", "no", "non", "skill", "improvement", "reduction"}
-)
-"""Words that turn a name's direction: `neg_loss`, `brier_skill_score`."""
 _AGREE = 0.001 + 1e-12
 """Two numbers of one cell that differ by no more agree: 0.1 points, and what floats add to it."""
-
-
-def is_lower_better(name: str) -> bool:
-    """True for the name of a metric of which lower is better, such as `word_perplexity` or `error rate`.
-
-    For files that do not say it. The name is a benchmark's where no metric is stated.
-    """
-    words = _WORD.findall(name.casefold())
-    ends = {*words} if "rate" in words else {*words[-1:]}
-    return _TURNED.isdisjoint(words) and not (_LOWER.isdisjoint(words) and _LOWER_LAST.isdisjoint(ends))
-
-
-class ColumnKey(NamedTuple):
-    """A column of a board: results under one key may be compared."""
-
-    benchmark: str
-    protocol: str
-    metric: str
-
-
-@dataclass(frozen=True)
-class BoardResult:
-    """A model's number on a benchmark."""
-
-    model: str
-    benchmark: str
-    value: float
-    protocol: str = ""
-    """Prompting and scoring in words: shots, extraction, version. Empty if the file does not say."""
-    metric: str = ""
-    error: float | None = None
-    """Standard error; None if it is not known."""
-    n: int = 0
-    """Items behind the number; 0 if it is not known."""
-    lower_is_better: bool = False
-    group: str = ""
-    """The type or category that the file gives the benchmark, such as MTEB's task type."""
-    cost_usd: float | None = None
-    """Money per item."""
-    seconds: float | None = None
-    """Seconds per item."""
-    when: str = ""
-    """UTC, ISO 8601; empty if it is not known."""
-    verified: bool = False
-    source: str = ""
-    """The file or run that holds it."""
-    run: str = ""
-    """The id of the run or log."""
-    commit: str = ""
-    """The commit of the program that made it."""
-    data_hash: str = ""
-    """A hash of the benchmark's data, or its version."""
-    repeats: int = 1
-    """Attempts at each item where its score is their mean and each is 0 or 1, equally many; else 1."""
-
-    @property
-    def key(self) -> ColumnKey:
-        """The column it belongs to."""
-        return ColumnKey(self.benchmark, self.protocol, self.metric)
-
-    @property
-    def standard_error(self) -> float:
-        """The standard error: as stated, or of a share of `n` items by Agresti and Coull; NaN if neither is known.
-
-        A stated 0 says that all items were alike, and not that the number is certain, so it is that of a share too.
-        """
-        if self.error:
-            return self.error
-        if self.n > 0 and 0 <= self.value <= 1 and self.may_be_share:
-            share = (self.value * self.n + 2) / (self.n + 4)
-            return math.sqrt(share * (1 - share) / (self.n + 4))
-        return math.nan
-
-    @property
-    def is_bounded(self) -> bool:
-        """True unless the metric's name or its direction says that an item's score may lie beyond 1."""
-        words = set(_WORD.findall(f"{self.metric or self.benchmark}".casefold()))
-        return words.isdisjoint(_UNBOUNDED) and (not self.lower_is_better or not words.isdisjoint(_RATES))
-
-    @property
-    def may_be_share(self) -> bool:
-        """True if it may be a mean over items of scores from 0 to 1, whose variance is that of a share at most."""
-        words = set(_WORD.findall(f"{self.metric or self.benchmark}".casefold()))
-        return self.is_bounded and words.isdisjoint(_NO_MEANS)
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """The number and what it is of, without the file it came from: equal for a file imported twice."""
-        return tuple(value for name, value in vars(self).items() if name not in ("source", "verified"))
-
-    def to_json(self) -> Json:
-        """The result as a JSON object."""
-        return dict(vars(self))
-
-
-@dataclass(frozen=True)
-class ItemScores:
-    """The scores of several models on the items of one column."""
-
-    key: ColumnKey
-    models: tuple[str, ...]
-    tasks: tuple[str, ...]
-    scores: NDArray[np.float32]
-    """Shape (M, T); NaN where a model has no score."""
-    clusters: tuple[str, ...] = ()
-    """The cluster of each task; empty if each stands alone."""
-    abouts: tuple[BoardResult, ...] = ()
-    """For each model what its result is told besides the numbers: source, run, commit, data hash, date, cost. Or empty."""
-
-    @staticmethod
-    def of(
-        key: ColumnKey, by_model: Mapping[str, Mapping[str, float]], abouts: Sequence[BoardResult] = ()
-    ) -> ItemScores:
-        """The table of each model's scores by item; DataError if it had more than `MAX_CELLS` cells, before it is made."""
-        tasks = {task: i for i, task in enumerate(dict.fromkeys(task for each in by_model.values() for task in each))}
-        scores = empty_scores(len(by_model), len(tasks), key.benchmark)
-        for row, each in zip(scores, by_model.values(), strict=True):
-            row[[tasks[task] for task in each]] = list(each.values())
-        return ItemScores(key, tuple(by_model), tuple(tasks), scores, abouts=tuple(abouts))
-
-    def results(self) -> list[BoardResult]:
-        """Each model's mean with its standard error."""
-        variances = np.square(self._centred).sum(1)
-        counts = np.isfinite(self.scores).sum(1)
-        means = self.means()
-        base = BoardResult("", self.key.benchmark, 0.0)
-        return [
-            replace(
-                self.abouts[i] if self.abouts else base,
-                model=model,
-                benchmark=self.key.benchmark,
-                protocol=self.key.protocol,
-                metric=self.key.metric,
-                value=float(means[i]),
-                error=_error(float(means[i]), float(variances[i])),
-                n=int(counts[i]),
-                verified=True,
-            )
-            for i, model in enumerate(self.models)
-            if counts[i]
-        ]
-
-    def means(self) -> Floats:
-        """Shape (M): the mean of each model's own items; NaN without any."""
-        found = np.isfinite(self.scores)
-        total = np.where(found, self.scores, 0).sum(1, dtype=np.float64)
-        means: Floats = total / np.where(found.any(1), found.sum(1), np.nan)
-        return means
-
-    def covariance(self, rows: Sequence[int] | None = None) -> Floats:
-        """Shape (M, M): the covariance of the means over draws of items, or of clusters of items; of some rows if given.
-
-        Models that were scored on the same items share the items' difficulty, so differences are paired. The sandwich form:
-        the sum over units of the product of centred sums, over the product of the models' numbers of items.
-        """
-        centred = self._centred if rows is None else self._centred[list(rows)]
-        product: Floats = centred @ centred.T
-        return product
-
-    def lacking(self, rows: Sequence[int]) -> list[int]:
-        """For each of these rows the number of items that another of them has and it does not."""
-        found = np.isfinite(self.scores[list(rows)])
-        return [int(count) for count in found.any(0).sum() - found.sum(1)]
-
-    def slack(self, rows: Sequence[int], low: float, high: float) -> Floats:
-        """Shape (M, M): what each row's lead over each other could lose by the items that only one of the two has.
-
-        The least lead is that on the items of either, where the first has `low` for what it lacks, and the second `high`.
-        """
-        found = np.isfinite(self.scores[list(rows)])
-        sums = np.where(found, self.scores[list(rows)], 0).sum(1, dtype=np.float64)
-        counts = found.sum(1)
-        common = found.astype(np.float64) @ found.T
-        own = counts[:, None] - common
-        either = np.maximum(own + counts[None, :], 1)
-        least = (sums[:, None] + low * own.T - sums[None, :] - high * own) / either
-        means = sums / np.maximum(counts, 1)
-        lost: Floats = np.where((own == 0) & (own.T == 0), 0.0, means[:, None] - means[None, :] - least)
-        return lost
-
-    def p_bounds(self, rows: Sequence[int], others: Sequence[int]) -> Floats:
-        """Shape (rows, others): the least two-sided p-value of no difference that each pair's items allow, however few.
-
-        Where all scores are one of two values, as right and wrong, it is McNemar's mid-p value (Fagerland, Lydersen and
-        Laake, 2013), which loses less power than the exact one. Else it is that of signs that flip by chance and all agree,
-        2 to the power of 1 - d for the d units in which the two models differ.
-        """
-        if self._is_two_valued:
-            right, wrong = self.scores == np.nanmax(self.scores), self.scores == np.nanmin(self.scores)
-            ours, theirs = (right[rows], wrong[rows]), (right[others], wrong[others])
-            wins = ours[0].astype(np.float32) @ theirs[1].astype(np.float32).T
-            losses = ours[1].astype(np.float32) @ theirs[0].astype(np.float32).T
-            more, less = np.maximum(wins, losses).astype(np.float64), np.minimum(wins, losses).astype(np.float64)
-            middle: Floats = betainc(more, less + 1, 0.5) + betainc(more + 1, less, 0.5)  # P(X <= less) + P(X < less)
-            return np.where(wins == losses, 1.0, middle)
-        sums = self._by_unit(np.nan_to_num(self.scores))
-        differ = np.zeros((len(rows), len(others)), np.int64)
-        step = max(1, MAX_CELLS // max(differ.size, 1))
-        for start in range(0, sums.shape[1], step):
-            part = sums[:, start : start + step]
-            differ += (part[rows][:, None, :] != part[others][None, :, :]).sum(2)
-            if differ.min() >= _MANY_UNITS:
-                break
-        bounds: Floats = np.minimum(1.0, 2.0 ** (1.0 - np.minimum(differ, _MANY_UNITS)))
-        return bounds
-
-    def units(self) -> NDArray[np.int64]:
-        """Shape (M): the items, or clusters of items, on which each model has a score."""
-        counts: NDArray[np.int64] = (self._by_unit(np.isfinite(self.scores).astype(np.int64)) > 0).sum(1)
-        return counts
-
-    def right_or_wrong(self, perfect: float) -> NDArray[np.bool_]:
-        """Shape (M): true for models whose scores are all 0 or `perfect`, where no two items share a cluster."""
-        plain = np.isnan(self.scores) | (self.scores == 0) | (self.scores == np.float32(perfect))
-        alone: NDArray[np.bool_] = plain.all(1) & (len(set(self.clusters)) == len(self.clusters))
-        return alone
-
-    @cached_property
-    def _is_two_valued(self) -> bool:
-        extremes = np.nanmin(self.scores), np.nanmax(self.scores)
-        alone = len(set(self.clusters)) == len(self.clusters)
-        return alone and bool((np.isnan(self.scores) | np.isin(self.scores, extremes)).all())
-
-    def _by_unit(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Shape (M, units): the values of shape (M, T) added up by cluster; as they are if no item has one."""
-        if not self.clusters:
-            return values
-        _, places = np.unique(np.array(self.clusters), return_inverse=True)
-        order = np.argsort(places, kind="stable")
-        starts = np.flatnonzero(np.diff(places[order], prepend=-1))
-        return np.add.reduceat(values[:, order], starts, axis=1)
-
-    @cached_property
-    def _centred(self) -> Floats:
-        """Shape (M, units): sums of centred scores of each unit, scaled so that their products are covariances."""
-        found = np.isfinite(self.scores)
-        counts = np.maximum(found.sum(1), 1)
-        centred = self._by_unit(np.where(found, self.scores - self.means()[:, None], 0))
-        units = centred.shape[1]
-        factor = np.sqrt(units / (units - 1)) if units > 1 else np.nan
-        scaled: Floats = centred * (factor / counts[:, None])
-        return scaled
-
-
-def _error(mean: float, variance: float) -> float | None:
-    """The square root of the variance; None if it is unknown, and of equal shares, whose error follows from their number."""
-    if not math.isfinite(variance):
-        return None
-    if variance <= 0 and 0 <= mean <= 1:
-        return None
-    return math.sqrt(max(variance, 0))
 
 
 @dataclass(frozen=True)
@@ -350,10 +59,12 @@ class ResultSet:
     def of(results: Iterable[BoardResult], items: Sequence[ItemScores] = (), remarks: Iterable[str] = ()) -> ResultSet:
         """Joins results and item scores: repeated ones count once; of two different numbers for one cell neither is used.
 
-        A number that was computed from items stands in place of a reported one that agrees with it to 0.1 points.
+        A model's scores on further items of a column are joined, if no item has two different ones. A number that was
+        computed from items stands in place of a reported one that agrees with it to 0.1 points.
         """
         said = list(remarks)
-        every = [*(each for item in items for each in item.results()), *results]
+        tables, own, again = _joined(items)
+        every = [*own, *results]
         distinct: dict[tuple[object, ...], BoardResult] = {}
         for each in every:
             distinct.setdefault(each.identity, each)
@@ -362,7 +73,7 @@ class ResultSet:
             check_result(each)
             cells.setdefault((each.key, each.model), []).append(each)
         kept: list[BoardResult] = []
-        repeated = len(every) - len(distinct)
+        repeated = again + len(every) - len(distinct)
         differing = 0
         told: list[str] = []
         for (key, model), found in cells.items():
@@ -384,19 +95,62 @@ class ResultSet:
                 f"{len(ahead)} results are dated after now, {ahead[0].model} on {ahead[0].benchmark} for example "
                 f"({ahead[0].when}): is a clock wrong?"
             )
-        return ResultSet(tuple(kept), tuple(merged_items(items)), repeated, tuple(said))
+        used = {(each.key, each.model) for each in kept if each.verified}
+        return ResultSet(tuple(kept), tuple(_only(tables, used)), repeated, tuple(said))
+
+
+def _only(tables: Iterable[ItemScores], used: set[tuple[ColumnKey, str]]) -> Iterator[ItemScores]:
+    """The tables with the rows whose means are used, so that a file of results holds no others."""
+    for table in tables:
+        rows = [i for i, model in enumerate(table.models) if (table.key, model) in used]
+        if len(rows) == len(table.models):
+            yield table
+        elif rows:
+            told = tuple(table.abouts[i] for i in rows) if table.abouts else ()
+            models = tuple(table.models[i] for i in rows)
+            yield replace(table, models=models, scores=table.scores[rows], abouts=told)
+
+
+def _joined(items: Sequence[ItemScores]) -> tuple[list[ItemScores], list[BoardResult], int]:
+    """The merged tables, the means of their rows, and how many rows repeat scores that others have.
+
+    A model with two different scores for one item has the mean of each of its tables instead.
+    """
+    merged = _merged(items)
+    means = {(table.key, each.model): each for table, apart in merged for each in table.results()
+             if each.model not in apart}  # fmt: skip
+    counts: Counter[tuple[ColumnKey, str]] = Counter()
+    own: list[BoardResult] = []
+    again = 0
+    for each in (result for item in items for result in item.results()):
+        place = (each.key, each.model)
+        if place not in means:
+            own.append(each)
+            continue
+        own += [] if counts[place] else [means[place]]
+        counts[place] += each.n
+        again += counts[place] > means[place].n
+    return [table for table, _ in merged], own, again
 
 
 def merged_items(items: Iterable[ItemScores]) -> list[ItemScores]:
-    """The item scores with those of one column in one table, so that models of different files are paired by item."""
+    """The item scores with those of one column in one table, so that models of different files are paired by item.
+
+    An empty cell takes another file's score; a model with two different scores for one item keeps those of its first file.
+    """
+    return [table for table, _ in _merged(items)]
+
+
+def _merged(items: Iterable[ItemScores]) -> list[tuple[ItemScores, set[str]]]:
+    """The table of each column, and its models with two different scores for one item."""
     by_key: dict[ColumnKey, list[ItemScores]] = {}
     for each in items:
         by_key.setdefault(each.key, []).append(each)
-    merged: list[ItemScores] = []
+    merged: list[tuple[ItemScores, set[str]]] = []
     total = 0
     for key, parts in by_key.items():
         if len(parts) == 1:
-            merged.append(parts[0])
+            merged.append((parts[0], set()))
             continue
         tasks = {task: i for i, task in enumerate(dict.fromkeys(task for part in parts for task in part.tasks))}
         models = {model: i for i, model in enumerate(dict.fromkeys(name for part in parts for name in part.models))}
@@ -407,33 +161,60 @@ def merged_items(items: Iterable[ItemScores]) -> list[ItemScores]:
             )
         scores = empty_scores(len(models), len(tasks), key.benchmark)
         clusters: dict[str, str] = {}
-        abouts: dict[str, BoardResult] = {}
+        abouts: dict[str, list[tuple[BoardResult, int]]] = {}
+        first: dict[str, tuple[list[int], NDArray[np.float32]]] = {}
         blank = BoardResult("", key.benchmark, 0.0)
-        for part in reversed(parts):
-            abouts |= dict(zip(part.models, part.abouts or [blank] * len(part.models), strict=True))
-            rows = [models[name] for name in part.models]
+        apart: set[str] = set()
+        for part in parts:
             columns = [tasks[task] for task in part.tasks]
-            scores[np.ix_(rows, columns)] = part.scores
-            clusters |= dict(zip(part.tasks, part.clusters, strict=False))
+            there = scores[np.ix_([models[name] for name in part.models], columns)]
+            known = np.isfinite(there)
+            differ = (known & np.isfinite(part.scores) & (there != part.scores)).any(1)
+            apart |= {name for name, two in zip(part.models, differ, strict=True) if two}
+            for i, name in enumerate(part.models):
+                if count := int(np.isfinite(part.scores[i]).sum()):
+                    first.setdefault(name, (columns, part.scores[i]))
+                    abouts.setdefault(name, []).append((part.abouts[i] if part.abouts else blank, count))
+                scores[models[name], columns] = np.where(known[i], there[i], part.scores[i])
+            clusters = dict(zip(part.tasks, part.clusters, strict=False)) | clusters
+        for name in apart:
+            own, found = first[name]
+            scores[models[name]] = np.nan
+            scores[models[name], own] = found
         named = tuple(clusters.get(task, task) for task in tasks) if clusters else ()
-        merged.append(
-            ItemScores(key, tuple(models), tuple(tasks), scores, named, tuple(abouts[name] for name in models))
-        )
+        told = [abouts.get(name, [(blank, 0)]) for name in models]
+        about = tuple(each[0][0] if name in apart else _of_all(each) for name, each in zip(models, told, strict=True))
+        merged.append((ItemScores(key, tuple(models), tuple(tasks), scores, named, about), apart))
     return merged
 
 
-def empty_scores(models: int, tasks: int, benchmark: str) -> NDArray[np.float32]:
-    """Shape (M, T), all NaN; DataError above `MAX_CELLS`. All tables of item scores begin here."""
-    expect_cells(models, tasks, f"{benchmark:.200} has {models:,} models and {tasks:,} items in all its files")
-    return np.full((models, tasks), np.nan, np.float32)
+def _of_all(parts: Sequence[tuple[BoardResult, int]]) -> BoardResult:
+    """The origin of scores from several files, each with its number of items: all that differ, and costs by item."""
+    abouts = [each for each, _ in parts]
+    if all(each == abouts[0] for each in abouts):
+        return abouts[0]
 
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        counts = [count for _, count in parts]
+        return float(np.average(known, weights=counts)) if len(known) == len(values) else None
 
-def expect_cells(rows: int, columns: int, told: str) -> None:
-    """DataError for a table of more than `MAX_CELLS` cells; `told` says of what, with both numbers."""
-    if (cells := rows * columns) > MAX_CELLS:
-        raise DataError(
-            f"{told}, {cells:,} cells, and {MAX_CELLS:,} are compared: give files with the same items, or fewer of them"
-        )
+    def every(texts: Iterable[str]) -> str:
+        return "; ".join(dict.fromkeys(filter(None, texts)))
+
+    return replace(
+        abouts[0],
+        source=every(each.source for each in abouts),
+        run=every(each.run for each in abouts),
+        commit=every(each.commit for each in abouts),
+        data_hash=every(each.data_hash for each in abouts),
+        when=min(filter(None, (each.when for each in abouts)), default=""),
+        cost_usd=mean([each.cost_usd for each in abouts]),
+        seconds=mean([each.seconds for each in abouts]),
+        repeats=abouts[0].repeats if len({each.repeats for each in abouts}) == 1 else 1,
+        of_run=all(each.of_run for each in abouts),
+        lower_is_better=any(each.lower_is_better for each in abouts),
+    )
 
 
 def check_result(result: BoardResult) -> None:

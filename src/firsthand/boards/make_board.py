@@ -323,17 +323,21 @@ def _share(value: float) -> float:
 def _by_borda(
     models: list[str], every: list[str], counted: list[BoardColumn], spec: BoardSpec, confidence: float
 ) -> _Ruled:
-    """MTEB's Borda count, with the means over tasks and task types; the errors are those between tasks."""
+    """MTEB's Borda count, with the means over tasks and task types; the errors are those between tasks.
+
+    A value of which lower is better is 1 less itself in the means.
+    """
     values_MC, lower_C = _table(counted, every)
     signed_MC = values_MC * np.where(lower_C, -1.0, 1.0)
     own = [every.index(name) for name in models]
     counts_MC, plain = borda_counts(signed_MC)[own], borda_ranks(signed_MC)[own]
     size = counts_MC.shape[1]
     groups = [_group(column) for column in counted]
-    by_type, types_MG = mean_over_groups(values_MC[own], groups)
+    higher_MC = np.where(lower_C, 1 - values_MC, values_MC)[own]
+    by_type, types_MG = mean_over_groups(higher_MC, groups)
     parts: list[dict[str, float]] = []
     for i in range(len(models)):
-        part = {"mean (task)": float(values_MC[own[i]].mean()), "mean (type)": float(by_type[i])}
+        part = {"mean (task)": float(higher_MC[i].mean()), "mean (type)": float(by_type[i])}
         part |= dict(zip(dict.fromkeys(groups), map(float, types_MG[i]), strict=True)) if len(set(groups)) > 1 else {}
         parts.append({"Borda rank": float(plain[i]), **part})
     covariance = _between_columns(counts_MC, (len(every) - 1) / 2) * size

@@ -104,6 +104,7 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
             commit=commit,
             data_hash=f"tasks-{digest:08x}",
             lower_is_better=benchmark in harms,
+            of_run=True,
         )
         named = clusters.get(benchmark) or {}
         own = tuple(named.get(task, task) for task in tasks) if named else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,10 @@ from firsthand.system.plurals import count_of
 from firsthand.system.terminal import console, print_as_json, print_table
 
 if TYPE_CHECKING:
+    from firsthand.arena.battle_table import BattleTable
     from firsthand.arena.rank_intervals import RatedModel
     from firsthand.arena.ratings import Method, Ratings
+    from firsthand.arena.vote_checks import SmallAccounts, SuspectVoter
     from firsthand.arena.vote_files import VoteFile
 
 LOOK_S = 0.5
@@ -41,8 +43,11 @@ def print_votes(
     if stuffing:
         _print_stuffing(votes, stuffing, cap)
         return
-    if checks:
-        votes = _checked(votes, cap, json)
+    checked = _checked(votes, cap) if checks else None
+    if checked is not None:
+        if not json:
+            _print_checks(votes, checked)
+        votes = replace(votes, battles=checked.kept)
     from firsthand.arena.connectivity import comparable_groups
     from firsthand.arena.rank_intervals import ranked
     from firsthand.arena.ratings import CENTRE, rate
@@ -59,9 +64,10 @@ def print_votes(
     rows = ranked(ratings, confidence=confidence, anchor=named, at=at)
     unrated = [name for group in groups[1:] for name in group]
     if json:
-        print_as_json(_as_json(votes, ratings, rows, unrated))
+        told = {} if checked is None else {"checks": checked.to_json()}
+        print_as_json(_as_json(votes, battles, ratings, rows, unrated) | told)
         return
-    _print(source, level, votes, ratings, rows, unrated)
+    _print(source, level, votes, battles, ratings, rows, unrated)
 
 
 def follow_votes(source: str, show: Callable[[], None]) -> None:
@@ -90,63 +96,66 @@ def follow_votes(source: str, show: Callable[[], None]) -> None:
             time.sleep(LOOK_S)
 
 
-def _checked(votes: VoteFile, cap: int, json: bool) -> VoteFile:
-    """The votes without those of suspect voters and small accounts, which are named."""
-    from firsthand.arena.vote_checks import (
-        FEWEST,
-        checked_votes,
-        share_of_small_accounts,
-        small_accounts,
-        suspect_voters,
-    )
+@dataclass(frozen=True)
+class _Checked:
+    """The votes that the checks keep, and their findings."""
 
+    kept: BattleTable
+    left_out: int
+    voters: list[tuple[str, SuspectVoter]]
+    """The name of each suspect voter, with what is most telling of them."""
+    small: list[SmallAccounts]
+
+    def to_json(self) -> Json:
+        """The findings as a JSON object."""
+        voters = [{**vars(each), "voter": name} for name, each in self.voters]
+        return {"left_out": self.left_out, "voters": voters, "small_accounts": [vars(each) for each in self.small]}
+
+
+def _checked(votes: VoteFile, cap: int) -> _Checked:
+    from firsthand.arena.vote_checks import checked_votes, small_accounts, suspect_voters
+
+    battles = votes.battles
     # one row for a voter: votes for a model are also votes against those that it met
-    suspects = list({each.voter: each for each in reversed(suspect_voters(votes.battles))}.values())[::-1]
-    small = small_accounts(votes.battles)
-    kept = checked_votes(votes.battles, cap=cap)
-    if not json:
-        rows = [
-            [
-                f"voter {each.voter + 1}",
-                each.model,
-                str(each.battles),
-                f"{each.won:g}",
-                f"{each.expected:.1f}",
-                f"{each.p_value:.2g}",
-            ]
-            for each in suspects
+    suspects = list({each.voter: each for each in reversed(suspect_voters(battles))}.values())[::-1]
+    kept = checked_votes(battles, cap=cap)
+    named = [(battles.voter_names[each.voter], each) for each in suspects]
+    return _Checked(kept, len(battles) - len(kept), named, small_accounts(battles))
+
+
+def _print_checks(votes: VoteFile, checked: _Checked) -> None:
+    """The suspect voters and small accounts, and how many votes are left out."""
+    from firsthand.arena.vote_checks import FEWEST, share_of_small_accounts
+
+    right = ("battles", "won", "expected", "p corrected")
+    rows = [[name, each.model, *_figures(each)] for name, each in checked.voters]
+    if rows:
+        title = "voters who are for or against a model beyond chance"
+        print_table(title, ["voter", "model", *right], rows, right=right)
+    rows = [
+        [
+            f"fewer than {each.under}",
+            each.model,
+            *_figures(each),
+            "left out" if each.is_left_out else "kept: they outnumber the others",
         ]
-        if rows:
-            right = ("battles", "won", "expected", "p corrected")
-            print_table(
-                "voters who are for or against a model beyond chance", ["voter", "model", *right], rows, right=right
-            )
-        rows = [
-            [
-                f"fewer than {each.under}",
-                each.model,
-                str(each.battles),
-                f"{each.won:g}",
-                f"{each.expected:.1f}",
-                f"{each.p_value:.2g}",
-                "left out" if each.is_left_out else "kept: they outnumber the others",
-            ]
-            for each in small
-        ]
-        if rows:
-            right = ("battles", "won", "expected", "p corrected")
-            header = ["votes of an account", "model", *right, "votes on the model"]
-            print_table(
-                "small accounts that are for or against a model beyond what larger ones are", header, rows, right=right
-            )
-        share = share_of_small_accounts(votes.battles)
-        if share:
-            told = f"{share:.0%} of the votes are by voters with fewer than {FEWEST}, who are looked at together alone."
-            console().print(told, markup=False)
-        left = count_of(len(votes.battles) - len(kept), "vote", ",")
-        told = f"{left} left out by the checks ({count_of(len(suspects) + len(small), 'finding')})."
+        for each in checked.small
+    ]
+    if rows:
+        header = ["votes of an account", "model", *right, "votes on the model"]
+        print_table(
+            "small accounts that are for or against a model beyond what larger ones are", header, rows, right=right
+        )
+    share = share_of_small_accounts(votes.battles)
+    if share:
+        told = f"{share:.0%} of the votes are by voters with fewer than {FEWEST}, who are looked at together alone."
         console().print(told, markup=False)
-    return replace(votes, battles=kept)
+    findings = count_of(len(checked.voters) + len(checked.small), "finding")
+    console().print(f"{count_of(checked.left_out, 'vote', ',')} left out by the checks ({findings}).", markup=False)
+
+
+def _figures(found: SuspectVoter | SmallAccounts) -> list[str]:
+    return [str(found.battles), f"{found.won:g}", f"{found.expected:.1f}", f"{found.p_value:.2g}"]
 
 
 def _print_stuffing(votes: VoteFile, target: str, cap: int) -> None:
@@ -180,12 +189,15 @@ def _anchor(text: str, centre: float) -> tuple[str | None, float]:
         raise ConfigError(f"anchor is {text!r}: write MODEL=RATING, such as gpt-4=1200") from None
 
 
-def _as_json(votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated: list[str]) -> Json:
+def _as_json(
+    votes: VoteFile, battles: BattleTable, ratings: Ratings, rows: list[RatedModel], unrated: list[str]
+) -> Json:
     return {
         "method": ratings.method,
         "models": [vars(row) for row in rows],
         "unrated": unrated,
         "battles": len(votes.battles),
+        "rated_battles": len(battles),
         "duplicates": votes.duplicates,
         "filtered": votes.filtered,
         "void": votes.void,
@@ -198,14 +210,20 @@ def _as_json(votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated:
 
 
 def _print(
-    source: str, level: str, votes: VoteFile, ratings: Ratings, rows: list[RatedModel], unrated: list[str]
+    source: str,
+    level: str,
+    votes: VoteFile,
+    battles: BattleTable,
+    ratings: Ratings,
+    rows: list[RatedModel],
+    unrated: list[str],
 ) -> None:
+    """The board of the rated models' battles with each other."""
     import numpy as np
 
     from firsthand.arena.battle_table import TIE
     from firsthand.arena.vote_files import voter_shares
 
-    battles = votes.battles
     share = dict(zip(battles.models, battles.games_won / np.maximum(battles.games, 1), strict=True))
     print_table(
         f"{Path(source).name}: {count_of(len(battles), 'battle', ',')}, {ratings.method}",
@@ -231,6 +249,8 @@ def _print(
         remarks.append(
             f"Not rated, because no chain of wins leads both to and from the others: {', '.join(sorted(unrated))}."
         )
+        if left := len(votes.battles) - len(battles):
+            remarks.append(f"{count_of(left, 'battle', ',')} with models that are not rated left out.")
     if votes.duplicates:
         remarks.append(f"{count_of(votes.duplicates, 'repeated row', ',')} counted once.")
     if votes.void:

@@ -24,6 +24,10 @@ TEXTWORLD_VERSION = 1
 MAX_COMMAND = 200
 _STATUS = re.compile(r"(?<!\s)\s*\n>[^\n]*\Z")
 """The prompt after each observation, with the status line that a terminal shows at its top."""
+_SUCCEEDED = re.compile(r"\[([^\[\]]{1,200}) - succeeded\]")
+"""Inform's report of an action that was carried out, which TextWorld has it print."""
+_EACH_TURN = ["looking", "taking inventory"]
+"""Actions that TextWorld has the game carry out at the end of each turn."""
 _MAKING = threading.Lock()
 
 
@@ -125,7 +129,8 @@ class TextWorldGame:
         listed = self.admissible()
         self._state, _, _ = self._game.step(words)
         self._seen = _STATUS.sub("", str(self._state.feedback)).strip()
-        return self._seen if words in listed else RefusedAction(self._seen)
+        is_done = words in listed or ("[" not in words and was_carried_out(str(self._state.get("raw") or "")))
+        return self._seen if is_done else RefusedAction(self._seen)
 
     def read(self, action: str) -> WorldCall:
         """The command."""
@@ -157,6 +162,12 @@ class TextWorldGame:
     def random(self, rng: Random) -> str:
         """One of the commands that do something now."""
         return rng.choice(self.admissible())
+
+
+def was_carried_out(raw: str) -> bool:
+    """True if the game carried out an action of the player's, by the text that it printed with Inform's reports."""
+    done = _SUCCEEDED.findall(raw)
+    return bool(done[:-2] if done[-2:] == _EACH_TURN else done)
 
 
 def ready() -> Any:

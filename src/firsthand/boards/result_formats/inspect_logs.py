@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from firsthand.benchmarks.sources.tables import expect_values
-from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, is_lower_better, utc_of
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
+from firsthand.boards.metric_names import is_lower_better
 from firsthand.errors import DataError, MissingExtra, reason_of
 from firsthand.message import Json
 from firsthand.scorers.inspect_values import inspect_value

@@ -1,8 +1,9 @@
 """Reads experts' grades by a rubric: blind double grading, agreement by Krippendorff's alpha, adjudication.
 
 A table with a row for each grade: item, model, grader, criterion, grade, and a role, `grader` or `adjudicator`. An answer is
-scored if two graders agree on it within the tolerance, by their mean, or if an adjudicator graded it; any other is left out
-and counted (the practice of Scale's SEAL boards). In a blind sheet the model is a code that stands for one answer.
+scored if on each of its criteria two graders agree within the tolerance, by their mean, or an adjudicator graded it; any
+other is left out and counted (the practice of Scale's SEAL boards). In a blind sheet the model is a code that stands for one
+answer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,33 @@ from firsthand.system.plurals import count_of
 
 TOLERANCE = 0.25
 """Two grades on a scale from 0 to 1 that differ by more need an adjudicator."""
-_Grades = dict[tuple[str, bool], dict[str, float]]
-"""By grader and whether they adjudicate: the grade of each criterion."""
-_ByAnswer = dict[tuple[str, str], _Grades]
+
+
+@dataclass
+class _Grades:
+    """The grades of an answer on a criterion, by grader."""
+
+    first: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    """Those of adjudicators."""
+
+    @property
+    def value(self) -> float | None:
+        """The adjudicators' mean, or that of graders who agree; None if there is neither."""
+        if self.last or (len(self.first) > 1 and not self.are_disputed):
+            grades = self.last or self.first
+            return sum(grades.values()) / len(grades)
+        return None
+
+    @property
+    def are_disputed(self) -> bool:
+        """True if graders disagree and nobody adjudicated."""
+        given = self.first.values()
+        return not self.last and len(given) > 1 and max(given) - min(given) > TOLERANCE
+
+
+_ByAnswer = dict[tuple[str, str], dict[str, _Grades]]
+"""By item and answer: the grades of each criterion, one without a grade included."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +59,16 @@ class GradedAnswers:
     """The summary of experts' grades."""
 
     items: ItemScores
-    alpha: float
-    """Krippendorff's alpha of the independent grades, interval level."""
+    alphas: Mapping[str, float]
+    """Criterion -> Krippendorff's alpha of its independent grades, interval level."""
     answers: int
     adjudicated: int
     open: int
-    """Answers that graders disagree on and nobody adjudicated; they are left out."""
+    """Answers with a criterion that graders disagree on and nobody adjudicated; they are left out."""
     single: int
     """Answers that only one grader saw; they are left out."""
+    unfinished: int
+    """Other answers with a criterion that has fewer than two grades and no adjudicator's; they are left out."""
     remarks: tuple[str, ...]
 
 
@@ -66,22 +93,23 @@ def graded_answers(
     """
     by_answer, empty = _by_answer(rows)
     scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    units: list[list[float]] = []
-    adjudicated = disputed = single = 0
-    for (item, answer), grades in by_answer.items():
-        first, last = _sides(grades)
-        if len(first) > 1:
-            units.append(first)
+    units: dict[str, list[list[float]]] = {}
+    adjudicated = disputed = single = unfinished = 0
+    for (item, answer), criteria in by_answer.items():
+        for criterion, grades in criteria.items():
+            units.setdefault(criterion, []).append(list(grades.first.values()))
         place = scores[item, (codes or {}).get(answer, answer)]
-        if last:
-            adjudicated += 1
-            place.append(sum(last) / len(last))
-        elif len(first) < 2:
-            single += 1
-        elif _disagree(first):
+        values = [grades.value for grades in criteria.values()]
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
+            adjudicated += any(grades.last for grades in criteria.values())
+            place.append(sum(known) / len(known))
+        elif any(grades.are_disputed for grades in criteria.values()):
             disputed += 1
+        elif len({grader for grades in criteria.values() for grader in (*grades.first, *grades.last)}) < 2:
+            single += 1
         else:
-            place.append(sum(first) / len(first))
+            unfinished += 1
     means_by_place = {place: sum(each) / len(each) for place, each in scores.items() if each}
     if not means_by_place:
         left = f"{count_of(empty, 'grade')} still to be given; " if empty else ""
@@ -89,46 +117,44 @@ def graded_answers(
             f"{path} has no answer with two grades that agree, nor an adjudicator's ({left}{count_of(single, 'answer')} "
             f"with one grade, {disputed} disputed): grade each answer twice"
         )
-    alpha = krippendorff_alpha(units, level="interval")
+    alphas = {
+        name: krippendorff_alpha([x for x in each if len(x) > 1], level="interval") for name, each in units.items()
+    }
     by_model: dict[str, dict[str, float]] = {}
     for (item, model), value in means_by_place.items():
         by_model.setdefault(model, {})[item] = value
     about = about or BoardResult("", path.stem, 0.0, source=str(path))
     key = ColumnKey(about.benchmark, f"rubric, two blind graders, tolerance {TOLERANCE}, adjudication", "grade")
     answers = count_of(len(by_answer), "answer")
-    agreement = "not defined where all grades are equal" if math.isnan(alpha) else f"{alpha:.2f}"
+    agreement = ", ".join(f"{name} {_alpha_text(alpha)}".strip() for name, alpha in alphas.items())
     said = [f"{path.name}: {answers}, Krippendorff's alpha {agreement}, {adjudicated} adjudicated."]
     if disputed:
         told = count_of(disputed, "answer")
         said.append(f"{path.name}: {told} with disagreeing grades and no adjudicator left out.")
     if single:
         said.append(f"{path.name}: {count_of(single, 'answer')} with one grade left out.")
+    if unfinished:
+        told = count_of(unfinished, "answer")
+        said.append(f"{path.name}: {told} without two grades on each criterion left out.")
     if empty:
         said.append(f"{path.name}: {count_of(empty, 'grade')} still to be given.")
     items = ItemScores.of(key, by_model, [about] * len(by_model))
-    return GradedAnswers(items, alpha, len(by_answer), adjudicated, disputed, single, tuple(said))
+    return GradedAnswers(items, alphas, len(by_answer), adjudicated, disputed, single, unfinished, tuple(said))
+
+
+def _alpha_text(alpha: float) -> str:
+    return "not defined where all grades are equal" if math.isnan(alpha) else f"{alpha:.2f}"
 
 
 def disputed_answers(rows: Sequence[TableRow]) -> set[tuple[str, str]]:
-    """Item and model, or code, of each answer that graders disagree on and nobody adjudicated."""
-    sides = {answer: _sides(grades) for answer, grades in _by_answer(rows)[0].items()}
-    return {answer for answer, (first, last) in sides.items() if len(first) > 1 and not last and _disagree(first)}
-
-
-def _disagree(grades: Sequence[float]) -> bool:
-    return max(grades) - min(grades) > TOLERANCE
-
-
-def _sides(grades: _Grades) -> tuple[list[float], list[float]]:
-    """The means over criteria of the graders, and of the adjudicators."""
-    means = {grader: sum(given.values()) / len(given) for grader, given in grades.items()}
-    first = [value for (_, adjudicates), value in means.items() if not adjudicates]
-    return first, [value for (_, adjudicates), value in means.items() if adjudicates]
+    """Item and model, or code, of each answer with a criterion that graders disagree on and nobody adjudicated."""
+    by_answer = _by_answer(rows)[0]
+    return {answer for answer, criteria in by_answer.items() if any(each.are_disputed for each in criteria.values())}
 
 
 def _by_answer(rows: Sequence[TableRow]) -> tuple[_ByAnswer, int]:
-    """The grades by item and answer, grader and role, criterion; and how many rows have no grade yet."""
-    by_answer: _ByAnswer = defaultdict(lambda: defaultdict(dict))
+    """The grades by item, answer and criterion, of answers that have any; and how many rows have no grade yet."""
+    by_answer: _ByAnswer = defaultdict(lambda: defaultdict(_Grades))
     empty = 0
     for row in rows:
         text = {
@@ -138,6 +164,7 @@ def _by_answer(rows: Sequence[TableRow]) -> tuple[_ByAnswer, int]:
             raise DataError(f"{row.where}: {missing[0]} is empty: each grade names its item, model and grader")
         if text["role"] not in ("", "grader", "adjudicator"):
             raise DataError(f"{row.where}: the role is {text['role']!r:.40}: give grader or adjudicator")
+        grades = by_answer[text["item"], text["model"]][text["criterion"]]
         if not str(row.columns.get("grade") if row.columns.get("grade") is not None else "").strip():
             empty += 1
             continue
@@ -146,13 +173,18 @@ def _by_answer(rows: Sequence[TableRow]) -> tuple[_ByAnswer, int]:
             raise DataError(
                 f"{row.where}: the grade is {row.columns.get('grade')!r:.40}: give a number from 0 to {top:g}"
             )
-        given = by_answer[text["item"], text["model"]][text["grader"], text["role"] == "adjudicator"]
-        if text["criterion"] in given:
+        given = grades.last if text["role"] == "adjudicator" else grades.first
+        if text["grader"] in given:
             raise DataError(
                 f"{row.where}: {text['grader']} graded {text['item']!r} of {text['model']} twice: keep one grade"
             )
-        given[text["criterion"]] = grade / top
-    return by_answer, empty
+        given[text["grader"]] = grade / top
+    graded = {
+        answer: criteria
+        for answer, criteria in by_answer.items()
+        if any(each.first or each.last for each in criteria.values())
+    }
+    return graded, empty
 
 
 def blind_sheet(

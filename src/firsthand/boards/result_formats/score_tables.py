@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from firsthand.benchmarks.sources.tables import TableRow
-from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, empty_scores, is_lower_better, utc_of
+from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, empty_scores, utc_of
+from firsthand.boards.metric_names import is_lower_better
 from firsthand.errors import DataError
 
 MODELS = ("model", "Model", "fullname", "model_name", "name")
