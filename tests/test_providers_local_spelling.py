@@ -55,7 +55,7 @@ def test_a_request_is_of_the_run_that_it_names_or_of_whoever_asks():
         with request_owner.set_owner("ann"):
             request, _ = new_request(loaded, [5], Sampling(), (), 1, None, run=run)
         assert request == Request(prompt=(5,), sampling=Sampling(), n=1, stop_ids=frozenset({9}), owner=owner)
-    sources = SimpleNamespace(tokenizer=Spelling(), sources=SimpleNamespace(starts=(7, 8)))
+    sources = SimpleNamespace(tokenizer=Spelling(), sources=SimpleNamespace(starts=(7, 8)), chat=loaded.chat)
     request, _ = new_request(sources, [5, 6], Sampling(), (), 1, None, "red", 2, "me", "salt")
     assert (request.prompt, request.source, request.adapter, request.priority, request.salt) == (
         (7, 8), (5, 6), "red", 2, "salt",

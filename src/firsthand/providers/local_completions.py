@@ -21,7 +21,7 @@ from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, 
 from firsthand.providers.request_preparation import DerivedSampling, Preparation, derive
 from firsthand.system import request_owner
 from firsthand.tokens.calls.call_parser import CallStream
-from firsthand.tokens.calls.harmony_text import HarmonyCallStream, HarmonyText
+from firsthand.tokens.calls.harmony_text import HarmonyCallStream, HarmonyText, parse_harmony
 from firsthand.tokens.calls.thought_text import OPEN, ThoughtText
 from firsthand.tokens.incremental_decoding import StopStrings
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -201,10 +201,10 @@ def completion(
     output = answer.last
     assert output is not None and output.finish_reason is not None
     text, calls = answer.text, ()
-    if tools:
-        stream = call_stream(loaded, request, answer, tools)
-        pieces = [*stream.feed(answer.text), *stream.finish()]
-        text, calls = "".join(piece for piece in pieces if isinstance(piece, str)), stream.calls
+    if tools and _marks_calls(answer):
+        text, calls = parse_harmony(text)
+    elif tools:
+        text, calls = loaded.chat.parse(text, tools, thought=thought_of(loaded, request))
     broken = calls[-1].invalid if calls else None
     is_cut = broken is not None and _is_cut(loaded, request, answer, broken)
     reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
@@ -239,9 +239,11 @@ def call_stream(
     loaded: Loaded, request: Request, answer: AnswerInProgress, tools: Sequence[ToolSpec]
 ) -> CallStream | HarmonyCallStream:
     """Finds the calls in an answer's text."""
-    if (channels := answer.stop.channels) is not None and channels.marks_calls:
-        return HarmonyCallStream()
-    return CallStream(tools, thought=thought_of(loaded, request))
+    return HarmonyCallStream() if _marks_calls(answer) else CallStream(tools, thought=thought_of(loaded, request))
+
+
+def _marks_calls(answer: AnswerInProgress) -> bool:
+    return answer.stop.channels is not None and answer.stop.channels.marks_calls
 
 
 def rules_final(loaded: Loaded, prompt: Prompt | Sequence[int], grammar: Grammar) -> bool:

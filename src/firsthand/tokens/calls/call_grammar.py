@@ -102,7 +102,7 @@ def _input(parameters: Json) -> str:
     return lark_json(schema)
 
 
-def _frame(markup: Markup, with_words: bool, parallel: bool) -> list[str]:
+def _frame(markup: Literal["hermes", "llama3", "mistral"], with_words: bool, parallel: bool) -> list[str]:
     """Returns the rules around the calls: where text may stand, and what marks a call."""
     mark = lark_text(_MARKS[markup])
     words = r"WORDS: /(.|\n)*/"

@@ -144,6 +144,13 @@ class HarmonyText:
         return [HarmonyPiece(_CALLED if self.marks_calls else "}\n</tool_call>", True)] if kind == "call" else []
 
 
+def parse_harmony(text: str) -> tuple[str, tuple[ToolCall, ...]]:
+    """Returns the text without its marked calls, and the calls, as `call_parser.parse` does."""
+    stream = HarmonyCallStream()
+    pieces = [*stream.feed(text), *stream.finish()]
+    return "".join(piece for piece in pieces if isinstance(piece, str)), stream.calls
+
+
 class HarmonyCallStream:
     """Removes the calls from the text of a HarmonyText that marks them, as `CallStream` does from other markup."""
 
