@@ -384,6 +384,7 @@ def test_a_call_is_demanded_and_a_form_is_kept(local: Local, tool: ToolSpec) -> 
         assert [(call.name, call.arguments["a"] in (1, 2)) for call in whole.message.tool_calls] == [(tool.name, True)]
     formed = answer(local, forms.json_schema(tool.parameters), logit_bias=((first, 100.0), (whole_word, 100.0)))
     assert formed.finish_reason == "stop" and json.loads(formed.message.text)["a"] in (1, 2)
+    assert b"".join(local.spell(formed.message.sampled.token_ids)).startswith(FINAL.encode())
 
 
 @pytest.mark.parametrize("stream", [False, True])
