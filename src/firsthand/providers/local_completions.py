@@ -16,7 +16,7 @@ from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
 from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
-from firsthand.message import Message, Sampled, Text
+from firsthand.message import Message, Sampled, Text, ToolCall
 from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, Sampling, ToolSpec, Usage
 from firsthand.providers.request_preparation import DerivedSampling, Preparation, derive
 from firsthand.system import request_owner
@@ -200,7 +200,7 @@ def completion(
     """A finished answer as a Completion. The prompt is counted with the first of several answers."""
     output = answer.last
     assert output is not None and output.finish_reason is not None
-    text, calls = answer.text, ()
+    text, calls = answer.text, tuple[ToolCall, ...]()
     if tools and _marks_calls(answer):
         text, calls = parse_harmony(text)
     elif tools:
