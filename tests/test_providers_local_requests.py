@@ -103,7 +103,7 @@ class Letters:
 
 
 class Chat:
-    markup = "hermes"
+    markup, has_channels = "hermes", False
 
     def encode(self, messages: Any, tools: Any) -> list[int]:
         return [60, len(messages), len(tools)]

@@ -50,12 +50,12 @@ def test_a_forbidden_word_is_spelled_at_the_beginning_and_within_with_and_withou
 
 
 def test_a_request_is_of_the_run_that_it_names_or_of_whoever_asks():
-    loaded = SimpleNamespace(tokenizer=Spelling(), sources=None)
+    loaded = SimpleNamespace(tokenizer=Spelling(), sources=None, chat=SimpleNamespace(has_channels=False))
     for run, owner in (("", "ann"), ("me", "me")):
         with request_owner.set_owner("ann"):
             request, _ = new_request(loaded, [5], Sampling(), (), 1, None, run=run)
         assert request == Request(prompt=(5,), sampling=Sampling(), n=1, stop_ids=frozenset({9}), owner=owner)
-    sources = SimpleNamespace(tokenizer=Spelling(), sources=SimpleNamespace(starts=(7, 8)))
+    sources = SimpleNamespace(tokenizer=Spelling(), sources=SimpleNamespace(starts=(7, 8)), chat=loaded.chat)
     request, _ = new_request(sources, [5, 6], Sampling(), (), 1, None, "red", 2, "me", "salt")
     assert (request.prompt, request.source, request.adapter, request.priority, request.salt) == (
         (7, 8), (5, 6), "red", 2, "salt",
@@ -84,7 +84,7 @@ def test_calls_are_read_where_there_are_tools_and_one_that_was_cut_is_no_end_by_
         answer = SimpleNamespace(
             last=output, text=raw, kept=kept, token_ids=[5, 6, last], logprobs=[-1.0, -2.0, -3.0],
             behaviour_logprobs=[-0.1, -0.2, -0.3], versions=[1, 1, 2], top_logprobs=[("a",), ("b",), ("c",)],
-            stop=SimpleNamespace(stopped=stopped),
+            stop=SimpleNamespace(stopped=stopped, channels=None),
         )  # fmt: skip
         request = Request(
             prompt=(1, 2), sampling=Sampling(), stop_ids=frozenset({8, 9}), adapter="red", salt="s", source=source

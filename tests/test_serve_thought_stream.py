@@ -17,8 +17,8 @@ from firsthand.patterns.react import react
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_model import Caller, SessionModel, caller
-from firsthand.serve.agents.thought_stream import ThoughtStream
 from firsthand.serve.openai.reasoning_split import ReasoningSplitter
+from firsthand.tokens.calls.thought_stream import ThoughtStream
 from served_agent import within_sessions
 
 

@@ -227,6 +227,9 @@ def test_reasoning_is_counted_in_tokens_up_to_its_end() -> None:
         assert whole["usage"]["output_tokens_details"] == {"reasoning_tokens": 0}, "all of it is content"
     job = replace(job_of(Opening(thinks=True)), starts_in_thought=False)
     assert count_reasoning(job, list(b" \n<think>a</think>b")) == 18 and count_reasoning(job, list(b"a</think>b")) == 0
+    harmony = b"<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b"
+    assert count_reasoning(job, list(harmony)) == 38 and count_reasoning(job, list(harmony[:-10])) == 38
+    assert count_reasoning(job, list(harmony[:33])) == 33 and count_reasoning(job, list(harmony[51:])) == 0
     pairs = replace(job, starts_in_thought=True)
     pairs.served.tokens.spell = lambda ids: [b"hm", b"</thi", b"nk>yes", b"!"]  # type: ignore[union-attr,method-assign]
     assert count_reasoning(pairs, [1, 2, 3, 4]) == 3

@@ -20,6 +20,7 @@ GrammarKind = Literal["json_schema", "regex", "choice", "lark", "gbnf"]
 KINDS: tuple[GrammarKind, ...] = ("json_schema", "regex", "choice", "lark", "gbnf")
 MAX_SOURCE_BYTES = 1 << 18
 """A longer grammar is refused: one nested as deeply as this allows is known to fit the stack it is compiled on."""
+_PLACES = ("after_thought", "in_final")
 _SCHEMA = re.compile(r"%json\s*(?=\{)")
 """Matches the directive before a JSON schema in a Lark grammar."""
 
@@ -33,6 +34,9 @@ class Grammar:
     """The schema or the list of choices as JSON, in the order it was given; else the text of the grammar itself."""
     after_thought: bool = False
     """True if it begins after a thought, which is free and ends with `</think>`: for prompts that end with `<think>`."""
+
+    in_final: bool = False
+    """True if it rules the text of Harmony's final channel, behind an analysis that is free."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -54,17 +58,22 @@ class Grammar:
 
     def to_json(self) -> Json:
         """The grammar as a JSON object."""
-        return {name: value for name, value in asdict(self).items() if value or name != "after_thought"}
+        return {name: value for name, value in asdict(self).items() if value or name not in _PLACES}
 
     @staticmethod
     def from_json(body: Json) -> Grammar:
         """The grammar that `to_json` wrote."""
-        return Grammar(body["kind"], body["source"], body.get("after_thought", False))
+        return Grammar(body["kind"], body["source"], **{name: body.get(name, False) for name in _PLACES})
 
     @property
     def closes_thought(self) -> bool:
         """True if its own texts, apart from schemas, hold the end of a thought, so that it begins in the thought itself."""
         return self.kind != "json_schema" and "think>" in _without_schemas(self.source)
+
+    @property
+    def names_channels(self) -> bool:
+        """True if it is of Lark and names Harmony's channels, so that it rules an answer from its first token."""
+        return self.kind == "lark" and "<|channel|>" in _without_schemas(self.source)
 
     def parsed(self) -> Any:
         """The schema or the list of choices as data."""

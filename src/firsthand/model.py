@@ -416,10 +416,10 @@ class ModelFacts:
     context: int
     """Prompt and answer together have at most this many tokens."""
     vocab_size: int
-    markup: Literal["hermes", "llama3", "mistral"] | None
+    markup: Literal["hermes", "llama3", "mistral", "harmony"] | None
     """The syntax of its tool calls; None if not known."""
     thinks: bool
-    """True if its template has thoughts between `<think>` and `</think>`."""
+    """True if its answers may begin with a thought between `<think>` and `</think>`, as Harmony's analysis is shown too."""
     computed_by: str = ""
     """The instruction set of the compiled step, or torch and its device. It may decide a near tie."""
     recommended: Mapping[str, float] = field(default_factory=dict)

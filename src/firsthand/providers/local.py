@@ -42,19 +42,18 @@ from firsthand.nn.steering_vector import SteeringVector, read_steering
 from firsthand.providers.local_calls import compile_calls, with_calls
 from firsthand.providers.local_completions import (
     Loaded,
+    call_stream,
     completion,
     deltas,
     encode,
     is_long,
     new_request,
-    thought_of,
 )
 from firsthand.providers.local_loading import load_model
 from firsthand.providers.local_scoring import likelihoods
 from firsthand.providers.local_shared import SavedAdapter, SharedModel
 from firsthand.providers.monitored_requests import MonitoredRequest, model_taps
 from firsthand.system import request_owner
-from firsthand.tokens.calls.call_parser import CallStream
 from firsthand.tokens.calls.thought_text import CLOSE, OPEN
 from firsthand.tokens.tokenizer import TextRun
 
@@ -277,7 +276,7 @@ class Local:
         request, new_answer = await prepare() if is_long(prompt) else make()
         request, watch = self._watched(loaded, request)
         answers = [new_answer() for _ in range(n)]
-        streams = [CallStream(tools, thought=thought_of(loaded, request)) if tools else None for _ in range(n)]
+        streams = [call_stream(loaded, request, each, tools) if tools else None for each in answers]
         async with aclosing(loaded.worker.submit(request)) as outputs:
             async for output in outputs:
                 index, answer, calls = output.index, answers[output.index], streams[output.index]
@@ -318,7 +317,8 @@ class Local:
         loaded = await self._ready()
         architecture = loaded.worker.engine.architecture
         template = loaded.tokenizer.chat_template or ""
-        thinks = OPEN in template or CLOSE in template  # DeepSeek-R1's first template only cuts thoughts off
+        # DeepSeek-R1's first template only cuts thoughts off
+        thinks = OPEN in template or CLOSE in template or loaded.chat.has_channels
         computed_by = loaded.worker.engine.runner.computed_by
         return ModelFacts(
             architecture.max_position,

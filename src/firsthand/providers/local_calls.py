@@ -13,7 +13,7 @@ from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
 from firsthand.model import Prompt, Sampling, ToolSpec
 from firsthand.providers.demanded_calls import demands_calls
-from firsthand.providers.local_completions import Loaded, opens_thought
+from firsthand.providers.local_completions import Loaded, opens_thought, rules_final
 from firsthand.system import request_owner
 from firsthand.tokens.calls.call_grammar import Markup, tool_grammar
 from firsthand.tokens.grammar_cost import is_cheap
@@ -27,12 +27,15 @@ async def with_calls(
 ) -> Sampling:
     """The Sampling with the calls that it demands as a grammar, which begins after the thought if the prompt opens one.
 
-    A grammar of the request itself rules instead of `parallel_tool_calls`. ConfigError if the model's way of writing calls
-    is not known.
+    A grammar of the request itself rules instead of `parallel_tool_calls`, and in a chat in Harmony it rules the final
+    channel. ConfigError if the model's way of writing calls is not known.
     """
     is_demanded = demands_calls(sampling, tools)
     if not is_demanded and (sampling.parallel_tool_calls or not tools or sampling.grammar is not None):
-        return sampling
+        grammar = sampling.grammar
+        if grammar is None or not rules_final(loaded, prompt, grammar):
+            return sampling
+        return replace(sampling, grammar=replace(grammar, in_final=True))
     if (markup := loaded.chat.markup) is None:
         raise ConfigError(
             "how this model writes tool calls is not known: leave out tool_choice and parallel_tool_calls"

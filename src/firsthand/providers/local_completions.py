@@ -15,10 +15,13 @@ from firsthand.engine.core.request_checks import check_num_answers
 from firsthand.engine.core.sequence import Request
 from firsthand.engine.decoding.constraint import CompiledGrammar, Grammars
 from firsthand.errors import ConfigError, ModelError
-from firsthand.message import Message, Sampled, Text
+from firsthand.grammar import Grammar
+from firsthand.message import Message, Sampled, Text, ToolCall
 from firsthand.model import CallDelta, Completion, Delta, FinishReason, Prompt, Sampling, ToolSpec, Usage
 from firsthand.providers.request_preparation import DerivedSampling, Preparation, derive
 from firsthand.system import request_owner
+from firsthand.tokens.calls.call_parser import CallStream
+from firsthand.tokens.calls.harmony_text import HarmonyCallStream, HarmonyText, parse_harmony
 from firsthand.tokens.calls.thought_text import OPEN, ThoughtText
 from firsthand.tokens.incremental_decoding import StopStrings
 from firsthand.tokens.templates.chat_template import ChatTemplate
@@ -156,6 +159,9 @@ def new_request(
     derived = derived or derive(loaded, sampling)
     raw = loaded.sources is None and (isinstance(prompt, str) or ids is not None)
 
+    has_channels = not raw and sampling.skip_special_tokens and loaded.chat.has_channels
+    reads_calls = bool(tools) and loaded.chat.markup == "harmony"
+
     def new_stop() -> StopStrings:
         continuing = raw or sampling.grammar is not None
         return StopStrings(
@@ -165,6 +171,7 @@ def new_request(
             continuing=continuing,
             after=sampling.min_tokens,
             include=sampling.include_stop_str_in_output,
+            channels=HarmonyText(tokenizer, calls=reads_calls) if has_channels else None,
         )
 
     hidden = frozenset() if sampling.include_stop_str_in_output else derived.stop_ids
@@ -193,9 +200,11 @@ def completion(
     """A finished answer as a Completion. The prompt is counted with the first of several answers."""
     output = answer.last
     assert output is not None and output.finish_reason is not None
-    text, calls = (
-        loaded.chat.parse(answer.text, tools, thought=thought_of(loaded, request)) if tools else (answer.text, ())
-    )
+    text, calls = answer.text, tuple[ToolCall, ...]()
+    if tools and _marks_calls(answer):
+        text, calls = parse_harmony(text)
+    elif tools:
+        text, calls = loaded.chat.parse(text, tools, thought=thought_of(loaded, request))
     broken = calls[-1].invalid if calls else None
     is_cut = broken is not None and _is_cut(loaded, request, answer, broken)
     reason: FinishReason = "tool_calls" if calls and not is_cut else output.finish_reason
@@ -224,6 +233,23 @@ def completion(
         stop_string=answer.stop.stopped,
         has_control=loaded.tokenizer.has_control(_before_end(request, answer, kept), calls=bool(calls)),
     )
+
+
+def call_stream(
+    loaded: Loaded, request: Request, answer: AnswerInProgress, tools: Sequence[ToolSpec]
+) -> CallStream | HarmonyCallStream:
+    """Finds the calls in an answer's text."""
+    return HarmonyCallStream() if _marks_calls(answer) else CallStream(tools, thought=thought_of(loaded, request))
+
+
+def _marks_calls(answer: AnswerInProgress) -> bool:
+    return answer.stop.channels is not None and answer.stop.channels.marks_calls
+
+
+def rules_final(loaded: Loaded, prompt: Prompt | Sequence[int], grammar: Grammar) -> bool:
+    """True if a grammar rules the final channel of the answer: in a chat in Harmony, unless it names the channels."""
+    is_chat = loaded.sources is None and not isinstance(prompt, str) and _ids(prompt) is None
+    return loaded.chat.has_channels and is_chat and not grammar.names_channels
 
 
 def thought_of(loaded: Loaded, request: Request) -> ThoughtText:

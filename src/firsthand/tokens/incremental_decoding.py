@@ -10,6 +10,7 @@ import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from firsthand.tokens.calls.harmony_text import HarmonyPiece, HarmonyText
 from firsthand.tokens.tokenizer import Tokenizer
 
 
@@ -67,11 +68,13 @@ class StopStrings:
     If several are complete at the same character, the one that begins first counts. After each `feed`, `take` returns
     the text that may be shown: no part of a stop string, nor of what could still become one. The text of the first
     `after` tokens is not searched. With `include` the text ends after the stop string, so nothing is held back. Give
-    `StopString`s where several answers have the same ones.
+    `StopString`s where several answers have the same ones. `channels` reads the tokens of an answer in Harmony's channels.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str | StopString], *, skip_special: bool = True,
-                 continuing: bool = False, after: int = 0, include: bool = False) -> None:  # fmt: skip
+                 continuing: bool = False, after: int = 0, include: bool = False,
+                 channels: HarmonyText | None = None) -> None:  # fmt: skip
+        self.channels = channels
         self._decoder = IncrementalDetokenizer(tokenizer, skip_special=skip_special, continuing=continuing)
         self._early = after
         self._include = include
@@ -87,16 +90,22 @@ class StopStrings:
 
     def feed(self, token_id: int) -> bool:
         """Returns whether a stop string is complete, with this token or before."""
+        is_early = self._early > 0
+        self._early -= is_early
+        if self.channels is not None:
+            return self._read_pieces(self.channels.feed(token_id), is_early)
         text = self._decoder.feed(token_id)
-        if self._early > 0:
-            self._early -= 1
+        if is_early:
             self._waiting += text
             return False
         return self._read(text)
 
     def finish(self) -> bool:
         """End the text: an incomplete character becomes U+FFFD, and nothing more is held back."""
-        found = self._read(self._decoder.finish())
+        if self.channels is not None:
+            found = self._read_pieces(self.channels.finish())
+        else:
+            found = self._read(self._decoder.finish())
         self._matchers = []
         return found
 
@@ -106,6 +115,17 @@ class StopStrings:
         cut = len(self._waiting) - held
         text, self._waiting = self._waiting[:cut], self._waiting[cut:]
         return text
+
+    def _read_pieces(self, pieces: Sequence[HarmonyPiece], is_early: bool = False) -> bool:
+        """Read text and marks; a stop string is sought in the text of one message."""
+        for text, is_mark in pieces:
+            if (is_mark or is_early) and self.stopped is None:
+                self._waiting += text
+                for matcher in self._matchers:
+                    matcher.matched = 0
+            else:
+                self._read(text)
+        return self.stopped is not None
 
     def _read(self, text: str) -> bool:
         if self.stopped is not None:

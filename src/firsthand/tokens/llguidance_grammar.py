@@ -28,6 +28,11 @@ thought[lazy]: /(.|\n)*<\/think>/
 gap: /\n{0,2}/
 """
 """The rest of a thought that the prompt began, and the answer after it."""
+_FINAL = r"""start: analysis? <|channel|> "final" <|message|> @answer
+analysis: <|channel|> "analysis" <|message|> words <|end|> <|start|> "assistant"
+words: /(.|\n)*/
+"""
+"""An answer in Harmony's channels: the answer after what may be a thought."""
 _UNFORCED = '%llguidance {"no_forcing": true}'
 
 
@@ -136,11 +141,12 @@ def _json_item(schema: Any, strictness: dict[str, bool]) -> str:
 def _translated(grammar: Grammar, flexible: bool) -> str:
     """Returns the grammar in llguidance's format."""
     text = _answer_of(grammar, flexible)
-    if not grammar.after_thought:
+    if not (grammar.after_thought or grammar.in_final):
         return text
+    before = _FINAL if grammar.in_final else _THOUGHT
     is_lark = grammar.kind in ("lark", "gbnf")
     (answer,) = [{"lark_grammar": text}] if is_lark else json.loads(text)["grammars"]
-    return json.dumps({"grammars": [{"name": "thought", "lark_grammar": _THOUGHT}, {**answer, "name": "answer"}]})
+    return json.dumps({"grammars": [{"name": "thought", "lark_grammar": before}, {**answer, "name": "answer"}]})
 
 
 def _answer_of(grammar: Grammar, flexible: bool) -> str:

@@ -39,6 +39,8 @@ END_OF_TURN = frozenset({
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|end_of_text|>",
     "<|return|>", "<|call|>", "<｜end▁of▁sentence｜>", "<|eot|>", "<|turn_end|>",
 })  # fmt: skip
+CHANNEL_TOKENS = frozenset({"<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>"})
+"""The tokens of Harmony, the format of gpt-oss. `<|end|>` ends a message of a turn, `<|return|>` and `<|call|>` the turn."""
 CONTROL = END_OF_TURN | {"<s>", "</s>", "<bos>", "<eos>", "<pad>", "<unk>", "<start_of_turn>", "[INST]", "[/INST]"}
 CALL_MARKERS = frozenset({"[TOOL_CALLS]", "<|python_tag|>", "<tool_call>", "</tool_call>", "[ARGS]", "[CALL_ID]"})
 """Special tokens that `decode` always keeps: the tool-call parser reads them."""
@@ -85,6 +87,10 @@ class Tokenizer:
     """The end token that the model's files name first."""
     eos_ids: frozenset[int]
     """All ids that end a turn or a text."""
+    closing_ids: frozenset[int]
+    """Those, and Harmony's `<|end|>`, which a chat template writes behind a turn but which does not end an answer."""
+    has_channels: bool
+    """True if the vocabulary has the tokens of Harmony."""
     add_bos: bool
     """True if a plain prompt begins with `bos_id`. Chat templates write it themselves."""
     special_ids: frozenset[int]
@@ -136,9 +142,13 @@ class Tokenizer:
         expect_count(self.vocab_size, MAX_TOKENS, "places for ids", source)  # masks and tables have one for each
         self.bos_id = _checked(bos_id, self.vocab_size, "bos", source)
         named = [end for id in eos_ids if (end := _checked(id, self.vocab_size, "eos", source)) is not None]
-        self.eos_id = named[0] if named else None
         ends = {token.id for token in self._added.values() if token.content in END_OF_TURN}
-        self.eos_ids = frozenset(ends.union(named))
+        self.has_channels = self._added.keys() >= CHANNEL_TOKENS
+        inner = {self._added["<|end|>"].id} if self.has_channels else set()
+        named = [id for id in named if id not in inner]
+        self.eos_id = named[0] if named else None
+        self.eos_ids = frozenset(ends.union(named) - inner)
+        self.closing_ids = self.eos_ids | inner
         self.add_bos = add_bos and bos_id is not None
         self._protected = self._no_text(prepared["model"])
         self.chat_template = chat_template

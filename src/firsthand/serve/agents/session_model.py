@@ -26,8 +26,8 @@ from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import News, ServedSessions, check_text
 from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.agents.shown_steps import step_line
-from firsthand.serve.agents.thought_stream import CLOSE, ThoughtStream
 from firsthand.system.json_values import values_in_text
+from firsthand.tokens.calls.thought_stream import CLOSE, ThoughtStream
 from firsthand.trace import Call, Trace
 
 _CHAT = "chat-"

@@ -173,12 +173,14 @@ def count_reasoning(job: ChatJob, token_ids: Sequence[int]) -> int:
         return 0
     spelled = model.spell(token_ids)
     text = b"".join(spelled)
-    if not job.starts_in_thought and not text.lstrip().startswith(OPEN.encode()):
+    begun = text.lstrip()
+    close = b"<|end|>" if begun.startswith(b"<|channel|>analysis") else CLOSE.encode()  # gpt-oss's channels
+    if close == CLOSE.encode() and not job.starts_in_thought and not begun.startswith(OPEN.encode()):
         return 0
-    end = text.find(CLOSE.encode())
+    end = text.find(close)
     if end < 0:
         return len(spelled)
-    return bisect_left(list(accumulate(map(len, spelled))), end + len(CLOSE)) + 1
+    return bisect_left(list(accumulate(map(len, spelled))), end + len(close)) + 1
 
 
 def _choice(job: ChatJob, index: int, answer: WholeAnswer) -> Json:

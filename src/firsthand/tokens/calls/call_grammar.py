@@ -17,15 +17,17 @@ from firsthand.message import Json
 from firsthand.model import ToolSpec
 from firsthand.tokens.llguidance_grammar import lark_json, lark_text
 
-Markup = Literal["hermes", "llama3", "mistral"]
+Markup = Literal["hermes", "llama3", "mistral", "harmony"]
 """A model's tool-call markup. `hermes`: `<tool_call>` tags, as in Qwen and SmolLM2; `llama3`: a bare object, or one
-after `<|python_tag|>`; `mistral`: a list after `[TOOL_CALLS]`."""
+after `<|python_tag|>`; `mistral`: a list after `[TOOL_CALLS]`; `harmony`: a message to `functions.NAME`, as in gpt-oss."""
 _MARKS: dict[Markup, str] = {"hermes": "<tool_call>", "llama3": "<|python_tag|>", "mistral": "[TOOL_CALLS]"}
 _MAX_LINE = 400
 
 
 def markup_of(template: str) -> Markup | None:
     """Returns the markup of a chat template; Hermes's tags if the template has no tools (see `template_messages.py`)."""
+    if "<|channel|>" in template:
+        return "harmony" if "tools" in template else None
     if "tools" not in template:
         return "hermes"
     if _MARKS["hermes"] in template:
@@ -52,6 +54,8 @@ def tool_grammar(
         specs = named
     if not specs:
         raise ConfigError("a grammar of tool calls needs a tool: give one or more")
+    if markup == "harmony":
+        return lark("\n".join(_channels(specs, with_words=choice == "auto")))
     return lark("\n".join([*_frame(markup, choice == "auto", parallel), *_calls(specs, markup)]))
 
 
@@ -98,7 +102,7 @@ def _input(parameters: Json) -> str:
     return lark_json(schema)
 
 
-def _frame(markup: Markup, with_words: bool, parallel: bool) -> list[str]:
+def _frame(markup: Literal["hermes", "llama3", "mistral"], with_words: bool, parallel: bool) -> list[str]:
     """Returns the rules around the calls: where text may stand, and what marks a call."""
     mark = lark_text(_MARKS[markup])
     words = r"WORDS: /(.|\n)*/"
@@ -121,6 +125,24 @@ def _frame(markup: Markup, with_words: bool, parallel: bool) -> list[str]:
                 begun = r"begun[lazy]: /[^{\s](.|\n)*<\|python_tag\|>/"
                 return ["start: bare | WORDS | begun call", f"bare: {bare}", begun, r"WORDS: /([^{\s](.|\n)*)?/"]
             return [f"start: {bare}"]
+
+
+def _channels(specs: Sequence[ToolSpec], with_words: bool) -> list[str]:
+    """Returns the rules of an answer in Harmony's channels: thoughts and preambles, then one call or the final text."""
+    calls = [f"call_{place}" for place in range(len(specs))]
+    rules = [
+        f"start: before* ({' | '.join([*calls, 'final'] if with_words else calls)})",
+        'before: <|channel|> where <|message|> words <|end|> <|start|> "assistant"',
+        'where: "analysis" | "commentary"',
+        'final: <|channel|> "final" <|message|> words',
+        'form: " json" | " code" | " "? <|constrain|> "json"',
+        r"words: /(.|\n)*/",
+    ]
+    for place, spec in enumerate(specs):
+        to = lark_text(f" to=functions.{spec.name}")
+        head = f"({to} <|channel|> where | <|channel|> where {to}) form? <|message|>"
+        rules.append(f"call_{place}: {head} {lark_json({'type': 'object', **spec.parameters})}")
+    return rules
 
 
 def _calls(specs: Sequence[ToolSpec], markup: Markup) -> list[str]:

@@ -51,6 +51,8 @@ class ChatTemplate:
         self._template = SandboxedTemplate(template, now=now)
         self.knows_tools = "tools" in template
         """True if the template renders tools; otherwise they are described in the system prompt."""
+        self.has_channels = tokenizer.has_channels and "<|channel|>" in template
+        """True if an answer has Harmony's channels, as those of gpt-oss."""
         self.markup = markup_of(template)
         """The model's tool-call markup; None if unknown."""
         self._marks = ControlMarks(map(tokenizer.text_of, tokenizer.special_ids))
@@ -147,7 +149,7 @@ class ChatTemplate:
         if runs and runs[0].trusted:
             text = runs[0].text
             at, token = next(iter(self._tokenizer.find_special(text)), (0, None))
-            if token is not None and token.id in self._tokenizer.eos_ids and not text[:at].strip():
+            if token is not None and token.id in self._tokenizer.closing_ids and not text[:at].strip():
                 return [TextRun(text[at + len(token.content) :], True), *runs[1:]]
         return runs
 
@@ -202,7 +204,7 @@ class ChatTemplate:
             )
             rest = text.rpartition(place)[2]
             for at, token in self._tokenizer.find_special(rest):
-                if token.id in self._tokenizer.eos_ids and len(rest) < len(text) and place[0] not in rest[:at]:
+                if token.id in self._tokenizer.closing_ids and len(rest) < len(text) and place[0] not in rest[:at]:
                     return rest[at:]
         text = self._render(
             _flat(_replaced(groups, sampled_group, {"role": "assistant", "content": place})), specs, reply
@@ -220,7 +222,9 @@ class ChatTemplate:
         return [
             []
             if message is None
-            else template_messages.to_dicts(message, short_ids=self._short_ids, reasoning=self._with_reasoning)
+            else template_messages.to_dicts(
+                message, short_ids=self._short_ids, reasoning=self._with_reasoning, apart=self.has_channels
+            )
             for message in folded
         ]
 

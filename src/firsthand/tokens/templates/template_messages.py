@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from firsthand.message import Json, Message, Reasoning, Role, Text, ToolCall, ToolResult
 from firsthand.model import ToolSpec
+from firsthand.tokens.calls.thought_text import CLOSE, OPEN, ThoughtText
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -30,9 +31,12 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 """The fields that templates read reasoning from: Qwen3's the first, gpt-oss's the last."""
 
 
-def to_dicts(message: Message, *, short_ids: bool = False, reasoning: bool = False) -> list[Json]:
-    """Returns a message in OpenAI's format: one dict, or one per tool result. `short_ids` makes call ids of 9
-    characters; with `reasoning` its reasoning is in each field that templates read."""
+def to_dicts(message: Message, *, short_ids: bool = False, reasoning: bool = False, apart: bool = False) -> list[Json]:
+    """Returns a message in OpenAI's format: one dict, or one per tool result.
+
+    `short_ids` makes call ids of 9 characters. With `reasoning` its reasoning is in each field that templates read; with
+    `apart` so is the thought that an assistant's text begins with, which is not in the content then.
+    """
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     rest = "".join(part.text for part in message.parts if isinstance(part, Text))
     dicts: list[Json] = []
@@ -40,6 +44,8 @@ def to_dicts(message: Message, *, short_ids: bool = False, reasoning: bool = Fal
         dicts.append({"role": message.role, "content": rest})
     if reasoning and (thought := "".join(part.text for part in message.parts if isinstance(part, Reasoning))):
         dicts[0] |= dict.fromkeys(_REASONING, thought)
+    if apart and message.role == "assistant" and dicts:
+        dicts[0] |= _thought_apart(rest, bool(message.tool_calls))
     if message.tool_calls:
         dicts[0]["tool_calls"] = [_call(call, short_ids) for call in message.tool_calls]
     for result in results:
@@ -52,6 +58,19 @@ def to_dicts(message: Message, *, short_ids: bool = False, reasoning: bool = Fal
             }
         )
     return dicts
+
+
+def _thought_apart(text: str, calls: bool) -> Json:
+    """Returns the content and the thought of an assistant's text; before a call, whose turn has only one, all is thought."""
+    follower = ThoughtText()
+    tagged, rest = map("".join, zip(follower.feed(text), follower.finish(), strict=True))
+    thought = tagged.strip().removeprefix(OPEN).removesuffix(CLOSE).strip("\n")
+    if not thought:
+        return {"content": rest.lstrip("\n") if tagged.strip() else text}
+    rest = rest.lstrip("\n")
+    if calls and rest.strip():
+        thought, rest = f"{thought}\n\n{rest}", ""
+    return {"content": rest} | dict.fromkeys(_REASONING, thought)
 
 
 def with_tools_in_text(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Message]:

@@ -1,4 +1,4 @@
-"""ThoughtStream: what a served agent streams of its steps, in which no text of a model or a tool can end the thought."""
+"""ThoughtStream: the text of a thought that is shown between tags, in which no text of a model or a tool can end it."""
 
 from __future__ import annotations
 
