@@ -4,8 +4,11 @@ users.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from firsthand.ingest.dialects.outputs import answers_in
 from firsthand.ingest.dialects.span_facts import (
     MAX_MESSAGES,
     SpanContent,
@@ -53,7 +56,10 @@ def facts(span: IncomingSpan) -> SpanFacts:
     if not found.cost_usd:
         found.cost_usd = cost_in(a, "llm.cost.prompt") + cost_in(a, "llm.cost.completion")
     found.input = lambda: preview(_messages(a, "llm.input_messages")) or _value_preview(a, "input.value")
-    found.output = lambda: preview(_messages(a, "llm.output_messages")) or _value_preview(a, "output.value")
+    found.output = lambda: (
+        preview(_messages(a, "llm.output_messages"))
+        or _value_preview(a, "output.value", partial(answers_in, of_model=_is_of_model(a)))
+    )
     return found
 
 
@@ -71,8 +77,7 @@ def content(span: IncomingSpan) -> SpanContent:
     if not found.asked and a.get("input.value"):
         found.asked = messages_in(a["input.value"])
     if not found.answered and a.get("output.value"):
-        said = messages_in(a["output.value"])
-        found.answered = [Message("assistant", each.parts) if each.role == "user" else each for each in said]
+        found.answered = answers_in(a["output.value"], of_model=_is_of_model(a))
     return found
 
 
@@ -127,10 +132,14 @@ def _tool_calls(a: Json, base: str) -> list[Part]:
     return parts
 
 
-def _value_preview(a: Json, name: str) -> str:
+def _is_of_model(a: Json) -> bool:
+    return str(a.get("openinference.span.kind", "")).upper() == "LLM"
+
+
+def _value_preview(a: Json, name: str, read: Callable[[Any], list[Message]] = messages_in) -> str:
     value = a.get(name)
     if not isinstance(value, str):
         return shown(value)[:300] if value is not None else ""
     if len(value) < 20_000 and value[:1] in ("{", "["):
-        return preview(messages_in(value)) or value[:300]
+        return preview(read(value)) or value[:300]
     return value[:300]
