@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from firsthand.ingest.as_trace import question_of, trace_of
-from firsthand.ingest.dialects.outputs import answers_in
 from firsthand.ingest.dialects.span_facts import said
+from firsthand.ingest.dialects.span_outputs import answers_in
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.span_sender import stored_of
 from firsthand.ingest.translate import content_of, facts_of
@@ -124,6 +124,7 @@ def test_a_choice_that_names_no_role_is_the_assistant_s() -> None:
         {"gen_ai.event.content": '{"index": 0, "finish_reason": "stop", "message": {"content": "Paris."}}'},
         {"gen_ai.event.content": '{"message": {"content": "Paris.", "role": null}}'},
         {"gen_ai.event.content": '{"message": {"content": "Paris."}, "role": "user"}'},
+        {"message": '{"content": "Paris.", "role": "user"}'},
     ):  # fmt: skip
         asked = ("gen_ai.user.message", {"gen_ai.event.content": '{"message": {"content": "Capital?"}}'})
         system = ("gen_ai.system.message", {"message": '{"content": "be"}'})

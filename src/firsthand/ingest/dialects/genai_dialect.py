@@ -7,7 +7,6 @@ Messages come as attributes (`gen_ai.input.messages`), as events of the span
 
 from __future__ import annotations
 
-from firsthand.ingest.dialects.outputs import answers_in
 from firsthand.ingest.dialects.span_facts import (
     SpanContent,
     SpanFacts,
@@ -19,6 +18,7 @@ from firsthand.ingest.dialects.span_facts import (
     preview,
     text_of,
 )
+from firsthand.ingest.dialects.span_outputs import answers_in
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
 from firsthand.message import Json, Message
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from firsthand.ingest.dialects.outputs import answers_in
 from firsthand.ingest.dialects.span_facts import (
     MOST_TOKENS,
     SpanContent,
@@ -20,6 +19,7 @@ from firsthand.ingest.dialects.span_facts import (
     text_of,
     words_of,
 )
+from firsthand.ingest.dialects.span_outputs import answers_in
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
 from firsthand.message import Json, Message
 

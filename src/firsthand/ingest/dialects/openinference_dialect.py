@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from firsthand.ingest.dialects.outputs import answers_in
 from firsthand.ingest.dialects.span_facts import (
     MAX_MESSAGES,
     SpanContent,
@@ -23,6 +22,7 @@ from firsthand.ingest.dialects.span_facts import (
     text_of,
     words_of,
 )
+from firsthand.ingest.dialects.span_outputs import answers_in
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
 from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult
 
