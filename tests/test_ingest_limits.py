@@ -287,6 +287,22 @@ def test_what_waits_is_sent_in_batches_from_a_thread(monkeypatch: pytest.MonkeyP
     assert sender.dropped == 2 and sender._sending == 0, "the second batch was refused"
 
 
+def test_a_request_and_what_waits_are_bounded_by_their_texts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_sender, "MAX_BATCH_CHARS", 10)
+    monkeypatch.setattr(span_sender, "MAX_WAITING_CHARS", 31)
+    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
+    sender = OtlpSender("http://127.0.0.1:9", "shop", {})
+    for number, chars in enumerate((9, 1, 1, 12, 0, 8, 1, 0)):
+        event = {"name": "e", "at_ns": 1, "attributes": {"x": "x" * min(chars, 1), "n": 5}}
+        held = {"input.value": "x" * (chars - 1), "n": 7}
+        sender.put(IncomingSpan("1" * 32, f"{number:016x}", "", "s", 1, 2, held, [event]), True)
+    assert (sender.dropped, sender._waiting_chars) == (1, 31), "the seventh would have been one character too many"
+    batches = []
+    while batch := sender._next_batch():
+        batches.append([int(each.span_id, 16) for each in batch])
+    assert batches == [[0, 1], [2, 3], [4, 5, 7]] and sender._waiting_chars == 0
+
+
 # -- without the extras --
 
 

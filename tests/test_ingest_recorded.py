@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 import firsthand.runs.store as run_store
 from firsthand.errors import ConfigError
 from firsthand.ingest import recording, span_sender
-from firsthand.ingest.incoming_span import IncomingSpan
-from firsthand.ingest.recording import MAX_VALUE_CHARS, MAX_YIELDED, current_span, flush_traces, trace_to, traced
+from firsthand.ingest.incoming_span import CUT, IncomingSpan
+from firsthand.ingest.recording import MAX_VALUE_CHARS, current_span, flush_traces, trace_to, traced
 from firsthand.ingest.span_sender import OtlpSender, RunRecorder, stored_of
 from firsthand.model import Usage
 from firsthand.system import trace_context
@@ -127,10 +128,91 @@ def test_a_generator_gives_takes_and_returns_as_it_would_alone(sink: Sink) -> No
     span = sink.take()
     assert span.error == "OSError: thrown" and held(span)["output"] == "0" and closed == ["closed"] * 3
     assert list(count(0)) == [] and held(sink.take()) == {"input": '{"n": 0}'}
-    assert len(list(count(MAX_YIELDED + 1))) == MAX_YIELDED + 1
-    span = sink.take()
-    assert span.attributes["firsthand.items"] == MAX_YIELDED + 1
-    assert span.attributes["output.value"] == "".join(map(str, range(MAX_YIELDED)))
+    assert len(list(count(450))) == 450, "as many as it gives are kept"
+    assert held(sink.take()) == {
+        "input": '{"n": 450}', "output": "".join(map(str, range(450))), "firsthand.items": 450,
+    }  # fmt: skip
+
+
+def test_what_is_too_long_is_cut_and_says_so(sink: Sink) -> None:
+    @traced
+    def given(pieces: list[Any]) -> Iterator[Any]:
+        yield from pieces
+
+    @traced
+    def back(value: Any) -> Any:
+        return value
+
+    def kept(function: Any, value: Any) -> tuple[str, str]:
+        called = function(value)
+        _ = list(called) if function is given else called
+        span = sink.take()
+        return span.attributes["output.value"], span.attributes.get(CUT, "")
+
+    most = MAX_VALUE_CHARS
+    for length, cut in ((most, "input.value output.value"), (most - 1, "input.value output.value")):
+        assert kept(back, "x" * (length + 1)) == ("x" * most, cut if length == most else "")
+    assert kept(given, ["x"] * 3 + ["y"] * 2) == ("xxxyy", "")
+    half = ["x" * (most // 2)] * 2
+    assert kept(given, half)[0] == "x" * most and kept(given, half)[1] == "input.value", "the list of them is longer"
+    assert kept(given, [*half, "y"]) == ("x" * most, "input.value output.value")
+    assert kept(given, [*half, "y", "z" * most])[0] == "x" * most
+    assert kept(given, ["a", 1, None, {"é": [2]}, "b"]) == ('["a", 1, null, {"é": [2]}, "b"]', "")
+    whole = [*half, 1]
+    assert kept(given, whole) == (json.dumps(whole)[:most], "input.value output.value")
+    small = ["x" * (most - 8), 12]
+    assert kept(given, small) == (json.dumps(small), "input.value"), "brackets and commas count"
+    small = ["x" * (most - 7), 12]
+    assert kept(given, small) == (json.dumps(small)[:most], "input.value output.value")
+    circle: list[Any] = []
+    circle.append(circle)
+    assert json.loads(kept(given, [circle, Odd(), {1}])[0]) == ["[[...]]", "<Odd>", "{1}"]
+
+    @traced
+    def own() -> Iterator[str]:
+        span = current_span()
+        assert span is not None
+        span.set(note=["n" * most], output__value="mine")
+        span.set(note=["n"])
+        yield "x" * (most + 1)
+
+    assert len(list(own())) == 1
+    assert held(sink.take()) == {"input": "{}", "output": "mine", "note": '["n"]', "firsthand.items": 1}
+
+
+def test_an_async_generator_takes_what_is_sent_and_thrown(sink: Sink) -> None:
+    @traced(name="takes")
+    async def takes() -> AsyncGenerator[Any, Any]:
+        got: list[Any] = []
+        while len(got) < 3:
+            try:
+                got.append((yield list(got)))
+                await asyncio.sleep(0)
+            except ValueError as error:
+                assert current_span() is not None
+                got.append(str(error))
+        yield got
+
+    async def main() -> None:
+        made = takes()
+        assert await made.asend(None) == [] and await made.asend("a") == ["a"] and current_span() is None
+        assert await made.athrow(ValueError("no")) == ["a", "no"]
+        assert await anext(made) == ["a", "no", None]
+        with pytest.raises(StopAsyncIteration):
+            await made.asend("late")
+        span = sink.take()
+        assert (span.error, span.attributes["firsthand.items"]) == (None, 4)
+        made = takes()
+        await anext(made)
+        with pytest.raises(OSError, match="thrown"):
+            await made.athrow(OSError("thrown"))
+        assert sink.take().error == "OSError: thrown"
+        made = takes()
+        await anext(made)
+        await made.aclose()
+        assert sink.take().error is None
+
+    asyncio.run(main())
 
 
 def test_an_async_generator_is_closed_with_what_is_inside_of_it(sink: Sink) -> None:

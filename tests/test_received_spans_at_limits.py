@@ -296,13 +296,13 @@ def test_the_last_generation_answers_and_the_first_asks_whatever_came_first() ->
     assert [(event.kind, event.at_s) for event in trace.events] == [("error", 0.0), ("error", 0.0)]
     assert task_row("t", spans) == {
         "id": "t", "question": "why?", "answer": "mid", "system": "be", "history": "user: before\nassistant: hm",
-            "cluster": "s",
+            "cluster": "0",
         "name": "n3", "error": "", "conversation": [
             {"role": "system", "content": "be"}, {"role": "user", "content": "before"},
             {"role": "assistant", "content": "hm"},
         ],
     }  # fmt: skip
-    assert task_row("u", spans[4:5])["cluster"] == "u" and trace_of("t", []).answer is None
+    assert task_row("u", spans[4:5])["cluster"] == "0" and trace_of("t", []).answer is None
 
 
 def test_a_summary_is_of_the_earliest_root_and_its_own_service() -> None:

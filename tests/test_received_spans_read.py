@@ -193,8 +193,8 @@ def test_genai_s_tools_are_those_that_execute_or_remember() -> None:
             (Text(""),)),
     ]  # fmt: skip
     assert [(each.role, each.text) for each in content.answered] == [
-        ("user", "so"),
-        ("user", "2"),
+        ("assistant", "so"),
+        ("assistant", "2"),
         ("assistant", "end"),
     ]
 

@@ -59,6 +59,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spans = [
         span(1, "Capital of France?", "Paris", session__id="s"), span(2, "<b>2</b> + 2?", "4"),
         span(3, "", ""), span(4, "Capital of Spain?", "Madrid", error="x"),
+        span(5, "Capital of Peru?", "Li", **{"firsthand.cut": "output.value"}),
     ]  # fmt: skip
     taken.add(SpanPreparer(Redactor()).prepared(spans))
     taken.close()
@@ -100,6 +101,11 @@ def test_a_trace_becomes_a_task_with_its_answer_as_the_expected_one(client: Test
     (one,) = TaskCollections(SqliteStore(home)).get("capitals").tasks
     assert (one.task.prompt, one.task.secret, one.benchmark) == ("Capital of France?", {"answer": "Paris"}, "traces")
     assert one.task.metadata["system"] == "Be brief."
+
+
+def test_a_trace_that_was_cut_when_it_was_recorded_becomes_no_task(client: TestClient) -> None:
+    refused = client.post("/data-sets", data={"name": "capitals", "trace": f"{5:032x}"}, headers=OWN)
+    assert refused.status_code == 400 and "was cut when it was recorded" in refused.text
 
 
 def test_the_traces_of_a_filter_become_tasks_once_each(client: TestClient, home: Path) -> None:

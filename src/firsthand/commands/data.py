@@ -144,7 +144,7 @@ def _of_traces(config: Config) -> int:
     store_ = TraceStore(data_home())
     store_.read_sealed = read_sealed
     rows: list[Json] = []
-    left_out = 0
+    left_out = cut = 0
     try:
         for summary in query.page(store_, limit=config.limit or MOST_TRACES).rows:
             spans = store_.spans(summary.trace)
@@ -153,13 +153,18 @@ def _of_traces(config: Config) -> int:
             else:
                 row = task_row(summary.trace, spans)
                 found = [row] if row["question"].strip() and row["answer"].strip() else []
+                if found and "is_cut" in row:
+                    cut += 1
+                    continue
             rows += found
             left_out += not found
     finally:
         store_.close()
     answer = "a whole answer" if config.as_ == "sft" else "an answer"
     if not rows:
-        raise ConfigError(f"none of {count_of(left_out, 'trace')} has a question and {answer}: give another --filter")
+        raise ConfigError(
+            f"none of {count_of(left_out + cut, 'trace')} has a question and {answer}: give another --filter"
+        )
     if config.as_ == "tasks":
         assert config.out is not None
         write_tasks(Path(config.out), rows, config.scorer)
@@ -167,6 +172,8 @@ def _of_traces(config: Config) -> int:
         sys.stdout.write("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
     else:
         write_new(Path(config.out), "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
-    without = f"; left out: {count_of(left_out, 'trace')} without a question or {answer}" if left_out else ""
+    reasons = [f"{count_of(left_out, 'trace')} without a question or {answer}"] if left_out else []
+    reasons += [f"{count_of(cut, 'trace')} whose question or answer was cut when it was recorded"] if cut else []
+    without = f"; left out: {', '.join(reasons)}" if reasons else ""
     print(f"{count_of(len(rows), 'line')} of {config.as_} data{without}", file=sys.stderr)
     return 0

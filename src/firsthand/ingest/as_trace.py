@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import cycle
+from typing import NamedTuple
 
-from firsthand.ingest.dialects.span_facts import SpanContent, TraceValues, shown, values_of_one_trace, words_of
-from firsthand.ingest.incoming_span import IncomingSpan, StoredSpan
+from firsthand.ingest.dialects.span_facts import SpanContent, TraceValues, shown, values_of_one_trace
+from firsthand.ingest.dialects.stop_reasons import stop_reasons, worst
+from firsthand.ingest.incoming_span import CUT, IncomingSpan, StoredSpan, is_cut
 from firsthand.ingest.span_tree import arranged
 from firsthand.ingest.translate import content_of
 from firsthand.message import Json, Message, assistant, canonical, user
@@ -25,16 +28,6 @@ _REQUEST = "0" * 64
 _FEW = 20
 _NEAR = 8
 """A generation so many spans below another is a part of it."""
-_REASONS_IN = (
-    "gen_ai.response.finish_reasons", "gen_ai.completion.0.finish_reason", "llm.finish_reason", "ai.response.finishReason",
-)  # fmt: skip
-"""Attributes that say why an answer ended."""
-_ENDED: dict[str, FinishReason] = {
-    "length": "length", "max_tokens": "length", "max_output_tokens": "length", "model_length": "length",
-    "model_context_window_exceeded": "length", "content_filter": "content_filter", "refusal": "content_filter",
-    "safety": "content_filter", "tool_calls": "tool_calls", "tool_call": "tool_calls", "tool_use": "tool_calls",
-}  # fmt: skip
-"""Their words in small letters with underscores; any other is a stop."""
 
 
 class _Conversation:
@@ -80,6 +73,10 @@ def _trace_of(trace_id: str, spans: Sequence[StoredSpan], values: TraceValues) -
     events: list[Event] = []
     at: int | None = None
     inner = _inner_generations(ordered)
+    inner_of: dict[str, list[IncomingSpan]] = {}
+    for each in ordered:
+        if each.span.span_id in inner:
+            inner_of.setdefault(inner[each.span.span_id], []).append(each.span)
     for each in ordered:
         span = each.span
         began = max(0, span.start_ns - first) / 1e9
@@ -92,8 +89,11 @@ def _trace_of(trace_id: str, spans: Sequence[StoredSpan], values: TraceValues) -
             answered = [said.node(at, answer) for answer in held.answered]
             nodes = tuple(dict.fromkeys(answered))
             held_in: Json = {"name": span.name, "model": each.model, "span": span.span_id}
-            if reasons := _finish_reasons(span):
-                ended = dict(zip(answered, reasons * len(answered) if len(reasons) == 1 else reasons, strict=False))
+            told = (stop_reasons(other) for other in (span, *reversed(inner_of.get(span.span_id, []))))
+            if reasons := next(filter(None, told), []):
+                ended: dict[int, FinishReason] = {}
+                for node, reason in zip(answered, cycle(reasons) if len(reasons) == 1 else reasons, strict=False):
+                    ended[node] = worst([reason, ended.get(node, reason)])
                 held_in["finish_reasons"] = [ended.get(node, "stop") for node in nodes]
             calls.append(Call(id, "generate", at, began, took, _REQUEST, each.usage, nodes, held_in, error=span.error))
             at = nodes[-1] if nodes else at
@@ -110,7 +110,7 @@ def _trace_of(trace_id: str, spans: Sequence[StoredSpan], values: TraceValues) -
         else:
             data = {"name": span.name, "span": span.span_id, "took_s": took}
             events.append(Event(each.what if span.error is None else "error", began, data))
-    question, answer, error = _asked_and_answered(spans)
+    question, answer, error, _ = _asked_and_answered(spans)
     if not said.nodes and (question or answer):
         said.path(([user(question)] if question else []) + ([assistant(answer)] if answer else []))
     service = next((str(name) for each in spans if (name := each.span.resource.get("service.name"))), "")
@@ -123,16 +123,11 @@ def _trace_of(trace_id: str, spans: Sequence[StoredSpan], values: TraceValues) -
     )  # fmt: skip
 
 
-def _finish_reasons(span: IncomingSpan) -> list[FinishReason]:
-    """Why each answer of a generation ended, or all of them; empty if the span does not say it."""
-    said = next((words for name in _REASONS_IN if (words := words_of(span.attributes.get(name)))), ())
-    return [_ENDED.get(each.lower().replace("-", "_"), "stop") for each in said]
-
-
-def _inner_generations(spans: Sequence[StoredSpan]) -> set[str]:
-    """The generations that are another's: a framework and the SDK under it both record one call. One with tokens stays."""
+def _inner_generations(spans: Sequence[StoredSpan]) -> dict[str, str]:
+    """Generations that are another's -> the other: a framework and the SDK under it both record one call. One with tokens
+    stays."""
     by_id = {each.span.span_id: each for each in spans}
-    found = set()
+    found: dict[str, str] = {}
     for each in spans:
         if each.what != "generate":
             continue
@@ -142,7 +137,8 @@ def _inner_generations(spans: Sequence[StoredSpan]) -> set[str]:
                 break
             if above.what == "generate":
                 only_inner = each.usage.total_tokens and not above.usage.total_tokens
-                found.add(above.span.span_id if only_inner else each.span.span_id)
+                one, other = (above.span, each.span) if only_inner else (each.span, above.span)
+                found[one.span_id] = other.span_id
                 break
             above = by_id.get(above.span.parent_id)
     return found
@@ -150,31 +146,47 @@ def _inner_generations(spans: Sequence[StoredSpan]) -> set[str]:
 
 def question_of(spans: Sequence[StoredSpan]) -> str:
     """The question of the trace: the input of its root, or the last user's message of its first generation."""
-    return _asked_and_answered(spans)[0]
+    return _asked_and_answered(spans).question
 
 
-def _asked_and_answered(spans: Sequence[StoredSpan]) -> tuple[str, str, str | None]:
-    """Question, answer, and the error of the root if it failed, with values of their own to be decoded."""
+def is_whole(spans: Sequence[StoredSpan]) -> bool:
+    """False if the recorder cut the question or the answer of the trace to its bound."""
+    return not (any(CUT in each.span.attributes for each in spans) and _asked_and_answered(spans).is_cut)
+
+
+class _Words(NamedTuple):
+    question: str
+    answer: str
+    error: str | None
+    """Of the root, if it failed."""
+    is_cut: bool
+
+
+def _asked_and_answered(spans: Sequence[StoredSpan]) -> _Words:
+    """The words of the trace, with values of their own to be decoded."""
     with values_of_one_trace():
         return _first_and_last_words(spans)
 
 
-def _first_and_last_words(spans: Sequence[StoredSpan]) -> tuple[str, str, str | None]:
+def _first_and_last_words(spans: Sequence[StoredSpan]) -> _Words:
     placed = arranged(spans)
     if not placed:
-        return "", "", None
-    root = placed[0].stored
+        return _Words("", "", None, False)
+    root = asking = answering = placed[0].stored
     held = _content(root)
     generations = sorted((each for each in spans if each.what == "generate"), key=lambda each: each.span.start_ns)
     question = _last_user(held.asked) or shown(held.arguments)
     answer = _words(held.answered) or shown(held.result)
     if not question and generations:
-        question = _last_user(_content(generations[0]).asked)
+        asking = generations[0]
+        question = _last_user(_content(asking).asked)
     if not answer:
         for each in reversed(generations):
             if answer := _words(_content(each).answered):
+                answering = each
                 break
-    return question, answer, root.span.error
+    cut = is_cut(asking.span, "input.value") or is_cut(answering.span, "output.value")
+    return _Words(question, answer, root.span.error, cut)
 
 
 def _content(stored: StoredSpan) -> SpanContent:

@@ -16,6 +16,9 @@ MOST_NS = (1 << 63) - 1
 MAX_COLUMN = 1000
 """Characters of a name or an error in a column of the store; a longer one is whole in the body, which is read last."""
 
+CUT = "firsthand.cut"
+"""The attribute with the names of those attributes, with blanks between, that the recorder cut to its bound."""
+
 
 @dataclass(slots=True)
 class IncomingSpan:
@@ -63,6 +66,11 @@ class IncomingSpan:
         if self.start_ns > MOST_NS or self.end_ns > MOST_NS:
             body["times"] = [self.start_ns, self.end_ns]
         return body
+
+
+def is_cut(span: IncomingSpan, name: str) -> bool:
+    """True if the recorder cut that attribute to its bound."""
+    return name in str(span.attributes.get(CUT, "")).split()
 
 
 class StoredSpan(NamedTuple):

@@ -22,7 +22,7 @@ import secrets
 import sys
 import time
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, overload
 
 from firsthand.errors import ConfigError
-from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.incoming_span import CUT, IncomingSpan
 from firsthand.ingest.span_sender import OtlpSender, RunRecorder, SpanSink
 from firsthand.message import Json
 from firsthand.system import trace_context
@@ -38,9 +38,8 @@ from firsthand.system.trace_context import TraceParent
 
 F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["chain", "agent", "tool", "llm", "retriever", "embedding", "guardrail", "evaluator"]
-MAX_VALUE_CHARS = 16_384
-MAX_YIELDED = 200
-"""The first so many items of a generator are kept, and their number."""
+MAX_VALUE_CHARS = 131_072
+"""Arguments, a result, or all that a generator gave; what is longer is cut and marked by CUT."""
 
 
 @dataclass
@@ -58,9 +57,19 @@ class ActiveSpan:
     def set(self, **attributes: Any) -> None:
         """Add attributes, with `__` for a dot: `session__id="42"` is `session.id`."""
         for name, value in attributes.items():
-            self.attributes[name.replace("__", ".")] = (
-                value if isinstance(value, str | int | float | bool) else _text(value)
-            )
+            name = name.replace("__", ".")
+            if isinstance(value, str | int | float | bool):
+                self.attributes[name] = value
+            else:
+                self.keep(name, _text(value))
+
+    def keep(self, name: str, text: str) -> None:
+        """Add a text, cut to MAX_VALUE_CHARS; CUT names those that were."""
+        cut = [each for each in str(self.attributes.pop(CUT, "")).split() if each != name]
+        cut += [name] if len(text) > MAX_VALUE_CHARS else []
+        self.attributes[name] = text[:MAX_VALUE_CHARS]
+        if cut:
+            self.attributes[CUT] = " ".join(cut)
 
 
 @dataclass
@@ -152,24 +161,30 @@ def _wrapped(
     if inspect.isasyncgenfunction(function):
 
         @functools.wraps(function)
-        async def items(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async def items(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             recorded = begun(args, kwargs)
             inner = function(*args, **kwargs)
-            is_waiting = False
+            step: Callable[[], Any] = functools.partial(anext, inner)
+            thrown: BaseException | None = None
             try:
                 while True:
                     with recorded.running():
                         try:
-                            item = await anext(inner)
+                            item = await step()
                         except StopAsyncIteration:
                             break
                     recorded.gave(item)
-                    is_waiting = True
-                    yield item
-                    is_waiting = False
+                    thrown = None
+                    try:
+                        step = functools.partial(inner.asend, (yield item))
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        thrown = error
+                        step = functools.partial(inner.athrow, error)
             except BaseException as error:
                 # Nobody asked for more, and the event loop ended before it had closed the generator.
-                if not (is_waiting and isinstance(error, CancelledError)):
+                if not (error is thrown and isinstance(error, CancelledError)):
                     recorded.failed(error)
                 raise
             finally:
@@ -253,7 +268,7 @@ class _Recorded:
             wanted = _destination.share if share is None else share
             sampled = sink is not None and (wanted >= 1 or random.random() < wanted)
         self._content, self._is_root = content, above is None
-        self._items: list[Any] = []
+        self._given = _Given()
         self._num_items = 0
         trace_id, parent_id = _place(above)
         span = IncomingSpan(trace_id, secrets.token_hex(8), parent_id, name, time.time_ns(), 0, kind=1)
@@ -264,7 +279,7 @@ class _Recorded:
             if kind == "tool":
                 span.attributes["tool.name"] = name
             if content:
-                span.attributes["input.value"] = arguments()
+                self.active.keep("input.value", arguments())
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -284,12 +299,12 @@ class _Recorded:
 
     def gave(self, item: Any) -> None:
         self._num_items += 1
-        if self.active.is_sampled and self._content and len(self._items) < MAX_YIELDED:
-            self._items.append(item)
+        if self.active.is_sampled and self._content:
+            self._given.add(item)
 
     def returned(self, result: Any) -> None:
         if self.active.is_sampled and self._content and result is not None:
-            self.active.attributes["output.value"] = _text(result)
+            self.active.keep("output.value", _text(result))
 
     def failed(self, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
@@ -305,10 +320,35 @@ class _Recorded:
             return
         active.span.end_ns = active.span.start_ns + time.perf_counter_ns() - self._began
         if self._num_items:
-            is_text = all(isinstance(item, str) for item in self._items)
-            active.attributes.setdefault("output.value", "".join(self._items) if is_text else _text(self._items))
+            if "output.value" not in active.attributes:  # the function may have set its own
+                active.keep("output.value", self._given.text())
             active.attributes["firsthand.items"] = self._num_items
         active.sink.put(active.span, self._is_root)
+
+
+class _Given:
+    """What a generator gave, as text: its texts joined, or a list in JSON. No more is held than will be kept, and one."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._is_text = True
+        self._num_chars = 0
+
+    def add(self, item: Any) -> None:
+        if self._num_chars > MAX_VALUE_CHARS:
+            return
+        if self._is_text and not isinstance(item, str):
+            self._is_text, self._num_chars = False, 0
+            texts, self._parts = self._parts, []
+            for text in texts:
+                self.add(text)
+        part = item[: MAX_VALUE_CHARS + 1] if self._is_text else _json(item)[: MAX_VALUE_CHARS + 1]
+        if part:
+            self._parts.append(part)
+            self._num_chars += len(part)
+
+    def text(self) -> str:
+        return "".join(self._parts) if self._is_text else f"[{', '.join(self._parts)}]"
 
 
 def _sink() -> SpanSink | None:
@@ -357,16 +397,25 @@ def _arguments(signature: inspect.Signature | None, args: tuple[Any, ...], kwarg
     given.pop("self", None)
     given.pop("cls", None)
     values = list(given.values())
-    return values[0][:MAX_VALUE_CHARS] if len(values) == 1 and isinstance(values[0], str) else _text(given)
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else _text(given)
 
 
 def _text(value: Any) -> str:
     """A value as text: JSON where it can be; never an error of the program that is recorded."""
+    if isinstance(value, str):
+        return value
     try:
-        said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_shown)
+        return json.dumps(value, ensure_ascii=False, default=_shown)
     except Exception:
-        said = _shown(value)
-    return said[:MAX_VALUE_CHARS]
+        return _shown(value)
+
+
+def _json(value: Any) -> str:
+    """A value as JSON, in any case."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_shown)
+    except Exception:
+        return json.dumps(_shown(value), ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:

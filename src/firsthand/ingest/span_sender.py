@@ -33,7 +33,10 @@ from firsthand.system.otlp_reply import rejected_spans
 from firsthand.task import Task
 
 MAX_WAITING = 20_000
+MAX_WAITING_CHARS = 1 << 28
 BATCH = 512
+MAX_BATCH_CHARS = 1 << 24
+"""Characters of a request's texts, and one span: as JSON they take at most six times as many bytes."""
 EVERY_S = 0.5
 TIMEOUT_S = 5.0
 MAX_OPEN_TRACES = 1000
@@ -64,7 +67,8 @@ class OtlpSender:
         self._service = service
         given = {**_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")), **headers}
         self._headers = {name: _checked(name, value) for name, value in given.items()}
-        self._waiting: deque[IncomingSpan] = deque()
+        self._waiting: deque[tuple[IncomingSpan, int]] = deque()  # with its characters
+        self._waiting_chars = 0
         self._changed = threading.Condition()
         self._sending = 0
         self._pid = 0
@@ -76,10 +80,12 @@ class OtlpSender:
             if self._pid != os.getpid():  # a thread does not survive a fork
                 self._pid = os.getpid()
                 threading.Thread(target=self._work, name="span-sender", daemon=True).start()
-            if len(self._waiting) >= MAX_WAITING:
+            num_chars = _num_chars(span)
+            if len(self._waiting) >= MAX_WAITING or self._waiting_chars + num_chars > MAX_WAITING_CHARS:
                 self.dropped += 1
                 return
-            self._waiting.append(span)
+            self._waiting.append((span, num_chars))
+            self._waiting_chars += num_chars
             if len(self._waiting) >= BATCH:
                 self._changed.notify_all()
 
@@ -112,7 +118,7 @@ class OtlpSender:
             with self._changed:
                 if not self._waiting:
                     self._changed.wait(EVERY_S)
-                batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+                batch = self._next_batch()
                 self._sending = len(batch)
             if not batch:
                 continue
@@ -127,8 +133,19 @@ class OtlpSender:
                 self.dropped += len(batch) - taken
                 self._sending = 0
                 self._changed.notify_all()
-            if len(batch) < BATCH:
+                is_more = len(batch) >= BATCH or self._waiting_chars > MAX_BATCH_CHARS
+            if not is_more:
                 time.sleep(0.02)
+
+    def _next_batch(self) -> list[IncomingSpan]:
+        """Take the next spans from those that wait: of a bounded number, and of a bounded length but for the last."""
+        batch: list[IncomingSpan] = []
+        before = self._waiting_chars
+        while self._waiting and len(batch) < BATCH and before - self._waiting_chars < MAX_BATCH_CHARS:
+            span, num_chars = self._waiting.popleft()
+            batch.append(span)
+            self._waiting_chars -= num_chars
+        return batch
 
     def _sent(self, client: Any, batch: Sequence[IncomingSpan]) -> int:
         """The number of spans that the collector took."""
@@ -243,6 +260,11 @@ def stored_of(seq: int, span: IncomingSpan) -> StoredSpan:
     usage = Usage(facts.prompt_tokens, facts.cached_tokens, facts.completion_tokens, facts.cost_usd)
     what: SpanKind = facts.what
     return StoredSpan(seq, span, what, facts.label, facts.model, usage)
+
+
+def _num_chars(span: IncomingSpan) -> int:
+    held = [span.attributes, *(event["attributes"] for event in span.events)]
+    return sum(len(value) for each in held for value in each.values() if isinstance(value, str))
 
 
 def otlp_json(spans: Sequence[IncomingSpan], service: str) -> Json:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from firsthand.chat_messages import written
 from firsthand.errors import ConfigError, StoreError
-from firsthand.ingest.as_trace import question_of, trace_of
+from firsthand.ingest.as_trace import is_whole, question_of, trace_of
 from firsthand.ingest.incoming_span import StoredSpan
+from firsthand.ingest.translate import facts_of
 from firsthand.message import Json, Message
 from firsthand.system.new_file import write_new
 
@@ -17,15 +18,16 @@ SUFFIXES = (".toml", ".jsonl")
 
 
 def task_row(trace_id: str, spans: Sequence[StoredSpan]) -> Json:
-    """The row of one trace: question and recorded answer, with the messages that stood before the question."""
+    """The row of one trace: question and recorded answer, with the messages that stood before the question.
+
+    `is_cut` is in it, and true, if the recorder cut one of the two.
+    """
     trace = trace_of(trace_id, spans)
     question = question_of(spans)
     first = next((call for call in trace.calls if call.kind == "generate"), None)
     before = _before(trace.messages(first.at), question) if first is not None else ()
     root = next((each.span for each in spans if not each.span.parent_id), spans[0].span)
-    session = next(
-        (str(each.span.attributes["session.id"]) for each in spans if each.span.attributes.get("session.id")), ""
-    )
+    session = next((found for each in spans if (found := _session(each))), "")
     said = [body for each in before for body in written(each)]
     return {
         "id": trace_id,
@@ -37,7 +39,15 @@ def task_row(trace_id: str, spans: Sequence[StoredSpan]) -> Json:
         "name": root.name,
         "error": root.error or "",
         **({"conversation": said} if said else {}),
+        **({} if is_whole(spans) else {"is_cut": True}),
     }
+
+
+def _session(stored: StoredSpan) -> str:
+    try:
+        return facts_of(stored.span).session
+    except Exception:  # an attribute of an unexpected type
+        return ""
 
 
 def _before(messages: tuple[Message, ...], question: str) -> tuple[Message, ...]:

@@ -7,8 +7,6 @@ Messages come as attributes (`gen_ai.input.messages`), as events of the span
 
 from __future__ import annotations
 
-from typing import Any
-
 from firsthand.ingest.dialects.span_facts import (
     SpanContent,
     SpanFacts,
@@ -20,6 +18,7 @@ from firsthand.ingest.dialects.span_facts import (
     preview,
     text_of,
 )
+from firsthand.ingest.dialects.span_outputs import answers_in
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
 from firsthand.message import Json, Message
 
@@ -86,13 +85,13 @@ def content(span: IncomingSpan) -> SpanContent:
         if name == _DETAILS:
             _add(found, held)
         elif name == "gen_ai.choice":
-            found.answered.append(_of_event("assistant", held))
+            found.answered.append(_assistants(_of_event("assistant", held)))
         elif name in _EVENTS:
             found.asked.append(_of_event(_EVENTS[name], held))
         elif name == "gen_ai.content.prompt":
             found.asked += messages_in(held.get("gen_ai.prompt"))
         elif name == "gen_ai.content.completion":
-            found.answered += _answers(held.get("gen_ai.completion"))
+            found.answered += answers_in(held.get("gen_ai.completion"), of_model=True)
     return found
 
 
@@ -103,18 +102,22 @@ def _add(found: SpanContent, a: Json) -> None:
     if a.get("gen_ai.input.messages"):
         found.asked += messages_in(a["gen_ai.input.messages"])
     if a.get("gen_ai.output.messages"):
-        found.answered += _answers(a["gen_ai.output.messages"])
+        found.answered += [_assistants(each) for each in messages_in(a["gen_ai.output.messages"])]
 
 
-def _answers(value: Any) -> list[Message]:
-    return [Message("assistant", each.parts) if each.role == "user" else each for each in messages_in(value)]
+def _assistants(said: Message) -> Message:
+    return Message("assistant", said.parts) if said.role == "user" else said
 
 
 def _of_event(role: str, held: Json) -> Message:
+    """The message of an event: its body, or the one within it, which need not say its role."""
     body: Json = {name: parsed(value) for name, value in held.items()}
-    body.setdefault("role", role)
     if "content" not in body and "gen_ai.event.content" in body:
         inner = body["gen_ai.event.content"]
         body = inner if isinstance(inner, dict) else body | {"content": inner}
-        body.setdefault("role", role)
-    return one_message(body)
+    said = body.get("message")
+    if isinstance(said, dict):
+        body = said
+    elif isinstance(said, str) and "content" not in body:
+        body = body | {"content": said}
+    return one_message(body | {"role": body.get("role") or role})

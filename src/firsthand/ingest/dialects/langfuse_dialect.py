@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from firsthand.ingest.dialects.span_facts import (
@@ -17,6 +19,7 @@ from firsthand.ingest.dialects.span_facts import (
     text_of,
     words_of,
 )
+from firsthand.ingest.dialects.span_outputs import answers_in
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
 from firsthand.message import Json, Message
 
@@ -57,18 +60,20 @@ def facts(span: IncomingSpan) -> SpanFacts:
     if str(a.get("langfuse.observation.level", "")).upper() == "ERROR":
         found.error = text_of(a, "langfuse.observation.status_message")
     found.input = lambda: _shown(a.get(_INPUT), a.get("langfuse.trace.input"))
-    found.output = lambda: _shown(a.get(_OUTPUT), a.get("langfuse.trace.output"))
+    read = partial(answers_in, of_model=what == "generate")
+    found.output = lambda: _shown(a.get(_OUTPUT), a.get("langfuse.trace.output"), read=read)
     return found
 
 
 def content(span: IncomingSpan) -> SpanContent:
     """The messages and the tool call of the span."""
     a = span.attributes
-    if str(a.get("langfuse.observation.type", "")).lower() == "tool":
+    kind = str(a.get("langfuse.observation.type", "")).lower()
+    if kind == "tool":
         return SpanContent(tool=span.name, arguments=parsed(a.get(_INPUT)), result=parsed(a.get(_OUTPUT)))
     asked = messages_in(a.get(_INPUT, a.get("langfuse.trace.input")))
-    said = messages_in(a.get(_OUTPUT, a.get("langfuse.trace.output")))
-    return SpanContent(asked, [Message("assistant", each.parts) if each.role == "user" else each for each in said])
+    said = answers_in(a.get(_OUTPUT, a.get("langfuse.trace.output")), of_model=kind == "generation")
+    return SpanContent(asked, said)
 
 
 def _counts(a: Json, name: str) -> dict[str, float]:
@@ -112,14 +117,14 @@ def _nested_cached(a: Json) -> int:
     return 0
 
 
-def _shown(*values: Any) -> str:
+def _shown(*values: Any, read: Callable[[Any], list[Message]] = messages_in) -> str:
     for value in values:
         if value in (None, ""):
             continue
         if isinstance(value, str) and value[:1] == '"' and isinstance(inner := _unquoted(value), str):
             return inner[:300]
         if isinstance(value, str) and len(value) < 20_000 and value[:1] in ("{", "["):
-            return preview(messages_in(value)) or value[:300]
+            return preview(read(value)) or value[:300]
         return shown(value)[:300]
     return ""
 

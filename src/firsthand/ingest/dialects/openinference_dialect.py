@@ -4,6 +4,8 @@ users.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from firsthand.ingest.dialects.span_facts import (
@@ -20,6 +22,7 @@ from firsthand.ingest.dialects.span_facts import (
     text_of,
     words_of,
 )
+from firsthand.ingest.dialects.span_outputs import answers_in
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
 from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult
 
@@ -56,7 +59,9 @@ def facts(span: IncomingSpan) -> SpanFacts:
         found.prompt_tokens = max(0, count_of_tokens(a, "llm.token_count.total") - found.completion_tokens)
     found.input = lambda: preview(_messages(a, "llm.input_messages")) or _value_preview(a, "input.value")
     found.output = lambda: (
-        preview(_messages(a, "llm.output_messages")) or _value_preview(a, "output.value") or _documents(a)[:300]
+        preview(_messages(a, "llm.output_messages"))
+        or _value_preview(a, "output.value", partial(answers_in, of_model=_is_of_model(a)))
+        or _documents(a)[:300]
     )
     return found
 
@@ -75,8 +80,7 @@ def content(span: IncomingSpan) -> SpanContent:
     if not found.asked and a.get("input.value"):
         found.asked = messages_in(a["input.value"])
     if not found.answered and a.get("output.value"):
-        said = messages_in(a["output.value"])
-        found.answered = [Message("assistant", each.parts) if each.role == "user" else each for each in said]
+        found.answered = answers_in(a["output.value"], of_model=_is_of_model(a))
     if not found.answered and (documents := _documents(a)):
         found.result = documents
     return found
@@ -149,10 +153,14 @@ def _tool_calls(a: Json, base: str) -> list[Part]:
     return parts
 
 
-def _value_preview(a: Json, name: str) -> str:
+def _is_of_model(a: Json) -> bool:
+    return str(a.get("openinference.span.kind", "")).upper() == "LLM"
+
+
+def _value_preview(a: Json, name: str, read: Callable[[Any], list[Message]] = messages_in) -> str:
     value = a.get(name)
     if not isinstance(value, str):
         return shown(value)[:300] if value is not None else ""
     if len(value) < 20_000 and value[:1] in ("{", "["):
-        return preview(messages_in(value)) or value[:300]
+        return preview(read(value)) or value[:300]
     return value[:300]

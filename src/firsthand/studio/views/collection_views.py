@@ -66,7 +66,7 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
         return RedirectResponse(f"/data-sets/{part(name)}", 303)
 
     def received(form: dict[str, str]) -> Iterator[Json]:
-        """A task for each trace: the one that the form names, or those that its filter finds."""
+        """A task for each trace whose words are whole: the one that the form names, or those that its filter finds."""
         if "trace" in form:
             ids = [form["trace"]]
         else:
@@ -76,7 +76,13 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
                 raise ConfigError("the filter finds no trace: choose another")
             ids = [each.trace for each in found]
         for id in ids:
-            yield task_row(id, traces_in.get(id).spans)
+            row = task_row(id, traces_in.get(id).spans)
+            if "is_cut" in row and "trace" in form:
+                raise ConfigError(
+                    "the question or the answer of this trace was cut when it was recorded: choose another"
+                )
+            if "is_cut" not in row:
+                yield row
 
     def remove(request: Request, form: dict[str, str]) -> Response:
         name = request.path_params["name"]
