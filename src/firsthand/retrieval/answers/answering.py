@@ -169,7 +169,7 @@ def answer_grammar(texts: Sequence[str], *, quotes: bool = False) -> Grammar:
     """The form of an answer: up to six sentences, each followed by passages that there are, or NOT_IN_DOCUMENTS."""
     no = json.dumps(NOT_IN_DOCUMENTS)
     lines = [f"start: {no} | claim" + ' (" " claim)?' * (MAX_CLAIMS - 1), "claim: WORDS reference"]
-    lines.append(r"WORDS: /[A-Za-z0-9\"'(À-ž][^\[\]\n]{1,200} /")
+    lines.append(r"WORDS: /[\p{L}\p{N}\"'(“«「][^\[\]\n]{1,200} /")
     if quotes:
         lines.append("reference: " + " | ".join(f"quoted_{number}" for number in range(1, len(texts) + 1)))
         for number, text in enumerate(texts, 1):

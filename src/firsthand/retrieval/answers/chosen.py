@@ -82,7 +82,7 @@ def candidates(hits: Sequence[Hit]) -> list[Candidate]:
         for start, end in sentences(text):
             sentence = text[start:end]
             folded = " ".join(sentence.casefold().split())
-            if sentence.startswith(("#", "```")) or sentence.endswith("?") or folded in told:
+            if sentence.startswith(("#", "```")) or sentence.endswith(("?", "？", "؟")) or folded in told:
                 continue
             if len(content_words(sentence)) >= MIN_WORDS:
                 told.add(folded)
