@@ -51,7 +51,7 @@ async def chosen(
     A scoring request for each sentence of the hits, 40 at most, and one for the question alone. ConfigError if the model has
     no log-probs.
     """
-    hits = above(hits, floor)
+    hits = await above(corpus, question, hits, floor)
     found = candidates(hits)
     if not found:
         return Answer(NOT_IN_DOCUMENTS, hits=tuple(hits))
