@@ -99,6 +99,7 @@ def test_the_best_passages_are_those_of_the_flags(monkeypatch: pytest.MonkeyPatc
     found = asyncio.run(rag_ask._extracted("Which mill?", corpus, rag_ask.AnswerFlags(model="none")))
     assert asked == [("", None), ("Which mill?", 3, None)] and found["calls"] == 0 and found["model"] is None
     asked.clear()
+    corpus = tiny_corpus(TEXTS)
     asyncio.run(rag_ask._extracted("mill", corpus, rag_ask.AnswerFlags(model="none", k=1, floor=-0.5)))
     assert asked == [("", None), ("mill", 1, -0.5)]
 

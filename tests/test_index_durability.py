@@ -370,12 +370,12 @@ def test_a_flipped_byte_is_an_answer_or_a_sentence(tmp_path: Path) -> None:
         ("DROP TABLE words", "tables are not those"),
         ("DROP INDEX chunks_by_meta", "tables are not those"),
         (
-            "PRAGMA user_version = 4",
-            "has schema version 4, and this firsthand knows 3: open it with the firsthand that",
+            "PRAGMA user_version = 5",
+            "has schema version 5, and this firsthand knows 4: open it with the firsthand that",
         ),
         (
             "PRAGMA user_version = 0",
-            "has schema version 0, and this firsthand knows 3: open it with the firsthand that",
+            "has schema version 0, and this firsthand knows 4: open it with the firsthand that",
         ),
         ("PRAGMA application_id = 1", "is a SQLite file and is no index"),
         ("DELETE FROM header", "no header"),

@@ -89,7 +89,7 @@ def test_a_connection_waits_for_others_and_trusts_no_file(tmp_path: Path) -> Non
     path = tmp_path / "a.index"
     wanted = {
         "trusted_schema": 0, "cell_size_check": 1, "synchronous": 1, "wal_autocheckpoint": 4000, "busy_timeout": 10_000,
-        "application_id": int.from_bytes(b"fsix", "big"), "user_version": 3,
+        "application_id": int.from_bytes(b"fsix", "big"), "user_version": 4,
     }  # fmt: skip
     for options in ({"header": HEADER}, {}, {"read_only": True}):
         with open_index(path, **options) as index:  # type: ignore[arg-type]

@@ -69,9 +69,9 @@ def test_an_index_that_is_read_or_refused_has_no_log_beside_it_afterwards(tmp_pa
         kept.append(raised)
         assert beside(path) == ["x.index"], str(raised.value)
     base = sqlite3.connect(path)
-    base.execute("PRAGMA user_version = 4")
+    base.execute("PRAGMA user_version = 5")
     base.close()
-    with pytest.raises(StoreError, match=r"has schema version 4, and this firsthand knows 3") as newer:
+    with pytest.raises(StoreError, match=r"has schema version 5, and this firsthand knows 4") as newer:
         open_index(path, HEADER)
     assert beside(path) == ["x.index"] and newer.value.args
 

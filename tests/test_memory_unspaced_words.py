@@ -25,7 +25,7 @@ def test_the_words_of_a_text_without_blanks_are_its_pairs_of_letters() -> None:
 def of_version_3(path: Path, monkeypatch: pytest.MonkeyPatch, *deleted: str) -> None:
     """A memory as the version before wrote it, which had deleted some: a text without blanks was one word."""
     with monkeypatch.context() as patched:
-        patched.setattr("firsthand.retrieval.store.analyzer.spaced", lambda text: text)
+        patched.setattr("firsthand.retrieval.store.analyzer.spaced", lambda text, **_: text)
         words_of.cache_clear()
         file = ItemFile(path)
         for id, text in TEXTS.items():

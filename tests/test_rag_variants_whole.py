@@ -247,12 +247,13 @@ def test_a_recursive_search_asks_for_what_is_missing_until_it_is_done(index: Pat
 def test_options_of_a_variant_are_checked_with_the_index_that_they_are_for(index: Path, tmp_path: Path) -> None:
     words = str(write_index(tmp_path / "w", {"a": "mill"}, vectors=False))
     for fine in ({"search": "lexical"}, {"search": "hybrid"}, {"search": "convex"}, {"rerank": "listwise"}, {"dry": False},
-                 {"search": None, "beams": 1, "scale": 0.0, "name": "", "floor": -1.0}):  # fmt: skip
+                 {"search": None, "beams": 1, "scale": 0.0, "name": ""}):  # fmt: skip
         check_rag(index=words, **fine)
-    check_rag(index=str(index), search="dense", rerank="sentences")
+    check_rag(index=str(index), search="dense", rerank="sentences", floor=-1.0)
     for options, told in (
         ({"search": "dense"}, f"the index of {words} has no vectors: search its terms"),
         ({"search": "lexical", "rerank": "sentences"}, f"the index of {words} has no vectors: search its terms"),
+        ({"search": "lexical", "floor": 0.0}, f"floor is 0.0, and the index of {words} has no vectors to take cosines from"),
         ({"k": 0}, "k is 0"), ({"beams": 0}, "beams is 0"), ({"rerank": "x"}, "rerank is 'x'"),
         ({"search": "x"}, "search is 'x': dense, lexical, hybrid, convex was expected"),
         ({"form": "x"}, "form is 'x': cited, quoted, chosen, plain was expected"),

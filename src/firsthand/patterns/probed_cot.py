@@ -15,12 +15,14 @@ from typing import Any
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import at_least, checked
+from firsthand.system.sentence_ends import SENTENCE_MARKS
 from firsthand.task import Task
 
 FRACTIONS = (0, 25, 50, 75)
 """Per cent of the chain's sentences that a shortened chain keeps."""
 THINK = "Think step by step. Do not state the final answer yet."
-_SENTENCE = re.compile(r"[^.!?\n]+[.!?\n]*\s*")
+_ENDS = rf".!?{SENTENCE_MARKS}\n"
+_SENTENCE = re.compile(rf"[^{_ENDS}]+[{_ENDS}]*\s*")
 _NUMBER = re.compile(r"\d{1,15}")
 
 

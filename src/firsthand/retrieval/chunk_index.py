@@ -100,7 +100,7 @@ class ChunkIndex(Protocol):
         """The vectors of those texts that are the `indexed_text` of a stored chunk, so that none is computed twice."""
 
     def search_vectors(self, vector: Vectors, k: int, where: Filter) -> list[Hit]:
-        """The k chunks of highest cosine with a vector of shape (dimension,), best first, ties by chunk id."""
+        """The k chunks of highest cosine with a vector of shape (dimension,), of any length; ties by chunk id."""
 
     def search_terms(self, text: str, k: int, where: Filter) -> list[Hit]:
         """The k chunks of highest BM25, best first, ties by chunk id; none if no word of the text is indexed."""
@@ -168,3 +168,13 @@ class HybridSearch(Protocol):
         weights: Sequence[float] = (1.0, 1.0),
     ) -> list[Hit]:
         """The k best of both searches, `pool` hits each, by reciprocal rank fusion; trails say rank and score in each."""
+
+
+def of_length_one(query: Vectors) -> Vectors:
+    """A query's vector at length 1, so that its products are cosines; one of all zeros as it is."""
+    wide = query.astype(np.float64)
+    length = float(np.linalg.norm(wide))
+    if abs(length - 1) <= 1e-3 or not length:
+        return query
+    scaled: Vectors = (wide / length).astype(np.float32)
+    return scaled

@@ -32,6 +32,9 @@ INDEX_NAME = ".firsthand-index"
 NO_VECTORS = (
     "the index of {name} has no vectors: search its terms, as with search=lexical, or index it with an embedder"
 )
+NO_COSINES = (
+    "the index of {name} has no vectors to take cosines from: leave the floor out, or index it with an embedder"
+)
 Act = Callable[[Json], Awaitable[Sequence[Json]]]
 """Reads the index for the arguments of a read, which a guard may have changed."""
 Effect = Callable[[str, Json, Act], Awaitable[Sequence[Json]]]
@@ -169,15 +172,15 @@ def check_index(path: str | Path, *, opens: bool = False) -> None:
         open_index(index_file(path), read_only=True).close()
 
 
-def expect_vectors(path: str | Path) -> None:
-    """ConfigError if the index at a path has no vectors."""
+def expect_vectors(path: str | Path, otherwise: str = NO_VECTORS) -> None:
+    """ConfigError, with the sentence `otherwise`, if the index at a path has no vectors."""
     from firsthand.retrieval.store.sqlite_index import open_index
 
     index = open_index(index_file(path), read_only=True)
     has_vectors = bool(index.header.fingerprint)
     index.close()
     if not has_vectors:
-        raise ConfigError(NO_VECTORS.format(name=path))
+        raise ConfigError(otherwise.format(name=path))
 
 
 def expect_documents(path: str | Path) -> None:

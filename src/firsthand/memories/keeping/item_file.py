@@ -78,6 +78,9 @@ MEMORY_SCHEMA = Schema(
         """
         DELETE FROM renewed;
         """,
+        """
+        DELETE FROM renewed;
+        """,
     ),
     place="the file of a memory",
     missing="`firsthand run --memory KIND:FILE` makes one",

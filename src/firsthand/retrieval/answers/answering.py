@@ -107,7 +107,7 @@ async def answer(
 ) -> Answer:
     """The model's answer from the hits, checked. Without hits above the floor the model is not asked."""
     settings = settings or AnswerSettings()
-    hits = above(hits, settings.floor)
+    hits = await above(corpus, question, hits, settings.floor)
     if not hits:
         return Answer(NOT_IN_DOCUMENTS)
     places = await locate(corpus, hits)
@@ -127,7 +127,7 @@ async def answer(
 
 async def extract(question: str, hits: Sequence[Hit], corpus: Corpus, *, floor: float | None = None) -> Answer:
     """The passages' own sentences that fit the question best, quoted and cited: an answer without a model."""
-    hits = above(hits, floor)
+    hits = await above(corpus, question, hits, floor)
     citations = extracts(question, hits, await locate(corpus, hits))
     text = "\n".join(f"“{' '.join(each.quote.split())}” [{each.number}]" for each in citations)
     return Answer(text or NOT_IN_DOCUMENTS, citations, tuple(hits))
@@ -169,7 +169,7 @@ def answer_grammar(texts: Sequence[str], *, quotes: bool = False) -> Grammar:
     """The form of an answer: up to six sentences, each followed by passages that there are, or NOT_IN_DOCUMENTS."""
     no = json.dumps(NOT_IN_DOCUMENTS)
     lines = [f"start: {no} | claim" + ' (" " claim)?' * (MAX_CLAIMS - 1), "claim: WORDS reference"]
-    lines.append(r"WORDS: /[A-Za-z0-9\"'(À-ž][^\[\]\n]{1,200} /")
+    lines.append(r"WORDS: /[\p{L}\p{N}\"'(“«「][^\[\]\n]{1,200} /")
     if quotes:
         lines.append("reference: " + " | ".join(f"quoted_{number}" for number in range(1, len(texts) + 1)))
         for number, text in enumerate(texts, 1):

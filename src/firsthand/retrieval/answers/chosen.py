@@ -51,7 +51,7 @@ async def chosen(
     A scoring request for each sentence of the hits, 40 at most, and one for the question alone. ConfigError if the model has
     no log-probs.
     """
-    hits = above(hits, floor)
+    hits = await above(corpus, question, hits, floor)
     found = candidates(hits)
     if not found:
         return Answer(NOT_IN_DOCUMENTS, hits=tuple(hits))
@@ -82,7 +82,7 @@ def candidates(hits: Sequence[Hit]) -> list[Candidate]:
         for start, end in sentences(text):
             sentence = text[start:end]
             folded = " ".join(sentence.casefold().split())
-            if sentence.startswith(("#", "```")) or sentence.endswith("?") or folded in told:
+            if sentence.startswith(("#", "```")) or sentence.endswith(("?", "？", "؟")) or folded in told:
                 continue
             if len(content_words(sentence)) >= MIN_WORDS:
                 told.add(folded)

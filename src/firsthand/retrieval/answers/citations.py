@@ -16,6 +16,7 @@ from firsthand.retrieval.chunk_index import ChunkIndex
 from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Hit
+from firsthand.system.sentence_ends import SENTENCE_END
 
 QuoteMatch = Literal["exact", "normalised", "chosen"]
 """`exact`: the model's quotation stands in the passage letter for letter; `normalised`: but for case and white space;
@@ -175,7 +176,8 @@ def holds(citation: Citation, document: Document) -> bool:
 
 
 _BOUNDARY = re.compile(
-    r"(?<=[.!?])(?<!^\d\.)(?<!\n\d\.)(?<!\n\d\d\.)[\"')\]”]*(?=\s)"  # a sentence's end, not the number of a row
+    r"(?<=[.!?])(?<!^\d\.)(?<!\n\d\.)(?<!\n\d\d\.)[\"')\]”]*+(?:\[\d{1,4}\])*+(?=\s)"  # not the number of a row
+    rf"|{SENTENCE_END}(?:\[\d{{1,4}}\])*+"
     r"|\n(?=[ \t]*(?:\n|[-*+#|>] ?|\d{1,3}[.)] |```))"  # before an empty line, a heading, or a row of a list or table
     r"|(?<=\|)[ \t]*\n"
 )
@@ -183,7 +185,7 @@ _BOUNDARY = re.compile(
 
 def sentences(text: str) -> list[tuple[int, int]]:
     """The spans of the sentences of a text, without the white space around them. A wrapped line goes on; rows of lists and
-    tables, headings and paragraphs end."""
+    tables, headings and paragraphs end. References such as `[1]` belong to the sentence before them."""
     found = []
     start = 0
     for end in [*(match.end() for match in _BOUNDARY.finditer(text)), len(text)]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +17,7 @@ from firsthand.retrieval.answers.citations import (
 )
 from firsthand.retrieval.answers.passage_words import whole_words
 from firsthand.retrieval.retriever import Hit
+from firsthand.system.sentence_ends import SENTENCE_END
 
 Unsupported = Literal["mark", "drop", "keep"]
 """`mark`: a claim without support is followed by UNSUPPORTED; `drop`: it is left out; `keep`: it stays as it is."""
@@ -27,10 +28,11 @@ _REFERENCE = re.compile(
     r"\[\s*(?P<numbers>\d{1,4}(?:\s*+[,;]\s*+\d{1,4})*)(?:\s*+(?:[:,]\s*+)?[\"“](?P<quote>[^\"”\n]{1,2000})[\"”])?\s*\]"
 )
 _MARK = "\ue000"
-_CLAIM = re.compile(
-    rf"[^\n]*?(?:(?<![.!?])[.!?]++[\"'”)]*+(?:\s*{_MARK}\d+{_MARK})*(?=\s+[\"'“(*A-Z0-9À-Þ]|\s*$)|(?=\n)|$)",
-    re.MULTILINE,
+_CLAIM_END = re.compile(
+    rf"(?:(?P<point>(?<![.!?])[.!?]++[\"'”)]*+)|{SENTENCE_END})(?P<cited>(?:\s*{_MARK}\d+{_MARK})*+)"
+    r"(?P<space>\s*)(?P<following>\S?)"
 )
+_OPENING = frozenset("\"'“(*„‚‘«¿¡「『")
 _LETTER = re.compile(r"[^\W\d_]")
 _STOP = frozenset(
     re.findall(
@@ -90,8 +92,7 @@ def check_claims(
     for line in plain.split("\n"):
         parts: list[str] = []
         item = ""
-        for match in _CLAIM.finditer(line):
-            claim = match.group().strip()
+        for claim in _claims(line):
             bare = _bare(claim)
             if not _LETTER.search(bare):  # the number of a list's item, or references read with their sentence
                 item = f"{bare} "
@@ -132,6 +133,23 @@ def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
     ]
     shared, _, _, span = max(rated, default=(0, 0, 0, (0, 0)))
     return span if shared else None
+
+
+def _claims(line: str) -> Iterator[str]:
+    """The sentences of a line, each with the references behind it.
+
+    A Latin point ends one before white space, unless a small letter follows and no reference is between; the marks of
+    other scripts always do.
+    """
+    start = place = 0
+    while found := _CLAIM_END.search(line, place):
+        end, following = found.end("cited"), found["following"]
+        place = end
+        begins = not following or following in _OPENING or (following.isalnum() and not following.islower())
+        if found["point"] is None or found["cited"] or (begins and (found["space"] or not following)):
+            yield line[start:end].strip()
+            start = end
+    yield line[start:].strip()
 
 
 def _bare(claim: str) -> str:

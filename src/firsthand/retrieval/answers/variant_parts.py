@@ -15,7 +15,7 @@ from firsthand.retrieval.answers.chosen import chosen
 from firsthand.retrieval.answers.citations import label_of, locate
 from firsthand.retrieval.answers.claims import Unsupported
 from firsthand.retrieval.answers.evidence import rendered
-from firsthand.retrieval.corpus import Corpus, check_index, expect_vectors
+from firsthand.retrieval.corpus import NO_COSINES, Corpus, check_index, expect_vectors
 from firsthand.retrieval.retriever import Hit
 from firsthand.retrieval.retrievers.reranker_names import check_reranker
 from firsthand.retrieval.retrievers.searches import SEARCHES
@@ -43,7 +43,7 @@ def check_rag(
     **further: Any,
 ) -> None:
     """ConfigError for options of a variant that cannot be: no index at the path, an unknown search, form or
-    reranker, a dense search or sentences of an index without vectors, k below 1."""
+    reranker, a dense search, sentences or a floor of an index without vectors, k below 1."""
     at_least(1, k=k, **{name: value for name, value in further.items() if type(value) is int})
     for name, value, known in (("search", search, tuple(SEARCHES)), ("form", form, get_args(AnswerForm))):
         if value is not None and value not in known:
@@ -53,6 +53,8 @@ def check_rag(
     check_reranker(rerank)
     if search == "dense" or rerank == "sentences":
         expect_vectors(index)
+    if floor is not None:
+        expect_vectors(index, f"floor is {floor}, and {NO_COSINES}")
 
 
 async def answered(
@@ -70,7 +72,7 @@ async def answered(
     A task with choices or a hint, whose answer must have a form of its own, is answered plainly.
     """
     if form == "plain" or task.choices or task.hint is not None:
-        return await _plainly(task, ctx, corpus, above(hits, floor))
+        return await _plainly(task, ctx, corpus, await above(corpus, task.question, hits, floor))
     if form == "chosen":
         return record(ctx, await chosen(task.question, hits, ContextWriter(ctx), corpus, floor=floor))
     settings = AnswerSettings(quotes=form == "quoted", unsupported=unsupported, floor=floor)

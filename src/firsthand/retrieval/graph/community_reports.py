@@ -19,8 +19,10 @@ from firsthand.retrieval.graph.graph_model import GraphModel, count_tokens
 from firsthand.retrieval.graph.graph_prompts import REPORT_SCHEMA, report_prompt
 from firsthand.retrieval.graph.knowledge_graph import KnowledgeGraph
 from firsthand.retrieval.graph.leiden import Community
+from firsthand.system.sentence_ends import SENTENCE_MARKS
 
-_SENTENCE = re.compile(r"[^.!?\n]*[^.!?\s][^.!?\n]*(?:[.!?]+|\n|$)")
+_ENDS = f".!?{SENTENCE_MARKS}"
+_SENTENCE = re.compile(rf"[^{_ENDS}\n]*[^{_ENDS}\s][^{_ENDS}\n]*(?:[{_ENDS}]+|\n|$)")
 
 
 @dataclass(frozen=True)

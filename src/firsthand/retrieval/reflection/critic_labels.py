@@ -32,8 +32,9 @@ from firsthand.retrieval.reflection.critique import (
 from firsthand.retrieval.reflection.token_reflections import marked_off
 from firsthand.retrieval.retriever import Hit, Query, Retriever
 from firsthand.retrieval.writer import Writer
+from firsthand.system.sentence_ends import SENTENCE_END, parts_of
 
-_BETWEEN = re.compile(r"(?<=[.!?])\s+|\n+")
+_END = re.compile(rf"(?<=[.!?])\s+|\n+|{SENTENCE_END}")
 _RETRIEVE = {"yes": RETRIEVAL, "no": NO_RETRIEVAL}
 _RELEVANCE = {"relevant": RELEVANT, "irrelevant": IRRELEVANT}
 _SUPPORT = {"fully": FULLY, "partially": PARTIALLY, "not": NO_SUPPORT}
@@ -122,4 +123,4 @@ def _share(logprobs: Mapping[str, float], token: str) -> float:
 
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text: stretches up to a full stop, question or exclamation mark before a space, or a line break."""
-    return [found for each in _BETWEEN.split(text) if (found := each.strip())]
+    return parts_of(text, _END)

@@ -12,9 +12,10 @@ import numpy as np
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json
 from firsthand.retrieval.chunk_index import ChunkIndex, Vectors
-from firsthand.retrieval.corpus import Corpus, arguments_of
+from firsthand.retrieval.corpus import NO_COSINES, Corpus, arguments_of
 from firsthand.retrieval.retriever import Filter, Hit, Query, Retriever, TrailStep
 from firsthand.retrieval.retrievers.context_windows import document_in
+from firsthand.retrieval.store.unspaced_words import spaced
 from firsthand.retrieval.store.word_marks import words_with_marks
 
 SHINGLE_WORDS = 5
@@ -107,7 +108,10 @@ def per_source(
 
 
 def distinct(retriever: Retriever, *, similarity: float = 0.8, pool: int = 50) -> Retriever:
-    """Leaves out hits whose five-word shingles overlap with those of a better one: Jaccard index of `similarity` or more."""
+    """Leaves out hits whose five-word shingles overlap with those of a better one: Jaccard index of `similarity` or more.
+
+    Words of scripts without blanks are the pairs of letters that are indexed (`unspaced_words`).
+    """
     if not 0 < similarity <= 1:
         raise ConfigError(f"similarity is {similarity}: give a number above 0, up to 1 (equal texts alone)")
 
@@ -141,16 +145,35 @@ def where(retriever: Retriever, conditions: Filter) -> Retriever:
     return found
 
 
-def above(hits: Sequence[Hit], floor: float | None) -> list[Hit]:
-    """The hits whose cosine is `floor` or more; those that no vector search found are kept. None keeps all."""
+async def above(corpus: Corpus, question: str, hits: Sequence[Hit], floor: float | None) -> list[Hit]:
+    """The hits whose cosine is `floor` or more. None keeps all.
+
+    The cosine is the one that a vector search found a hit with, else that of its vector with the question's. ConfigError if
+    one is needed and the index has no vectors.
+    """
     if floor is None:
         return list(hits)
-
-    def fits(hit: Hit) -> bool:
+    kept: set[str] = set()
+    others: dict[str, Hit] = {}
+    for hit in hits:
         cosines = [step.score for step in hit.trail if step.retriever == "dense"]
-        return not cosines or max(cosines) >= floor
+        if not cosines:
+            others[hit.id] = hit
+        elif max(cosines) >= floor:
+            kept.add(hit.id)
 
-    return [hit for hit in hits if fits(hit)]
+    if others and corpus.embedder is None:
+        raise ConfigError(f"floor is {floor}, and {NO_COSINES.format(name=corpus.name)}")
+
+    async def act(passed: Json) -> Sequence[Hit]:
+        [asked] = await corpus.embed([str(passed["query"])])
+        near = (await _vectors(corpus, [*others.values()])) @ asked
+        return [hit for hit, cosine in zip(others.values(), near, strict=True) if cosine >= floor]
+
+    if others:
+        arguments = arguments_of(Query(question), len(others), hits=[*others])
+        kept |= {hit.id for hit in await corpus.read("floor", arguments, act)}
+    return [hit for hit in hits if hit.id in kept]
 
 
 async def _vectors(corpus: Corpus, hits: Sequence[Hit]) -> Vectors:
@@ -204,7 +227,7 @@ def _kept(hits: Sequence[Hit], name: str) -> list[Hit]:
 
 
 def _shingles(text: str) -> frozenset[str]:
-    words = words_with_marks(text.casefold())
+    words = words_with_marks(spaced(text.casefold()))
     return frozenset(" ".join(words[i : i + SHINGLE_WORDS]) for i in range(max(1, len(words) - SHINGLE_WORDS + 1)))
 
 

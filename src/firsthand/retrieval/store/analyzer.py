@@ -7,13 +7,15 @@ import threading
 from collections.abc import Sequence
 
 from firsthand.retrieval.store.index_file import MEMORY, TOKENIZE
+from firsthand.retrieval.store.letter_forms import plain_letters
 from firsthand.retrieval.store.unspaced_words import spaced
 from firsthand.retrieval.store.word_marks import marked
 
-NEWEST_FORM = 3
+NEWEST_FORM = 4
 """The form in which words are indexed and searched for now."""
-OLDER_FORMS = (1, 2)
-"""Forms of older versions: in 1 a run of letters without blanks is one word, in 2 vowel signs part words."""
+OLDER_FORMS = (1, 2, 3)
+"""Forms of older versions: in 1 a run of letters without blanks is one word, in 2 vowel signs part words, in 3 a Korean word
+is whole, Greek letters keep their marks, and ligatures, wide and narrow letters are other letters."""
 
 
 class Analyzer:
@@ -56,7 +58,12 @@ class Analyzer:
 
 def plain_text(text: str, *, form: int = NEWEST_FORM) -> str:
     """The text as SQLite indexes it in a form; lone surrogates, which UTF-8 has no bytes for, are question marks."""
-    text = text if form < 2 else spaced(text) if form < 3 else marked(spaced(text))
+    if form > 3:
+        text = plain_letters(text)
+    if form > 1:
+        text = spaced(text, hangul=form > 3)
+    if form > 2:
+        text = marked(text)
     return text.encode("utf-8", "replace").decode()
 
 

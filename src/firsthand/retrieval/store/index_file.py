@@ -31,12 +31,13 @@ TOKENIZE = "porter unicode61 remove_diacritics 2"
 _BUSY_TIMEOUT_S = 10.0
 _APPLICATION_ID = 0x66736978  # "fsix"
 _CHECKPOINT_PAGES = 4000
-NEWEST_VERSION = 3
+NEWEST_VERSION = 4
 """The version of files all of whose words have the newest form (see `analyzer`). Those of version 1 have the first form, of
-version 2 the second, of version -N the second up to chunk N and the first after it. They are renewed when they are written
-to: the version is _RENEWING + N while chunks up to number N have the newest form and later ones an older one."""
-_RENEWING = 2**30
-LAST_CHUNK = _RENEWING - 1
+version 2 the second, of version -N the second up to chunk N and the first after it, of version 3 the third, and of version
+2**30 + N the third up to chunk N. They are renewed when they are written to: the version is _RENEWING + N while chunks up to
+number N have the newest form and later ones an older one."""
+_RENEWING = 2**30 + 2**29
+LAST_CHUNK = 2**29 - 1
 """The last number of a chunk that a version can say."""
 _READS_FROM = 1
 
@@ -267,7 +268,7 @@ class IndexFile:
         if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
             raise StoreError(f"{self.name} is a SQLite file and is no index: give another path, or remove it")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        is_renewing = version < 0 or _RENEWING <= version < _RENEWING + LAST_CHUNK
+        is_renewing = version < 0 or 2**30 <= version < _RENEWING + LAST_CHUNK
         if not (is_renewing or _READS_FROM <= version <= NEWEST_VERSION):
             raise StoreError(
                 f"{self.name} has schema version {version}, and this firsthand knows {NEWEST_VERSION}: "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from firsthand.errors import ConfigError
-from firsthand.retrieval.chunk_index import IndexHeader, Vectors
+from firsthand.retrieval.chunk_index import IndexHeader, Vectors, of_length_one
 from firsthand.retrieval.retriever import Filter, Hit, TrailStep
 from firsthand.retrieval.store import document_rows as rows_of
 from firsthand.retrieval.store.analyzer import Analyzer
@@ -166,7 +166,7 @@ class IndexSearch:
             )
         if not np.isfinite(query).all():
             raise ConfigError("the vector has values that are not finite: check the embedder")
-        return query
+        return of_length_one(query)
 
     def _passing(self, connection: Any, where: Filter) -> Ints:
         """The rows that are searchable and pass a filter. The arrays are brought up to date first."""

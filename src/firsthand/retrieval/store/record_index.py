@@ -23,7 +23,7 @@ import numpy as np
 
 from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName, nearest
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors
+from firsthand.retrieval.chunk_index import IndexedDocument, IndexHeader, IngestReceipt, Vectors, of_length_one
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Filter, Hit
 from firsthand.retrieval.store.analyzer import NEWEST_FORM, Analyzer
@@ -292,7 +292,7 @@ class RecordIndex:
             )
         if not np.isfinite(query).all():
             raise ConfigError("the vector has values that are not finite: check the embedder")
-        return query
+        return of_length_one(query)
 
     def _read(self, read: Callable[[set[str]], ReadT]) -> ReadT:
         """Returns the result of `read` on one state of the index. `read` adds stale and missing records to its set.

@@ -9,7 +9,8 @@ from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.store.analyzer import NEWEST_FORM, OLDER_FORMS, Analyzer, plain_text
 from firsthand.retrieval.store.document_rows import CHUNK_COLUMNS, CHUNK_TABLES, python_text, read_chunks, sql_text
 from firsthand.retrieval.store.index_file import LAST_CHUNK, renewed_up_to
-from firsthand.retrieval.store.unspaced_words import has_unspaced
+from firsthand.retrieval.store.letter_forms import plain_letters
+from firsthand.retrieval.store.unspaced_words import spaced
 
 
 def titled(connection: sqlite3.Connection, title: str) -> list[str]:
@@ -39,7 +40,13 @@ def _query(analyzer: Analyzer, words: Sequence[str], form: int) -> str:
     """FTS5's query for the words as chunks of a form hold them; empty if they hold none of them."""
     written = [plain_text(word, form=form) for word in words]
     counts = zip(words, written, analyzer.counts(words, form=form), strict=True)
-    parts = (found if has_unspaced(word) else [text] if len(found) == 1 else [] for word, text, found in counts)
+    parts = (found if _is_parted(word) else [text] if len(found) == 1 else [] for word, text, found in counts)
     whole = [each for part in parts for each in part]
     quoted = [f'"{word}"' for word in whole]
     return " AND ".join(quoted) + ("*" if whole and whole[-1] == written[-1] else "")
+
+
+def _is_parted(word: str) -> bool:
+    """True if a word is indexed as pairs of its letters."""
+    plain = plain_letters(word)
+    return spaced(plain) != plain

@@ -1,4 +1,5 @@
-"""Words of scripts that put no blanks between them: Chinese, Japanese, Thai, Lao, Burmese and Khmer.
+"""Words of scripts that put no blanks between them: Chinese, Japanese, Thai, Lao, Burmese and Khmer; and of Korean,
+whose nouns are written in one with their particles.
 
 A run of such letters is indexed as the pairs of its neighbours (bigrams), Chinese characters one by one too, as no word
 list is needed for them and they find about as much as words do (Nie et al., 2000). Other text is left as it is.
@@ -13,17 +14,20 @@ _HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fff
 _KANA = "\u3041-\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _SOUTHERN = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ecd\u0edc-\u0edf\u1000-\u103f\u1050-\u109d\u1780-\u17d3"
 _RUN = re.compile(f"[{_HAN}{_KANA}{_SOUTHERN}]+")
+_HANGUL = "\uac00-\ud7a3"
+_RUN_OR_HANGUL = re.compile(f"{_RUN.pattern}|[{_HANGUL}]+")
 _CHARACTER = re.compile(f"[{_HAN}]")
 
 
 def has_unspaced(text: str) -> bool:
-    """True if a text has letters of a script without blanks."""
+    """True if a text has letters of a script without blanks; Korean has blanks."""
     return not text.isascii() and _RUN.search(text) is not None
 
 
-def spaced(text: str) -> str:
+def spaced(text: str, *, hangul: bool = True) -> str:
     """The text with blanks between the words of runs of such letters; without any it is the same text."""
-    return text if text.isascii() else _RUN.sub(lambda run: f" {' '.join(_words(run[0]))} ", text)
+    runs = _RUN_OR_HANGUL if hangul else _RUN
+    return text if text.isascii() else runs.sub(lambda run: f" {' '.join(_words(run[0]))} ", text)
 
 
 def _words(run: str) -> list[str]:

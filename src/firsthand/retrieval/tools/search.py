@@ -36,6 +36,7 @@ from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from firsthand.retrieval.store.word_marks import words_with_marks
 from firsthand.system.json_values import values_in_text
 from firsthand.system.ordinary_file import open_ordinary, read_ordinary_text
+from firsthand.system.sentence_ends import SENTENCE_END, parts_of
 from firsthand.system.terminal import one_line
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.html import to_placed_text
@@ -53,7 +54,7 @@ MAX_TITLE_CHARS = 200
 PASSAGE_CHARS = 800
 """The approximate length of a passage, which ends with a sentence."""
 _MAGIC = b"SQLite format 3\0"
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n{2,}")
+_SENTENCE = re.compile(rf"(?<=[.!?])\s+(?=\S)|\n{{2,}}|{SENTENCE_END}")
 _NUMBER = "documents"
 """The key in the meta of a file's last document: how many documents the file has. Without it an index has a part of them."""
 _HEADER = IndexHeader("", "", 0, f"passages:size={PASSAGE_CHARS}")
@@ -132,7 +133,7 @@ class SearchIndex:
         sentences = [
             (name, sentence)
             for name, passage in self._passages(document, wanted)
-            for sentence in _SENTENCE.split(passage)
+            for sentence in parts_of(passage, _SENTENCE)
             if wanted in " ".join(sentence.casefold().split())
         ]
         if after >= len(sentences):
@@ -268,7 +269,7 @@ def spans(text: str) -> list[tuple[int, int]]:
     """The spans of passages of about PASSAGE_CHARS, each ending with a sentence where there are any; none is blank."""
     found: list[tuple[int, int]] = []
     first = 0
-    for last in [*(match.start() for match in _SENTENCE.finditer(text)), len(text)]:
+    for last in [*(match.end() for match in _SENTENCE.finditer(text)), len(text)]:
         for start in range(first, last, 2 * PASSAGE_CHARS):
             piece = text[start : min(last, start + 2 * PASSAGE_CHARS)]
             begin = start + len(piece) - len(piece.lstrip())
