@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firsthand.retrieval.store.analyzer import Analyzer, has_older_forms
-from firsthand.retrieval.store.index_file import NEWEST_VERSION
+from firsthand.retrieval.store.index_file import LAST_CHUNK, NEWEST_VERSION, renewed_up_to, set_renewed_up_to
 from firsthand.retrieval.store.letter_forms import plain_letters
 from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.retrieval.store.unspaced_words import has_unspaced, spaced
@@ -50,7 +50,7 @@ def test_other_letters_stay_as_they_are() -> None:
     assert Analyzer().counts(["서울은"], form=3)[0] == {"서울은": 1} and has_older_forms("서울은")
 
 
-@pytest.mark.parametrize("version", [3, 2**30 + 2])
+@pytest.mark.parametrize("version", [3, 2**30 + 2, 2**31 - 2])
 def test_an_index_of_the_version_before_is_searched_and_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
@@ -71,3 +71,15 @@ def test_an_index_of_the_version_before_is_searched_and_renewed(
         assert not index.needs_renewal() and index.verify() == []
     with closing(sqlite3.connect(path)) as base:
         assert base.execute("PRAGMA user_version").fetchone() == (NEWEST_VERSION,)
+
+
+def test_an_index_half_renewed_is_searched_and_refused_by_the_version_before(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "x.db")) as base:
+        for number in (0, 1, LAST_CHUNK - 1, LAST_CHUNK):
+            set_renewed_up_to(base, number)
+            assert renewed_up_to(base) == number
+            [version] = base.execute("PRAGMA user_version").fetchone()
+            assert 3 < version < 2**30, "0.26 reads 1 to 3, those below 0, and those from 2**30 on"
+        for older in (1, 3, -5, 2**30, 2**30 + 7, 2**31 - 2):
+            base.execute(f"PRAGMA user_version = {older}")
+            assert renewed_up_to(base) == 0
