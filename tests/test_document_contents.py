@@ -324,6 +324,11 @@ def test_settings_of_reading_have_bounds_and_a_text_that_names_the_fields() -> N
     assert ReadSettings().fields == "" and ReadSettings(text_field="a", id_field="c").fields == "text=a,id=c"
 
 
+def test_files_whose_text_changed_since_0_26_are_read_again() -> None:
+    before = {"text": 1, "html": 3, "docx": 3, "epub": 3, "code": 1, "jsonl": 2, "json": 2}
+    assert all(FORMATS[name].version > version for name, version in before.items())
+
+
 def test_formats_are_found_by_ending_or_by_a_name_without_one() -> None:
     names = (
         "a.PDF",

@@ -40,10 +40,22 @@ def test_a_hidden_paragraph_ends_where_a_browser_ends_it(tag: str) -> None:
         "<p hidden>A<textarea></p>LEAK</textarea></p>",
         "<body><div hidden>A</body>LEAK</div>",
         "<p hidden>A<table><tr><td>LEAK</td></tr></table></p>",
+        "<td><div hidden>A<td>LEAK</div>",
+        "<caption><p hidden>A</caption>LEAK</p>",
+        "<tr><div hidden>A<tbody>LEAK</div>",
+        "<object>A<object>B</object>LEAK</object>",
+        "<template><template>A</template>LEAK</template>",
+        "<style>A</styles>LEAK</style>",
+        "<noscript>A<noscript>B</noscript>",
     ],
 )
 def test_an_end_tag_ends_no_hidden_element_that_it_does_not_reach(page: str) -> None:
-    assert to_text(f"{page}<p>End</p>").lstrip("-\n") == "End"
+    assert to_text(f"{page}<p>End</p>").lstrip("-| \n") == "End"
+
+
+def test_a_part_of_no_table_hides_nothing_and_in_xml_is_an_element() -> None:
+    assert to_text("<td hidden>shown</td>behind").replace("\n", " ").split() == ["shown", "|", "behind"]
+    assert page_text("<td hidden=''>LEAK</td><p>v</p>", is_xml=True)[0] == "v"
 
 
 def test_a_form_or_a_table_ends_a_hidden_paragraph_as_in_a_browser() -> None:

@@ -246,7 +246,7 @@ def test_a_file_whose_items_all_failed_is_not_called_empty_and_one_of_blanks_is(
         str(root / "a.jsonl"),
     )
     assert (
-        mark["reader"] == "jsonl:2:" and mark["sha256"] == hashlib.sha256((root / "a.jsonl").read_bytes()).hexdigest()
+        mark["reader"] == "jsonl:3:" and mark["sha256"] == hashlib.sha256((root / "a.jsonl").read_bytes()).hexdigest()
     )
 
 

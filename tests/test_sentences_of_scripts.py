@@ -95,9 +95,16 @@ def test_the_search_tool_splits_and_looks_up_sentences(tmp_path):
 
 
 def test_splitting_takes_linear_time():
-    for piece in ("。", "」", "。」", "1．", "。[1", "¿", " ", "a.", "[1]", "।‼"):
-        text = piece * 100_000
+    for piece in ("。", "」", "。」", "1．", "。[1", "¿", " ", "a.", "[1]", "।‼", "。."):
+        text = piece * 100_000 + "」と"
         begun = time.perf_counter()
         sentences(text), sentence_pieces(text, 800), split_sentences(text)
         check_claims(text[:40_000], [], [])
         assert time.perf_counter() - begun < 3, piece
+
+
+def test_a_latin_point_before_a_small_letter_ends_no_claim():
+    corpus = tiny_corpus({"a.md": "The pump weighs approx. five kilos."})
+    hits = [Hit(corpus.index.all[0], 1.0)]
+    made = check_claims("The pump weighs approx. five kilos. [1]", hits, asyncio.run(locate(corpus, hits)))
+    assert made.unsupported == () and len(made.citations) == 1

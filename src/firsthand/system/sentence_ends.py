@@ -13,7 +13,7 @@ SENTENCE_MARKS = "。｡．！？﹒﹖﹗‼⁇⁈⁉।॥؟۔։።፧፨။�
 """For a regular expression's set of characters."""
 _CLOSING = "\"'”’»)」』）】》〉"
 SENTENCE_END = (
-    rf"(?<![{SENTENCE_MARKS}])[{SENTENCE_MARKS}][{SENTENCE_MARKS}.!?]*+(?<!\d[۔．](?=\d))"
+    rf"(?<![{SENTENCE_MARKS}])[{SENTENCE_MARKS}][{SENTENCE_MARKS}.!?]{{0,30}}+(?<!\d[۔．](?=\d))"
     rf"(?:[{_CLOSING}]++(?!と|って))?+(?![{_CLOSING}])"
 )
 """A regular expression of such marks, with the quotation marks and brackets that close behind them; `3．5` ends nothing, and

@@ -58,16 +58,16 @@ def _lazily(name: str) -> Reader:
 FORMATS = {
     each.name: each
     for each in (
-        FileFormat("text", read_text, 1, _never),
+        FileFormat("text", read_text, 2, _never),
         FileFormat("markdown", read_markdown, 1, _never),
-        FileFormat("html", read_html, 3, _if_large),
+        FileFormat("html", read_html, 4, _if_large),
         FileFormat("pdf", _lazily("pdf"), 1, _always),
-        FileFormat("docx", _lazily("docx"), 3, _always),
-        FileFormat("epub", _lazily("epub"), 3, _always),
-        FileFormat("code", read_code, 1, _never),
+        FileFormat("docx", _lazily("docx"), 4, _always),
+        FileFormat("epub", _lazily("epub"), 4, _always),
+        FileFormat("code", read_code, 2, _never),
         FileFormat("table", read_table, 4, _never),
-        FileFormat("jsonl", read_jsonl, 2, _never),
-        FileFormat("json", read_json, 2, _never),
+        FileFormat("jsonl", read_jsonl, 3, _never),
+        FileFormat("json", read_json, 3, _never),
         FileFormat("notebook", read_notebook, 1, _never),
     )
 }

@@ -35,8 +35,8 @@ NEWEST_VERSION = 4
 """The version of files all of whose words have the newest form (see `analyzer`). Those of version 1 have the first form, of
 version 2 the second, of version -N the second up to chunk N and the first after it, of version 3 the third, and of version
 2**30 + N the third up to chunk N. They are renewed when they are written to: the version is _RENEWING + N while chunks up to
-number N have the newest form and later ones an older one."""
-_RENEWING = 2**30 + 2**29
+number N have the newest form and later ones an older one. Versions of firsthand that write an older form refuse both."""
+_RENEWING = 2**29
 LAST_CHUNK = 2**29 - 1
 """The last number of a chunk that a version can say."""
 _READS_FROM = 1
@@ -268,7 +268,7 @@ class IndexFile:
         if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
             raise StoreError(f"{self.name} is a SQLite file and is no index: give another path, or remove it")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        is_renewing = version < 0 or 2**30 <= version < _RENEWING + LAST_CHUNK
+        is_renewing = version < 0 or _RENEWING <= version < 2**31 - 1
         if not (is_renewing or _READS_FROM <= version <= NEWEST_VERSION):
             raise StoreError(
                 f"{self.name} has schema version {version}, and this firsthand knows {NEWEST_VERSION}: "
@@ -345,7 +345,9 @@ def _lock(path: Path) -> Path:
 def renewed_up_to(connection: sqlite3.Connection) -> int:
     """The number of the last chunk whose words have the newest form: LAST_CHUNK if those of all have it, 0 if of none."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return LAST_CHUNK if version == NEWEST_VERSION else max(version - _RENEWING, 0)
+    if version == NEWEST_VERSION:
+        return LAST_CHUNK
+    return version - _RENEWING if _RENEWING <= version < 2 * _RENEWING else 0
 
 
 def set_renewed_up_to(connection: sqlite3.Connection, number: int) -> None:

@@ -37,6 +37,8 @@ from firsthand.tools.web.table_columns import TableColumns
 
 _SILENT = re.compile("script|style|noscript|noembed|noframes|template|iframe|object|canvas|head")
 """Elements whose content is not shown; of the head the title is."""
+_NESTED = ("template", "object", "canvas")
+"""Those that may stand in one of their own name."""
 _SPACE = r"[ \t\r\n\f]*+"
 _VALUE = r"\"[^\"]*+\"|'[^']*+'|[^ \t\r\n\f>\"'][^ \t\r\n\f>]*+|(?=>|\Z)"
 _NAMED_VALUE = rf"((?:=?+[^ \t\r\n\f/>=]++|=))(?:{_SPACE}={_SPACE}({_VALUE})|(?!{_SPACE}=))"
@@ -229,8 +231,7 @@ class _Reader:
         if is_silent and not closes and not attributes.endswith("/"):
             if name == "head":
                 return end if self.had_head else self.head(end)
-            close = self.lower.find(f"</{name}", end)
-            return len(self.source) if close < 0 else self.after(">", close)
+            return self.behind(name, end)
         if self.nest(name, attributes, closes=closes):
             return end
         if self.opened["svg"] and name in ("text", "tspan"):
@@ -252,11 +253,24 @@ class _Reader:
             self.mark("\n")
         return end
 
+    def behind(self, name: str, at: int) -> int:
+        """The index behind the end tag of an element that is not shown; one of the same name in it has its own."""
+        within = 1
+        tags = re.compile(rf"<(/?){re.escape(name)}(?=[ \t\r\n\f/>])")
+        for found in tags.finditer(self.lower, at):
+            within += -1 if found[1] else 1 if name in _NESTED else 0
+            if not within:
+                return self.after(">", found.end())
+        return len(self.source)
+
     def nest(self, name: str, attributes: str, *, closes: bool) -> bool:
         """Note that an element begins or ends; returns True if it is hidden."""
         was_hidden = bool(self.hidden_from)
         if name in ("html", "body"):
             return was_hidden  # their tags end nothing that is open
+        is_stray = self.is_stray(name)
+        if is_stray and was_hidden:
+            return True
         if closes:
             depth = self.depth(name)
             ends_shown = 0 < len(self.open) - depth + 1 < self.hidden_from and depth > 0
@@ -267,11 +281,7 @@ class _Reader:
             ended = ended_by(name, in_quirks_mode=self.in_quirks_mode)
             while self.open and self.open[-1] in ended:
                 self.close()
-            ended_parts = self.parts_ended_by(name)
-            is_part = TABLE.fullmatch(name) and name != "table"
-            if was_hidden and is_part and not ended_parts and not self.opened["table"]:
-                return True  # a part of no table is no element
-            for _ in range(ended_parts):
+            for _ in range(self.parts_ended_by(name)):
                 self.close()
         for each, shown in () if self.is_xml and was_hidden else _DRAWN.items():
             is_drawn = self.opened[each] and not any(self.opened[inner] for inner in shown)
@@ -287,7 +297,7 @@ class _Reader:
                 self.formula.start_part()
         self.open.append(name)
         self.opened[name] += 1
-        if not self.hidden_from and (
+        if not (self.hidden_from or is_stray) and (
             _is_hidden(name, attributes) or (self.follows_math and _is_drawn_again(attributes))
         ):
             self.hidden_from = len(self.open)
@@ -312,6 +322,10 @@ class _Reader:
                 self.mark(" | " * before)
         elif name != "caption":
             self.columns.start_rows()
+
+    def is_stray(self, name: str) -> bool:
+        """True for a part of no table, which in HTML is no element."""
+        return bool(TABLE.fullmatch(name)) and name != "table" and not (self.opened["table"] or self.is_xml)
 
     def parts_ended_by(self, name: str) -> int:
         """Number of open elements that end where a part of a table begins: other parts of it, and what is in them."""
