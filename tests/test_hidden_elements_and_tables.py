@@ -109,3 +109,12 @@ def test_cells_that_span_columns_and_rows_leave_the_others_in_their_columns() ->
 def test_spans_make_no_page_much_longer() -> None:
     for row in ("<tr><td colspan=99999>", "<tr><td rowspan=999><td>", "<tr><td colspan=100 rowspan=3><td>"):
         assert to_text("<table>" + row * 3000).count("|") <= 100_000 + 6000
+
+
+@pytest.mark.parametrize("name", ["script", "style", "template", "iframe", "noscript"])
+def test_a_silent_element_closes_itself_in_xml_and_drawings_alone(name: str) -> None:
+    page = f"<p>A</p><{name}/><p>B</p></{name}><p>C</p>"
+    assert to_text(page) == "A\n\nC"
+    assert to_text(f"<p>A</p><{name} src='x' />B") == "A"
+    assert to_placed_text(f"<p>A</p><{name}/><p>B</p>", is_xml=True)[0] == "A\n\nB"
+    assert to_text(f"<p>A</p><svg><{name}/><text>B</text></svg><p>C</p>") == "A\n\nB\n\nC"

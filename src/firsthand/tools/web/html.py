@@ -228,7 +228,7 @@ class _Reader:
     def tag(self, name: str, attributes: str, end: int, *, closes: bool) -> int:
         """Handle a tag; returns the index to continue at."""
         is_silent = _SILENT.fullmatch(name) or (name.startswith("annotation") and self.opened["math"])
-        if is_silent and not closes and not attributes.endswith("/"):
+        if is_silent and not closes and not (attributes.endswith("/") and self.may_close_itself(name)):
             if name == "head":
                 return end if self.had_head else self.head(end)
             return self.behind(name, end)
@@ -288,7 +288,6 @@ class _Reader:
             if is_drawn and BLOCKS.fullmatch(name) and name not in _TOOLTIPS:
                 for _ in range(self.depth(each)):
                     self.close()
-        may_close_itself = self.is_xml or name in ("svg", "math") or self.opened["svg"] or self.opened["math"]
         if self.is_part():
             self.formula.start_part()
         if self.is_formula(name):
@@ -304,9 +303,13 @@ class _Reader:
         is_hidden = bool(self.hidden_from)
         if not is_hidden and TABLE.fullmatch(name):
             self.table_part(name, attributes)
-        if _VOID.fullmatch(name) or (may_close_itself and attributes.endswith("/")):
+        if _VOID.fullmatch(name) or (attributes.endswith("/") and self.may_close_itself(name)):
             self.close()
         return is_hidden
+
+    def may_close_itself(self, name: str) -> bool:
+        """True where `<name/>` is an element without content; elsewhere in HTML it is its beginning."""
+        return bool(self.is_xml or name in ("svg", "math") or self.opened["svg"] or self.opened["math"])
 
     def table_part(self, name: str, attributes: str) -> None:
         """Begin a part of a table; empty cells stand where cells of rows above reach into this one."""
