@@ -104,6 +104,10 @@ def test_names_are_read_as_they_were_before_they_were_written_for_a_spreadsheet(
         write_votes(run, tmp_path / f"v.{suffix}")
         battles = read_votes(tmp_path / f"v.{suffix}").battles
         assert set(battles.models) == {name.strip() for name in names} and battles.voters.tolist() == [0, 1, 0, 1, 0]
+    (tmp_path / "v.csv").rename(tmp_path / "w.CSV")
+    assert set(read_votes(tmp_path / "w.CSV").battles.models) == {name.strip() for name in names}
+    (tmp_path / "one.JSON").write_text(json.dumps({"model_a": "x", "model_b": "y"}))
+    assert not holds_votes(tmp_path / "one.JSON")
     kept = tmp_path / "k.jsonl"
     kept.write_text(json.dumps({"model_a": "'=x", "model_b": " y ", "winner": "a"}))
     assert read_votes(kept).battles.models == ("'=x", "y"), (
