@@ -13,7 +13,8 @@ import pytest
 
 from firsthand.arena.battle_table import B_WINS, TIE, BattleTable, _recoded
 from firsthand.arena.ratings import _inverse
-from firsthand.arena.run_votes import _scaled, votes_of_runs
+from firsthand.arena.run_votes import votes_of_runs
+from firsthand.arena.vote_files import scaled_differences
 from firsthand.errors import ConfigError
 from firsthand.preference import Preference
 from firsthand.trace import Failure
@@ -90,10 +91,12 @@ def test_of_columns_that_are_wrong_the_first_wrong_battle_is_told() -> None:
 def test_a_style_that_one_answer_lacks_is_all_the_other_s() -> None:
     pairs = np.array([[0, 5], [5, 0], [0, 0], [3, 1], [2, 2], [0, 1]], np.float64)
     share = np.array([-1, 1, 0, 0.5, 0, -1])
-    assert _scaled(pairs, "bold") == pytest.approx(share / share.std())
-    assert _scaled(np.array([[0.0, 7], [7, 7]]), "bold") == pytest.approx([-2, 0])
+    assert scaled_differences(pairs, "they", "bold") == pytest.approx(share / share.std())
+    assert scaled_differences(np.array([[0.0, 7], [7, 7]]), "they", "bold") == pytest.approx([-2, 0])
     for same in (np.zeros((0, 2)), np.zeros((3, 2)), np.array([[0.0, 4], [0, 1]]), np.array([[1.0, 3]])):
-        assert refused(ConfigError, _scaled, same, "bold") == "the answers never differ in bold: leave it out of style"
+        alike = "differ by the same share each time" if same.any() else "never differ"
+        told = refused(ConfigError, scaled_differences, same, "they", "bold")
+        assert told == f"they {alike} in bold: leave it out of style"
     failed = trace("1", "x", None, error=Failure("NetError", "# it is gone\n# quite"))
     attempts = [failed, trace("2", "y", "# a\n# b"), trace("3", "x", "# c"), trace("4", "z", "no")]
     votes = [Preference("t", a, b, "a", "ann") for a, b in (("1", "2"), ("2", "1"), ("3", "2"), ("4", "1"))]

@@ -21,7 +21,7 @@ from firsthand.arena.blind_battles import BlindBattle, battles_of, prompt_task, 
 from firsthand.arena.blind_reasks import REASK, to_reask
 from firsthand.arena.connectivity import comparable_groups
 from firsthand.arena.judge_votes import judge_vote
-from firsthand.arena.run_votes import _scaled, votes_of_runs
+from firsthand.arena.run_votes import votes_of_runs
 from firsthand.arena.vote_files import (
     _answers,
     _distinct,
@@ -32,6 +32,7 @@ from firsthand.arena.vote_files import (
     _style_differences,
     holds_votes,
     read_votes,
+    scaled_differences,
 )
 from firsthand.arena.vote_requests import MAX_TICKET_CHARS, _opened, _sealed, shown_battle, vote_of_request
 from firsthand.arena.vote_writing import vote_rows, write_votes
@@ -103,6 +104,10 @@ def test_names_are_read_as_they_were_before_they_were_written_for_a_spreadsheet(
         write_votes(run, tmp_path / f"v.{suffix}")
         battles = read_votes(tmp_path / f"v.{suffix}").battles
         assert set(battles.models) == {name.strip() for name in names} and battles.voters.tolist() == [0, 1, 0, 1, 0]
+    (tmp_path / "v.csv").rename(tmp_path / "w.CSV")
+    assert set(read_votes(tmp_path / "w.CSV").battles.models) == {name.strip() for name in names}
+    (tmp_path / "one.JSON").write_text(json.dumps({"model_a": "x", "model_b": "y"}))
+    assert not holds_votes(tmp_path / "one.JSON")
     kept = tmp_path / "k.jsonl"
     kept.write_text(json.dumps({"model_a": "'=x", "model_b": " y ", "winner": "a"}))
     assert read_votes(kept).battles.models == ("'=x", "y"), (
@@ -162,9 +167,9 @@ def test_the_style_of_both_answers_is_found_in_the_first_columns_that_tell_it() 
         "the answers of v.jsonl never differ in length: leave it out of style"
     )
     pairs = np.array([[3.0, 1], [0, 0], [1, 4]])
-    assert _scaled(pairs, "bold") == pytest.approx(list(raw / raw.std()))
+    assert scaled_differences(pairs, "they", "bold") == pytest.approx(list(raw / raw.std()))
     for pairs in (np.ones((3, 2)), np.zeros((2, 2)), np.zeros((0, 2))):
-        assert refusal(_scaled, pairs, "bold") == "the answers never differ in bold: leave it out of style"
+        assert refusal(scaled_differences, pairs, "they", "bold") == "they never differ in bold: leave it out of style"
 
 
 def test_a_json_file_of_one_object_holds_no_votes(tmp_path: Path) -> None:

@@ -193,8 +193,8 @@ def test_the_scale_of_a_column_is_told_by_its_values() -> None:
     for make, says in (
         (lambda: scale(10.25, 3.0, scale=10), "q has the value 10.25, above its scale of 10: correct one of them"),
         (lambda: scale(50.0, 0.5, 1.0),
-        "q mixes percents and fractions, or has a percent below 1: m1 has 0.5 and m0 50; give its scale "
-         "(1 or 100) in the board's definition"),
+        "q mixes percents and fractions, or has a percent below 1: m1 has 0.5 and m0 50; give its scale, "
+         "such as 100, in the board's definition"),
         (lambda: scale(50.0, 1.0, -2.0), "q has values from -2 to 50: give its scale in the board's definition"),
         (lambda: scale(8.0, 10.0, must_know=True),
         "q has values up to 10: give its scale, the perfect score, in the board's definition"),

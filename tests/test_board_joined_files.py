@@ -136,3 +136,10 @@ def test_a_runs_own_scores_stay_on_their_scale() -> None:
         assert [score for score, _ in only(board)] == list(values) and not board.remarks
         with pytest.raises(DataError, match="give its scale"):
             make_board(rated(*values, of_run=True), BoardSpec(rule="weighted", reported="together"))
+
+
+def test_a_reported_number_of_a_model_without_item_scores_is_saved(tmp_path: Path) -> None:
+    made = ResultSet.of([BoardResult("bob", "exam", 0.5)], [sheet({"ada": [1, 0], "bob": [NAN, NAN]})])
+    assert [each.models for each in made.items] == [("ada",)]
+    write_result_file(tmp_path / "x.results", made)
+    assert sorted(own(read_results([tmp_path / "x.results"], tmp_path))) == [("ada", 0.5, 2), ("bob", 0.5, 0)]

@@ -205,10 +205,12 @@ def test_a_column_is_put_on_the_scale_from_0_to_1_or_refused() -> None:
     assert own.cells["a"].value == 0.5 and own.factor == 0.1
     with pytest.raises(DataError, match=r"b has the value 10\.5, above its scale of 10"):
         columns([stated("a", "b", 10.5)], benchmarks={"b": BenchmarkEntry(scale=10)})
-    with pytest.raises(DataError, match=r"mixes percents and fractions.*: a has 1 and c 2;"):
-        columns([stated("a", "b", 1.0), stated("c", "b", 2.0)])
+    with pytest.raises(DataError, match=r"mixes percents and fractions.*: a has 1 and c 11;"):
+        columns([stated("a", "b", 1.0), stated("c", "b", 11.0)])
+    [stars], said = columns([stated("a", "b", 1.0), stated("c", "b", 2.0)])
+    assert stars.factor == 1.0 and said == ["The scale of b is not known, and its values up to 2 are kept as they are."]
     with pytest.raises(DataError, match="b has values from -1 to 2: give its scale"):
-        columns([stated("a", "b", 1.0), stated("c", "b", 2.0), stated("d", "b", -1.0)])
+        columns([stated("a", "b", 0.5), stated("c", "b", 2.0), stated("d", "b", -1.0)])
     [elo], _ = columns([stated("a", "b", 1200.0), stated("c", "b", 0.5)])
     assert elo.factor == 1.0
     with pytest.raises(DataError, match="b has values up to 1200: give its scale, the perfect score"):

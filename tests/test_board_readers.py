@@ -410,7 +410,14 @@ def test_hidden_systems_of_swe_bench_are_told_together() -> None:
         ("error_rate", True), ("rate of errors made", True), ("mean squared error", True), ("rmse", True), ("ECE", True),
         ("brier_score", True), ("acc", False), ("", False), ("error_detection", False), ("error detection F1", False),
         ("neg_loss", False), ("negative log perplexity", False), ("brier skill score", False), ("lossless", False),
-        ("pass rate", False), ("win rate", False), ("answer", False),
+        ("pass rate", False), ("win rate", False), ("answer", False), ("wer", True), ("WordErrorRate", True),
+        ("negative_log_likelihood", True), ("neg loglikelihood", True), ("cross entropy", True), ("entropy", False),
+        ("neg_mean_squared_error", False), ("negative mean squared error", False), ("no_error", False),
+        ("non_english_perplexity", True), ("no cot loss", True), ("error_correction", False),
+        ("loss_of_consciousness_accuracy", False), ("error_detection_rate", False), ("error correction success rate", False),
+        ("MAE accuracy", False), ("4 bits accuracy", False), ("8 bits", False), ("bits/byte", True), ("Loss (nats)", True),
+        ("mean", False), ("error (%)", True), ("error_mean", True), ("1 - error", False), ("accuracy (1-WER)", False),
+        ("Task 1 - error", True), ("top-1-error", True), ("error reduction", False), ("loss", True), ("rate", False),
     ],
 )  # fmt: skip
 def test_the_names_of_errors_and_losses_say_that_lower_is_better(name: str, lower: bool) -> None:
@@ -464,6 +471,8 @@ def test_a_table_may_have_a_suffix_in_capitals_and_blanks_around_names(tmp_path:
     assert sorted((each.model, each.benchmark, each.value) for each in found) == [
         ("A", "x", 0.5), ("A", "y", 0.5), ("A", "z", 0.25),
     ]  # fmt: skip
+    (tmp_path / "L.CSV.GZ").write_bytes(gzip.compress(b"model,benchmark,metric,score\nA,v,acc,0.5\nB,v,acc ,0.25\n"))
+    assert len({each.key for each in read_results([tmp_path / "L.CSV.GZ"], tmp_path).results}) == 1
     (tmp_path / "semi.CSV").write_text("model;score\nA;1\n")
     with pytest.raises(DataError, match="has semicolons between its columns"):
         read_table(tmp_path / "semi.CSV")

@@ -55,7 +55,7 @@ ROWS = [RatedModel("x", 1100.4, 1000.6, 1200.5, 1, 1, 1234), RatedModel("y", 950
 
 def test_a_board_of_votes_has_a_row_for_each_model_and_what_must_be_said(capsys: pytest.CaptureFixture[str]) -> None:
     battles = table(("x", "y", "a"), ("y", "x", "tie"), ("z", "x", "b"), voters="ppq")
-    board_of_votes._print("some/votes.csv", "90%", VoteFile(battles, 0, 0), RATINGS, ROWS, [])
+    board_of_votes._print("some/votes.csv", "90%", VoteFile(battles, 0, 0), battles, RATINGS, ROWS, [])
     out = capsys.readouterr().out
     assert out.splitlines()[2:5:2] == [
         "rank  model  rating  90% CI        battles  win rate", "   1  x        1100  [1001, 1200]    1,234      0.83"
@@ -73,8 +73,8 @@ def test_a_board_of_votes_has_a_row_for_each_model_and_what_must_be_said(capsys:
     ratings = replace(
         RATINGS, covariates={"length": (0.5, 0.1234), "bold": (-0.25, 1)}, clustered_by=("voter", "question")
     )
-    board_of_votes._print("v", "95%", VoteFile(ties, 1, 2, 3, 4), ratings, [replace(ROWS[0], rank_low=2, rank_high=2)],
-                          ["w", "a"])  # fmt: skip
+    board_of_votes._print("v", "95%", VoteFile(ties, 1, 2, 3, 4), ties, ratings,
+                          [replace(ROWS[0], rank_low=2, rank_high=2)], ["w", "a"])  # fmt: skip
     assert words(capsys.readouterr().out)[2:] == [
         "2 x 1100 [1001, 1200] 1,234 0.50",
         "Ranks hold together at 95%: models that share a rank cannot be told apart.",
@@ -86,10 +86,10 @@ def test_a_board_of_votes_has_a_row_for_each_model_and_what_must_be_said(capsys:
         "Intervals are clustered by voter and question.",
     ]  # fmt: skip
     one = table(("x", "y", "a"), ("x", "y", "b"), voters="pp")
-    board_of_votes._print("v", "95%", VoteFile(one, 0, 0), RATINGS, ROWS[:1], [])
+    board_of_votes._print("v", "95%", VoteFile(one, 0, 0), one, RATINGS, ROWS[:1], [])
     assert len(words(capsys.readouterr().out)) == 4, "of a single voter nothing is said"
-    assert board_of_votes._as_json(VoteFile(battles, 1, 2, 3, 5), ratings, ROWS[1:2], ["w"]) == {
-        "method": "davidson", "unrated": ["w"], "battles": 3, "duplicates": 1, "filtered": 2, "void": 3,
+    assert board_of_votes._as_json(VoteFile(battles, 1, 2, 3, 5), battles.only(["x", "y"]), ratings, ROWS[1:2], ["w"]) == {
+        "method": "davidson", "unrated": ["w"], "battles": 3, "rated_battles": 2, "duplicates": 1, "filtered": 2, "void": 3,
         "anonymous": 5, "ties_parameter": 0.25,
         "models": [{"model": "y", "rating": 950.5, "low": 900, "high": 1001, "rank_low": 2, "rank_high": 3, "games": 2}],
         "covariates": {"length": {"coefficient": 0.5, "error": 0.1234}, "bold": {"coefficient": -0.25, "error": 1}},
@@ -117,7 +117,7 @@ def test_only_the_largest_group_of_models_that_can_be_compared_is_rated(capsys: 
     assert json.loads(capsys.readouterr().out)["models"][0]["high"] < wide
     board_of_votes.print_votes("v", votes, **given, json=False)
     told = words(capsys.readouterr().out)
-    assert told[0] == "v: 7 battles, bradley-terry" and "90% CI" in told[1] and told[2].split()[1:3] == ["x", "691"]
+    assert told[0] == "v: 4 battles, bradley-terry" and "90% CI" in told[1] and told[2].split()[1:3] == ["x", "691"]
     with pytest.raises(ConfigError) as refused:
         board_of_votes.print_votes("v.csv", VoteFile(table(("x", "y", "a")), 0, 0), **given, json=False)
     assert str(refused.value) == (
@@ -132,22 +132,25 @@ def test_suspect_votes_are_left_out_before_models_are_rated(capsys: pytest.Captu
         *(list(each) for each in zip(*honest, *[("x", "y", "b")] * 30, strict=True)), voters=voters
     )
     votes = VoteFile(battles, 4, 5, 6)
-    kept = board_of_votes._checked(votes, 3, json=True)
-    assert capsys.readouterr().out == "" and (kept.duplicates, kept.filtered, kept.void) == (4, 5, 6)
-    assert len(kept.battles) == 33, "three of each of eleven, among which nobody is suspect"
-    assert len(board_of_votes._checked(votes, 0, json=False).battles) == 40
+    checked = board_of_votes._checked(votes, 3)
+    assert len(checked.kept) == 33, "three of each of eleven, among which nobody is suspect"
+    checked = board_of_votes._checked(votes, 0)
+    assert (len(checked.kept), checked.left_out, [name for name, _ in checked.voters]) == (40, 30, ["liar"])
+    assert capsys.readouterr().out == ""
+    board_of_votes._print_checks(votes, checked)
     out = capsys.readouterr().out
     assert [right_cells(out, name) for name in ("battles", "won")] == [["30"], ["30"]]
     assert "" not in right_cells(out, "expected") + right_cells(out, "p corrected")
     told = words(out)
-    assert told[2].split()[:5] == ["voter", "11", "y", "30", "30"]
+    assert told[2].split()[:4] == ["liar", "y", "30", "30"]
     assert told[3:5] == [
         "57% of the votes are by voters with fewer than 5, who are looked at together alone.",
         "30 votes left out by the checks (1 finding).",
     ]
     board_of_votes.print_votes("v", votes, method="bradley-terry", anchor="", confidence=0.95, level="95%", json=True,
                                checks=True, cap=2)  # fmt: skip
-    assert json.loads(capsys.readouterr().out)["battles"] == 22
+    body = json.loads(capsys.readouterr().out)
+    assert (body["battles"], body["duplicates"], body["filtered"], body["void"]) == (22, 4, 5, 6)
     # with --stuffing that alone is printed
     more = BattleTable.from_columns(
         *(list(each) for each in zip(*honest, ("x", "y", "a"), strict=True)), voters=voters[:41]

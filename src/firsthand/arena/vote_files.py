@@ -83,7 +83,7 @@ def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Seq
         raise ConfigError(f"no row of {path} has {', '.join(f'{k}={v}' for k, v in (where or {}).items())}")
     first, second, verdict = _layout(columns, path)
     distinct = _distinct(kept, verdict)
-    distinct = [_without_apostrophes(row) for row in distinct] if path.suffix == ".csv" else distinct
+    distinct = [_without_apostrophes(row) for row in distinct] if path.suffix.lower() == ".csv" else distinct
     voters, questions = _filled(distinct, VOTERS), _filled(distinct, QUESTIONS)
     battles = BattleTable.from_columns(
         [_name(row, first) for row in distinct],
@@ -99,7 +99,7 @@ def read_votes(path: Path, *, where: Mapping[str, str] | None = None, style: Seq
 
 def holds_votes(path: Path) -> bool:
     """True if the table at `path` has the columns of votes; DataError if it cannot be read at all."""
-    if path.suffix == ".json" and path.is_file():
+    if path.suffix.lower() == ".json" and path.is_file():
         with open_ordinary(path) as file:
             if file.read(64).lstrip()[:1] == b"{":
                 return False  # an object: a file of results

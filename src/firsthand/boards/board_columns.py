@@ -213,6 +213,8 @@ def board_columns(
             }
             columns.append(BoardColumn(label, key, entry, scaled, table, 1 / scale))
             said += _directions(columns[-1])
+    if lower := [each.name for each in columns if each.entry.lower_is_better is None and each.lower_is_better]:
+        said.append(f"Lower is better on {', '.join(lower[:5])}{' ...' if len(lower) > 5 else ''}.")
     if others:
         named = ", ".join(sorted(others)[:5]) + (" ..." if len(others) > 5 else "")
         said.append(f"{count_of(len(others), 'benchmark')} of the results are not of this board: {named}.")
@@ -280,7 +282,8 @@ def _scale(
         peak = max(largest, float(np.nanmax(items.scores)))
     if peak <= 1:
         return 1.0, said
-    small = [each for each in cells.values() if 0 < each.value <= 1]
+    # a mean rating of exactly 1 is the lowest of 1 to 5 or 10, and no fraction
+    small = [each for each in cells.values() if 0 < each.value < 1 or (each.value == 1 and peak > PERCENTS_ABOVE)]
     if not all(each.of_run for each in cells.values()):
         if PERCENTS_ABOVE < peak <= 100 and not small and may_be_percent:
             return 100.0, said
@@ -288,7 +291,7 @@ def _scale(
             big = max(cells.values(), key=lambda each: each.value)
             raise DataError(
                 f"{name} mixes percents and fractions, or has a percent below 1: {small[0].model} has {small[0].value:g} "
-                f"and {big.model} {big.value:g}; give its scale (1 or 100) in the board's definition"
+                f"and {big.model} {big.value:g}; give its scale, such as 100, in the board's definition"
                 if lowest >= 0
                 else f"{name} has values from {lowest:g} to {largest:g}: give its scale in the board's definition"
             )

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _WORD = re.compile(r"[a-z0-9]+")
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _LOWER = frozenset(
-    {"perplexity", "ppl", "bits", "bpb", "bpc", "nll", "mse", "rmse", "mae", "wer", "cer", "ter", "brier", "ece"}
+    {"perplexity", "ppl", "bpb", "bpc", "nll", "mse", "rmse", "mae", "mape", "wer", "cer", "ter", "brier", "ece"}
+    | {"logloss", "crossentropy"}
 )
 """Words in the names of metrics of which lower is better."""
 _LOWER_LAST = frozenset({"error", "errors", "loss", "losses"})
-"""Words that mean the same at the end of a name, or with `rate`: an `error_detection` is none."""
-_TURNED = frozenset(
-    {"neg", "negative", "negated", "minus", "inverse", "no", "non", "skill", "improvement", "reduction"}
-)
-"""Words that turn a name's direction: `neg_loss`, `brier_skill_score`."""
+"""Words that mean the same at the end of a name, before `rate` or after `rate of`: an `error_detection` is none."""
+_UNITS = frozenset({"nats", "percent", "pct", "mean", "avg", "average"})
+"""Words at the end of a name that do not change its direction."""
+_MINUS = frozenset({"neg", "negated", "minus", "inverse"})
+_NOT = frozenset({"no", "non", "negative"})
+"""Words that turn the direction of the metric behind them: `no_error`, but not `non_english_perplexity`."""
+_BETWEEN = frozenset({"log", "mean", "root", "squared", "absolute", "word", "byte", "token"})
+_GAINS = frozenset({"skill", "improvement", "reduction"})
+"""Words behind a metric that turn its direction: `brier_skill_score`."""
+_HIGHER_LAST = frozenset({"accuracy", "acc", "f1", "precision", "recall", "auc", "auroc", "detection", "correction"})
+_ONE_LESS = re.compile(r"(?:^|\()\s*1\s*[-−–]")
 
 
 def is_lower_better(name: str) -> bool:
@@ -22,6 +31,27 @@ def is_lower_better(name: str) -> bool:
 
     The name is a benchmark's where no metric is stated.
     """
-    words = _WORD.findall(name.casefold())
-    ends = {*words} if "rate" in words else {*words[-1:]}
-    return _TURNED.isdisjoint(words) and not (_LOWER.isdisjoint(words) and _LOWER_LAST.isdisjoint(ends))
+    words = _WORD.findall(_HUMP.sub(" ", name).casefold())
+    while words and words[-1] in _UNITS:
+        words.pop()
+    at = next((i for i in range(len(words)) if _is_loss(words, i)), None)
+    if at is None or words[-1] in _HIGHER_LAST or _ONE_LESS.search(name):
+        return False
+    before = words[:at]
+    if not (_MINUS.isdisjoint(before) and _GAINS.isdisjoint(words[at:])):
+        return False
+    while before and before[-1] in _BETWEEN:
+        before.pop()
+    return _NOT.isdisjoint(before[-1:])
+
+
+def _is_loss(words: Sequence[str], i: int) -> bool:
+    """True if the word at `i`, with those beside it, names a metric of which lower is better."""
+    word, last = words[i], words[max(i - 1, 0) : i]
+    if word in _LOWER_LAST:
+        return i + 1 == len(words) or words[i + 1] in ("rate", "rates") or words[max(i - 2, 0) : i] == ["rate", "of"]
+    if word in ("neg", "negative"):
+        return words[i + 1 : i + 2] == ["loglikelihood"] or words[i + 1 : i + 3] == ["log", "likelihood"]
+    return (
+        word in _LOWER or (word == "bits" and not "".join(last).isdigit()) or (word == "entropy" and last == ["cross"])
+    )

@@ -187,7 +187,11 @@ def _of_path(path: Path, remarks: list[str], tally: ResultTally, most: int = MAX
 
 
 def _suffix(path: Path) -> str:
-    return (Path(path.stem).suffix if path.suffix == ".gz" else path.suffix).lower()
+    return Path(path.stem if _is_packed(path) else path.name).suffix.lower()
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def _of_file(path: Path, remarks: list[str]) -> Iterator[Found]:
@@ -285,8 +289,8 @@ def _json(path: Path) -> Any:
 def _raw(path: Path, most: int = MAX_BYTES) -> bytes:
     """The file's bytes, unpacked if it is a .gz file; DataError if that gives more than a plain file may have."""
     raw = contents(path)
-    return unpacked_gzip(raw, path, most) if path.suffix == ".gz" else raw
+    return unpacked_gzip(raw, path, most) if _is_packed(path) else raw
 
 
 def _rows(path: Path) -> list[TableRow]:
-    return read_table(path) if path.suffix != ".gz" else parse_table(decoded(_raw(path), path), path, _suffix(path))
+    return parse_table(decoded(_raw(path), path), path, _suffix(path)) if _is_packed(path) else read_table(path)

@@ -47,7 +47,7 @@ def open_llm_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
             if not 0 <= value <= 100:
                 raise DataError(f"{row.where}: {column} is {value:g}: the board's rows hold percents from 0 to 100")
             yield BoardResult(
-                model=str(row.columns[name]),
+                model=str(row.columns[name]).strip(),
                 benchmark=benchmark,
                 value=value / 100,
                 protocol="Open LLM Leaderboard v2, normalised",
@@ -77,7 +77,8 @@ def long_rows(rows: list[TableRow], path: Path) -> Iterator[BoardResult]:
         value = number_in(row, score)
         if value is None:
             continue
-        text = {name: str(row.columns.get(name) or "") for name in ("protocol", "metric", "run", "commit", "data_hash")}
+        names = ("protocol", "metric", "run", "commit", "data_hash")
+        text = {name: str(row.columns.get(name) or "").strip() for name in names}
         n = number_in(row, "n") or 0
         if n < 0 or n != int(n):
             raise DataError(f"{row.where}: n is {n:g}: give the number of items, or leave it empty")
