@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corpus_tiny import tiny_corpus
 from firsthand.arena.pair_likelihoods import bradley_terry_terms, davidson_terms, rao_kupper_terms
 from firsthand.bridges.agentdojo.dojo_adaptive import MARK, _variants
 from firsthand.bridges.inspect.eval_logs import _message
@@ -107,15 +108,13 @@ def test_a_step_of_the_trail_has_its_rank_from_one_and_its_score() -> None:
 
 
 def test_a_floor_is_of_cosines_and_includes_its_own_value() -> None:
-    at, below, words = (
-        hit("a", 9, TrailStep("dense", 1, 0.5)),
-        hit("b", 9, TrailStep("dense", 1, 0.49)),
-        hit("c", 0.1),
-    )
-    assert above([at, below, words], 0.5) == [at, words] and above([below], None) == [below]
+    def kept(floor: float | None, *hits: Hit) -> list[Hit]:
+        return asyncio.run(above(tiny_corpus({"x": "x"}), "q", hits, floor))
+
+    at, below = hit("a", 9, TrailStep("dense", 1, 0.5)), hit("b", 9, TrailStep("dense", 1, 0.49))
+    assert kept(0.5, at, below) == [at] and kept(None, below) == [below]
     twice = hit("d", 0, TrailStep("dense", 1, 0.1), TrailStep("bm25", 1, 9.0), TrailStep("dense", 1, 0.6))
-    assert above([twice], 0.5) == [twice]
-    assert above([hit("e", 0, TrailStep("bm25", 1, 0.1))], 0.5) != []
+    assert kept(0.5, twice) == [twice]
 
 
 # -- serving and streams --

@@ -152,8 +152,8 @@ def test_a_run_is_made_with_its_name_and_not_at_all_where_something_is_missing(h
         assert run.about["reducers"] == {"many": "at_least_3"} and "-own-many-" in run.id and run.status != "done"
         assert list(run.traces()) == [] and run.about["figures"] == {}
     Path("mine.py").write_text(
-        "from firsthand.benchmark import Benchmark\ndef mine() -> Benchmark:\n"
-        "    return Benchmark('mine', lambda seed: [], (), figures=lambda traces: [])\n"
+        "from firsthand.benchmark import Benchmark\nfrom firsthand.task import Task\ndef mine() -> Benchmark:\n"
+        "    return Benchmark('mine', lambda seed: [Task('1', 'q', 'a')], (), figures=lambda traces: [])\n"
     )
     (home.parent / "deep").mkdir()
     Path("mine.py").rename("deep/mine.py")

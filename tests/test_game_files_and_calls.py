@@ -122,10 +122,17 @@ class Game:
         self.closed += 1
 
 
+class GameState(SimpleNamespace):
+    """Facts of a game, as attributes and by `get`."""
+
+    def get(self, name: str) -> Any:
+        return getattr(self, name, None)
+
+
 def state(**more: Any) -> Any:
     plain = {"won": False, "lost": False, "score": 0, "max_score": 3, "description": " An attic. ", "inventory": "A key.\n",
              "admissible_commands": ["open box", "go east"], "policy_commands": ["go east", "open box"]}  # fmt: skip
-    return SimpleNamespace(**{**plain, **more})
+    return GameState(**{**plain, **more})
 
 
 def test_a_game_of_textworld_is_played_by_commands_and_tells_its_end() -> None:

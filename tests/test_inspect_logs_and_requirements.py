@@ -175,8 +175,8 @@ def test_a_log_is_a_run_of_its_samples_in_order_with_each_task_once(tmp_path: Pa
         ({"header": spec}, "is no log of Inspect"), ({**samples}, "has no _journal/start.json, or it has more than 256 MiB"),
         ({"header": "[1]", **samples}, "header.json holds no object, or more than its size says"),
         ({"header": spec, "samples__a": "{"}, "samples/a.json is no JSON: "),
-        ({"header": spec, "samples__a": "[" * 100_000}, "z.eval: samples/a.json is no JSON: maximum recursion depth"),
-        ({"header": '{"eval":' * 100_000, **samples}, "z.eval: header.json is no JSON: maximum recursion depth"),
+        ({"header": spec, "samples__a": "[" * 100_000}, "z.eval: samples/a.json is no JSON: it is nested too deep"),
+        ({"header": '{"eval":' * 100_000, **samples}, "z.eval: header.json is no JSON: it is nested too deep"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=said):
             import_eval(write_log(tmp_path / "z.eval", **members), tmp_path)

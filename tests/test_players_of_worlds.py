@@ -152,6 +152,13 @@ def test_a_random_player_draws_by_its_seed_and_task_and_a_call_outside_the_gramm
         _readable(world, lambda *_: "7" if next(count) >= last["from"] else "x", ())
 
 
+class GameState(SimpleNamespace):
+    """Facts of a game, as attributes and by `get`."""
+
+    def get(self, name):
+        return getattr(self, name, None)
+
+
 class SmallGame:
     """A running game of the small package."""
 
@@ -160,7 +167,7 @@ class SmallGame:
 
     def state(self, feedback: str) -> SimpleNamespace:
         won = "take lamp" in self.stepped
-        return SimpleNamespace(
+        return GameState(
             admissible_commands=["look", "go east", "take lamp"], policy_commands=["take lamp", "look"], won=won,
             lost="jump" in self.stepped, score=len(self.stepped) or None, max_score=3, description=" A room. \n",
             inventory="A hat.\n", feedback=feedback,

@@ -71,7 +71,7 @@ def test_what_is_one_too_many_is_dropped(monkeypatch: pytest.MonkeyPatch, tmp_pa
     sender = Kept()
     sender._pid = os.getpid()  # nothing takes what waits
     dropped = [(sender.put(named(name), False), sender.dropped)[1] for name in "abcd"]
-    assert dropped == [0, 0, 1, 2] and [each.name for each in sender._waiting] == ["a", "b"]
+    assert dropped == [0, 0, 1, 2] and [each.name for each, _ in sender._waiting] == ["a", "b"]
     recorder = RunRecorder(tmp_path / "run", "s")
     open_now = []
     for trace in (1, 2, 2, 3, 4):
@@ -138,7 +138,7 @@ def test_a_whole_batch_is_sent_at_once_and_less_waits(monkeypatch: pytest.Monkey
 def test_a_forked_process_starts_a_sender_of_its_own_and_waits_for_none_that_is_gone() -> None:
     sender = Kept()
     sender._pid = os.getpid() + 1
-    sender._waiting.append(named("a"))
+    sender._waiting.append((named("a"), 1))
     began = time.monotonic()
     assert sender.flush(30.0) is False and time.monotonic() - began < 10
     sender.put(named("last"), True)

@@ -60,7 +60,7 @@ def test_a_document_is_a_record_for_each_chunk_and_one_that_names_them() -> None
     for name, value in (("document", "d"), ("source", "/d"), ("title", "Beasts")):
         fields |= {f"v_{_key(name)}": _value(value), f"t_{_key(name)}": value.encode().hex()}
     stored = store.records[first.id]
-    fields |= {"version": prepared(indexed, HEADER).columns[4].hex(), "form": "3", "header": _made_with(HEADER)}
+    fields |= {"version": prepared(indexed, HEADER).columns[4].hex(), "form": "4", "header": _made_with(HEADER)}
     assert stored.fields == fields and stored.vector is not None
     assert stored.vector.tolist() == np.array([0.6, 0.8], "<f2").astype(np.float32).tolist()
     assert json.loads(stored.payload) == asdict(first) | {"meta": {"n": 1.5, "t": "é", "title": "no"}}

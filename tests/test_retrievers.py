@@ -250,12 +250,12 @@ def test_a_filter_is_added_and_cannot_be_undone_by_the_query():
         run(found, "red cats", where={"document": "a.txt"})
 
 
-def test_the_floor_is_the_cosine_and_spares_hits_of_terms():
+def test_the_floor_is_the_cosine_of_the_search():
     low = Hit(hit("low").chunk, 0.9, (TrailStep("dense", 1, 0.2), TrailStep("rrf", 1, 0.9)))
     edge = Hit(hit("edge").chunk, 0.9, (TrailStep("dense", 1, 0.5),))
-    term = Hit(hit("term").chunk, 0.9, (TrailStep("lexical", 1, 3.0),))
-    assert texts(above([low, edge, term], 0.5)) == ["edge", "term"]
-    assert len(above([low], None)) == 1
+    corpus = tiny_corpus(TEXTS)
+    assert texts(asyncio.run(above(corpus, "q", [low, edge], 0.5))) == ["edge"]
+    assert len(asyncio.run(above(corpus, "q", [low], None))) == 1
 
 
 def test_the_best_sentence_is_added_to_the_score_of_the_first_search_by_hand():
