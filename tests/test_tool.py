@@ -1,5 +1,9 @@
 import asyncio
+import functools
 import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from enum import Enum
 from typing import Literal
 
 import pytest
@@ -7,6 +11,10 @@ from pydantic import create_model
 
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tool import tool, tool_from_function
+
+
+class Colour(Enum):
+    RED = "red"
 
 
 @tool(effect="read")
@@ -127,3 +135,93 @@ def test_functions_that_make_no_tool_are_refused():
         tool(effect="read")(many)
     with pytest.raises(ConfigError, match="1 to 64 letters"):
         tool_from_function(many, effect="read", name="no spaces please")
+
+
+def test_a_generator_runs_to_its_end_and_its_items_are_the_result():
+    done = []
+
+    def steps(n: int) -> Iterator[int]:
+        for i in range(n):
+            done.append(i)
+            yield i
+
+    async def later(n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            await asyncio.sleep(0)
+            done.append(i)
+            yield i
+
+    async def handed(n: int) -> AsyncIterator[int]:
+        return later(n)
+
+    async def lazy(n: int) -> Iterator[int]:
+        return steps(n)
+
+    for function in (steps, later, handed, lazy):
+        made = tool_from_function(function, effect="external")
+        assert asyncio.run(made({"n": 3})) == "[0, 1, 2]" and done == [0, 1, 2]
+        assert asyncio.run(made({"n": 0})) == "[]"
+        done.clear()
+
+
+def test_a_generator_without_an_end_is_stopped(monkeypatch):
+    monkeypatch.setattr("firsthand.tool.MAX_ITEMS", 5)
+    closed = []
+
+    async def later(n: int) -> AsyncIterator[int]:
+        try:
+            for i in range(n):
+                yield i
+        finally:
+            closed.append(n)
+
+    def steps(n: int) -> Iterator[int]:
+        yield from range(n)
+
+    for function in (later, steps):
+        made = tool_from_function(function, effect="read")
+        assert asyncio.run(made({"n": 5})) == "[0, 1, 2, 3, 4]"
+        with pytest.raises(ToolError, match="it gives more than"):
+            asyncio.run(made({"n": 6}))
+    assert closed == [5, 6]
+
+
+def test_values_that_json_has_no_type_for_are_data():
+    @dataclass
+    class Point:
+        x: int
+        colour: Colour
+
+    def where() -> Point:
+        return Point(1, Colour.RED)
+
+    def many() -> set[str]:
+        return {"b", "a"}
+
+    assert asyncio.run(tool_from_function(where, effect="read")({})) == '{"x": 1, "colour": "red"}'
+    assert asyncio.run(tool_from_function(many, effect="read")({})) == '["a", "b"]'
+
+
+def test_objects_and_partial_functions_are_tools_and_odd_types_are_told():
+    class Adder:
+        """Adds."""
+
+        def __call__(self, a: int, b: int = 2) -> int:
+            return a + b
+
+    made = tool_from_function(Adder(), effect="read", name="adder")
+    assert made.spec.description == "Adds." and asyncio.run(made({"a": 1})) == "3"
+    assert tool_from_function(Adder(), effect="read").name == "Adder"
+
+    def scaled(a: int, by: int) -> int:
+        """Scales."""
+        return a * by
+
+    half = tool_from_function(functools.partial(scaled, by=10), effect="read")
+    assert (half.name, half.spec.description, asyncio.run(half({"a": 4}))) == ("scaled", "Scales.", "40")
+
+    def odd(a: object()) -> int:  # type: ignore[valid-type]
+        return 0
+
+    with pytest.raises(ConfigError, match="tool 'odd': its arguments make no schema"):
+        tool_from_function(odd, effect="read")

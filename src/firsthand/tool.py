@@ -15,12 +15,14 @@ The schema comes from the signature and the docstring, so a tool is written once
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import re
 import threading
 import typing
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
@@ -39,7 +41,7 @@ from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
 from firsthand.system.forged_marks import openings
-from firsthand.tool_arguments import as_json_data, kinds_of, repaired
+from firsthand.tool_arguments import as_json_data, kinds_of, plain, repaired
 
 Effect = Literal["read", "write", "external", "irreversible"]
 """The side effect of a tool. `read`: none. `write`: on the attempt's own environment alone, which a resumed attempt rebuilds
@@ -54,6 +56,8 @@ MAX_HUNG = 16
 
 _NOT_OF_TOOL = (ToolError, StoreError, SandboxError, AnswerPending, WorldFailed)
 """The errors of a call that are no failure of the tool's own code."""
+MAX_ITEMS = 100_000
+"""The most items that a generator may give as a result."""
 CLOSING_S = 0.5
 """Seconds that a cancelled async function has to close what it has open."""
 
@@ -109,7 +113,10 @@ class Tool:
             return given
 
     async def __call__(self, arguments: Json) -> str:
-        """The result as text: a string as it is, anything else as JSON. Every failure is a ToolError."""
+        """The result as text: a string as it is, anything else as JSON, of a generator the list of its items.
+
+        Every failure is a ToolError.
+        """
         return await self.run(self.validate(arguments))
 
     async def run(self, checked: Json) -> str:
@@ -135,7 +142,9 @@ class Tool:
         def work() -> str | Awaitable[Any]:
             try:
                 result = self.function(**checked)
-                return result if inspect.isawaitable(result) else as_text(result, self.max_chars)
+                if isinstance(result, AsyncIterator):
+                    return _collected(result)
+                return result if inspect.isawaitable(result) else as_text(_items(result), self.max_chars)
             except (ToolError, SandboxError, AnswerPending, WorldFailed):
                 raise
             except BaseException as error:
@@ -171,7 +180,12 @@ class Tool:
 
     async def _settled(self, result: Awaitable[Any]) -> str:
         try:
-            return as_text(await result, self.max_chars)
+            found = await result
+            if isinstance(found, AsyncIterator):
+                found = await _collected(found)
+            if isinstance(found, Iterator):
+                found = await in_thread(lambda: _items(found))
+            return as_text(found, self.max_chars)
         except (*_NOT_OF_TOOL, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -188,6 +202,33 @@ class Tool:
         raise OutcomeUnknown(f"{self.name} failed: {type(error).__name__}: {said}"[: self.max_chars]) from error
 
 
+def _items(result: Any) -> Any:
+    """The items of a generator, which runs to its end; any other result as it is."""
+    if not isinstance(result, Iterator):
+        return result
+    items = []
+    for item in result:
+        items.append(item)
+        if len(items) > MAX_ITEMS:
+            raise ValueError(_TOO_MANY)
+    return items
+
+
+async def _collected(result: AsyncIterator[Any]) -> list[Any]:
+    """The items of an async generator, which runs to its end."""
+    items = []
+    closable: Any = result
+    async with aclosing(closable) if hasattr(result, "aclose") else nullcontext():
+        async for item in result:
+            items.append(item)
+            if len(items) > MAX_ITEMS:
+                raise ValueError(_TOO_MANY)
+    return items
+
+
+_TOO_MANY = f"it gives more than {MAX_ITEMS:,} items"
+
+
 def as_text(result: Any, max_chars: int) -> str:
     """The result as a model reads it: a string as it is, anything else as JSON, cut after `max_chars`."""
     if isinstance(result, bytes | bytearray | memoryview):
@@ -197,7 +238,7 @@ def as_text(result: Any, max_chars: int) -> str:
             return result
         return f"{result[:max_chars]}\n[cut after {max_chars} of {len(result)} characters]"
     pieces, size = [], 0
-    for piece in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(result):
+    for piece in json.JSONEncoder(ensure_ascii=False, default=plain).iterencode(result):
         pieces.append(piece)
         size += len(piece)
         if size > max_chars:
@@ -256,13 +297,15 @@ def tool_from_function(
     declares: Declaration | None = None,
 ) -> Tool:
     """Makes the Tool of a function: schema from annotations, descriptions from the docstring (Google style `Args:`)."""
-    from pydantic import ConfigDict, Field, ValidationError, create_model
+    from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
-    tool_name = name or str(getattr(function, "__name__", "tool"))
+    inner: Any = function.func if isinstance(function, functools.partial) else function
+    annotated = inner if hasattr(inner, "__name__") else type(inner).__call__
+    tool_name = name or str(getattr(inner, "__name__", type(inner).__name__))
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tool_name):
         raise ConfigError(f"a tool is named {tool_name!r}: 1 to 64 letters, digits, _ or - were expected")
-    summary, described = parse_docstring(inspect.getdoc(function) or "")
-    hints = typing.get_type_hints(function, include_extras=True)
+    summary, described = parse_docstring(inspect.getdoc(inner) or "")
+    hints = typing.get_type_hints(annotated, include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -271,10 +314,13 @@ def tool_from_function(
             raise ConfigError(f"tool {tool_name!r}: annotate the argument {parameter.name!r} with its type")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints[parameter.name], Field(default, description=described.get(parameter.name)))
-    arguments_model = create_model(
-        tool_name, __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True), **fields
-    )
-    parameters = _without_titles(arguments_model.model_json_schema())
+    try:
+        arguments_model = create_model(
+            tool_name, __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True), **fields
+        )
+        parameters = _without_titles(arguments_model.model_json_schema())
+    except PydanticUserError as error:
+        raise ConfigError(f"tool {tool_name!r}: its arguments make no schema: {error.message}"[:400]) from None
     parameters.setdefault("properties", {})
 
     def validate(arguments: Json) -> Json:

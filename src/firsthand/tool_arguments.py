@@ -104,11 +104,12 @@ def as_json_data(checked: Mapping[str, Any]) -> Json:
     """Checked arguments as JSON data: models, dataclasses and enums by their values, other types as text."""
     if all(type(value) in (str, int, float, bool, type(None)) for value in checked.values()):
         return dict(checked)
-    data: Json = json.loads(json.dumps(checked, default=_plain))
+    data: Json = json.loads(json.dumps(checked, default=plain))
     return data
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value that JSON has no type for: models, dataclasses, enums and sets as data, others as text."""
     if callable(dump := getattr(value, "model_dump", None)):
         return dump(by_alias=True)
     if is_dataclass(value) and not isinstance(value, type):
