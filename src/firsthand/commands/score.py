@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from firsthand import catalog
 from firsthand.errors import ConfigError
+from firsthand.experiment.source_files import digest_of, files_in
 from firsthand.message import Json
 from firsthand.system import interruption
 from firsthand.system.home import data_home
@@ -58,6 +59,12 @@ class Config:
             raise ConfigError(f"concurrency is {self.concurrency}: give 1 or more")
 
 
+def described(text: str) -> str:
+    """The scorer that a text names, with the digest of its file if it is the user's own."""
+    digests = [digest_of(path) for path in files_in([text])]
+    return f"{text} ({', '.join(digests)})" if digests else text
+
+
 def main(config: Config) -> int:
     """Score, and print the leaderboard of the new scores."""
     from firsthand.experiment.rescore import rescore
@@ -79,7 +86,7 @@ def main(config: Config) -> int:
                     run,
                     scorer,
                     name=config.as_ or "",
-                    described="" if hasattr(scorer, "described") else text,
+                    described="" if hasattr(scorer, "described") else described(text),
                     agent=config.agent,
                     benchmark=config.benchmark,
                     concurrency=config.concurrency,

@@ -29,6 +29,7 @@ from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
 from firsthand.experiment.preflight import check_ready
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
 from firsthand.experiment.settings import MAX_EPOCHS, RunSettings, stored_settings, words_of
+from firsthand.experiment.source_files import JUDGING, digests_of, expect_unchanged
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import run_sync
 from firsthand.loop.listener import Listener
@@ -317,8 +318,18 @@ class Experiment:
         for name in reducers.values():
             check_epochs(name, self.epochs)
         return store.create(
-            data_home(), config, hint, command=command, figures=figures, protocols=self.protocols, reducers=reducers
-        )
+            data_home(), config, hint, command=command, figures=figures, protocols=self.protocols, reducers=reducers,
+            sources=self._sources(),
+        )  # fmt: skip
+
+    def _sources(self) -> dict[str, dict[str, str]]:
+        """The digests of the user's own files by kind; of agents made in Python none are known."""
+        named: dict[str, Sequence[str]] = {JUDGING: self._texts()}
+        if self.settings is not None:
+            settings = self.settings
+            named |= {"pattern": settings.pattern, "tool": settings.tools, "guard": settings.guard}
+            named["memory"] = (settings.memory,) if settings.memory else ()
+        return digests_of(named)
 
     def _expect_names_once(self) -> None:
         for name, times in Counter(benchmark.name for benchmark in self.made_benchmarks).items():
@@ -370,6 +381,7 @@ class Experiment:
         StoreError if the run cannot be written, or holds another task or agent of the same name; LimitExceeded when `limits`
         are used up. Cancelling is safe: what an unfinished attempt was answered is in its journal.
         """
+        expect_unchanged(run, self._sources(), on_notice)
         places = self.places()
         with sending(run.id, asked=otel, on_problem=on_notice) as sender:
 
