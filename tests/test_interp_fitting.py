@@ -32,7 +32,7 @@ from firsthand.interp.steering import (
 )
 from firsthand.loop.concurrency import derive_seed
 from firsthand.nn.activation_monitor import ActivationMonitor
-from firsthand.stats.intervals import mean_interval
+from firsthand.stats.intervals import mean_interval, unbounded_mean_interval
 from firsthand.tokens import pretrained
 from tiny import write_model
 
@@ -235,7 +235,7 @@ def test_each_row_of_a_steering_study_holds_the_intervals_of_both_vectors() -> N
                 (effect, [each(edits) - each({}) for each in effects]),  # type: ignore[arg-type]
                 (cost, [loss(text, edits) - loss(text, {}) for text in texts]),
             ):
-                expected = mean_interval(values)
+                expected = unbounded_mean_interval(values)
                 assert (interval.value, interval.low, interval.high, interval.n) == pytest.approx(
                     (expected.value, expected.low, expected.high, len(values)), abs=1e-3
                 )
