@@ -525,9 +525,9 @@ def test_a_guard_that_writes_into_what_it_is_shown_changes_no_call() -> None:
     ],
 )
 def test_a_pattern_on_the_command_line_may_hold_commas_and_colons(typed: str, pattern: str, more: int) -> None:
-    words = ["redact:pattern=x" if each == "peek" else each for each in split_list(typed)]
+    words = ["redact:pattern=[x]" if each == "peek" else each for each in split_list(typed)]
     first, *others = catalog.guards(words)
-    assert first.pattern == pattern and [each.pattern for each in others] == ["x"] * more  # type: ignore[attr-defined]
+    assert first.pattern == pattern and [each.pattern for each in others] == ["[x]"] * more  # type: ignore[attr-defined]
 
 
 def test_a_colon_in_a_pattern_without_its_sign_is_refused_with_the_remedy() -> None:
