@@ -195,3 +195,34 @@ def test_the_threshold_lets_no_more_than_its_share_be_alarms() -> None:
     assert sum(score >= threshold_at(scores, 0.05) for score in scores) == 5
     assert sum(score >= threshold_at(scores[:10], 0.05) for score in scores[:10]) == 0
     assert sum(score >= threshold_at([1.0] * 10, 0.05) for score in [1.0] * 10) == 0
+
+
+def test_one_monitor_is_taken_and_a_second_is_refused(
+    watched: Local, monitor: ActivationMonitor, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"^tiny\+monitor:calm has a monitor already: give one$"):
+        watched.monitored_by(monitor, name="two")
+    write_monitor(monitor, tmp_path / "a")
+    with pytest.raises(ConfigError, match="has a monitor already: give one"):
+        open_model(f"{watched.path}+monitor:{tmp_path / 'a'}+monitor:{tmp_path / 'a'}")
+
+
+def test_a_monitor_of_the_inner_layer_of_an_mlp_has_its_width(folder: Path) -> None:
+    model = load(folder)
+    a = model.architecture
+    inner = ActivationMonitor("blocks.0.mlp.act", torch.linspace(-1, 1, a.intermediate_size), name="inner")
+    inner.expect_fits(a)
+    plain = Local(folder, name="tiny", config=EngineConfig(kv_memory_bytes=8 << 20, threads=1, weights="float32"))
+
+    async def asked(watching: ActivationMonitor) -> Any:
+        asks = plain.monitored_by(watching, name="m")
+        return (await asks.complete([user("What is 2 + 3?")], Sampling(max_tokens=3, seed=0)))[0]
+
+    answer = asyncio.run(asked(inner))
+    born = answer.message.sampled
+    text = [*answer.prompt_ids, *born.token_ids[:-1]]
+    exact = inner.scores(read_activations(model, text, inner.site)[inner.site])[len(answer.prompt_ids) - 1 :]
+    assert born.monitor == pytest.approx(exact, abs=2e-3) and len(born.monitor) == 3
+    told = f"reads {a.hidden_size} values, and this model's blocks.0.mlp.act have {a.intermediate_size}"
+    with pytest.raises(ConfigError, match=told):
+        asyncio.run(asked(replace(inner, direction=torch.ones(a.hidden_size))))

@@ -192,7 +192,7 @@ def test_a_probe_opens_its_model_at_its_site(asked: list[Any], capsys: pytest.Ca
     assert main(line) == 0 and main([*line, "--json"]) == 0
     capsys.readouterr()
     assert [each[2] for each in asked[::2]] == [
-        {"shown": shown, "sites": ("blocks.2.mlp.out",)} for shown in (True, False)
+        {"shown": shown, "sites": ("blocks.2.hook_mlp_out",)} for shown in (True, False)
     ]
     assert asked[1][3] == "blocks.2.mlp.out"
     assert asked[1][4] == {"name": "yes", "false_alarms": 0.05, "held_out": 0.3, "seed": 0}

@@ -134,7 +134,7 @@ def test_every_option_of_steering_reaches_its_study(steered: list[Any], capsys: 
     steered.clear()
     assert interp_steer.run(replace(config, out=None, layer=8, site="blocks.1.hook_mlp_out", json=True)) == 0
     assert len(json.loads(capsys.readouterr().out)) == 2
-    assert steered[0] == ("open", "m", {"shown": False, "sites": ("blocks.1.mlp.out",)}) and len(steered) == 6
+    assert steered[0] == ("open", "m", {"shown": False, "sites": ("blocks.1.hook_mlp_out",)}) and len(steered) == 6
     Path("u").write_text("j\nk\n")
     with pytest.raises(ConfigError) as refused:
         interp_steer.run(config)

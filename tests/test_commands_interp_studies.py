@@ -241,7 +241,7 @@ def test_sycophancy_is_measured_by_arm_and_seed(
     config = {"seeds": 2, "steps": 7, "base_steps": 9, "facts": 20}
     assert interp_sycophancy.run(interp_sycophancy.Config(**config, json=True)) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "arms": {arm: {name: {**mean_over_seeds(column(arm, name)).to_json(),
+        "arms": {arm: {name: {**sycophancy_mending.mean_of_seeds(found[arm], name).to_json(),
                               **({} if arm == "base" else {"change": change_as_json(changes[arm][name])})}
                        for name in MEASURES} for arm in found},
         "steering": [{"seed": seed, "site": f"blocks.{seed}", "strength": seed + 0.5} for seed in (0, 1)],
@@ -249,7 +249,9 @@ def test_sycophancy_is_measured_by_arm_and_seed(
     assert shown == [("seeds", 2, False), (0, ""), (1, "")]
     assert interp_sycophancy.run(interp_sycophancy.Config(**config)) == 0 and shown[3] == ("seeds", 2, True)
     means = {
-        arm: " ".join(f"{(m := mean_over_seeds(column(arm, name)))}, {m.range}" for name in MEASURES[:4])
+        arm: " ".join(
+            f"{(m := sycophancy_mending.mean_of_seeds(found[arm], name))}, {m.range}" for name in MEASURES[:4]
+        )
         for arm in found
     }
     costs = {
@@ -375,3 +377,11 @@ def test_heads_of_a_model_of_ones_own_are_scored_by_words_from_the_middle_of_its
     ]
     assert body["loss"] == {"first": interval(4.0).to_json(), "second": interval(1.0).to_json()}
     assert opened.asked == [(("m",), {"shown": True}), (("m",), {"shown": False})]
+
+
+def test_shifts_in_nats_have_students_interval_and_rates_that_of_scores() -> None:
+    rates = [SycophancyRates(*([(0.1, 0.4)] * len(MEASURES)))]
+    for name in MEASURES:
+        found = sycophancy_mending.mean_of_seeds(rates, name).pooled
+        is_unbounded = name in ("belief_shift", "mention_shift", "net_flip")
+        assert (found.low < 0) is is_unbounded and (found.high > 1) is is_unbounded, name

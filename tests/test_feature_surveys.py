@@ -123,8 +123,9 @@ def test_a_report_says_what_its_feature_does(survey: Any) -> None:
         if last - at < 2:
             continue
 
-        def without(values: Tensor) -> Tensor:
-            return values - sae.encode(values)[:, 5:6].detach() * rows[5]
+        def without(values: Tensor, peak: int = at - first) -> Tensor:
+            is_peak = (torch.arange(len(values)) == peak)[:, None]  # the peak alone: other tokens keep the feature
+            return values - is_peak * sae.encode(values)[:, 5:6].detach() * rows[5]
 
         losses = []
         for edits in ({}, {SITE: without}):

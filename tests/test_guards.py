@@ -12,6 +12,7 @@ import pytest
 
 from firsthand import catalog
 from firsthand.agent import Agent
+from firsthand.config import split_list
 from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.guard import BORDERS, AttemptView, GuardVerdict, check_guard
@@ -510,3 +511,25 @@ def test_a_guard_that_writes_into_what_it_is_shown_changes_no_call() -> None:
     trace = attempt(pattern, tools=(keep,), guard=(Scribbler(), Scribbler()))
     assert (trace.answer, kept) == ("kept", ['[{"a": 1}]'])
     assert trace.calls[0].detail["arguments"] == {"rows": [{"a": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("typed", "pattern", "more"),
+    [
+        (r"redact:pattern=\d{3,5},peek", r"\d{3,5}", 1),
+        (r"redact:pattern=x{,2}y:borders=prompt,answer", r"x{,2}y", 0),
+        (r"redact:pattern=[a,;]b{1,}", r"[a,;]b{1,}", 0),
+        (r"redact:pattern=\[x,peek", r"\[x", 1),
+        (r"redact:pattern=(?\:sk|pk)-\w+", r"(?:sk|pk)-\w+", 0),
+        (r"redact:pattern=https?\://\S+", r"https?://\S+", 0),
+    ],
+)
+def test_a_pattern_on_the_command_line_may_hold_commas_and_colons(typed: str, pattern: str, more: int) -> None:
+    words = ["redact:pattern=[x]" if each == "peek" else each for each in split_list(typed)]
+    first, *others = catalog.guards(words)
+    assert first.pattern == pattern and [each.pattern for each in others] == ["[x]"] * more  # type: ignore[attr-defined]
+
+
+def test_a_colon_in_a_pattern_without_its_sign_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"write a colon in a value as \\:"):
+        catalog.guards([r"redact:pattern=https?://x"])

@@ -29,7 +29,7 @@ from firsthand.interp.saes.sae_files import SavedSae
 from firsthand.interp.saes.sae_kinds import sae_of
 from firsthand.interp.saes.sparse_autoencoder import SparseAutoencoder
 from firsthand.nn.blocks.norm import RMSNorm
-from firsthand.stats.intervals import mean_interval
+from firsthand.stats.intervals import unbounded_mean_interval
 
 torch.set_num_threads(1)
 SITE = "blocks.0.resid.post"
@@ -92,7 +92,7 @@ def test_a_whole_report_is_that_of_its_definition() -> None:
         text = texts[number][first - starts[number] : last - starts[number]]
         plain = later_loss(run_with_edits(model, text, {}), text, at - first)
         for kept, direction in zip(changes, (row, noise / noise.norm() * row.norm()), strict=True):
-            taken = {SITE: lambda values, by=direction: values - values[:, 5:6].clamp_min(0) * by}
+            taken = {SITE: lambda v, by=direction, at=at - first: at_peak(v, at, v[at, 5].clamp_min(0) * by)}
             kept.append(later_loss(run_with_edits(model, text, taken), text, at - first) - plain)
     firing = [at for at in range(203) if z[at] > 0]
     middle = sorted(z[firing].tolist())[(len(firing) - 1) // 2]
@@ -108,7 +108,7 @@ def test_a_whole_report_is_that_of_its_definition() -> None:
     assert explain(words, fires, seed=seed) != explain(words, fires)
     assert found.ablation is not None and found.ablation_null is not None
     for interval, values in zip((found.ablation, found.ablation_null), changes, strict=True):
-        expected = mean_interval(values)
+        expected = unbounded_mean_interval(values)
         assert (interval.value, interval.low, interval.high, interval.n) == pytest.approx(
             (expected.value, expected.low, expected.high, 2), abs=2e-4
         )
@@ -152,6 +152,13 @@ def test_latents_of_more_tokens_than_one_part_are_all_counted() -> None:
     )
 
 
+def at_peak(values: Tensor, peak: int, taken: Tensor) -> Tensor:
+    """The values less a vector at one token: an ablation is of the peak alone."""
+    edited = values.clone()
+    edited[peak] -= taken
+    return edited
+
+
 def test_a_peak_is_ablated_if_one_token_follows_it_and_windows_end_with_their_text() -> None:
     model, sae, texts = tiny_model(), positive_parts(), texts_of(40, 9)
     saved = SavedSae(sae, "", SITE)
@@ -169,7 +176,7 @@ def test_a_peak_is_ablated_if_one_token_follows_it_and_windows_end_with_their_te
             text, peak = texts[number][first:last], at - 40 * number - first
             plain = later_loss(run_with_edits(model, text, {}), text, peak)
             for kept, by in zip(expected, (row, noise / noise.norm() * row.norm()), strict=True):
-                taken = {SITE: lambda values, by=by: values - values[:, 7:8].clamp_min(0) * by}
+                taken = {SITE: lambda values, by=by, at=peak: at_peak(values, at, values[at, 7].clamp_min(0) * by)}
                 kept.append(later_loss(run_with_edits(model, text, taken), text, peak) - plain)
         for interval, values in zip((effect, null), expected, strict=True):
             assert interval.n == 2 and interval.value == pytest.approx(sum(values) / 2, abs=2e-4)
@@ -178,7 +185,7 @@ def test_a_peak_is_ablated_if_one_token_follows_it_and_windows_end_with_their_te
     with torch.no_grad():
         flat.encoder.copy_(torch.eye(6))
     direction = torch.arange(6.0)
-    edited = _without(SavedSae(flat, "", "blocks.0.attn.q"), 4, direction)(heads.bfloat16())
+    edited = _without(SavedSae(flat, "", "blocks.0.attn.q"), 4, direction, 1)(heads.bfloat16())
     assert isinstance(edited, Tensor) and edited.dtype == torch.bfloat16 and edited.shape == (2, 2, 3)
     assert edited.flatten(1).tolist() == [[-4, -3, -2, -1, 0, 1], [2, 3 - 6, 4 - 12, 5 - 18, 6 - 24, 7 - 30]]
 

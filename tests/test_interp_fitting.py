@@ -18,8 +18,13 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.interp import opened_model
 from firsthand.interp.activations import read_activations, run_with_edits
 from firsthand.interp.answer_pairs import read_pairs
+from firsthand.interp.circuits.causal_scrubbing import scrub_induction
+from firsthand.interp.circuits.induction_heads import repetition_gain
 from firsthand.interp.monitor_fitting import fit_monitor, mean_activation, text_scores, threshold_at
 from firsthand.interp.opened_model import open_for_interp, shape_of
+from firsthand.interp.saes.sae_evaluation import measure_sae
+from firsthand.interp.saes.sae_files import SavedSae
+from firsthand.interp.saes.sae_kinds import sae_of
 from firsthand.interp.selective_probes import LinearProbe, ProbeStudy, fit_probe, probe_study
 from firsthand.interp.separation import separation
 from firsthand.interp.steering import (
@@ -32,7 +37,7 @@ from firsthand.interp.steering import (
 )
 from firsthand.loop.concurrency import derive_seed
 from firsthand.nn.activation_monitor import ActivationMonitor
-from firsthand.stats.intervals import mean_interval
+from firsthand.stats.intervals import mean_interval, unbounded_mean_interval
 from firsthand.tokens import pretrained
 from tiny import write_model
 
@@ -235,7 +240,7 @@ def test_each_row_of_a_steering_study_holds_the_intervals_of_both_vectors() -> N
                 (effect, [each(edits) - each({}) for each in effects]),  # type: ignore[arg-type]
                 (cost, [loss(text, edits) - loss(text, {}) for text in texts]),
             ):
-                expected = mean_interval(values)
+                expected = unbounded_mean_interval(values)
                 assert (interval.value, interval.low, interval.high, interval.n) == pytest.approx(
                     (expected.value, expected.low, expected.high, len(values)), abs=1e-3
                 )
@@ -339,3 +344,17 @@ def test_a_model_is_fetched_with_or_without_a_shown_progress_and_each_site_is_ch
                 ask("some", sites=wrong)
         with pytest.raises(ConfigError, match=r"no activation site matches 'x\.\*'"):
             ask("some", sites=[SITE, "x.*"])
+
+
+def test_equal_losses_within_0_to_1_are_no_scores_and_their_interval_is_unbounded() -> None:
+    model = tiny_model(vocab_size=2)
+    with torch.no_grad():
+        model.embed.weight.zero_()  # the head too: each loss is ln 2
+    texts = [[0, 1, 1, 0, 1, 1], [1, 0, 0, 1, 0, 0]]
+    gain = repetition_gain(model, texts, 3)
+    scrubbed = scrub_induction(model, texts, [0], half=3, vocabulary=2)
+    measures = measure_sae(SavedSae(sae_of("relu", 32, 48), "", "blocks.0.resid.post"), model, texts)
+    for found in (gain.first, gain.second, scrubbed.model, scrubbed.hypothesis, scrubbed.wrong_key, scrubbed.ablated):
+        assert found.value == pytest.approx(0.6931, abs=1e-3) and (found.low, found.high) == (-math.inf, math.inf)
+    assert (measures.difference.low, measures.difference.high) == (-math.inf, math.inf)
+    assert measures.to_json()["ce_difference_interval"] == [None, None], "JSON has no infinity"

@@ -50,7 +50,7 @@ def test_hook_names_and_sites_are_translated_both_ways() -> None:
     ]  # fmt: skip
     assert site_of("blocks.12.attn.hook_z") == "blocks.12.attn.mixed" and site_of("blocks.1.odd") == "blocks.1.odd"
     assert [hook_of(each) for each in ("embed", "blocks.3.attn.q", "blocks.3.resid.post", "norm", "blocks.1.mlp.in")] == [
-        "hook_embed", "blocks.3.attn.hook_q", "blocks.3.hook_resid_post", "norm", "blocks.1.mlp.in",
+        "embed", "blocks.3.attn.q", "blocks.3.hook_resid_post", "norm", "blocks.1.mlp.in",
     ]  # fmt: skip
     order = computed_order(tiny_model())
     assert order[0] == "embed" and order[-1] == "logits"

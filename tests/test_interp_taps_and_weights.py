@@ -217,4 +217,4 @@ def test_names_that_are_none_of_theirs_or_ours_are_returned_as_they_are() -> Non
         "blocks.10.hook_resid_pre": "blocks.9.resid.post", "blocks.1.hook_resid_pre": "blocks.0.resid.post",
     }  # fmt: skip
     assert {name: site_of(name) for name in read} == read
-    assert hook_of("blocks.10.attn.mixed") == "blocks.10.attn.hook_z" and hook_of("embed") == "hook_embed"
+    assert hook_of("blocks.10.attn.mixed") == "blocks.10.attn.hook_z" and hook_of("embed") == "embed"

@@ -343,8 +343,7 @@ def test_items_with_an_order_of_their_own_are_tested_against_a_reference_alone()
 def test_shards_are_runs_of_distinct_items_that_fit_the_context():
     def shards(most: int, context: int, *texts: str) -> list[list[str]]:
         model = Known(lambda text: 0.0, context=context)
-        facts = ModelFacts(context, 256, None, False)
-        return asyncio.run(_shards(model, facts, [Task(str(i), text) for i, text in enumerate(texts)], most))
+        return asyncio.run(_shards([model], [Task(str(i), text) for i, text in enumerate(texts)], most))
 
     assert shards(2, 99, *"abacde") == [["a", "b"], ["c", "d"]]  # five distinct ones, two each
     assert shards(1, 99, *"abcde") == [["a", "b", "c", "d", "e"]] and shards(9, 99, *"abc") == [["a", "b"]]

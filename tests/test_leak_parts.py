@@ -211,10 +211,10 @@ def test_the_file_s_order_of_options_is_set_against_orders_drawn_for_each_questi
 
 
 def test_the_file_s_order_of_items_is_set_against_orders_drawn_for_each_shard() -> None:
-    tasks, model = [Task(f"t{i}", f"item {(i * 7 + 5) % 18:02}") for i in range(18)], Lettered(context=18)
+    tasks, model = [Task(f"t{i}", f"item {(i * 7 + 5) % 18:02}") for i in range(18)], Lettered(context=26)
 
     def total(texts: Sequence[str]) -> float:
-        joined = "\n\n\n\n\n\n".join(texts)[:18]  # a line feed is three tokens, and the context holds 18
+        joined = "\n\n\n\n\n\n".join(texts)  # a line feed is three tokens: 13 for each item with those before it
         return sum(drawn(joined[: at + 1]) for at in range(1, len(joined)))
 
     gains = []

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -218,3 +219,35 @@ def test_the_orders_are_drawn_from_the_seed_of_the_whole():
     assert len({each.statistic for each in by_seed.values()}) == 3, "other orders, other figures"
     (plain,) = asyncio.run(contamination("set", tasks, knows, tests=("order",))).evidence
     assert plain == by_seed[0]
+
+
+class Letters(Places):
+    """A model to which a character's chance follows from itself alone, so that all orders are equally probable."""
+
+    def __init__(self, context: int):
+        super().__init__()
+        self.context, self.longest = context, 0
+
+    async def load(self) -> Any:
+        return replace(await super().load(), context=self.context)
+
+    async def rate(self, ids: Sequence[int], *args: Any, **more: Any) -> Any:
+        self.longest = max(self.longest, len(ids))
+        return await super().rate(ids, *args, **more)
+
+    def _logprob(self, before: str, char: str) -> float:
+        return -5.0 if char in "zqxj" else -1.0
+
+
+@pytest.mark.parametrize(("own", "other"), [(4096, 4096), (4096, 400), (400, 4096)])
+def test_a_reference_of_a_smaller_context_scores_the_same_items_in_each_order(own: int, other: int):
+    rng = Random(0)
+    tasks = [
+        Task(str(i), "".join(rng.choice("zqxj" if rng.random() < 1 - i / 160 else "etao") for _ in range(60)))
+        for i in range(160)  # from hard to easy
+    ]
+    model, reference = Letters(own), Letters(other)
+    found = asyncio.run(order_evidence(model, tasks, reference=reference))
+    assert found.p_value is not None and found.p_value > 0.9 and abs(found.statistic) < 1e-6
+    assert found.n == 16 * (10 if min(own, other) == 4096 else 6)
+    assert reference.longest == model.longest <= min(own, other)

@@ -313,3 +313,41 @@ def test_a_training_that_goes_on_knows_for_how_long_each_latent_was_silent(tmp_p
     assert back.silent_M.tolist() == trainer.silent_M.tolist() != silent
     ours, theirs = trainer.sae.state_dict(), back.sae.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("kind", ["batch_topk", "matryoshka"])
+def test_thresholds_that_were_edited_elsewhere_are_those_of_the_file(kind: str, tmp_path: Path) -> None:
+    folder = save_sae(SavedSae(sae_of(kind, 8, 24, seed=3, k=3), "tiny", SITE, {"context": 5}), tmp_path)
+    tensors = load_file(folder / "sae_weights.safetensors")
+    tensors["threshold"] = torch.full((24,), 0.5)
+    tensors["threshold"][-1] = 1.5
+    save_file(tensors, folder / "sae_weights.safetensors")
+    back = read_sae(folder)
+    x_ND = 2 * torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    before_NM = (x_ND - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]
+    torch.testing.assert_close(back.sae.encode(x_ND), before_NM.relu() * (before_NM > tensors["threshold"]))
+    assert (back.sae.kind, back.site, back.facts) == ("jumprelu", SITE, {"context": 5})
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit", "told"),
+    [
+        ("topk", {"k": 9}, "has k 9 and a note of k 3: expected one of them"),
+        ("topk", {"architecture": "standard", "k": None}, "has the architecture standard and a note of the kind topk"),
+        (
+            "relu",
+            {"architecture": "jumprelu"},
+            "a note of the kind relu: expected standard, so correct the one that is",
+        ),
+    ],
+)
+def test_a_note_that_contradicts_its_file_is_refused(kind: str, edit: Any, told: str, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"k": 3} if kind == "topk" else {}
+    folder = save_sae(SavedSae(sae_of(kind, 8, 24, seed=3, **settings), "tiny", SITE), tmp_path)
+    if edit["architecture" if "architecture" in edit else "k"] == "jumprelu":
+        tensors = load_file(folder / "sae_weights.safetensors")
+        save_file({**tensors, "threshold": torch.ones(24)}, folder / "sae_weights.safetensors")
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps({**config, **edit}))
+    with pytest.raises(ModelFileError, match=told):
+        read_sae(folder)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import math
 
 import pytest
@@ -335,3 +336,28 @@ def test_spotlight_explains_its_mark_for_a_result_in_any_place():
         spotlight(mark="ab")
     assert str(raised.value) == "mark is 'ab': one character that is no letter, digit or blank was expected"
     assert redact(pattern="k", borders=("call+answer+prompt",)).borders == ("call", "answer", "prompt")
+
+
+WRAPPED = [
+    "Blue Heron\n4711 Delta",
+    "Blue\tHeron 4711 Delta",
+    "Blue\r\nHeron\x0c4711\x08Delta",
+    'Blue "Heron" \\ 4711 Delta',
+]
+
+
+@pytest.mark.parametrize("text", WRAPPED)
+def test_a_canary_is_found_with_line_breaks_in_it_in_arguments_and_in_json(text):
+    guard = canary(word="Blue Heron 4711 Delta")
+    for arguments in (
+        {"body": text}, {"body": {"lines": ["a", [f"ref {text}."]]}}, {text: 1}, {"body": json.dumps({"x": text})},
+        {"body": json.dumps([json.dumps(text)])},
+    ):  # fmt: skip
+        assert guard.call(view_of(), mail, arguments).reason == "an argument of mail holds the canary", arguments
+    for answer in (text, json.dumps({"x": text}), json.dumps(json.dumps(text))):
+        assert guard.answer(view_of(), answer).reason == "the answer holds the canary", answer
+    assert guard.call(view_of(), mail, {"body": text.replace("4711", "4712")}).reason == ""
+
+
+def test_a_canary_of_other_letters_is_found_in_escaped_json():
+    assert holds(json.dumps("ключ\n2024"), "ключ-2024") and holds("C:\\notes2024", "notes 2024")

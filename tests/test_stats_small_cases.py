@@ -24,6 +24,7 @@ from firsthand.stats.intervals import (
     proportion_interval,
     stratum_labels,
     t_value,
+    unbounded_mean_interval,
     unseen_share,
     z_value,
 )  # fmt: skip
@@ -311,3 +312,27 @@ def test_rulings_and_what_is_said_of_them() -> None:
                           (["inconclusive", "fail"], ("fail",) * 3), ([], ("pass",) * 3)):  # fmt: skip
         given = [replace(equal, ruling=each) for each in rulings]  # type: ignore[arg-type]
         assert tuple(verdict(given, each) for each in ("report", "pass", "fail")) == told  # type: ignore[arg-type]
+
+
+def test_means_of_unbounded_values_have_students_interval_wherever_they_lie() -> None:
+    for values in ([0.10, 0.37], [0.05, 0.9, 0.02], [0.0, 1.0, 1.0], [0.05, 1.01, 0.02]):
+        found, spread = unbounded_mean_interval(values), np.std(values, ddof=1) / math.sqrt(len(values))
+        half = t_value(len(values) - 1, 0.95) * spread
+        assert (found.value, found.low, found.high) == pytest.approx(
+            (np.mean(values), np.mean(values) - half, np.mean(values) + half)
+        )
+        assert (found.n, found.method, found.error) == (len(values), "t", pytest.approx(spread))
+        moved = unbounded_mean_interval([value + 7 for value in values])
+        assert (moved.low, moved.high) == pytest.approx((found.low + 7, found.high + 7)), (
+            "no place of the scale is special"
+        )
+    for values in ([0.5], [0.0, 0.0, 0.0]):
+        found = unbounded_mean_interval(values)
+        assert (found.low, found.high, found.method) == (-math.inf, math.inf, "equal values")
+        assert found.value == values[0] and found.n == len(values)
+    none = unbounded_mean_interval([])
+    assert none.n == 0 and math.isnan(none.value)
+    with pytest.raises(ConfigError, match="a score is nan"):
+        unbounded_mean_interval([math.nan])
+    wide, narrow = unbounded_mean_interval([0.2, 0.4], 0.99), unbounded_mean_interval([0.2, 0.4])
+    assert wide.high > narrow.high

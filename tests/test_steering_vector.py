@@ -130,3 +130,9 @@ def test_files_and_strengths_that_do_not_fit_are_refused(plain: Local, vector: S
     for wrong in (SteeringVector(SITE, torch.ones(3)), SteeringVector("blocks.99.resid.post", vector.direction)):
         with pytest.raises((ConfigError, ModelError), match=r"has 3 values|blocks\.99"):
             asyncio.run(plain.steered_by(wrong, name="w").score(ASKED, ["5"]))
+
+
+def test_a_vector_with_heads_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"at blocks.0.attn.q has the shape \(2, 3\): a file holds one vector"):
+        write_steering(SteeringVector("blocks.0.attn.q", torch.ones(2, 3)), tmp_path / "v")
+    assert not list(tmp_path.iterdir())

@@ -191,7 +191,7 @@ def test_a_spec_that_is_none_says_what_is_wrong() -> None:
     deepest = "a(" * 16 + ")" * 16
     assert parse_spec(deepest).parts[0].name == "a"
     for text, said in (
-        ("x:a=1:b", "'x:a=1:b' has 'b' among its options: key=value was expected"),
+        ("x:a=1:b", "'x:a=1:b' has 'b' among its options: key=value was expected (write a colon in a value as \\:)"),
         ("x:a=1:top-p=1:top_p=2", "'x:a=1:top-p=1:top_p=2' gives top_p twice: give it once"),
         ("x:top_p=1:top-p=1", "'x:top_p=1:top-p=1' gives top_p twice: give it once"),
         ("x:a-b=1:c=2:a-b=1", "'x:a-b=1:c=2:a-b=1' gives a_b twice: give it once"),

@@ -235,15 +235,25 @@ def benchmark(text: str) -> Benchmark:
 def guards(texts: Sequence[str]) -> tuple[Guard, ...]:
     """The guards that texts name, such as `redact:pattern=SECRET:borders=prompt+result`, or FILE.py with options.
 
-    A list of borders may have been split at its commas: a border's name goes on the list before it.
+    A list of borders may have been split at its commas: a border's name goes on the list before it. So does what closes
+    a brace or bracket of a pattern, as in `\\d{3,5}`.
     """
     whole: list[str] = []
     for text in texts:
         if text in BORDERS and whole:
             whole[-1] += f"+{text}"
+        elif whole and _splits_pattern(whole[-1], text):
+            whole[-1] += f",{text}"
         else:
             whole.append(text)
     return tuple(map(_guard, whole))
+
+
+def _splits_pattern(before: str, text: str) -> bool:
+    """True if the comma between both stands in the braces of a repetition or in a class of characters."""
+    if re.search(r"\{\d{0,9}$", before):
+        return re.match(r"\d{0,9}\}", text) is not None
+    return "[" in before.rpartition("]")[2].replace("\\[", "") and "]" in text
 
 
 def _guard(text: str) -> Guard:

@@ -59,14 +59,16 @@ def run(config: Config) -> int:
     """Make the vector, measure, and print."""
     if config.site:
         refuse_given(config, {"layer"}, "--site stands in its place: leave out one of the two")
-    from firsthand.interp.activations import site_of
+    from firsthand.interp.activations import expect_vectors, site_of
     from firsthand.interp.answer_pairs import distinct, read_pairs
     from firsthand.interp.opened_model import open_for_interp
     from firsthand.interp.steering import contrast_vector, margin_effect, save_vector, steering_study
 
     strengths = multiples(config.strengths)
-    site = site_of(config.site or f"blocks.{config.layer}.resid.post")
-    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
+    named = config.site or f"blocks.{config.layer}.resid.post"
+    site = site_of(named)
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(named,))
+    expect_vectors(model, site)
     pairs = distinct(read_pairs(config.pairs, tokenizer, model.architecture.max_position))
     lines = [tokenizer.encode(line) for line in read_bounded_text(config.unrelated).splitlines()]
     unrelated = [text for text in lines if len(text) > 1]

@@ -70,8 +70,9 @@ def run(config: Config) -> int:
     texts = {name: list(dict.fromkeys(found)) for name, found in lines.items()}
     repeated = sum(map(len, lines.values())) - sum(map(len, texts.values()))
     expect_texts(texts["positive"], texts["negative"])
-    site = site_of(config.site or f"blocks.{config.layer}.resid.post")
-    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
+    named = config.site or f"blocks.{config.layer}.resid.post"
+    site = site_of(named)
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(named,))
     ids = {name: [tokenizer.encode(text) for text in found] for name, found in texts.items()}
     fitted = fit_monitor(
         model, ids["positive"], ids["negative"], site, name=config.positive.stem, false_alarms=config.false_alarms,

@@ -89,8 +89,9 @@ def run(config: Config) -> int:
 
     if config.site:
         refuse_given(config, {"layer"}, "--site stands in its place: leave out one of the two")
-    site = site_of(config.site or f"blocks.{config.layer}.resid.post")
-    shape = shape_of(config.model, shown=not config.json, sites=(site,))
+    named = config.site or f"blocks.{config.layer}.resid.post"
+    site = site_of(named)
+    shape = shape_of(config.model, shown=not config.json, sites=(named,))
     plan = SaeRun(
         config.model, site, config.kind, config.expansion * width_of(shape, site), config.k, config.tokens, config.batch,
         config.context, config.lr, config.seed, config.texts, held_out_texts=config.held_out,

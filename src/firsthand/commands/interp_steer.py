@@ -67,7 +67,7 @@ def run(config: Config) -> int:
     """Make the vector, measure, and print."""
     if config.site:
         refuse_given(config, {"layer"}, "--site stands in its place: leave out one of the two")
-    from firsthand.interp.activations import site_of
+    from firsthand.interp.activations import expect_vectors, site_of
     from firsthand.interp.circuits.patching import logit_difference
     from firsthand.interp.opened_model import open_for_interp
     from firsthand.interp.steering import choice_effect, save_vector, steering_study, steering_vector
@@ -75,8 +75,10 @@ def run(config: Config) -> int:
     for file in (config.towards, config.away, config.prompts, config.unrelated):
         if not read_bounded_text(file).strip():
             raise ConfigError(f"{file} holds no texts: give one or more lines")
-    site = site_of(config.site or f"blocks.{config.layer}.resid.post")
-    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(site,))
+    named = config.site or f"blocks.{config.layer}.resid.post"
+    site = site_of(named)
+    model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(named,))
+    expect_vectors(model, site)
 
     def read(file: Path) -> list[list[int]]:
         return [tokenizer.encode(line) for line in read_bounded_text(file).splitlines() if line.strip()]

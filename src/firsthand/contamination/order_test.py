@@ -19,7 +19,7 @@ from scipy.stats import kendalltau
 from firsthand.contamination.leak_evidence import Evidence, not_finite, paired_p_value
 from firsthand.contamination.text_twins import task_text
 from firsthand.loop.concurrency import derive_seed
-from firsthand.model import Model, ModelFacts, TokenCapability
+from firsthand.model import Model, TokenCapability
 from firsthand.task import Task
 
 SHARDS, PERMUTATIONS = 16, 8
@@ -43,7 +43,7 @@ async def order_evidence(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Evidence:
-    """The test over `shards` runs of neighbouring items, each as long as the model's context allows.
+    """The test over `shards` runs of neighbouring items, each as long as the contexts of both models allow.
 
     The gain of a `reference` model is subtracted. Without one the test is not run on items that have an order of their own.
     """
@@ -51,36 +51,32 @@ async def order_evidence(
         return Evidence(
             "order", ASKS, detail="not run: the model does not give the log-probs of a text's tokens", limits=LIMITS
         )
-    facts = await model.load()
-    groups = await _shards(model, facts, tasks, shards)
+    if reference is not None and not isinstance(reference, TokenCapability):
+        told = "not run: the reference model does not give the log-probs of a text's tokens"
+        return Evidence("order", ASKS, detail=told, limits=LIMITS)
+    raters = [model] if reference is None else [model, reference]
+    groups = await _shards(raters, tasks, shards)
     if len(groups) < MIN_SHARDS:
         told = f"not run: the items make {len(groups)} shards of two or more, and {MIN_SHARDS} are needed"
         return Evidence("order", ASKS, detail=told, limits=LIMITS)
 
-    if reference is not None and not isinstance(reference, TokenCapability):
-        told = "not run: the reference model does not give the log-probs of a text's tokens"
-        return Evidence("order", ASKS, detail=told, limits=LIMITS)
     if reference is None and (order := own_order([text for group in groups for text in group])):
         told = f"not run: the items have an order of their own, by {order}: name a model that cannot have "
         told += "seen them (--reference)"
         return Evidence("order", ASKS, detail=told, limits=LIMITS)
 
-    async def total(rater: TokenCapability, context: int, texts: Sequence[str]) -> float:
-        ids = (await rater.tokenize("\n\n".join(texts)))[:context]
-        return float(sum(each.logprob for each in await rater.rate(ids)))
-
-    async def gain(rater: TokenCapability, context: int, number: int, group: list[str]) -> float:
+    async def gain(rater: TokenCapability, number: int, group: list[str]) -> float:
         rng = Random(derive_seed("order", seed, number))
-        own = await total(rater, context, group)
+        own = await _total(rater, group)
         others = []
         for _ in range(permutations):
             shuffled = list(group)
             while shuffled == group:
                 rng.shuffle(shuffled)
-            others.append(await total(rater, context, shuffled))
+            others.append(await _total(rater, shuffled))
         return own - float(np.mean(others))
 
-    gains = np.array(await asyncio.gather(*(gain(model, facts.context, i, group) for i, group in enumerate(groups))))
+    gains = np.array(await asyncio.gather(*(gain(model, i, group) for i, group in enumerate(groups))))
     if not np.isfinite(gains).all():
         return not_finite("order", ASKS, LIMITS)
     told = (
@@ -88,10 +84,7 @@ async def order_evidence(
         f"{int((gains > 0).sum())} of them above 0"
     )
     if reference is not None:
-        length = (await reference.load()).context
-        gains = gains - np.array(
-            await asyncio.gather(*(gain(reference, length, i, each) for i, each in enumerate(groups)))
-        )
+        gains = gains - np.array(await asyncio.gather(*(gain(reference, i, each) for i, each in enumerate(groups))))
         told += f"; beyond the reference model {gains.mean():+.2f}"
         if not np.isfinite(gains).all():
             return not_finite("order", ASKS, LIMITS)
@@ -111,17 +104,28 @@ def own_order(texts: Sequence[str]) -> str:
     return ""
 
 
-async def _shards(model: TokenCapability, facts: ModelFacts, tasks: Sequence[Task], most: int) -> list[list[str]]:
-    """Runs of neighbouring, distinct items that fit into the context together, two or more each."""
+async def _total(rater: TokenCapability, texts: Sequence[str]) -> float:
+    return float(sum(each.logprob for each in await rater.rate(await rater.tokenize(_joined(texts)))))
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return "\n\n".join(texts)
+
+
+async def _shards(raters: Sequence[TokenCapability], tasks: Sequence[Task], most: int) -> list[list[str]]:
+    """Runs of neighbouring, distinct items, two or more each, that fit whole into the context of every rater."""
     texts = list(dict.fromkeys(task_text(task) for task in tasks))
+    contexts = [(await rater.load()).context for rater in raters]
     size = max(2, len(texts) // most)
     groups: list[list[str]] = []
     for start in range(0, len(texts) - 1, size):
         group: list[str] = []
-        length = 0
+        lengths = [0 for _ in raters]
         for text in texts[start : start + size]:
-            length += len(await model.tokenize(text)) + 2
-            if length > facts.context:
+            lengths = [
+                length + len(await rater.tokenize(f"\n\n{text}")) for length, rater in zip(lengths, raters, strict=True)
+            ]
+            if any(length > context for length, context in zip(lengths, contexts, strict=True)):
                 break
             group.append(text)
         if len(group) > 1:

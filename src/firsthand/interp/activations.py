@@ -20,6 +20,7 @@ from torch import Tensor
 
 from firsthand.engine.core.engine import Engine
 from firsthand.errors import ConfigError, DataError
+from firsthand.nn.architecture import Architecture
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Tap, Taps
@@ -34,26 +35,35 @@ _HOOKS = {
     "hook_mlp_out": "mlp.out",
     "attn.hook_q": "attn.q",
     "attn.hook_k": "attn.k",
+    "attn.hook_rot_q": "attn.q",
+    "attn.hook_rot_k": "attn.k",
     "attn.hook_v": "attn.v",
     "attn.hook_z": "attn.mixed",
     "mlp.hook_post": "mlp.act",
 }
 """TransformerLens's names of the same tensors; `hook_resid_pre` of a layer is `resid.post` of the layer before.
 
+Some are the same in some architectures alone: see `expect_same_tensor`.
 Its `hook_normalized` comes before a norm's weight and bias, where no site is.
 """
+_DIFFERING = {
+    "hook_embed", "hook_attn_out", "hook_mlp_out", "attn.hook_q", "attn.hook_k", "attn.hook_rot_q", "attn.hook_rot_k",
+}  # fmt: skip
 
 
 class ActivationCache(Mapping[str, Tensor]):
     """Activations by site, each a copy of N rows: the tokens of all texts, one after another."""
 
-    def __init__(self, found: Mapping[str, Tensor], lengths: Sequence[int]):
+    def __init__(self, found: Mapping[str, Tensor], lengths: Sequence[int], architecture: Architecture | None = None):
         self._found = dict(found)
+        self._architecture = architecture
         self.lengths = tuple(lengths)
         """Tokens of each text."""
 
     def __getitem__(self, site: str) -> Tensor:
         name = site_of(site)
+        if self._architecture is not None:
+            expect_same_tensor(site, self._architecture)
         if name not in self._found:
             kept = ", ".join(list(self._found)[:4]) or "nothing"
             raise ConfigError(f"the cache holds no {site!r}, but {kept}: name the site when you run the model")
@@ -97,12 +107,12 @@ def run_with_cache(
     """
     found: dict[str, Tensor] = {}
     wanted = sites_matching(model, sites)
-    taps = combined(_keeping(found, wanted), _named(edits))
+    taps = combined(_keeping(found, wanted), _named(model, edits))
     ids_N, lengths = packed_ids(model, texts)
     with torch.no_grad():
         hidden_ND = model(ids_N, _positions(lengths), Packed(lengths), taps=taps)
         logits_NV = model.logits(hidden_ND, taps=taps)
-    return CachedRun(logits_NV, ActivationCache({site: found[site] for site in wanted}, lengths))
+    return CachedRun(logits_NV, ActivationCache({site: found[site] for site in wanted}, lengths, model.architecture))
 
 
 def run_with_edits(model: Decoder, texts: Texts, edits: Mapping[str, Tap]) -> Tensor:
@@ -125,10 +135,10 @@ def read_activations(
     def stop(values: Tensor) -> Tensor | None:
         raise _Reached
 
-    taps = combined({last: stop}, _keeping(found, wanted), _named(edits))
+    taps = combined({last: stop}, _keeping(found, wanted), _named(model, edits))
     with torch.no_grad(), suppress(_Reached):
         model(ids_N, _positions(lengths), Packed(lengths), taps=taps)
-    return ActivationCache({site: found[site] for site in wanted}, lengths)
+    return ActivationCache({site: found[site] for site in wanted}, lengths, model.architecture)
 
 
 @contextmanager
@@ -141,13 +151,13 @@ def tapped(model: Decoder | Engine, taps: Mapping[str, Tap]) -> Iterator[None]:
     if isinstance(model, Engine):
         if model.runner.taps is not None:
             raise ConfigError("this engine has taps already: close their context first, or pass all taps to one")
-        model.tap(_named(taps))
+        model.tap(_named(model, taps))
         try:
             yield
         finally:
             model.tap(None)
         return
-    named = _named(taps)
+    named = _named(model, taps)
     model.checked(named)
     opened: list[Mapping[str, Tap]] = model.__dict__.setdefault("_open_taps", [])
     if not opened:
@@ -184,13 +194,24 @@ def sites_matching(model: Decoder, wanted: str | Sequence[str]) -> tuple[str, ..
     """The sites of the model that names and patterns stand for, in the model's order; ConfigError for one without any."""
     names, known = [wanted] if isinstance(wanted, str) else list(wanted), model.sites()
     chosen: set[str] = set()
-    for name in map(site_of, names):
+    for given in names:
+        expect_same_tensor(given, model.architecture)
+        name = site_of(given)
         matches = [site for site in known if fnmatchcase(site, name)] if any(c in name for c in "*?[") else [name]
         if not matches:
             raise ConfigError(f"no activation site matches {name!r}: there are {known[0]}, {known[1]} ... {known[-1]}")
         Taps.of(dict.fromkeys(matches, _look), known)
         chosen.update(matches)
     return tuple(site for site in known if site in chosen)
+
+
+def expect_vectors(model: Decoder, site: str) -> None:
+    """ConfigError for a site without one vector a token that can be read or changed inside the model: heads, logits."""
+    if site == "logits" or site.rpartition(".")[2] in ("q", "k", "v", "mixed", "router"):
+        raise ConfigError(
+            f"{site} has no vector of activations for each token: give a site such as {model.sites()[-3]} or "
+            f"{site.rpartition('.attn.')[0] or 'blocks.0'}.attn.out"
+        )
 
 
 def computed_order(model: Decoder) -> list[str]:
@@ -220,14 +241,51 @@ def site_of(name: str) -> str:
     return f"blocks.{layer}.{_HOOKS[hook]}" if hook in _HOOKS else name
 
 
-def hook_of(site: str) -> str:
-    """TransformerLens's name of one of our sites; the site itself if it has none."""
-    hooks = {ours: theirs for theirs, ours in _HOOKS.items()}
-    if site in hooks:
-        return hooks[site]
-    prefix, _, name = site.partition(".")
-    layer, _, name = name.partition(".")
-    return f"blocks.{layer}.{hooks[name]}" if prefix == "blocks" and name in hooks else site
+def expect_same_tensor(name: str, architecture: Architecture) -> None:
+    """ConfigError for a hook name whose tensor in TransformerLens is none of this architecture's sites.
+
+    Its queries and keys are those before head norms and rotation (`hook_rot_q` after), its outputs of attention and MLP
+    those after a norm on the output, and its embeddings those without positions.
+    """
+    a = architecture
+    found = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
+    layer, hook = (int(found[1]), found[2]) if found else (0, name)
+    rotates = layer < a.num_layers and a.ropes[layer].kind != "none"
+    ours = ""
+    if hook in ("attn.hook_q", "attn.hook_k") and (rotates or a.qk_norm):
+        ours = "has head norms or rotation in it"
+    elif hook in ("attn.hook_rot_q", "attn.hook_rot_k") and not rotates:
+        ours = "is not rotated"
+    elif hook in ("hook_attn_out", "hook_mlp_out") and a.norm_placement != "pre":
+        ours = "comes before the norm on the output"
+    elif hook == "hook_embed" and (a.learned_positions or a.embed_norm):
+        ours = "has positions or a norm in it"
+    if ours:
+        raise ConfigError(
+            f"{name!r} is another tensor in TransformerLens than any site of this model: {site_of(name)!r} {ours}; name "
+            "that site if it is meant"
+        )
+
+
+def hook_of(site: str, architecture: Architecture | None = None) -> str:
+    """TransformerLens's name of one of our sites; the site itself if it has none.
+
+    Without an architecture only names that are the same tensor in all of them.
+    """
+    prefix, _, rest = site.partition(".")
+    layer, _, name = rest.partition(".")
+    inside = prefix == "blocks"
+    for hook, ours in _HOOKS.items():
+        if ours != (name if inside else site):
+            continue
+        given = f"blocks.{layer}.{hook}" if inside else hook
+        if architecture is None and hook in _DIFFERING:
+            continue
+        with suppress(ConfigError):
+            if architecture is not None:
+                expect_same_tensor(given, architecture)
+            return given
+    return site
 
 
 def packed_ids(model: Decoder, texts: Texts) -> tuple[Tensor, list[int]]:
@@ -285,7 +343,9 @@ def _look(values: Tensor) -> None:
     return None
 
 
-def _named(taps: Mapping[str, Tap] | None) -> dict[str, Tap]:
+def _named(model: Decoder | Engine, taps: Mapping[str, Tap] | None) -> dict[str, Tap]:
+    for site in taps or {}:
+        expect_same_tensor(site, model.architecture)
     return {site_of(site): tap for site, tap in (taps or {}).items()}
 
 

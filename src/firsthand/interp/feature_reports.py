@@ -18,7 +18,7 @@ from firsthand.interp.saes.sae_files import SavedSae
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Tap
-from firsthand.stats.intervals import Interval, mean_interval
+from firsthand.stats.intervals import Interval, unbounded_mean_interval
 from firsthand.tokens.tokenizer import Tokenizer
 
 BEFORE, AFTER = 12, 4
@@ -193,7 +193,7 @@ def _extremes(logits_V: Tensor, tokenizer: Tokenizer, count: int = 8) -> tuple[l
 def _ablation(
     saved: SavedSae, model: Decoder, reader: _Contexts, feature: int, peaks: Sequence[int], generator: torch.Generator
 ) -> tuple[Interval, Interval]:
-    """The loss of up to five tokens from each peak on, with the feature taken away less without, and its null."""
+    """The loss of up to five tokens from each peak on, with and without the feature at the peak, and its null."""
     sae, effects, nulls = saved.sae, [], []
     row_D = sae.decoder[feature]
     noise_D = torch.randn(row_D.shape, generator=generator)
@@ -206,18 +206,19 @@ def _ablation(
         peak = at - first
         losses = [_later_loss(run_with_cache(model, text, ()).logits, text, peak)]
         for direction_D in (row_D, noise_D / noise_D.norm() * row_D.norm()):
-            edit = _without(saved, feature, direction_D)
+            edit = _without(saved, feature, direction_D, peak)
             losses.append(_later_loss(run_with_edits(model, text, {saved.site: edit}), text, peak))
         effects.append(losses[1] - losses[0])
         nulls.append(losses[2] - losses[0])
-    return mean_interval(effects), mean_interval(nulls)
+    return unbounded_mean_interval(effects), unbounded_mean_interval(nulls)
 
 
-def _without(saved: SavedSae, feature: int, direction_D: Tensor) -> Tap:
+def _without(saved: SavedSae, feature: int, direction_D: Tensor, peak: int) -> Tap:
     def edit(values: Tensor) -> Tensor:
-        rows_ND = values.flatten(1)
-        strength_N = saved.sae.encode(rows_ND.float())[:, feature]
-        return (rows_ND - strength_N[:, None] * direction_D).reshape(values.shape).to(values.dtype)
+        rows_ND = values.flatten(1).clone()
+        strength = saved.sae.encode(rows_ND[peak : peak + 1].float())[0, feature]
+        rows_ND[peak] -= (strength * direction_D).to(values.dtype)
+        return rows_ND.reshape(values.shape)
 
     return edit
 

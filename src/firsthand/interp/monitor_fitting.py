@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from firsthand.errors import DataError
-from firsthand.interp.activations import read_activations, site_of
+from firsthand.interp.activations import expect_vectors, read_activations, sites_matching
 from firsthand.interp.selective_probes import ProbeStudy, fit_probe, probe_study
 from firsthand.interp.separation import Separation, separation
 from firsthand.loop.concurrency import derive_seed
@@ -73,7 +73,8 @@ def fit_monitor(
     """
     positive, negative = distinct(positive), distinct(negative)
     expect_texts(positive, negative)
-    site = site_of(site)
+    (site,) = sites_matching(model, site)
+    expect_vectors(model, site)
     training: list[list[Sequence[int]]] = []
     tests: list[list[Sequence[int]]] = []
     for kind, texts in (("positive", positive), ("negative", negative)):

@@ -21,7 +21,7 @@ from firsthand.interp.saes.sae_evaluation import cross_entropy
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Tap
 from firsthand.nn.steering_vector import SteeringVector, write_steering
-from firsthand.stats.intervals import Interval, mean_interval
+from firsthand.stats.intervals import Interval, unbounded_mean_interval
 
 Effect = Callable[[Mapping[str, Tap]], float]
 """A number that edits change."""
@@ -145,7 +145,7 @@ def steering_study(
                 cross_entropy(run_with_edits(model, text, edits), text) - before
                 for text, before in zip(unrelated, losses, strict=True)
             ]
-            found += [mean_interval(changes), mean_interval(costs)]
+            found += [unbounded_mean_interval(changes), unbounded_mean_interval(costs)]
         moved, cost, random_effect, random_cost = found
         rows.append(SteeringRow(strength, moved, random_effect, cost, random_cost))
     return rows

@@ -38,11 +38,14 @@ class ActivationMonitor:
         return found
 
     def expect_fits(self, architecture: Architecture) -> None:
-        """ConfigError if the direction has another width than the model's hidden states."""
-        if len(self.direction) != architecture.hidden_size:
+        """ConfigError if the direction has another width than the activation at its site."""
+        inside = self.site.endswith(".mlp.act")
+        width = architecture.intermediate_size if inside else architecture.hidden_size
+        if len(self.direction) != width:
+            named = self.site if inside else "hidden states"
             raise ConfigError(
-                f"the monitor {self.name} reads {len(self.direction)} values, and this model's hidden states have "
-                f"{architecture.hidden_size}: make one for this model with `firsthand interp probe`"
+                f"the monitor {self.name} reads {len(self.direction)} values, and this model's {named} have "
+                f"{width}: make one for this model with `firsthand interp probe`"
             )
 
 

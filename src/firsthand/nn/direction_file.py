@@ -37,6 +37,11 @@ def write_direction(file: Path, format: str, found: Direction) -> None:
     """Writes a safetensors file with the direction, and the rest as its metadata."""
     from safetensors.torch import save_file
 
+    if found.values.ndim != 1:
+        raise ConfigError(
+            f"the direction at {found.site} has the shape {tuple(found.values.shape)}: a file holds one vector, so give a "
+            "site without heads"
+        )
     facts = {"format": format, "site": found.site, "name": found.name}
     facts |= {name: repr(value) for name, value in found.numbers.items()}
     with replacing(file) as part:

@@ -165,8 +165,10 @@ class Local:
         """Returns the model with a monitor of activations: each answer's tokens come with scores (`Sampled.monitor`).
 
         Its steps run module by module, so log-probs differ from the compiled step's by rounding. ConfigError when it is
-        loaded if the monitor does not fit the model.
+        loaded if the monitor does not fit the model, and at once if there is a monitor already.
         """
+        if self.monitor is not None:
+            raise ConfigError(f"{self.name} has a monitor already: give one")
         view = copy.copy(self)
         view.name, view.monitor = name, monitor
         return view

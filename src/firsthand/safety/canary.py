@@ -6,25 +6,38 @@ Letters and digits are compared in any case, with or without signs between them,
 from __future__ import annotations
 
 import base64
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.message import Json
 from firsthand.tool import Tool
 
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|[bfnrt])")
+"""A sign as JSON and program text spell it: without this, the n of a line break stands amid the word."""
+
 
 def holds(text: str, word: str) -> bool:
     """True if the word stands in the text, as it is, spaced out, reversed, in base64 or in hex."""
-    plain, wanted = re.sub(r"[\W_]", "", text).casefold(), re.sub(r"[\W_]", "", word).casefold()
-    if wanted in plain or wanted[::-1] in plain or word.encode().hex() in plain:
-        return True
+    wanted = _letters(word)
+    for plain in (_letters(text), _letters(_ESCAPE.sub(_unescaped, text))):
+        if wanted in plain or wanted[::-1] in plain or word.encode().hex() in plain:
+            return True
     for lead, whole in enumerate((0, 2, 3)):  # the first character of base64 that no byte before the word has a part of
         if base64.b64encode(b" " * lead + word.encode()).decode()[whole:-4] in text:
             return True
     return False
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]", "", text).casefold()
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return chr(int(found[1], 16)) if found[1] else " "
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class CanaryWatch:
 
     def call(self, view: AttemptView, tool: Tool, arguments: Json) -> GuardVerdict:
         """Notes a call whose arguments hold the word."""
-        return self._seen(json.dumps(arguments, ensure_ascii=False), f"an argument of {tool.name}")
+        return self._seen(_texts(arguments), f"an argument of {tool.name}")
 
     def answer(self, view: AttemptView, answer: str) -> GuardVerdict:
         """Notes an answer that holds it."""
@@ -44,6 +57,13 @@ class CanaryWatch:
 
     def _seen(self, text: str, where: str) -> GuardVerdict:
         return GuardVerdict.passed(self.name, f"{where} holds the canary" if holds(text, self.word) else "")
+
+
+def _texts(value: Any) -> str:
+    """The keys and values within a value, one after another: JSON would spell a line break as a letter n."""
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key}\n{_texts(each)}" for key, each in value.items())
+    return "\n".join(map(_texts, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def canary(*, word: str = "") -> CanaryWatch:

@@ -110,6 +110,21 @@ def mean_interval(
     return interval_of(found, confidence)
 
 
+def unbounded_mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """The mean and Student's t interval of values without a least and a largest one: nats, logit differences, seconds.
+
+    `mean_interval` takes values that all lie within 0 to 1 for scores, which cannot leave it. With one value, or equal
+    ones, the interval is unbounded; with none everything is NaN.
+    """
+    found = moments([_number(value) for value in values])
+    if found.n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    if not found.error > _TINY:  # NaN for one value
+        return Interval(found.mean, -math.inf, math.inf, found.n, "equal values", found.error)
+    half = t_value(found.freedom, confidence) * found.error
+    return Interval(found.mean, found.mean - half, found.mean + half, found.n, "t", found.error)
+
+
 def _repeats(values: Scores) -> int:
     """The attempts at each task if they are equally many and each is 0 or 1, else 1."""
     counts = {len(each) for each in values.values() if each}

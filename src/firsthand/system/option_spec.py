@@ -52,7 +52,9 @@ def parse_spec(text: str) -> Spec:
         elif options and _goes_on(list(options.values())[-1]):
             options[list(options)[-1]] += ":" + part.strip()
         elif options:
-            raise ConfigError(f"{text!r} has {part!r} among its options: key=value was expected")
+            raise ConfigError(
+                f"{text!r} has {part!r} among its options: key=value was expected (write a colon in a value as \\:)"
+            )
         else:
             name += ":" + part
     return Spec(name, options, parts)

@@ -6,7 +6,7 @@ own, so the range over seeds says how another model may differ; three of them ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from firsthand.message import Json
@@ -37,10 +37,10 @@ class SeedMean:
         return {**self.pooled.to_json(), "seeds": list(self.seeds)}
 
 
-def mean_over_seeds(values: PerSeed) -> SeedMean:
-    """The mean of all prompts of all seeds, each seed with as many."""
+def mean_over_seeds(values: PerSeed, *, interval: Callable[[list[float]], Interval] = mean_interval) -> SeedMean:
+    """The mean of all prompts of all seeds, each seed with as many; `interval` makes the interval."""
     pooled = [value for each in values for value in each]
-    return SeedMean(mean_interval(pooled), tuple(sum(each) / len(each) for each in values))
+    return SeedMean(interval(pooled), tuple(sum(each) / len(each) for each in values))
 
 
 def change_over_seeds(after: PerSeed, before: PerSeed) -> PairedDifference:

@@ -45,6 +45,7 @@ from firsthand.interp.alignment.small_models import (
 )
 from firsthand.interp.steering import adding, steering_vector
 from firsthand.nn.decoder import Decoder
+from firsthand.stats.intervals import mean_interval, unbounded_mean_interval
 from firsthand.stats.paired import PairedDifference
 from firsthand.train.losses.pair_losses import dpo_loss
 from firsthand.train.objective import Comparisons, Objective
@@ -206,7 +207,10 @@ def sycophancy_rates(arm: MendedArm, seed: int, *, count: int = 300) -> Sycophan
 
 def mean_of_seeds(found: Sequence[SycophancyRates], name: str) -> SeedMean:
     """The mean of a measure and its interval."""
-    return mean_over_seeds([getattr(each, name) for each in found])
+    unbounded = name in ("belief_shift", "mention_shift", "net_flip")
+    return mean_over_seeds(
+        [getattr(each, name) for each in found], interval=unbounded_mean_interval if unbounded else mean_interval
+    )
 
 
 def change_of(after: Sequence[SycophancyRates], before: Sequence[SycophancyRates], name: str) -> PairedDifference:

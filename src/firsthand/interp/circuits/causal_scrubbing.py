@@ -21,7 +21,7 @@ from firsthand.interp.activations import read_activations, run_with_cache
 from firsthand.interp.circuits.patching import replacing
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Tap
-from firsthand.stats.intervals import Interval, mean_interval
+from firsthand.stats.intervals import Interval, unbounded_mean_interval
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def scrub_induction(
         losses["hypothesis"].append(_loss(model, text, _edits(here, before, nothing, heads), half))
         losses["wrong_key"].append(_loss(model, text, _edits(here, here, nothing, heads), half))
         losses["ablated"].append(_loss(model, text, _edits(here, before, nothing, []), half))
-    return Scrubbed(**{name: mean_interval(values) for name, values in losses.items()})
+    return Scrubbed(**{name: unbounded_mean_interval(values) for name, values in losses.items()})
 
 
 def _kept(

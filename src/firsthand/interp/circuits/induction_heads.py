@@ -18,7 +18,7 @@ from torch.nn import functional
 from firsthand.errors import ConfigError
 from firsthand.interp.activations import attention_weights, run_with_cache
 from firsthand.nn.decoder import Decoder
-from firsthand.stats.intervals import Interval, mean_interval
+from firsthand.stats.intervals import Interval, mean_interval, unbounded_mean_interval
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def repetition_gain(model: Decoder, texts: Sequence[Sequence[int]], half: int) -
         )
         second.append(float(losses_T[-half + 1 :].mean()))
         first.append(float(losses_T[:-half][-half:].mean()))
-    return RepetitionGain(mean_interval(first), mean_interval(second))
+    return RepetitionGain(unbounded_mean_interval(first), unbounded_mean_interval(second))
 
 
 def _looks(model: Decoder, text: Sequence[int], half: int) -> Tensor:

@@ -22,7 +22,7 @@ from firsthand.interp.activations import run_with_cache
 from firsthand.interp.saes.sae_files import SavedSae
 from firsthand.message import Json
 from firsthand.nn.decoder import Decoder
-from firsthand.stats.intervals import Interval, mean_interval
+from firsthand.stats.intervals import Interval, finite, unbounded_mean_interval
 
 MIN_TEXTS = 2
 
@@ -65,7 +65,8 @@ class SaeMeasures:
         quantiles = self.density.float().quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
         return {
             **body, "loss_recovered": None if math.isnan(self.loss_recovered) else self.loss_recovered,
-            "ce_difference": self.difference.value, "ce_difference_interval": [self.difference.low, self.difference.high],
+            "ce_difference": self.difference.value,
+            "ce_difference_interval": [finite(self.difference.low), finite(self.difference.high)],
             "density_quantiles": dict(zip(("10%", "50%", "90%"), quantiles, strict=True)),
         }  # fmt: skip
 
@@ -110,7 +111,7 @@ def measure_sae(saved: SavedSae, model: Decoder, texts: Sequence[Sequence[int]])
     gaps = [one - other for one, other in zip(replaced, plain, strict=True)]
     return SaeMeasures(
         tokens=count, cross_entropy=_mean(plain), with_sae=_mean(replaced), with_zeros=_mean(zeroed),
-        difference=mean_interval(gaps), fvu=squares / max(variance, 1e-30), l0=float(fired_M.sum()) / count,
+        difference=unbounded_mean_interval(gaps), fvu=squares / max(variance, 1e-30), l0=float(fired_M.sum()) / count,
         dead=float((fired_M == 0).float().mean()), shrinkage=rebuilt / max(norms, 1e-30), density=fired_M / count,
     )  # fmt: skip
 

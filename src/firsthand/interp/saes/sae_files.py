@@ -20,7 +20,7 @@ from torch import Tensor
 
 from firsthand.errors import ConfigError, ModelFileError, nearest
 from firsthand.formats.model_files import read_json
-from firsthand.interp.activations import hook_of, site_of
+from firsthand.interp.activations import expect_same_tensor, hook_of, site_of
 from firsthand.interp.saes.sae_kinds import KINDS, sae_of
 from firsthand.interp.saes.sparse_autoencoder import SparseAutoencoder
 from firsthand.message import Json
@@ -51,6 +51,8 @@ class SavedSae:
     """The site, by our name; empty if the file does not say."""
     facts: Json = field(default_factory=dict)
     """Further facts of the file: tokens, context, measures."""
+    hook: str = ""
+    """TransformerLens's name of the site, if it is known for the model, or is all that the file says."""
 
     def expect_fits(self, model: Decoder) -> None:
         """ConfigError if the model has no such site, or the site another width."""
@@ -60,6 +62,8 @@ class SavedSae:
                 f"the autoencoder is for {self.site!r}, which this model does not have"
                 + (f"; the nearest is {close!r}" if close else "")
             )
+        if self.hook:
+            expect_same_tensor(self.hook, model.architecture)
         width = width_of(model, self.site)
         if width != self.sae.d_in:
             raise ConfigError(
@@ -86,7 +90,7 @@ def save_sae(saved: SavedSae, folder: Path | str) -> Path:
         "architecture": theirs, "d_in": sae.d_in, "d_sae": sae.d_sae, "dtype": "float32", "device": "cpu",
         "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
         "metadata": {
-            "model_name": saved.model, "hook_name": hook_of(saved.site),
+            "model_name": saved.model, "hook_name": saved.hook or hook_of(saved.site),
             "firsthand": {"kind": sae.kind, "settings": sae.settings(), "site": saved.site, **saved.facts},
         },
     }  # fmt: skip
@@ -116,7 +120,7 @@ def read_sae(folder: Path | str) -> SavedSae:
     model = metadata.get("model_name") or config.get("model_name") or ""
     site = own.get("site") or site_of(str(hook))
     facts = {name: value for name, value in own.items() if name not in ("kind", "settings", "site")}
-    return SavedSae(sae.eval(), str(model), str(site), facts)
+    return SavedSae(sae.eval(), str(model), str(site), facts, "" if own.get("site") else str(hook))
 
 
 def _made(
@@ -147,8 +151,19 @@ def _made(
             raise ModelFileError(f"{folder / WEIGHTS} has values in {name} that are not finite: the file is damaged")
     if not (tensors["W_dec"].abs().amax(1) > 0).any():
         raise ModelFileError(f"{folder / WEIGHTS} has a decoder of zeros: no latent of this dictionary does anything")
+    if own and _THEIRS[own["kind"]] != theirs:
+        raise ModelFileError(
+            f"{folder / CONFIG} has the architecture {theirs} and a note of the kind {own['kind']}: expected "
+            f"{_THEIRS[own['kind']]}, so correct the one that is wrong"
+        )
+    if theirs == "jumprelu" and (tensors["threshold"] != tensors["threshold"][0]).any():
+        own = {}  # the kinds of one threshold, if one was noted, have become JumpReLU
     kind = own.get("kind") or _OURS[theirs]
     settings = own.get("settings") or ({"k": _k(config, folder)} if theirs == "topk" else {})
+    if theirs == "topk" and own and settings.get("k") != _k(config, folder):
+        raise ModelFileError(
+            f"{folder / CONFIG} has k {_k(config, folder)!r} and a note of k {settings.get('k')!r}: expected one of them"
+        )
     if kind == "jumprelu" and not own:
         settings = {"k": min(32, d_sae)}
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, DataError, ModelFileError, reason_of
 from firsthand.formats.model_files import read_json
-from firsthand.interp.activations import sites_matching
+from firsthand.interp.activations import hook_of, sites_matching
 from firsthand.interp.saes.activation_stream import ActivationStream, expect_one, pieces_of
 from firsthand.interp.saes.sae_evaluation import SaeMeasures, measure_sae
 from firsthand.interp.saes.sae_files import CONFIG, SavedSae, save_sae, width_of
@@ -159,8 +159,9 @@ def train_sae(
     saved = SavedSae(
         sae, run.model, site, {"training_tokens": trainer.tokens, "context": run.context, "seed": run.seed}
     )
+    hook = hook_of(site, model.architecture)
     measures = measure_sae(saved, model, texts)
-    saved = SavedSae(sae, run.model, site, {**saved.facts, "measures": measures.to_json()})
+    saved = SavedSae(sae, run.model, site, {**saved.facts, "measures": measures.to_json()}, hook)
     save_sae(saved, folder)
     return saved, measures
 
