@@ -113,6 +113,18 @@ def test_irreversible_calls_are_asked_about_and_nothing_else_is() -> None:
         assert ran == ["x"] and len(judge.asked) == (effect == "irreversible")
 
 
+def test_a_function_that_is_asked_may_decide_at_once_and_gives_a_decision() -> None:
+    tool, ran = acting("irreversible")
+    assert attempt(tool, Approval(ask=lambda tool, arguments: Decision(True, "policy"))).answer == "did x" and ran == [
+        "x"
+    ]
+    for answer in (True, "yes", None):
+        trace = attempt(tool, Approval(ask=lambda tool, arguments, answer=answer: answer))
+        assert trace.error is not None and trace.error.kind == "ConfigError"
+        assert trace.error.message.startswith(f"the function that was asked about act gave {answer!r}: give a Decision")
+    assert ran == ["x"]
+
+
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_a_rule_for_the_name_goes_before_one_for_the_effect(effect: Any) -> None:
     tool, ran = acting(effect)

@@ -6,6 +6,7 @@ of your own. Without either, such a call is denied, and the model reads why.
 
 from __future__ import annotations
 
+import inspect
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from firsthand.errors import ConfigError, nearest
 from firsthand.loop.form import FormField
@@ -66,7 +67,7 @@ class Decision:
         return body | {"once": self.once or secrets.token_hex(16)}
 
 
-Ask = Callable[[Tool, Json], Awaitable[Decision]]
+Ask = Callable[[Tool, Json], Awaitable[Decision] | Decision]
 
 _about: ContextVar[str] = ContextVar("firsthand_about", default="")
 
@@ -145,7 +146,7 @@ class Approval:
     rules: Mapping[str, Permission] = field(default_factory=dict)
     """Such as `{"external": "ask", "shell": "deny"}`."""
     ask: Ask = field(default_factory=AskPerson, compare=False)
-    """Called with the tool and its arguments where a rule says `ask`."""
+    """Called with the tool and its arguments where a rule says `ask`: an async function, or one that decides at once."""
 
     def __post_init__(self) -> None:
         for name, verdict in self.rules.items():
@@ -163,7 +164,7 @@ class Approval:
         """The decision on this call, after asking if the rule says so."""
         verdict = self.verdict(tool)
         if verdict == "ask":
-            return await self.ask(tool, arguments)
+            return await self._asked(tool, arguments)
         return Decision(verdict == "allow", "rule", "" if verdict == "allow" else f"{tool.name} is not allowed here")
 
     async def fill(self, tool: Tool, message: str, fields: Sequence[FormField]) -> Json | None:
@@ -180,8 +181,20 @@ class Approval:
         if any(each.required and each.default is None for each in fields):
             return None
         defaults = {each.name: each.default for each in fields if each.default is not None}
-        decision = await self.ask(tool, {"message": message, "answers": defaults})
+        decision = await self._asked(tool, {"message": message, "answers": defaults})
         return defaults if decision.allowed else None
+
+    async def _asked(self, tool: Tool, arguments: Json) -> Decision:
+        """The decision of `ask`; ConfigError if it gives anything else."""
+        answer: Any = self.ask(tool, arguments)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if not isinstance(answer, Decision):
+            raise ConfigError(
+                f"the function that was asked about {tool.name} gave {answer!r:.60}: give a Decision, such as "
+                "Decision(True, 'my policy')"
+            )
+        return answer
 
 
 def parse_rules(words: Iterable[str]) -> dict[str, Permission]:
