@@ -131,3 +131,22 @@ def test_a_choice_that_names_no_role_is_the_assistant_s() -> None:
         found = content_of(span({"gen_ai.system": "az.ai.inference"}, system, asked, ("gen_ai.choice", held)))
         assert found.answered == [a("Paris.")], held
         assert [(each.role, each.text) for each in found.asked] == [("system", "be"), ("user", "Capital?")]
+
+
+@pytest.mark.parametrize(
+    ("given", "result", "question", "answer"),
+    [
+        ({"args": ["Why?"], "kwargs": {}}, "Because.", "Why?", "Because."),
+        ({"args": [], "kwargs": {"question": "Why?"}}, {"a": 1}, "Why?", '{"a": 1}'),
+        ({"inputs": {"input": "Why?"}, "tags": []}, {"outputs": {"output": "So."}, "kwargs": {}}, "Why?", "So."),
+        ({"inputs": "Why?"}, {"outputs": "So."}, "Why?", "So."),
+        ({"args": [1], "kwargs": {}}, ["x", "y"], '{"args": [1], "kwargs": {}}', '["x", "y"]'),
+    ],
+)
+def test_a_workflow_of_traceloop_asks_and_answers(given: Any, result: Any, question: str, answer: str) -> None:
+    one = span(
+        {"traceloop.span.kind": "workflow", "traceloop.entity.input": json.dumps(given),
+         "traceloop.entity.output": json.dumps(result)}
+    )  # fmt: skip
+    spans = [stored_of(1, one)]
+    assert (question_of(spans), trace_of("t", spans).answer) == (question, answer)

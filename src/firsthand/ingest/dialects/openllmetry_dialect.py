@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import Any
 
 from firsthand.ingest.dialects.span_facts import (
@@ -10,12 +12,14 @@ from firsthand.ingest.dialects.span_facts import (
     SpanFacts,
     count_of_tokens,
     message,
+    messages_in,
     one_message,
     parsed,
     preview,
     shown,
     text_of,
 )
+from firsthand.ingest.dialects.span_outputs import answers_in
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
 from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult
 
@@ -74,7 +78,28 @@ def content(span: IncomingSpan) -> SpanContent:
             parsed(a.get("traceloop.entity.input")),
             parsed(a.get("traceloop.entity.output")),
         )
+        return found
+    if not found.asked and a.get("traceloop.entity.input"):
+        found.asked = messages_in(_within(a["traceloop.entity.input"], "inputs"))
+    if not found.answered and a.get("traceloop.entity.output"):
+        found.answered = answers_in(_within(a["traceloop.entity.output"], "outputs"))
     return found
+
+
+def _within(value: Any, name: str) -> Any:
+    """What a callback of LangChain or a function was given, of `{"inputs": ...}` or `{"args": [], "kwargs": ...}`.
+
+    Any other value is given as it is.
+    """
+    body = parsed(value)
+    if isinstance(body, str) and body[:1] == '"':  # a text too is written as JSON
+        with suppress(ValueError):
+            return json.loads(body)
+    if not isinstance(body, dict):
+        return value
+    if not body.get("args") and isinstance(body.get("kwargs"), dict) and body.keys() == {"args", "kwargs"}:
+        return body["kwargs"]
+    return body.get(name, value)
 
 
 def _messages(a: Json, prefix: str) -> list[Message]:
