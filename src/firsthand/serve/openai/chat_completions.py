@@ -148,8 +148,6 @@ async def gather_answers(state: OpenAIState, request: ActiveRequest, job: ChatJo
     for each in answers:
         check_called(job, each.whole)
         remember(state, request, job, each.whole)
-    if state.log_texts:
-        request.notes["answers"] = [each.whole.message.to_json() for each in answers]
     return answers
 
 
