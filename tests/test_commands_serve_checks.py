@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from firsthand.commands import serve
+from firsthand.config import parse
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.serve.http.listen_address import ListenAddress
 from firsthand.serve.models import served_models
@@ -48,6 +49,26 @@ def test_an_address_that_others_reach_needs_a_key_of_a_file_or_of_the_environmen
     assert refused(model="scripted:no.json", listen=wide, keys=keys, openai=rooted) == later, "the operator may"
     monkeypatch.setenv("FIRSTHAND_API_KEY", KEY)
     assert refused(model="scripted:no.json", keys=keys) == "two clients have the same API key: give each its own"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--private-caches",), ("--kv-cache", "int8"), ("--kv-memory-mb", "10"), ("--speculation",), ("--threads", "2"),
+        ("--max-sequences", "2"), ("--max-adapters", "3"), ("--kv-cache", "auto"),
+    ],
+)  # fmt: skip
+def test_flags_of_the_engine_are_refused_for_what_does_not_run_here(words: tuple[str, ...]) -> None:
+    def said(*served: str) -> str:
+        config = parse(serve.Config, [*served, *words], prog="serve")
+        with pytest.raises(ConfigError) as found:
+            serve.refuse_unused(config)
+            serve.open_here(config)
+        return str(found.value)
+
+    assert said("scripted:echo") == f"{words[0]}: it is for a model that runs here, and scripted:echo does not"
+    assert said("--agent", "a.toml") == f"{words[0]}: it is for a model: an agent's file says how its own is loaded"
+    assert said("--embedder", "minilm") == f"{words[0]}: it is for a model, and an embedder alone is served"
 
 
 def test_a_given_name_is_kept_whole_and_others_are_shown_without_folders(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,14 +19,18 @@ import pytest
 
 from firsthand.cluster.replicas.replicated_model import ReplicatedModel
 from firsthand.errors import ModelError, PromptTooLong
-from firsthand.message import Message, Text, user
-from firsthand.model import Delta, Sampling, ToolSpec
+from firsthand.message import Message, Text, assistant, user
+from firsthand.model import Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.serve.admission.api_keys import Client
+from firsthand.serve.anthropic.anthropic_messages import count_tokens, messages
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.models import served_models
 from firsthand.serve.models.served_models import ServedModel, ServedModels
 from firsthand.serve.openai import embeddings as vectors
 from firsthand.serve.openai.adapter_routes import inside, load_adapter, unload_adapter
+from firsthand.serve.openai.chat_completions import chat_completions
+from firsthand.serve.openai.completions import completions
+from firsthand.serve.openai.responses import responses
 from firsthand.serve.openai.tokenize import detokenize, tokenize
 from replica_scripted import Adaptable, Echo
 from spelled_model import SpelledModel, answered, request_with, state_of
@@ -87,7 +91,9 @@ def test_models_are_loaded_used_once_and_then_ready() -> None:
     assert adapted.facts is facts and models.find("demo") == models.find(None) == ServedModel(
         "demo", model, model, facts
     )
-    assert models.find("vec").name == "demo", "its embeddings have a route of their own"
+    assert refused(models.find, "vec") == (
+        400, "vec makes embeddings and answers nothing: use /v1/embeddings, or the model demo", "model", None,
+    )  # fmt: skip
     model.put_adapter("demo", "/x/other")
     assert models.find("demo").model is model, "an adapter does not hide the model"
     assert refused(models.find, "other") == (
@@ -249,6 +255,36 @@ def test_a_vector_of_each_text_is_told_with_its_tokens_where_they_are_counted() 
     )  # fmt: skip
     fits = answered(vectors.embeddings, plain, {"input": ["a" * (vectors.MAX_CHARS - 1), "b"]})
     assert len(fits["data"]) == 2
+
+
+def test_an_embedder_and_a_model_answer_to_their_own_names_alone() -> None:
+    state = state_of(SpelledModel(Delta("A"), Delta("", Completion(assistant("A"), "stop", Usage()))))
+    state.models.embedder = Vectors()  # type: ignore[assignment]
+    chat, text = {"messages": [{"role": "user", "content": "q"}]}, {"prompt": "q"}
+    message, count = {**chat, "max_tokens": 9}, chat
+    for route, body in ((chat_completions, chat), (completions, text), (tokenize, text), (detokenize, {"tokens": [1]}),
+                        (responses, {"input": "q"}), (messages, message), (count_tokens, count)):  # fmt: skip
+        assert answered(route, state, {**body, "model": "demo"})
+        assert refused(answered, route, state, {**body, "model": "vec"})[::2] == (400, "model"), route
+    for named in ({}, {"model": "vec"}):
+        assert answered(vectors.embeddings, state, {"input": "ab", **named})["model"] == "vec"
+    assert refused(answered, vectors.embeddings, state, {"input": "ab", "model": "demo"}) == (
+        400, "demo makes no embeddings here: give the model vec", "model", None,
+    )  # fmt: skip
+    state.models.name = "vec"  # one decoder as both
+    assert answered(chat_completions, state, {**chat, "model": "vec"})["model"] == "vec"
+    assert answered(vectors.embeddings, state, {"input": "ab", "model": "vec"})["model"] == "vec"
+    alone = ServedModels(None, Vectors(), name="index")  # type: ignore[arg-type]
+    assert alone.find_embedder("index") is alone.find_embedder("vec") is alone.find_embedder(None) is alone.embedder
+
+
+@pytest.mark.parametrize("ids", [[7592, 2088], [[7592], [2088]], [0]])
+def test_token_ids_of_another_vocabulary_are_not_embedded(ids: Any) -> None:
+    state = state_of(None)
+    state.models.embedder, state.models.name = Vectors(), "vec"  # type: ignore[assignment]
+    status, told, param, code = refused(answered, vectors.embeddings, state, {"input": ids})
+    assert (status, param, code) == (400, "input", "unsupported_parameter")
+    assert told.startswith("input holds token ids, which are not those of this embedder: send texts")
 
 
 def test_tokens_of_a_text_or_a_chat_and_back() -> None:

@@ -292,6 +292,7 @@ def test_two_prompts_with_two_answers_each_are_numbered_through_and_added_up() -
         "text_offset": [0, 1, 2],
     }
     assert request.notes["prompts"] == 2 and request.notes["prompt"] == ["ab", "c"]
+    assert [each["parts"][0]["text"] for each in request.notes["answers"]] == ["Hé", "No"] * 2
     assert [each["prompt"] for each in model.asked if "prompt" in each] == ["ab", "c"]
     assert [each["rate"] for each in model.asked if "rate" in each] == [list(b"ab"), list(b"c")]
     assert all(each["sampling"].max_tokens == 16 for each in model.asked if "prompt" in each)

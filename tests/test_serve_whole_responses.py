@@ -197,6 +197,14 @@ def test_a_stream_without_the_demanded_call_ends_in_an_error() -> None:
     assert error["error"]["message"] == "the model did not make the call that tool_choice demands"
 
 
+def test_an_answer_that_a_filter_blocked_comes_without_the_demanded_call() -> None:
+    state = state_of(SpelledModel(Delta("No"), Delta("", ended("No", "content_filter", Usage()))))
+    body = {"messages": HI, "tools": [GO], "tool_choice": "required"}
+    assert answered(chat_completions, state, body)["choices"][0]["finish_reason"] == "content_filter"
+    *_, last, _done = answered(chat_completions, state, {**body, "stream": True})
+    assert last["choices"][0]["finish_reason"] == "content_filter"
+
+
 def test_thoughts_of_earlier_turns_are_shown_to_a_model_that_thinks_and_rules_reach_it() -> None:
     for thinks, shown in ((True, "<think>\nhm\n</think>\n\nA"), (False, "A")):
         model = SpelledModel(Delta("", ended("x", "stop", Usage())), thinks=thinks)
@@ -234,19 +242,20 @@ def test_a_prompt_that_opens_a_thought_begins_with_reasoning() -> None:
         assert joined == expected
 
 
-def test_only_the_limit_of_tokens_makes_a_response_incomplete() -> None:
+def test_a_response_that_was_cut_or_blocked_is_incomplete_and_says_why() -> None:
     tool = {"type": "function", "name": "go"}
-    for reason, status in (("tool_calls", "completed"), ("stop", "completed"), ("content_filter", "completed"),
+    why = {"length": {"reason": "max_output_tokens"}, "content_filter": {"reason": "content_filter"}}
+    for reason, status in (("tool_calls", "completed"), ("stop", "completed"), ("content_filter", "incomplete"),
                            ("length", "incomplete")):  # fmt: skip
         calls = (ToolCall("0", "go", {}),) if reason == "tool_calls" else ()
         model = SpelledModel(Delta("A"), Delta("", ended("A", reason, Usage(1, 0, 1), *calls)))
         asked = {"input": "Q", "tools": [tool]}
         whole = answered(responses, state_of(model), asked)
         last = answered(responses, state_of(model), {**asked, "stream": True})[-1]
-        details = {"reason": "max_output_tokens"} if status == "incomplete" else None
         assert last["type"] == f"response.{status}"
         for found in (whole, last["response"]):
-            assert (found["status"], found["incomplete_details"]) == (status, details), reason
+            assert (found["status"], found["incomplete_details"]) == (status, why.get(reason)), reason
+            assert found["output"][0]["status"] == ("completed" if calls else status), reason
 
 
 def test_a_streamed_response_remembers_the_tokens_that_its_client_was_shown() -> None:

@@ -87,9 +87,15 @@ class Config:
             raise ConfigError("serve what? For example: firsthand serve smollm2")
 
 
+OF_ENGINE = frozenset(
+    {"threads", "kv_memory_mb", "kv_cache", "max_sequences", "speculation", "max_adapters", "private_caches"}
+)
+"""Flags that only a model that runs here can follow."""
+
+
 def refuse_unused(config: Config) -> None:
     """ConfigError for flags of an agent without one, and of a model where none is served."""
-    of_model = {"threads", "kv_memory_mb", "kv_cache", "max_sequences", "speculation", "adapter", "max_adapters"}
+    of_model = OF_ENGINE | {"adapter", "adapter_root"}
     if config.agent is None:
         refuse_given(config, of_parts(SessionSettings, A2ASettings), "it goes with --agent")
         if config.model is None:
@@ -245,6 +251,8 @@ def open_model(config: Config, text: str) -> Model:
         settings = engine_settings(config)
         settings["max_batch_tokens"] = max(model.config.max_batch_tokens, settings["max_batch_tokens"])
         model.config = replace(model.config, **settings, max_adapters=config.max_adapters)
+    else:
+        refuse_given(config, OF_ENGINE, f"it is for a model that runs here, and {text} does not")
     put_adapters(model, config)
     return model
 

@@ -160,14 +160,27 @@ class ServedModels:
         return dict.fromkeys(self.adapters, self.name) | names
 
     def find(self, name: str | None) -> ServedModel:
-        """The model or adapter of this name, by default the model; a Refusal if there is none."""
+        """The model or adapter of this name, by default the model; a Refusal if there is none, or if it is the embedder."""
         self.check_name(name)
         if self.model is None:
             raise bad("this server has a model for embeddings only: use /v1/embeddings", "model")
         if self.adapter_model is not None and name is not None and name != self.name and name in self.adapters:
             adapted = self.adapter_model.with_adapter(name)
             return ServedModel(name, adapted, adapted, self.facts)
+        if name not in (None, self.name):
+            raise bad(
+                f"{name} makes embeddings and answers nothing: use /v1/embeddings, or the model {self.name}", "model"
+            )
         return ServedModel(self.name, self.model, self.tokens, self.facts)
+
+    def find_embedder(self, name: str | None) -> Embedder:
+        """The embedder, under its name or none; a Refusal if there is none, and for the name of a model that answers."""
+        self.check_name(name)
+        if self.embedder is None:
+            raise Refusal(501, "this server has no model for embeddings: start it with --embedder minilm")
+        if self.model is not None and name not in (None, self.embedder.name):
+            raise bad(f"{name} makes no embeddings here: give the model {self.embedder.name}", "model")
+        return self.embedder
 
     def check_name(self, name: str | None) -> None:
         """Refuse the name of a model that is not served."""
@@ -203,7 +216,7 @@ class ServedModels:
                 self.facts = await self.tokens.load()
                 self.on_facts(self.facts)
                 await warm_up(self.tokens)
-                for name in self.names:
+                for name in [self.name, *self.adapters]:
                     await self.cache_fingerprint(name)
             if self.embedder is not None:
                 await self.embedder.embed(["Hello"])

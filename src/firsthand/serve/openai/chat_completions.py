@@ -148,8 +148,6 @@ async def gather_answers(state: OpenAIState, request: ActiveRequest, job: ChatJo
     for each in answers:
         check_called(job, each.whole)
         remember(state, request, job, each.whole)
-    if state.log_texts:
-        request.notes["answers"] = [each.whole.message.to_json() for each in answers]
     return answers
 
 
@@ -285,12 +283,12 @@ def turns_owner(request: ActiveRequest, served: ServedModel, body: ChatRequest) 
 def check_called(job: ChatJob, completion: Completion) -> None:
     """Refuse an answer without the call that was required, and several calls where one was allowed.
 
-    Only a model that does not run here can give one. An answer that was cut, by its length or by a stop string of the
-    request, is as it is.
+    Only a model that does not run here can give one. An answer that was cut, by its length, a content filter or a stop
+    string of the request, is as it is.
     """
     calls = completion.message.tool_calls
     wrong = job.tools.choice != "required" and any(call.name != job.tools.choice for call in calls)
-    is_cut = completion.finish_reason == "length" or completion.stop_string is not None
+    is_cut = completion.finish_reason in ("length", "content_filter") or completion.stop_string is not None
     if job.tools.must_call and not is_cut and (not calls or wrong):
         raise Refusal(502, "the model did not make the call that tool_choice demands")
     check_number(job, len(calls))

@@ -63,7 +63,7 @@ async def completions(state: OpenAIState, request: ActiveRequest) -> Reply | Eve
     await _check_cells(job)
     if job.body.stream:
         return await Events.begin(request, _events(state, request, job))
-    answered = await group(_answer(state, request, job, prompt) for prompt in job.prompts)
+    answered = await group(_answer(state, request, job, place) for place in range(len(job.prompts)))
     choices, usage = [], Usage()
     for more, cost in answered:
         choices += more
@@ -126,10 +126,10 @@ def _prompts(body: CompletionRequest) -> Prompts:
 
 
 async def _answer(
-    state: OpenAIState, request: ActiveRequest, job: CompletionJob, prompt: str | list[int]
+    state: OpenAIState, request: ActiveRequest, job: CompletionJob, place: int
 ) -> tuple[list[Json], Usage]:
-    """The choices of one prompt, and their usage."""
-    body, served = job.body, job.served
+    """The choices of the prompt at a place, and their usage."""
+    body, served, prompt = job.body, job.served, job.prompts[place]
     echo = await _echo(state, request, job, prompt)
     if body.max_tokens == 0:
         choice = await asyncio.to_thread(_choice, body, echo.text, echo.tokens, "length")
@@ -137,7 +137,7 @@ async def _answer(
         usage = Usage(len(echo.ids))
     else:
         answers = [WholeAnswer() for _ in range(job.n)]
-        async with aclosing(_deltas(state, request, job, prompt)) as deltas:
+        async with aclosing(_deltas(state, request, job, place)) as deltas:
             async for delta in deltas:
                 answers[delta.index].add(delta)
         choices = [
@@ -162,12 +162,18 @@ async def _answer(
     return choices, usage
 
 
-def _deltas(
-    state: OpenAIState, request: ActiveRequest, job: CompletionJob, prompt: str | list[int]
-) -> AsyncGenerator[Delta, None]:
-    user, priority = job.body.user or "", job.body.priority or 0
-    more = state.options(request, job.served, job.body.cache_salt)
-    return state.answers(request, job.served, prompt, job.sampling, n=job.n, priority=priority, user=user, **more)
+def _deltas(state: OpenAIState, request: ActiveRequest, job: CompletionJob, place: int) -> AsyncGenerator[Delta, None]:
+    return state.answers(
+        request,
+        job.served,
+        job.prompts[place],
+        job.sampling,
+        n=job.n,
+        priority=job.body.priority or 0,
+        user=job.body.user or "",
+        first=place * job.n,
+        **state.options(request, job.served, job.body.cache_salt),
+    )
 
 
 class _Echo(NamedTuple):
@@ -303,7 +309,7 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: CompletionJob
             echo = await _echo(state, request, job, prompt)
             for index in range(place * n, place * n + n):
                 yield await long_event(await asyncio.to_thread(chunk, index, echo.text, echo.tokens, None))
-    async with aclosing(merged([_deltas(state, request, job, prompt) for prompt in job.prompts])) as deltas:
+    async with aclosing(merged([_deltas(state, request, job, place) for place in range(len(job.prompts))])) as deltas:
         async for place, delta in deltas:
             index = place * n + delta.index
             if delta.completion is not None:

@@ -13,7 +13,7 @@ from firsthand.loop.prompt_size import estimated_size
 from firsthand.message import Json
 from firsthand.model import CountingEmbedder, Embedder
 from firsthand.serve.admission.active_request import ActiveRequest
-from firsthand.serve.http.refusals import Refusal, bad
+from firsthand.serve.http.refusals import bad
 from firsthand.serve.http.replies import Reply, long_reply
 from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import EmbeddingRequest, read
@@ -25,11 +25,10 @@ MAX_CHARS = 1 << 20
 async def embeddings(state: OpenAIState, request: ActiveRequest) -> Reply:
     """A vector for each text. A text that the model would cut off is refused before any is computed: half a text has another
     meaning."""
-    body = read(EmbeddingRequest, request.json())
-    state.models.check_name(body.model)
-    embedder = state.models.embedder
-    if embedder is None:
-        raise Refusal(501, "this server has no model for embeddings: start it with --embedder minilm")
+    given = request.json()
+    _refuse_ids(given.get("input"))
+    body = read(EmbeddingRequest, given)
+    embedder = state.models.find_embedder(body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input
     if sum(map(len, texts)) > MAX_CHARS:
         raise bad(f"the inputs have more than {MAX_CHARS} characters together: send fewer at a time", "input")
@@ -58,6 +57,18 @@ async def embeddings(state: OpenAIState, request: ActiveRequest) -> Reply:
     ]
     usage: Json = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
     return await long_reply({"object": "list", "data": data, "model": embedder.name, "usage": usage})
+
+
+def _refuse_ids(given: object) -> None:
+    """Refuse token ids: a client's are of OpenAI's vocabulary, and as another one's they would be another text."""
+    first = given[0] if isinstance(given, list) and given else None
+    if isinstance(first, int | list):
+        raise bad(
+            "input holds token ids, which are not those of this embedder: send texts (LangChain's OpenAIEmbeddings with "
+            "check_embedding_ctx_length=False)",
+            "input",
+            "unsupported_parameter",
+        )
 
 
 async def _embed(embedder: Embedder, texts: list[str]) -> tuple[Iterable[Iterable[float]], int]:

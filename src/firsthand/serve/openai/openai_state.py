@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
-from firsthand.message import canonical
+from firsthand.message import Message, assistant, canonical
 from firsthand.model import Delta, Prompt, Sampling, ToolSpec
 from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.admission.metered_answers import metered
@@ -47,16 +49,21 @@ class OpenAIState:
         priority: int = 0,
         user: str = "",
         owner: str = "",
+        first: int = 0,
         **options: Any,
     ) -> AsyncGenerator[Delta, None]:
-        """The pieces of `n` answers as they come, metered. Closing the iterator aborts what is under way."""
+        """The pieces of `n` answers as they come, metered. Closing the iterator aborts what is under way.
+
+        `first` is the place of the first of them among the answers of the request.
+        """
         if request.span is not None:
             request.span.called(served.name, prompt, sampling, n)
         run = f"{request.client.name}/{user}"[:256]
         owner = owner or canonical([request.client.name, served.name, user])
         pieces = served.stream(prompt, sampling, tools=tools, n=n, priority=priority, run=run, owner=owner, **options)
         admission = None if served.charges_turns else self.admission
-        return metered(pieces, request, admission, self.telemetry, prompt)
+        answers = metered(pieces, request, admission, self.telemetry, prompt)
+        return _noted(answers, request, first, n) if self.log_texts else answers
 
     def options(
         self, request: ActiveRequest, served: ServedModel, salt: str | None, template: Mapping[str, Any] | None = None
@@ -65,3 +72,24 @@ class OpenAIState:
         if self.settings.private_caches and served.tokens is not None:
             salt = f"{request.client.name}/{salt or ''}"
         return ({"cache_salt": salt} if salt else {}) | ({"template": template} if template else {})
+
+
+async def _noted(
+    answers: AsyncGenerator[Delta, None], request: ActiveRequest, first: int, n: int
+) -> AsyncGenerator[Delta, None]:
+    """The same pieces; at their end the answers are in the request's log line, of one left early the text until then."""
+    texts: defaultdict[int, list[str]] = defaultdict(list)
+    whole: dict[int, Message] = {}
+    try:
+        async with aclosing(answers):
+            async for delta in answers:
+                texts[delta.index].append(delta.text)
+                if delta.completion is not None:
+                    whole[delta.index] = delta.completion.message
+                yield delta
+    finally:
+        if texts:
+            noted = request.notes.setdefault("answers", [])
+            noted += [None] * (first + n - len(noted))
+            for index, pieces in texts.items():
+                noted[first + index] = (whole.get(index) or assistant("".join(pieces))).to_json()

@@ -94,9 +94,13 @@ def _calls(answer: WholeAnswer) -> list[Json]:
     ]
 
 
+_CUT_BY = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""The reasons of `incomplete_details`, by the finish reason of an answer that did not come to its end."""
+
+
 def _status(completion: Completion) -> str:
     """The status of a response, and of the item that its end cut off."""
-    return "incomplete" if completion.finish_reason == "length" else "completed"
+    return "incomplete" if completion.finish_reason in _CUT_BY else "completed"
 
 
 def _reasoning(request: ActiveRequest, text: str) -> Json:
@@ -128,6 +132,7 @@ def _response(
 ) -> Json:
     """The response object around the items; without a completion it is in progress."""
     status = "in_progress" if completion is None else _status(completion)
+    cut_by = None if completion is None else _CUT_BY.get(completion.finish_reason)
     shown = body.model_dump(include={"text", "tool_choice", "tools"}, exclude_none=True, by_alias=True)
     return {
         "id": f"resp_{request.id}",
@@ -135,7 +140,7 @@ def _response(
         "created_at": int(time.time()),
         "status": status,
         "error": None,
-        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "incomplete_details": {"reason": cut_by} if cut_by else None,
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "model": job.served.name,
