@@ -150,6 +150,20 @@ def test_a_part_of_a_config_has_its_fields_as_flags_and_as_keys_of_the_file(tmp_
     assert "Most of them. [default: 3]" in shown and "--bounds" not in shown
 
 
+def test_a_setting_that_is_given_in_two_ways_is_refused(tmp_path: Path) -> None:
+    for words in (["--most", "4", "bounds.most=5"], ["--bounds.most=5", "--most=4"], ["bounds.most=4", "--most", "4"]):
+        with pytest.raises(ConfigError, match=r"^--most is given twice, by itself and with a dot: give it once$"):
+            parse(WithBounds, words, prog="x")
+    for words in (["--most", "4", "--most", "5"], ["bounds.most=4", "bounds.most=5"]):
+        assert parse(WithBounds, words, prog="x").bounds.most == 5, "the last of equal flags, as of any program"
+    file = tmp_path / "c.toml"
+    file.write_text('task = "t"\nmost = 4\n[bounds]\nmost = 5\n')
+    with pytest.raises(ConfigError, match="most is given twice: give it once"):
+        parse(WithBounds, ["--config", str(file)], prog="x")
+    file.write_text('task = "t"\n[bounds]\nmost = 5\n')
+    assert parse(WithBounds, ["--config", str(file), "--most", "6"], prog="x").bounds.most == 6
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

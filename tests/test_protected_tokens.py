@@ -8,7 +8,7 @@ import pytest
 
 from firsthand.errors import ModelFileError
 from firsthand.message import Json
-from firsthand.tokens.protected_tokens import is_unknown_text
+from firsthand.tokens.protected_tokens import is_unknown_text, with_byte_pieces
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
 END = "<|im_end|>"
@@ -77,6 +77,14 @@ def test_a_byte_is_no_special_token() -> None:
     assert made(byte, {"<0x3F>": 1}, eos_ids=[1]).encode("a?") == [0], "an end is no text, whatever its name"
     without = made({**byte, "byte_fallback": False}, {"<0x3F>": 1})
     assert without.encode("a?") == [0] and without.special_ids == {1}
+
+
+def test_a_description_without_marked_bytes_stays_as_it_is() -> None:
+    byte = {"type": "BPE", "vocab": {"a": 0, "<0x3F>": 1, "<s>": 2}, "merges": [], "byte_fallback": True}
+    for added in ([], [{"id": 2, "content": "<s>", "special": True}]):
+        assert with_byte_pieces(given := {"model": byte, "added_tokens": added}, [2]) is given
+    other = {"id": 7, "content": "<0x3F>", "special": True}
+    assert with_byte_pieces({"model": byte, "added_tokens": [other]}, [])["added_tokens"] == [other], "of another id"
 
 
 def test_what_gets_past_the_vocabulary_is_left_out_of_what_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:

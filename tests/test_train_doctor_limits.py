@@ -197,7 +197,7 @@ def test_chosen_answers_collapse_at_fifteen_nats() -> None:
     assert told(doctor.chosen_collapse, chosen_log_ratio=[0, -14.9], rejected_log_ratio=[0, -20]) is None
     assert told(doctor.chosen_collapse, chosen_log_ratio=[0, -16]) is None
     # before 0.27 recipes without a reference stored plain log-probs as log-ratios
-    for plain, is_found in (([0.0, -16.0], False), ([-9.0, -25.0], True)):
+    for plain, is_found in (([0.0, -16.0], False), ([-9.0, -25.0], True), ([0.0, -25.0], True)):
         found = told(
             doctor.chosen_collapse, chosen_log_ratio=[0.0, -16.0], rejected_log_ratio=[0, -20], chosen_logprob=plain
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from firsthand.train.preference_training import (
     KtoBatches,
     PairNumbers,
     WatchedPairLoss,
+    _is_evaluated,
     in_pairs,
     opened,
     ordered_right,
@@ -155,7 +157,22 @@ def test_kto_tells_the_loss_of_the_answers_that_are_held_out(folder: Path, tmp_p
     assert evaluate(500)["held_out_loss"] == pytest.approx(0.5, abs=1e-3), "the model is its own reference"
     with torch.no_grad():
         run.told["model"].embed.weight.mul_(1.5)
-    assert abs(evaluate(500)["held_out_loss"] - 0.5) > 1e-3 and batches.baseline == 0.0
+    found = evaluate(500)["held_out_loss"]
+    assert abs(found - 0.5) > 1e-3 and batches.baseline == 0.0
+    as_it_is, asked = batches.raised, list[int]()
+
+    def with_another_baseline(rows: list[Stream]) -> tuple[list[Stream], float]:
+        asked.append(len(rows))
+        streams, baseline = as_it_is(rows)
+        return [replace(each, reference=np.asarray(each.reference) + 1) for each in streams], baseline + 1
+
+    batches.raised = with_another_baseline
+    assert abs(evaluate(500)["held_out_loss"] - found) > 1e-3 and asked == [4], "z0 of the held-out answers counts"
+
+
+def test_held_out_comparisons_are_evaluated_about_ten_times() -> None:
+    at = {steps: [step for step in range(1, steps + 1) if _is_evaluated(step, steps)] for steps in (3, 19, 25, 100)}
+    assert at == {3: [1, 2, 3], 19: [*range(1, 20)], 25: [*range(2, 25, 2), 25], 100: [*range(10, 101, 10)]}
 
 
 def test_pairs_have_their_numbers_side_by_side_and_each_its_two_answers() -> None:

@@ -203,6 +203,17 @@ def test_a_state_is_of_its_tasks_and_of_what_is_mixed_in() -> None:
     )
 
 
+def test_tasks_are_known_again_whatever_their_targets_are() -> None:
+    def found(target: Any) -> str:
+        return tasks_digest([Task("a", "p", secret={"target": target})])
+
+    targets: list[Any] = [{(1, 2): 3}, {(1, 2): 4}, {(1, 3): 3}, {1: 2, "1": 3}, {"1": 2}, {1: 2}, {"x", "y"}, {"x", "z"},
+                          b"x", b"y", [1], (2,), None, True, "1", 1, 1.5, object(), complex(1)]  # fmt: skip
+    assert len({found(each) for each in targets}) == len(targets)
+    assert found({1: 2, "b": 3}) == found({"b": 3, 1: 2}) and found(["x"]) == found(("x",))
+    assert found(set([0, 8])) == found(set([8, 0])) != found([0, 8])
+
+
 def test_rollouts_that_were_kept_are_of_the_same_tasks(tmp_path: Path) -> None:
     plan = {"prompts": 1, "group_size": 1}
     for prompt, source in (("a", "t:1.0"), ("a", "t:1.0"), ("b", "t:2.0"), ("a", "t:5.0")):

@@ -189,15 +189,29 @@ def test_settings_of_algorithms_are_refused_beyond_their_ranges() -> None:
         ("grpo", ("clip", "kl", "epsilon")), ("dr_grpo", ("clip", "kl")), ("rloo", ("clip", "kl")), ("gspo", clips),
         ("cispo", clips), ("dapo", clips), ("ppo", ("clip", "kl", "value", "value_clip", "ptx_weight")),
         ("kto", ("desirable_weight", "undesirable_weight")), ("orpo", ("weight",)), ("reward", ("centering",)),
+        ("simpo", ("margin",)),
     ):  # fmt: skip
         for name in names:
             assert getattr(config_of(recipe, **{name: 0.0}), name) == 0
             for wrong in (-1e-9, math.nan):
                 assert refused(lambda: config_of(recipe, **{name: wrong})) == f"{name} is {wrong}: expected 0 or more"  # noqa: B023
+            if "clip" in name:
+                assert getattr(config_of(recipe, **{name: math.inf}), name) == math.inf
+            else:
+                found = refused(lambda: config_of(recipe, **{name: math.inf}))  # noqa: B023
+                assert found == f"{name} is inf: expected a finite number"
     for name in ("discount", "trace_decay"):
         assert [getattr(config_of("ppo", **{name: good}), name) for good in (0.0, 1.0)] == [0.0, 1.0]
         for wrong in (-0.1, 1.1, math.nan):
             assert refused(lambda: config_of("ppo", **{name: wrong})) == f"{name} is {wrong}: expected from 0 to 1"  # noqa: B023
+    for wrong in (math.nan, math.inf):
+        assert refused(lambda: config_of("rejection", least=wrong)) == f"least is {wrong}: expected a finite number"  # noqa: B023
+    assert (
+        config_of("rejection", least=-1.0).least == -1 and config_of("pretrain", data=("x",), holdout=0.0).holdout == 0
+    )
+    for wrong in (-0.1, 1.0, math.nan):
+        found = refused(lambda: config_of("pretrain", data=("x",), holdout=wrong))  # noqa: B023
+        assert found == f"holdout is {wrong}: expected a fraction from 0 to below 1"
     assert config_of("ppo", ptx_batch=1).ptx_batch == 1
     assert refused(lambda: config_of("ppo", ptx_batch=0)) == "ptx_batch is 0: expected 1 or more"
     sampled = RolloutSettings(max_tokens=40)

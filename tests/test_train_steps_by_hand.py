@@ -24,7 +24,7 @@ from firsthand.train.agent_heads import AgentHeads
 from firsthand.train.bits_per_byte import held_out_loss, mean_loss
 from firsthand.train.fit import _add, fit
 from firsthand.train.objective import Comparisons, Objective, Targets
-from firsthand.train.policy_objective import policy_objective, watched
+from firsthand.train.policy_objective import policy_objective, watched, watched_with_kl
 from firsthand.train.rollout_settings import RolloutSettings
 from firsthand.train.step_loss import logits_of, on, step_loss
 from firsthand.train.stream_logprobs import _chunks, stream_logprobs
@@ -360,6 +360,8 @@ def test_a_policy_objective_hands_each_loss_what_it_reads() -> None:
     assert (by_answer.ref_kl, by_answer.value, by_answer.ce, by_answer.pg) == (0.25, 0.5, 0.125, 1.0)
     assert (by_answer.answer_length, by_token.answer_length, by_token.divisors) == (7.0, None, {})
     assert by_answer.policy_logprobs is not None
+    without_kl = policy_objective(lambda *row: row[0], answer_length=7.0)
+    assert (without_kl.watch, by_token.watch) == (watched, watched) and by_answer.watch is watched_with_kl
     assert (
         policy_objective(lambda *row: row[0], RolloutSettings(temperature=0.5, correct_to_model=True)).policy_logprobs
         is None

@@ -86,8 +86,13 @@ def given_values(
     """The settings that a command line gives, its `--config` file included, without those left to their defaults."""
     parser = make_parser(config_class, prog=prog, description=description, examples=examples)
     flags = {flag: action for action in parser._actions for flag in action.option_strings}
-    argv = [_without_part(word, config_class) for word in argv]
+    written, argv = argv, [_without_part(word, config_class) for word in argv]
     end = list(argv).index("--") if "--" in argv else len(argv)
+    kinds: dict[bool, set[str]] = {True: set(), False: set()}  # a flag that comes again in one form is the last one
+    for before, word in zip(written[:end], argv, strict=False):
+        kinds[before == word].add(word.partition("=")[0])
+    if twice := kinds[True] & kinds[False]:
+        raise ConfigError(f"{min(twice)} is given twice, by itself and with a dot: give it once")
     no_flags = argv[
         end + 1 :
     ]  # argparse forgets the dashes between its two passes, so these words stand in as NUL + word
@@ -284,12 +289,19 @@ def read_toml(config_class: type[Any], path: str | Path) -> dict[str, Any]:
 
 
 def flat_settings(config_class: type[Any], body: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their own names, out of a mapping in which those of a part may stand in a mapping of its name."""
+    """Settings by their own names, out of a mapping in which those of a part may stand in a mapping of its name.
+
+    ConfigError for one that is given twice.
+    """
     parts = {each.part for each in settings_of(config_class)} - {None}
     flat: dict[str, Any] = {}
     for key, value in body.items():
         is_part = key in parts and isinstance(value, dict)
-        flat |= {name.replace("-", "_"): each for name, each in (value if is_part else {key: value}).items()}
+        for written, each in (value if is_part else {key: value}).items():
+            name = written.replace("-", "_")
+            if name in flat:
+                raise ConfigError(f"{name} is given twice: give it once")
+            flat[name] = each
     return flat
 
 

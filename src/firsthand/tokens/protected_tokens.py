@@ -47,6 +47,8 @@ def with_byte_pieces(description: Json, ends: Iterable[int | None]) -> Json:
     model, added = description.get("model"), description.get("added_tokens")
     if not isinstance(model, dict) or not model.get("byte_fallback") or not isinstance(added, list):
         return description
+    if not any(isinstance(entry, dict) and BYTE_PIECE.fullmatch(str(entry.get("content"))) for entry in added):
+        return description  # as almost all do: the vocabulary is not gone through
     kept = {id for id in ends if type(id) is int}
     pieces = {
         (text, id)

@@ -23,8 +23,8 @@ class PreferenceSettings:
     too_long: Literal["skip", "cut", "refuse"] = "skip"
     """Comparisons with an answer longer than the context are left out and counted, cut to their beginning, or an error."""
     holdout: float = 0.0
-    """The fraction of comparisons that is held out, all of a prompt together: their loss and the pairs in order are told ten
-    times over a run, and a reward model tells how many of them it orders right."""
+    """The fraction of comparisons that is held out, all of a prompt together: their loss and pair accuracy are logged about
+    ten times over a run; of a reward model the pair accuracy is printed at the end."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or not 0 <= self.holdout < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,14 +11,14 @@ from firsthand.errors import ConfigError
 from firsthand.nn.architecture import Architecture, Rope
 
 
-def expect_range(config: object, *names: str, most: float = math.inf) -> None:
-    """ConfigError unless these settings are numbers from 0 to `most`."""
+def expect_range(config: object, *names: str, most: float | None = None) -> None:
+    """ConfigError unless these settings are finite numbers from 0 to `most`; one that clips may be infinite."""
     for name in names:
         value = getattr(config, name)
-        if not 0 <= value <= most:  # NaN is in no range
-            raise ConfigError(
-                f"{name} is {value}: expected {'0 or more' if most == math.inf else f'from 0 to {most:g}'}"
-            )
+        top = most if most is not None else math.inf if "clip" in name else sys.float_info.max
+        if not 0 <= value <= top:  # NaN is in no range
+            expected = f"from 0 to {most:g}" if most is not None else "a finite number" if value > 0 else "0 or more"
+            raise ConfigError(f"{name} is {value}: expected {expected}")
 
 
 @dataclass(frozen=True)

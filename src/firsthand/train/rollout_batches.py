@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
@@ -214,9 +215,24 @@ def tasks_digest(tasks: Iterable[Task]) -> str:
     for task in tasks:
         said = [message.to_json() for message in task.conversation]
         body = [task.id, task.prompt, list(task.choices), task.context, said, dict(task.secret)]
-        text = json.dumps(body, sort_keys=True, default=lambda each: type(each).__name__)  # a repr may hold an address
-        found.update(f"{text}\n".encode())
+        found.update(f"{json.dumps(_plain(body), sort_keys=True)}\n".encode())
     return found.hexdigest()
+
+
+def _plain(value: object) -> Any:
+    """JSON data of a value, whatever its keys; of an unknown type its name, since a repr may have an address."""
+    match value:
+        case Mapping():
+            return {json.dumps(_plain(key), sort_keys=True): _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case set() | frozenset():
+            return sorted(json.dumps(_plain(each), sort_keys=True) for each in value)
+        case bytes():
+            return value.hex()
+        case None | str() | int() | float():
+            return value
+    return type(value).__name__
 
 
 def _to_json(stream: Stream) -> Json:

@@ -52,6 +52,8 @@ class Config:
         for name, least in (("batch_tokens", 1), ("eval_every", 1), ("vocab_size", 259)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}: expected {least} or more")
+        if not 0 <= self.holdout < 1:
+            raise ConfigError(f"holdout is {self.holdout}: expected a fraction from 0 to below 1")
         if self.loop.steps < 1:
             raise ConfigError("steps is 0: expected 1 or more")
 

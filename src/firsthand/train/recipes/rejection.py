@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from firsthand.errors import ConfigError
 from firsthand.train.adapters.adapter_settings import AdapterSettings
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
@@ -37,6 +39,10 @@ class Config:
     optimizer: OptimizerSettings = field(default_factory=policy_optimizer)
     schedule: ScheduleSettings = field(default_factory=policy_schedule)
     loop: LoopSettings = field(default_factory=policy_loop)
+
+    def __post_init__(self) -> None:
+        if self.least is not None and not math.isfinite(self.least):
+            raise ConfigError(f"least is {self.least}: expected a finite number")
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:

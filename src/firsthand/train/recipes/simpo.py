@@ -13,7 +13,7 @@ from firsthand.train.preference_settings import (
     preference_loop,
     preference_optimizer,
 )
-from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings
+from firsthand.train.recipe_settings import LoopSettings, OptimizerSettings, expect_range
 from firsthand.train.schedules import ScheduleSettings
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Config:
 
     def __post_init__(self) -> None:
         expect_above_0("beta", self.beta)
+        expect_range(self, "margin")
 
 
 def loss(pairs: PairNumbers, config: Config) -> Tensor:
