@@ -240,6 +240,20 @@ def test_a_model_that_is_not_there_is_told_even_where_the_list_of_models_does_no
         assert said(again.complete([user("p")], PLAIN)) == advice and len(again.client.asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("host", "is_openais"),
+    [
+        ("api.openai.com", True), ("eu.api.openai.com", True), ("name.openai.azure.com", True), ("EU.API.OPENAI.COM", True),
+        ("xapi.openai.com", False), ("api.openai.com.example", False), ("xopenai.azure.com", False), ("localhost", False),
+    ],
+)  # fmt: skip
+def test_openais_hosts_get_the_token_limit_that_its_reasoning_models_take(host: str, is_openais: bool) -> None:
+    model = OpenAIModel("m", f"https://{host}/v1", api_key="k")
+    body = model._body([user("q")], Sampling(max_tokens=5), (), 1)
+    limits = {name: value for name, value in body.items() if name.startswith("max_")}
+    assert limits == {"max_completion_tokens" if is_openais else "max_tokens": 5}
+
+
 def test_an_endpoints_address_and_key_are_those_given_or_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     def facts(*given: Any, url: str = "", key: str = "", **more: Any) -> tuple[str, str, str, str, bool]:
         monkeypatch.setenv("OPENAI_BASE_URL", url)

@@ -167,6 +167,26 @@ def test_tools_and_the_calls_that_are_demanded() -> None:
         assert found.param == field and said in found.message, fields
 
 
+@pytest.mark.parametrize(
+    "asked, one",
+    [
+        ({}, False), ({"tool_choice": "required"}, False), ({"tool_choice": "two"}, True),
+        ({"tool_choice": "two", "parallel_tool_calls": True}, False),
+        ({"tool_choice": "two", "parallel_tool_calls": False}, True),
+        ({"tool_choice": "required", "parallel_tool_calls": False}, True),
+    ],
+)  # fmt: skip
+def test_a_named_tool_is_called_once_unless_several_calls_are_asked_for(asked: dict[str, Any], one: bool) -> None:
+    if asked.get("tool_choice") == "two":
+        asked = {**asked, "tool_choice": {"type": "function", "function": {"name": "two"}}}
+    tools = request_parsing.tools(chat(tools=[tool("one", strict=True), tool("two")], **asked))
+    found = request_parsing.calls_grammar(tools, FACTS)
+    assert found is not None and (")*" not in found.source.splitlines()[0]) is one
+    assert tools.parallel is (asked.get("parallel_tool_calls") is not False), (
+        "what an endpoint is told, and checked for"
+    )
+
+
 def test_calls_are_ruled_where_they_are_demanded_single_or_strict() -> None:
     spec = (ToolSpec("one", "", {"type": "object", "properties": {}}),)
     Tools, rule = request_parsing.Tools, request_parsing.calls_grammar

@@ -105,11 +105,11 @@ class OpenAIModel:
         self._model = model
         self._base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip().rstrip("/")
         self._address = shown_address(self._base_url)
-        self._official = urlsplit(self._address).hostname == "api.openai.com"
-        self._key = checked_key((api_key or os.environ.get("OPENAI_API_KEY") or "").strip(), required=self._official)
-        self._named = base_url is not None
         host, own = urlsplit(self._address).hostname or "", os.environ.get("OPENAI_BASE_URL", "").strip().rstrip("/")
         is_theirs = host == "api.openai.com" or host.endswith(".api.openai.com")
+        self._official = is_theirs or host.endswith(".openai.azure.com")
+        self._key = checked_key((api_key or os.environ.get("OPENAI_API_KEY") or "").strip(), required=self._official)
+        self._named = base_url is not None
         self._trusted = (
             not self._named or self._base_url == own or (is_theirs and self._base_url.startswith("https://"))
         )

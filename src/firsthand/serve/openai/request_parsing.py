@@ -39,6 +39,8 @@ class Tools:
     parallel: bool = True
     strict: bool = False
     """True if a schema that no grammar can express is refused."""
+    is_single: bool = False
+    """True if a model that runs here makes one call: of a named tool, as at OpenAI, unless several are asked for."""
 
     @property
     def must_call(self) -> bool:
@@ -147,7 +149,7 @@ def tools(body: ChatRequest) -> Tools:
         case NamedTool(function=named):
             if named.name not in {spec.name for spec in known}:
                 raise bad(f"tool_choice names {named.name!r:.80}, which is none of the tools", "tool_choice")
-            return Tools(known, named.name, parallel, strict)
+            return Tools(known, named.name, parallel, strict, is_single=body.parallel_tool_calls is None)
         case "required":
             return Tools(known, "required", parallel, strict)
         case _:
@@ -160,7 +162,8 @@ def calls_grammar(tools: Tools, facts: ModelFacts | None) -> Grammar | None:
         return None
     if facts.markup is None:
         raise bad("how this model writes tool calls is not known, so that none can be demanded", "tool_choice")
-    return tool_grammar(tools.specs, choice=tools.choice, parallel=tools.parallel, markup=facts.markup)
+    parallel = tools.parallel and not tools.is_single
+    return tool_grammar(tools.specs, choice=tools.choice, parallel=parallel, markup=facts.markup)
 
 
 def structure(body: SamplingFields, response_format: ResponseFormat | None = None) -> Grammar | None:
