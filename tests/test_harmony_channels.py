@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from byte_tokens import BYTES, added, description
@@ -38,7 +39,8 @@ THINK = "<|channel|>analysis<|message|>"
 FINAL = "<|channel|>final<|message|>"
 NEXT = "<|end|><|start|>assistant"
 CALL = '<|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a":1}'
-TEMPLATE = """{{ '<|start|>system<|message|>S<|end|>' }}{% if tools %}{{ tools | length }}{% endif %}{% for m in messages %}
+TEMPLATE = """{{ '<|start|>system<|message|>' + reasoning_effort | default('') + 'S<|end|>' }}
+{%- if tools %}{{ tools | length }}{% endif %}{% for m in messages %}
 {%- if m.role == 'assistant' and m.tool_calls %}{% if m.content and m.thinking %}{{ raise_exception('both') }}{% endif %}
 {%- if m.content or m.thinking %}{{ '<|start|>assistant<|channel|>analysis<|message|>' + (m.content or m.thinking) }}
 {{- '<|end|>' }}{% endif %}{{ '<|start|>assistant to=functions.' + m.tool_calls[0].function.name }}
@@ -230,6 +232,39 @@ def test_a_thought_goes_to_the_template_apart_from_the_text() -> None:
     assert plain.count(TOKENS["<|end|>"]) == 3, "the text of a token in a thought is text"
 
 
+def test_each_of_several_calls_stands_before_its_result() -> None:
+    first, second = ToolCall("a", "add", {"a": 1}), ToolCall("b", "sub", {"a": 2})
+    results = [Message("tool", (ToolResult(id, "", told),)) for id, told in (("b", "two"), ("a", "one"))]
+
+    def turn(name: str, a: int, told: str) -> str:
+        call = f'<|start|>assistant to=functions.{name}<|channel|>commentary json<|message|>{{"a": {a}}}<|call|>'
+        return call + (f"<|start|>tool<|message|>{told}<|end|>" if told else "")
+
+    both = Message("assistant", (Text("<think>\nhm\n</think>"), first, second))
+    asked, mark = "<|start|>user<|message|>q<|end|>", "<|start|>assistant"
+    told = f"{asked}{mark}{THINK}hm<|end|>{turn('add', 1, 'one')}{turn('sub', 2, 'two')}"
+    assert rendered(user("q"), both, *results) == told + mark
+    joined = Message("tool", tuple(part for each in results for part in each.parts))
+    assert rendered(user("q"), both, joined) == told + mark, "one message with both results"
+    again = f"{mark}{THINK}hm<|end|>{turn('add', 1, '')}{turn('sub', 2, 'two')}"
+    assert rendered(user("q"), both, *results, both, results[0]) == told + again + mark, "the same ids in a later turn"
+    later = rendered(user("q"), both, results[0], user("q"), results[1])
+    assert (
+        later
+        == f"{told.replace(turn('add', 1, 'one'), turn('add', 1, ''))}{asked}<|start|>tool<|message|>one<|end|>{mark}"
+    )
+
+
+def test_the_results_of_several_sampled_calls_are_kept() -> None:
+    reply = ids(f"{CALL}<|call|>{NEXT[7:]}{CALL}<|call|>")
+    parts = (ToolCall("a", "add", {"a": 1}), ToolCall("b", "add", {"a": 1}))
+    turn = Message("assistant", parts, Sampled(tuple(reply), (0.0,) * len(reply)))
+    results = [Message("tool", (ToolResult(id, "", told),)) for id, told in (("a", "one"), ("b", "two"))]
+    template = ChatTemplate(TOKENIZER, TEMPLATE)
+    made = TOKENIZER.decode(template.encode([user("q"), turn, *results]))
+    assert "one" in made and "two" in made
+
+
 def test_sampled_turns_stay_as_they_are_and_get_no_second_end() -> None:
     template = ChatTemplate(TOKENIZER, TEMPLATE)
     reply = ids(f"{THINK}hm{NEXT}{FINAL}4<|return|>")
@@ -418,3 +453,34 @@ def test_a_server_keeps_the_thought_before_a_call_and_drops_it_behind_an_answer(
     assert f"<|start|>assistant{THINK}hm<|end|><|start|>assistant to=functions.add" in prompt(turns)
     answered = prompt([turns[0], {"role": "assistant", "content": "4", "reasoning_content": "hm"}, turns[0]])
     assert f"<|start|>assistant{FINAL}4<|end|>" in answered and "hm" not in answered
+
+
+def test_reasoning_effort_is_the_templates_variable(running: Running) -> None:
+    client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="x", max_retries=0)
+    told: Any = {"model": "tiny", "max_tokens": 1}
+    turns: Any = [{"role": "user", "content": "q"}]
+
+    def chat(**more: Any) -> int:
+        return client.chat.completions.create(**told, messages=turns, **more).usage.prompt_tokens
+
+    none = chat()
+    for effort in ("low", "medium", "high"):
+        count = chat(extra_body=variable(effort))
+        assert none < count == chat(reasoning_effort=effort)
+        assert chat(reasoning_effort=effort, extra_body=variable(effort)) == count
+        reply: Any = client.responses.create(model="tiny", input="q", max_output_tokens=1, reasoning={"effort": effort})
+        assert reply.usage.input_tokens == count
+    assert chat(reasoning_effort=None) == none
+    for wrong in ("minimal", "none", "", "Low"):
+        with pytest.raises(openai.BadRequestError, match="give one of low, medium, high") as refused:
+            chat(reasoning_effort=wrong)
+        assert refused.value.param == "reasoning_effort"
+    with pytest.raises(openai.BadRequestError, match=r"reasoning\.effort is 'minimal'") as refused:
+        client.responses.create(model="tiny", input="q", reasoning={"effort": "minimal"})
+    assert refused.value.param == "reasoning.effort"
+    with pytest.raises(openai.BadRequestError, match="differ"):
+        chat(reasoning_effort="low", extra_body=variable("high"))
+
+
+def variable(effort: str) -> dict[str, Any]:
+    return {"chat_template_kwargs": {"reasoning_effort": effort}}

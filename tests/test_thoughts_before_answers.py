@@ -171,7 +171,7 @@ def test_a_form_is_that_of_the_content_behind_the_thought(
 
 def test_a_thought_that_takes_all_tokens_is_cut_and_no_content(running: Running) -> None:
     (choice,) = post(
-        running, "/v1/chat/completions", messages=HI, max_tokens=6, guided_choice=["yes", "no"], logit_bias={}
+        running, "/v1/chat/completions", messages=HI, max_tokens=6, guided_choice=["yes", "no"], logit_bias={}, seed=1
     )["choices"]
     assert choice["finish_reason"] == "length" and choice["message"]["content"] == ""
     assert choice["message"]["reasoning_content"] not in ("yes", "no")

@@ -76,6 +76,7 @@ async def chat_completions(state: OpenAIState, request: ActiveRequest) -> Reply 
 async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest) -> ChatJob:
     """The job that a request describes; a Refusal if any of it cannot be done."""
     served = state.models.find(body.model)
+    body = request_parsing.with_effort(body, served.facts)
     if (field := request_parsing.needs_tokens(body)) is not None:
         served.token_model(field)
     if body.top_logprobs is not None and not body.logprobs:
