@@ -6,10 +6,12 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from byte_tokens import BYTES, added, description
@@ -38,7 +40,8 @@ THINK = "<|channel|>analysis<|message|>"
 FINAL = "<|channel|>final<|message|>"
 NEXT = "<|end|><|start|>assistant"
 CALL = '<|channel|>commentary to=functions.add <|constrain|>json<|message|>{"a":1}'
-TEMPLATE = """{{ '<|start|>system<|message|>S<|end|>' }}{% if tools %}{{ tools | length }}{% endif %}{% for m in messages %}
+TEMPLATE = """{{ '<|start|>system<|message|>' + reasoning_effort | default('') + 'S<|end|>' }}
+{%- if tools %}{{ tools | length }}{% endif %}{% for m in messages %}
 {%- if m.role == 'assistant' and m.tool_calls %}{% if m.content and m.thinking %}{{ raise_exception('both') }}{% endif %}
 {%- if m.content or m.thinking %}{{ '<|start|>assistant<|channel|>analysis<|message|>' + (m.content or m.thinking) }}
 {{- '<|end|>' }}{% endif %}{{ '<|start|>assistant to=functions.' + m.tool_calls[0].function.name }}
@@ -118,7 +121,9 @@ def test_end_ends_a_message_of_harmony_and_not_its_turn() -> None:
         (f"{THINK}a{NEXT}{THINK}b{NEXT}{FINAL}c", "<think>\na\n\nb\n</think>\n\nc"),
         (f"<|channel|>commentary<|message|>I look.{NEXT}{FINAL}c", "I look.\n\nc"),
         (f"{FINAL}a{NEXT}{THINK}late{NEXT}{FINAL}b", "a\n\nb"), ("<|message|>bare", "bare"),
-        ("<|channel|>other<|message|>x", "x"), ("<|channel|>analysis", ""), (f"{THINK}a{NEXT}<|channel|>fin", "<think>\na"),
+        ("<|channel|>other<|message|>x", "x"),
+        (f"<|channel|>{' ' * 1024}analysis<|message|>x", "x"), ("<|channel|>analysis", ""),
+        (f"{THINK}a{NEXT}<|channel|>fin", "<think>\na"),
         ("no channel", "no channel"), (" toast", " toast"), ("t", "t"), (" to=functions.a", ""), ("", ""), ("<|end|>", ""),
         (f"{THINK}a</think>b</thi", "<think>\na< /think>b</thi"), (f"{THINK}a</th{NEXT}{FINAL}ink>", None),
         (f"{FINAL}<|constrain|>x<|message|>y", "xy"), (f"{THINK}a{FINAL}b", "<think>\na\n</think>\n\nb"),
@@ -164,6 +169,9 @@ def test_only_tokens_make_a_channel_and_only_a_message_to_a_function_makes_a_cal
         ('<|channel|>commentary to=functions.add<|message|>{"a": NaN}', "", [("add", '{"a": NaN}')]),
         ("<|channel|>commentary to=functions.add<|message|>[1]", "", [("add", "[1]")]),
         ("<|channel|>commentary to=functions.add<|message|><|call|>", "", [("add", {})]),
+        ("<|end|><|start|>functions.add to=assistant<|channel|>commentary<|message|>3", "3", []),
+        ("<|channel|>commentary to=functions.a\ufdd1b<|message|>{}", "", [("a\ufffdb", {})]),
+        ("<|channel|>commentary to=user<|message|>Hi", "Hi", []),
         (f"{CALL}{NEXT}{FINAL}done", "done", [("add", {"a": 1})]),
     ],
 )  # fmt: skip
@@ -184,6 +192,7 @@ def test_a_deeply_nested_call_is_broken() -> None:
         (["\n"], f"{THINK}a{NEXT}{FINAL}b", "<think>\na\n</think>\n\nb"), (["think"], f"{THINK}a{NEXT}{FINAL}b", None),
         (["ab"], f"{THINK}xa{NEXT}{FINAL}b", "<think>\nxa\n</think>\n\nb"),
         (["b"], f"{THINK}a{NEXT}{FINAL}xby", "<think>\na\n</think>\n\nx"), (["a"], f"{THINK}xay{NEXT}", "<think>\nx"),
+        (["a"], f"{THINK}xay{NEXT}{FINAL}b", "<think>\nx"),
     ],
 )  # fmt: skip
 def test_stop_strings_are_sought_in_what_the_model_wrote(stop: list[str], text: str, expected: str | None) -> None:
@@ -195,6 +204,12 @@ def test_stop_strings_are_sought_in_what_the_model_wrote(stop: list[str], text: 
     watch.finish()
     assert "".join([*parts, watch.take()]) == (expected or "<think>\na\n</think>\n\nb")
     assert watch.stopped == (stop[0] if stop[0] in ("a", "b") else None)
+
+
+def test_a_stop_string_within_min_tokens_is_text() -> None:
+    watch = StopStrings(TOKENIZER, ["b"], after=len(ids(FINAL)) + 1, channels=HarmonyText(TOKENIZER))
+    assert [watch.feed(id) for id in ids(f"{FINAL}bab")][-3:] == [False, False, True]
+    assert watch.take() == "ba"
 
 
 # -- prompts --
@@ -230,6 +245,39 @@ def test_a_thought_goes_to_the_template_apart_from_the_text() -> None:
     assert plain.count(TOKENS["<|end|>"]) == 3, "the text of a token in a thought is text"
 
 
+def test_each_of_several_calls_stands_before_its_result() -> None:
+    first, second = ToolCall("a", "add", {"a": 1}), ToolCall("b", "sub", {"a": 2})
+    results = [Message("tool", (ToolResult(id, "", told),)) for id, told in (("b", "two"), ("a", "one"))]
+
+    def turn(name: str, a: int, told: str) -> str:
+        call = f'<|start|>assistant to=functions.{name}<|channel|>commentary json<|message|>{{"a": {a}}}<|call|>'
+        return call + (f"<|start|>tool<|message|>{told}<|end|>" if told else "")
+
+    both = Message("assistant", (Text("<think>\nhm\n</think>"), first, second))
+    asked, mark = "<|start|>user<|message|>q<|end|>", "<|start|>assistant"
+    told = f"{asked}{mark}{THINK}hm<|end|>{turn('add', 1, 'one')}{turn('sub', 2, 'two')}"
+    assert rendered(user("q"), both, *results) == told + mark
+    joined = Message("tool", tuple(part for each in results for part in each.parts))
+    assert rendered(user("q"), both, joined) == told + mark, "one message with both results"
+    again = f"{mark}{THINK}hm<|end|>{turn('add', 1, '')}{turn('sub', 2, 'two')}"
+    assert rendered(user("q"), both, *results, both, results[0]) == told + again + mark, "the same ids in a later turn"
+    later = rendered(user("q"), both, results[0], user("q"), results[1])
+    assert (
+        later
+        == f"{told.replace(turn('add', 1, 'one'), turn('add', 1, ''))}{asked}<|start|>tool<|message|>one<|end|>{mark}"
+    )
+
+
+def test_the_results_of_several_sampled_calls_are_kept() -> None:
+    reply = ids(f"{CALL}<|call|>{NEXT[7:]}{CALL}<|call|>")
+    parts = (ToolCall("a", "add", {"a": 1}), ToolCall("b", "add", {"a": 1}))
+    turn = Message("assistant", parts, Sampled(tuple(reply), (0.0,) * len(reply)))
+    results = [Message("tool", (ToolResult(id, "", told),)) for id, told in (("a", "one"), ("b", "two"))]
+    template = ChatTemplate(TOKENIZER, TEMPLATE)
+    made = TOKENIZER.decode(template.encode([user("q"), turn, *results]))
+    assert "one" in made and "two" in made
+
+
 def test_sampled_turns_stay_as_they_are_and_get_no_second_end() -> None:
     template = ChatTemplate(TOKENIZER, TEMPLATE)
     reply = ids(f"{THINK}hm{NEXT}{FINAL}4<|return|>")
@@ -249,8 +297,14 @@ def test_sampled_turns_stay_as_they_are_and_get_no_second_end() -> None:
 # -- grammars --
 
 
+@cache
+def compiled(grammar: Grammar) -> Any:
+    return matcher_of(grammar, vocabulary(TOKENIZER))
+
+
 def reads(grammar: Grammar, text: str) -> bool:
-    matcher = matcher_of(grammar, vocabulary(TOKENIZER))
+    matcher = compiled(grammar)
+    matcher.reset()
     read = ids(text)
     return matcher.try_consume_tokens(read) == len(read) and matcher.is_accepting()
 
@@ -298,6 +352,8 @@ def test_a_call_in_harmony_has_arguments_that_fit() -> None:
                 assert not reads(grammar, f'{before}{head.replace("add", "other")}{{"a": 1}}')
             sub = head.replace("add", "sub")
             assert reads(named, f'{before}{sub}{{"a": 1}}') and not reads(named, f'{before}{head}{{"a": 1}}')
+    free = tool_grammar([ToolSpec("add", "", {})], markup="harmony")
+    assert reads(free, f"{heads[0]}{{}}") and not reads(free, f"{heads[0]}[1]"), "arguments are an object"
     for text in (f"{FINAL}Hello", f"{THINK}hm{NEXT}{FINAL}Hello"):
         assert reads(auto, text) and not reads(required, text) and not reads(named, text)
 
@@ -357,6 +413,7 @@ def test_a_model_in_harmony_answers_to_its_end(local: Local) -> None:
     assert (cut.message.text, cut.stop_string) == ("<think>\n2+2", " is 4")
     raw = "2+2 is 4assistantfinalIt is 4."
     assert answer(local, said, prompt="Hi").message.text == f"analysis{raw}", "a raw prompt"
+    assert answer(local, forms.choice(["yes", "no"]), prompt="Hi").message.text in ("yes", "no")
     kept = answer(local, said, skip_special_tokens=False).message.text
     assert kept.startswith(f"{THINK}2+2 is 4{NEXT}{FINAL}It is 4.")
     assert answer(local, said, max_tokens=4).finish_reason == "length"
@@ -366,6 +423,8 @@ def test_a_model_in_harmony_calls_tools(local: Local) -> None:
     whole = answer(local, scripted(f"{THINK}hm{NEXT}{CALL}<|call|>"), tools=[ADD])
     assert (whole.message.text, whole.finish_reason) == ("<think>\nhm\n</think>", "tool_calls")
     assert whole.message.tool_calls == (ToolCall("call_0", "add", {"a": 1}),)
+    untold = answer(local, scripted(f"{CALL}<|call|>"))
+    assert untold.message.text == '<tool_call>\n{"name": "add", "arguments": {"a":1}}\n</tool_call>'
     short = len(whole.message.sampled.token_ids) - 4
     cut = answer(local, scripted(f"{THINK}hm{NEXT}{CALL}<|call|>"), tools=[ADD], max_tokens=short)
     assert cut.finish_reason == "length" and cut.message.tool_calls[0].invalid
@@ -418,3 +477,34 @@ def test_a_server_keeps_the_thought_before_a_call_and_drops_it_behind_an_answer(
     assert f"<|start|>assistant{THINK}hm<|end|><|start|>assistant to=functions.add" in prompt(turns)
     answered = prompt([turns[0], {"role": "assistant", "content": "4", "reasoning_content": "hm"}, turns[0]])
     assert f"<|start|>assistant{FINAL}4<|end|>" in answered and "hm" not in answered
+
+
+def test_reasoning_effort_is_the_templates_variable(running: Running) -> None:
+    client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="x", max_retries=0)
+    told: Any = {"model": "tiny", "max_tokens": 1}
+    turns: Any = [{"role": "user", "content": "q"}]
+
+    def chat(**more: Any) -> int:
+        return client.chat.completions.create(**told, messages=turns, **more).usage.prompt_tokens
+
+    none = chat()
+    for effort in ("low", "high"):
+        count = chat(extra_body=variable(effort))
+        assert none < count == chat(reasoning_effort=effort)
+        assert chat(reasoning_effort=effort, extra_body=variable(effort)) == count
+        reply: Any = client.responses.create(model="tiny", input="q", max_output_tokens=1, reasoning={"effort": effort})
+        assert reply.usage.input_tokens == count
+    assert chat(reasoning_effort=None) == none
+    for wrong in ("minimal", "none", "", "Low"):
+        with pytest.raises(openai.BadRequestError, match="give one of low, medium, high") as refused:
+            chat(reasoning_effort=wrong)
+        assert refused.value.param == "reasoning_effort"
+    with pytest.raises(openai.BadRequestError, match=r"reasoning\.effort is 'minimal'") as refused:
+        client.responses.create(model="tiny", input="q", reasoning={"effort": "minimal"})
+    assert refused.value.param == "reasoning.effort"
+    with pytest.raises(openai.BadRequestError, match="differ"):
+        chat(reasoning_effort="low", extra_body=variable("high"))
+
+
+def variable(effort: str) -> dict[str, Any]:
+    return {"chat_template_kwargs": {"reasoning_effort": effort}}

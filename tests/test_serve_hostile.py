@@ -130,7 +130,7 @@ def test_absurd_values_are_refused_by_name(running: Running, field: str, value: 
 @pytest.mark.parametrize(
     "field",
     ["functions", "audio", "web_search_options", "store", "best_of", "chat_template",
-     "documents", "reasoning_effort", "n_discard", "prompt_embeds", "suffix"],
+     "documents", "n_discard", "prompt_embeds", "suffix"],
 )  # fmt: skip
 def test_a_known_field_that_is_not_supported_is_refused_with_its_name_and_a_reason(
     running: Running, field: str
@@ -139,6 +139,15 @@ def test_a_known_field_that_is_not_supported_is_refused_with_its_name_and_a_reas
     assert refused(answer).startswith(f"{field} is not supported: ")
     assert answer.json()["error"]["param"] == field
     assert send(running, {**HI, field: None}).status_code == 200
+
+
+def test_an_effort_is_refused_where_the_chat_template_has_none(running: Running) -> None:
+    for effort in ("low", "minimal"):
+        answer = send(running, {**HI, "reasoning_effort": effort})
+        assert refused(answer).startswith("reasoning_effort is not supported: ")
+        assert answer.json()["error"]["param"] == "reasoning_effort"
+    refused(send(running, {**HI, "reasoning_effort": {"x": 1}}))
+    assert send(running, {**HI, "reasoning_effort": None}).status_code == 200
 
 
 @pytest.mark.parametrize("field", ["temprature", "maxTokens", "", "a" * 10_000, "__class__", "model_config", "é"])

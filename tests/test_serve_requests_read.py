@@ -112,7 +112,6 @@ def test_labels_of_ordinary_clients_are_taken_and_change_nothing() -> None:
         read(kind, {**body, **labels, "store": False, "user": "u"})
         assert "metadata" in refusal(read, kind, {**body, "metadata": {"a": 1}}).message
     for field, value in (
-        ("reasoning_effort", "low"),
         ("store", True),
         ("verbosity", "low"),
     ):  # these would change something

@@ -171,7 +171,7 @@ def test_a_form_is_that_of_the_content_behind_the_thought(
 
 def test_a_thought_that_takes_all_tokens_is_cut_and_no_content(running: Running) -> None:
     (choice,) = post(
-        running, "/v1/chat/completions", messages=HI, max_tokens=6, guided_choice=["yes", "no"], logit_bias={}
+        running, "/v1/chat/completions", messages=HI, max_tokens=6, guided_choice=["yes", "no"], logit_bias={}, seed=1
     )["choices"]
     assert choice["finish_reason"] == "length" and choice["message"]["content"] == ""
     assert choice["message"]["reasoning_content"] not in ("yes", "no")
@@ -230,6 +230,13 @@ def test_reasoning_is_counted_in_tokens_up_to_its_end() -> None:
     harmony = b"<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b"
     assert count_reasoning(job, list(harmony)) == 38 and count_reasoning(job, list(harmony[:-10])) == 38
     assert count_reasoning(job, list(harmony[:33])) == 33 and count_reasoning(job, list(harmony[51:])) == 0
+    twice = harmony[:38] + b"<|start|>assistant" + harmony
+    assert count_reasoning(job, list(twice)) == 94, "two analyses"
+    for call in (
+        b"<|channel|>analysis to=functions.a code<|message|>{}",
+        b"<|start|>assistant to=functions.a<|channel|>analysis<|message|>{}",
+    ):
+        assert count_reasoning(job, list(call)) == 0 and count_reasoning(job, list(harmony[:38] + call)) == 38
     pairs = replace(job, starts_in_thought=True)
     pairs.served.tokens.spell = lambda ids: [b"hm", b"</thi", b"nk>yes", b"!"]  # type: ignore[union-attr,method-assign]
     assert count_reasoning(pairs, [1, 2, 3, 4]) == 3

@@ -430,6 +430,8 @@ class ModelFacts:
     """The tokens that no text shows unless it is asked for with special tokens."""
     strips_space: bool = field(default=False, compare=False)
     """True if the text of ids lacks the space with which their first word begins."""
+    takes_effort: bool = field(default=False, compare=False)
+    """True if its chat template has the variable `reasoning_effort`, as that of gpt-oss."""
 
 
 BASE_MODEL = (

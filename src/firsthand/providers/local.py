@@ -332,6 +332,7 @@ class Local:
             loaded.tokenizer.chat_template is not None,
             tuple(sorted(loaded.tokenizer.hidden_ids)),
             loaded.tokenizer.strips_leading_space,
+            "reasoning_effort" in template,
         )
 
     async def tokenize(

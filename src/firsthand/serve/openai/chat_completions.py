@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, Sequence
@@ -34,6 +35,12 @@ from firsthand.serve.openai.reasoning_split import ReasoningSplitter
 from firsthand.serve.openai.request_parsing import Tools, template_options
 from firsthand.serve.openai.request_schema import ChatRequest, read
 from firsthand.tokens.calls.thought_text import CLOSE, OPEN
+
+_ANALYSES = re.compile(
+    rb"(?:(?:<\|start\|>assistant)?<\|channel\|>analysis(?![^<]*\sto=)[^<]*<\|message\|>.*?(?:<\|end\|>|\Z))+",
+    re.DOTALL,
+)
+"""The messages of Harmony's analysis that an answer begins with. One to a tool is a call."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ async def chat_completions(state: OpenAIState, request: ActiveRequest) -> Reply 
 async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest) -> ChatJob:
     """The job that a request describes; a Refusal if any of it cannot be done."""
     served = state.models.find(body.model)
+    body = request_parsing.with_effort(body, served.facts)
     if (field := request_parsing.needs_tokens(body)) is not None:
         served.token_model(field)
     if body.top_logprobs is not None and not body.logprobs:
@@ -171,14 +179,14 @@ def count_reasoning(job: ChatJob, token_ids: Sequence[int]) -> int:
         return 0
     spelled = model.spell(token_ids)
     text = b"".join(spelled)
-    begun = text.lstrip()
-    close = b"<|end|>" if begun.startswith(b"<|channel|>analysis") else CLOSE.encode()  # gpt-oss's channels
-    if close == CLOSE.encode() and not job.starts_in_thought and not begun.startswith(OPEN.encode()):
+    if (analyses := _ANALYSES.match(text)) is not None:
+        end = analyses.end()
+    elif job.starts_in_thought or text.lstrip().startswith(OPEN.encode()):
+        at = text.find(CLOSE.encode())
+        end = len(text) if at < 0 else at + len(CLOSE)
+    else:
         return 0
-    end = text.find(close)
-    if end < 0:
-        return len(spelled)
-    return bisect_left(list(accumulate(map(len, spelled))), end + len(close)) + 1
+    return min(bisect_left(list(accumulate(map(len, spelled))), end) + 1, len(spelled))
 
 
 def _choice(job: ChatJob, index: int, answer: WholeAnswer) -> Json:

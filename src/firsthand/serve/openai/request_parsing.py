@@ -16,6 +16,7 @@ from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.http.refusals import bad
 from firsthand.serve.openai.request_schema import (
     MAX_SCHEMA_VALUES,
+    NO_EFFORT,
     ChatRequest,
     NamedTool,
     ResponseFormat,
@@ -233,6 +234,7 @@ def _grammar(kind: str, value: object, field: str) -> Grammar:
     raise bad(f"{field} cannot be read as {kind}", field)
 
 
+EFFORTS = ("low", "medium", "high")
 OPENAI_DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
 """The settings of a request that states none of them, or some, unless the model's authors recommend others."""
 
@@ -327,6 +329,23 @@ _TOKEN_FIELDS = (
     "chat_template_kwargs",
 )  # fmt: skip
 _EMPTY_ASKS_NOTHING = ("min_tokens", "bad_words", "chat_template_kwargs")
+
+
+def with_effort(body: ChatRequest, facts: ModelFacts | None) -> ChatRequest:
+    """The request with its `reasoning_effort` as a variable of the chat template; a Refusal if that has no such variable."""
+    effort = body.reasoning_effort
+    if effort is None:
+        return body
+    if facts is None or not facts.takes_effort:
+        raise bad(f"reasoning_effort is not supported: {NO_EFFORT}", "reasoning_effort", "unsupported_parameter")
+    if effort not in EFFORTS:
+        raise bad(
+            f"reasoning_effort is {effort!r}: give one of {', '.join(EFFORTS)}", "reasoning_effort", "invalid_value"
+        )
+    variables = body.chat_template_kwargs or {}
+    if variables.get("reasoning_effort", effort) != effort:
+        raise bad("reasoning_effort and chat_template_kwargs differ: give one of them", "reasoning_effort")
+    return body.model_copy(update={"chat_template_kwargs": {**variables, "reasoning_effort": effort}})
 
 
 def template_options(kwargs: dict[str, Any] | None) -> dict[str, Any]:

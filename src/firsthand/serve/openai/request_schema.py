@@ -211,6 +211,8 @@ class ChatRequest(SamplingFields):
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] | None = None
     """Variables of the model's chat template besides the conversation, such as `enable_thinking`."""
+    reasoning_effort: Annotated[str, Field(max_length=64)] | None = None
+    """How long the model thinks: low, medium or high, if its chat template has this variable."""
     response_format: ResponseFormat | None = None
 
 
@@ -255,6 +257,7 @@ class DetokenizeRequest(Wire):
     tokens: Ids
 
 
+NO_EFFORT = "the model decides itself how long it thinks"
 _NO: tuple[Any, ...] = (None, False, [], {})
 _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "functions": ("use tools", _NO),
@@ -266,7 +269,7 @@ _UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "store": ("only responses are stored", _NO),
     "metadata": ("only responses are stored", _NO),
     "service_tier": ("there is one tier", (None, "auto", "default", "standard_only")),
-    "reasoning_effort": ("the model decides itself how long it thinks", (None,)),
+    "reasoning_effort": (NO_EFFORT, (None,)),
     "verbosity": ("the model decides itself how long it speaks", (None,)),
     "chat_template": ("a template is a program, and a request may not bring one", (None,)),
     "documents": ("put documents into a message", _NO),

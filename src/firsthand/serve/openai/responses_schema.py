@@ -79,6 +79,14 @@ class TextOptions(Wire):
     verbosity: None = None
 
 
+class ReasoningOptions(Wire):
+    """How long the model thinks."""
+
+    effort: Annotated[str, Field(max_length=64)] | None = None
+    summary: None = None
+    generate_summary: None = None
+
+
 class ResponsesRequest(LabelFields):
     """A turn to answer."""
 
@@ -98,7 +106,7 @@ class ResponsesRequest(LabelFields):
     previous_response_id: Annotated[str, Field(max_length=128)] | None = None
     """The stored response that this one continues. Its conversation comes first; its instructions are not carried over."""
     user: Annotated[str, Field(max_length=128)] | None = None
-    reasoning: None = None
+    reasoning: ReasoningOptions | None = None
     stream_options: None = None
     prompt: None = None
 
@@ -112,6 +120,7 @@ def items(body: ResponsesRequest) -> tuple[ResponseItem, ...]:
 
 _NAMES = {
     "max_completion_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning.effort",
     "response_format": "text.format",
     "response_format.json_schema": "text.format",
 }
@@ -128,6 +137,8 @@ def as_chat(body: ResponsesRequest) -> tuple[Json, dict[str, str]]:
     for field in ("model", "max_output_tokens", "temperature", "top_p", "stream", "parallel_tool_calls", "user"):
         if (value := fields[field]) is not None:
             chat["max_completion_tokens" if field == "max_output_tokens" else field] = value
+    if body.reasoning is not None and body.reasoning.effort is not None:
+        chat["reasoning_effort"] = body.reasoning.effort
     if body.tools:
         shown = [tool.model_dump(exclude={"type"}, exclude_none=True) for tool in body.tools]
         chat["tools"] = [{"type": "function", "function": tool} for tool in shown]

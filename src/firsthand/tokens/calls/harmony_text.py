@@ -30,6 +30,8 @@ _CALL, _NAMED, _CALLED = "\ufdd0", "\ufdd1", "\ufdd2"
 _NO_MARKS = str.maketrans(dict.fromkeys((_CALL, _NAMED, _CALLED), "\ufffd"))
 _MARKS = re.compile(f"([{_CALL}{_NAMED}{_CALLED}])")
 _TO = re.compile(r"(?:^|\s)to=(\S{1,256})")
+_ROLES = ("assistant", "user")
+"""Recipients that are no tools: a model that writes a tool's result itself addresses it to the assistant."""
 _MAX_HEADER = 1024
 
 
@@ -116,7 +118,7 @@ class HarmonyText:
 
     def _begin_message(self) -> list[HarmonyPiece]:
         to = _TO.search(self._role) or _TO.search(self._channel)
-        if to is not None:
+        if to is not None and to[1] not in _ROLES:
             return self._begin("call", to[1].removeprefix("functions.").translate(_NO_MARKS))
         return self._begin("thought" if self._channel.split()[:1] == ["analysis"] else "text")
 

@@ -219,7 +219,7 @@ class ChatTemplate:
         """Returns for each message the dicts that represent it."""
         with_tools = list(messages) if self.knows_tools else template_messages.with_tools_in_text(messages, tools)
         folded = list(with_tools) if self.knows_system else template_messages.with_system_folded(with_tools)
-        return [
+        groups = [
             []
             if message is None
             else template_messages.to_dicts(
@@ -227,6 +227,10 @@ class ChatTemplate:
             )
             for message in folded
         ]
+        if not self.has_channels:
+            return groups
+        sampled = [message is not None and message.is_as_sampled for message in folded]
+        return template_messages.with_one_call_each(groups, sampled)
 
     def _render(self, messages: list[Json], tools: list[Json], reply: bool) -> str:
         token = self._tokenizer

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from firsthand.message import Json, Message, Reasoning, Role, Text, ToolCall, ToolResult
 from firsthand.model import ToolSpec
@@ -71,6 +72,28 @@ def _thought_apart(text: str, calls: bool) -> Json:
     if calls and rest.strip():
         thought, rest = f"{thought}\n\n{rest}", ""
     return {"content": rest} | dict.fromkeys(_REASONING, thought)
+
+
+def with_one_call_each(groups: Sequence[list[Json]], sampled: Sequence[bool]) -> list[list[Json]]:
+    """Returns the dicts of messages, each call of one that was not sampled here in a dict of its own before its result.
+
+    Harmony's template renders the first call of a message, and takes a result for that of the call before it.
+    """
+    split = [list(group) for group in groups]
+    for at, group in enumerate(split):
+        calls = group[0].get("tool_calls", []) if group else []
+        if len(calls) < 2 or sampled[at]:
+            continue
+        following = list(takewhile(lambda later: later and later[0]["role"] == "tool", split[at + 1 :]))
+        parts: list[Json] = []
+        for place, call in enumerate(calls):
+            head = {"role": "assistant", "content": ""} if place else group[0]
+            parts.append({**head, "tool_calls": [call]})
+            for later in following:
+                parts += [each for each in later if each.get("tool_call_id") == call["id"]]
+                later[:] = [each for each in later if each.get("tool_call_id") != call["id"]]
+        split[at] = parts
+    return split
 
 
 def with_tools_in_text(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Message]:
