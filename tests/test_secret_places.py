@@ -241,6 +241,8 @@ def test_what_only_looks_like_a_token_or_a_login_stays(text: str) -> None:
     if text.startswith(("docker run", "mkdir", "mysql")):
         assert kept(text.split()) == text.split()
     assert kept(["docker", "run", "-p", "8080:80", "login-page"])[3] == "8080:80"
+    for given in (["docker", "run", "-p", "8080:80", "x", "login"], ["cp", "-p", "a1", "sshpass"]):
+        assert kept(given) == given and kept(" ".join(given)) == " ".join(given)
 
 
 @pytest.mark.parametrize(
