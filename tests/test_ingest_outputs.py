@@ -13,7 +13,7 @@ from firsthand.ingest.dialects.span_outputs import answers_in
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.span_sender import stored_of
 from firsthand.ingest.translate import content_of, facts_of
-from firsthand.message import Message, Reasoning, Text, ToolCall
+from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult
 
 
 def span(attributes: dict[str, Any], *events: tuple[str, dict[str, Any]]) -> IncomingSpan:
@@ -133,20 +133,57 @@ def test_a_choice_that_names_no_role_is_the_assistant_s() -> None:
         assert [(each.role, each.text) for each in found.asked] == [("system", "be"), ("user", "Capital?")]
 
 
+LANGCHAIN = {"tags": [], "metadata": {"a": 1}, "kwargs": {"name": "x"}}
+CHAT = [{"lc": 1, "id": ["HumanMessage"], "kwargs": {"content": "Q?"}}]
+REPLY = [*CHAT, {"lc": 1, "id": ["AIMessage"], "kwargs": {"content": "Paris"}}]
+
+
 @pytest.mark.parametrize(
-    ("given", "result", "question", "answer"),
+    ("given", "came", "question", "answer"),
     [
-        ({"args": ["Why?"], "kwargs": {}}, "Because.", "Why?", "Because."),
-        ({"args": [], "kwargs": {"question": "Why?"}}, {"a": 1}, "Why?", '{"a": 1}'),
-        ({"inputs": {"input": "Why?"}, "tags": []}, {"outputs": {"output": "So."}, "kwargs": {}}, "Why?", "So."),
-        ({"inputs": "Why?"}, {"outputs": "So."}, "Why?", "So."),
-        ({"args": [1], "kwargs": {}}, ["x", "y"], '{"args": [1], "kwargs": {}}', '["x", "y"]'),
+        ({"args": ["Q?"], "kwargs": {}}, "Paris", "Q?", "Paris"),
+        ({"args": [], "kwargs": {"question": "Q?", "k": 3}}, {"answer": "Paris", "question": "Q?"}, "Q?", "Paris"),
+        ({"args": [CHAT]}, REPLY, "Q?", "Paris"),
+        ({"args": ["Q?"], "kwargs": {"k": 3}}, ["x", "y"], '{"args": ["Q?"], "kwargs": {"k": 3}}', '["x", "y"]'),
+        ({"args": ["a", "b"]}, 5, '{"args": ["a", "b"]}', "5"),
+        ({"args": "Q?"}, {"outputs": 5, "n": 1}, '{"args": "Q?"}', '{"outputs": 5, "n": 1}'),
+        ({"args": [], "kwargs": {}}, None, "", None),
+        ({"inputs": {"question": "Q?"}} | LANGCHAIN, {"outputs": {"text": "Paris"}, "kwargs": {}}, "Q?", "Paris"),
+        ({"inputs": {"messages": CHAT}} | LANGCHAIN, {"outputs": {"messages": REPLY}}, "Q?", "Paris"),
+        ({"inputs": "Q?"}, {"outputs": "Paris"}, "Q?", "Paris"),
     ],
 )
-def test_a_workflow_of_traceloop_asks_and_answers(given: Any, result: Any, question: str, answer: str) -> None:
-    one = span(
-        {"traceloop.span.kind": "workflow", "traceloop.entity.input": json.dumps(given),
-         "traceloop.entity.output": json.dumps(result)}
-    )  # fmt: skip
-    spans = [stored_of(1, one)]
-    assert (question_of(spans), trace_of("t", spans).answer) == (question, answer)
+def test_a_workflow_of_traceloop_has_the_question_and_the_answer_of_its_trace(
+    given: Any, came: Any, question: str, answer: str | None
+) -> None:
+    for kind in ("workflow", "task", "agent"):
+        held = {"traceloop.span.kind": kind, "traceloop.entity.input": json.dumps(given)}
+        made = stored_of(0, span(held | {"traceloop.entity.output": json.dumps(came)}))
+        assert (question_of([made]), trace_of("t", [made]).answer) == (question, answer)
+        if question and answer:
+            told = facts_of(made.span)
+            assert (said(told.input), said(told.output)) == (question, answer)
+
+
+def test_texts_of_traceloop_that_are_no_json_stay() -> None:
+    held = {"traceloop.span.kind": "workflow", "traceloop.entity.input": '"a" or "b"', "traceloop.entity.output": '"'}
+    found = content_of(span(held))
+    assert ([each.text for each in found.asked], found.answered) == (['"a" or "b"'], [a('"')])
+
+
+def test_a_tool_s_message_answers_the_call_of_its_id() -> None:
+    for held in (
+        {"id": "c1", "content": "rain"}, {"gen_ai.event.content": '{"id": "c1", "content": "rain", "role": "tool"}'},
+        {"id": "m1", "tool_call_id": "c1", "content": "rain"},
+    ):  # fmt: skip
+        (found,) = content_of(span({"gen_ai.system": "openai"}, ("gen_ai.tool.message", held))).asked
+        assert found == Message("tool", (ToolResult("c1", "", "rain"),))
+
+
+@pytest.mark.parametrize(("kind", "call"), [("GUARDRAIL", "guard"), ("EVALUATOR", "score"), ("CHAIN", None)])
+def test_what_guards_and_evaluators_spent_is_in_the_trace_that_scorers_read(kind: str, call: str | None) -> None:
+    held = {"openinference.span.kind": kind, "llm.token_count.prompt": 5, "llm.token_count.completion": 2}
+    trace = trace_of("t", [stored_of(0, span(held))])
+    assert [(each.kind, each.usage.total_tokens) for each in trace.calls] == ([(call, 7)] if call else [])
+    assert len(trace.events) == 1 and type(trace).from_json(trace.to_json()) == trace
+    assert trace_of("t", [stored_of(0, span({"openinference.span.kind": kind}))]).calls == ()

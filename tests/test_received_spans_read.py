@@ -188,7 +188,7 @@ def test_genai_s_tools_are_those_that_execute_or_remember() -> None:
     ]  # fmt: skip
     content = genai_dialect.content(span({"gen_ai.system_instructions": '[{"type": "text", "content": "be"}]'}, events))
     assert content.asked == [
-        system("be"), user("q"), Message("tool", (ToolResult("", "", "4"),)), assistant("hm"), system("be"),
+        system("be"), user("q"), Message("tool", (ToolResult("c", "", "4"),)), assistant("hm"), system("be"),
             user("last"), Message("system",
             (Text(""),)),
     ]  # fmt: skip

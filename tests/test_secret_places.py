@@ -197,7 +197,9 @@ TOKEN = "Zq9" + "aB3x" * 5
         "['prog', '--token=%s']", 'log: {\\"token\\": \\"%s\\"}',
         "https://a.blob.core.example/x?sv=1&sig=%s&se=2", "https://a.example/x?sig=%s%%2B%%3D",
         "u=https%%3A%%2F%%2Fa%%3Fsv%%3D1%%26sig%%3D%s",
-        "docker login -u me -p %s reg.io", "docker login reg.io -p '%s'", "cd x && az acr login -n r -u me -p %s",
+        "docker login -u me -p %s reg.io", "docker login reg.io -p '%s'",
+        "docker run x, then docker login docker.io run -p %s",
+        "cd x && az acr login -n r -u me -p %s",
         "helm registry login -u me -p=%s h", "sshpass -p %s ssh me@h", "sshpass -p%s ssh me@h", "mysql -u root -p%s db",
         "mysqldump -h h -p'%s' db", "docker \\\n login -u me \\\n -p %s", "['docker', 'login', '-p', '%s']",
         "first\ndocker login -p %s\nlast",
@@ -227,7 +229,8 @@ def test_tokens_and_passwords_in_a_list_of_arguments_are_replaced(given: list[st
 @pytest.mark.parametrize(
     "text",
     [
-        "docker run -p 8080:80 nginx", "docker login reg.io && docker run -p 8080:80 nginx",
+        "docker run -p 8080:80 nginx", "Say `docker login`, then `docker run -p 8080:80 nginx`",
+        "docker login reg.io && docker run -p 8080:80 nginx",
         "docker login\ndocker run -p 8080:80 x",
         "mysql -P 3306 -h db -p shop", "mkdir -p a/b/login", "login: mkdir -p a/b", "next_token=" + TOKEN,
         "x-token: " + TOKEN,
@@ -241,6 +244,8 @@ def test_what_only_looks_like_a_token_or_a_login_stays(text: str) -> None:
     if text.startswith(("docker run", "mkdir", "mysql")):
         assert kept(text.split()) == text.split()
     assert kept(["docker", "run", "-p", "8080:80", "login-page"])[3] == "8080:80"
+    for given in (["docker", "run", "-p", "8080:80", "x", "login"], ["cp", "-p", "a1", "sshpass"]):
+        assert kept(given) == given and kept(" ".join(given)) == " ".join(given)
 
 
 @pytest.mark.parametrize(

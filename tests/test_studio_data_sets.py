@@ -104,8 +104,11 @@ def test_a_trace_becomes_a_task_with_its_answer_as_the_expected_one(client: Test
 
 
 def test_a_trace_that_was_cut_when_it_was_recorded_becomes_no_task(client: TestClient) -> None:
-    refused = client.post("/data-sets", data={"name": "capitals", "trace": f"{5:032x}"}, headers=OWN)
-    assert refused.status_code == 400 and "was cut when it was recorded" in refused.text
+    refused = client.post("/data-sets", data={"name": "cut", "trace": f"{5:032x}"}, headers=OWN)
+    assert refused.status_code == 400 and "answer of this trace was cut when it was recorded" in refused.text
+    refused = client.post("/data-sets", data={"name": "cut", "traces": "input:Peru"}, headers=OWN)
+    assert refused.status_code == 400 and "each trace that the filter finds was cut" in refused.text
+    assert client.get("/data-sets/cut").status_code == 404
 
 
 def test_the_traces_of_a_filter_become_tasks_once_each(client: TestClient, home: Path) -> None:

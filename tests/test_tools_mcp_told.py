@@ -63,7 +63,8 @@ def test_each_kind_of_content_is_told_by_its_words_or_by_its_kind_and_size() -> 
         assert block_text(block(kind, "QUJD", f"{kind}/x")) == f"[{kind}: {kind}/x, 3 bytes, not shown]"
         assert block_text(block(kind, "QUJD" * 1_000, "m" * 61)) == f"[{kind}: {'m' * 60}, 3,000 bytes, not shown]"
         assert block_text(block(kind, "", "a\x1b\u202e")) == f"[{kind}: a\\x1b\\u202e, 0 bytes, not shown]"
-        assert block_text(block(kind, "QUJDREU=", "")) == f"[{kind}: , 6 bytes, not shown]"
+        assert block_text(block(kind, "QUJDREU=", "")) == f"[{kind}: , 5 bytes, not shown]"
+        assert block_text(block(kind, "QQ==", "")) == f"[{kind}: , 1 bytes, not shown]"
     text = types.TextContent(type="text", text=" a\x1b\n")
     assert block_text(text) == " a\x1b\n"
     blob = types.BlobResourceContents(uri="file:///b\x1b", blob="QUJD" * 400, mime_type="k" * 61)

@@ -2,7 +2,8 @@
 made of.
 
 Generations become calls whose messages share the nodes of equal prefixes; tools and retrievals become tool calls;
-agents, chains and other spans become events. Nothing of the spans is changed: the store keeps them as they came.
+other spans become events, and guards and evaluators that state their usage calls as well. Nothing of the spans is
+changed: the store keeps them as they came.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from firsthand.ingest.incoming_span import CUT, IncomingSpan, StoredSpan, is_cut
 from firsthand.ingest.span_tree import arranged
 from firsthand.ingest.translate import content_of
 from firsthand.message import Json, Message, assistant, canonical, user
-from firsthand.model import FinishReason
+from firsthand.model import FinishReason, Usage
 from firsthand.system.json_values import values_in_text
-from firsthand.trace import Call, Event, Failure, Node, Trace
+from firsthand.trace import Call, CallKind, Event, Failure, Node, Trace
 
 BENCHMARK = "traces"
 _REQUEST = "0" * 64
 _FEW = 20
 _NEAR = 8
 """A generation so many spans below another is a part of it."""
+_JUDGES: dict[str, CallKind] = {"guard": "guard", "evaluate": "score"}
+"""Spans that are events, and calls too where they state what they spent."""
 
 
 class _Conversation:
@@ -110,6 +113,10 @@ def _trace_of(trace_id: str, spans: Sequence[StoredSpan], values: TraceValues) -
         else:
             data = {"name": span.name, "span": span.span_id, "took_s": took}
             events.append(Event(each.what if span.error is None else "error", began, data))
+            if each.what in _JUDGES and each.usage != Usage():
+                spent: Json = {"name": span.name, "model": each.model, "span": span.span_id}
+                kind = _JUDGES[each.what]
+                calls.append(Call(id, kind, at, began, took, _REQUEST, each.usage, (), spent, error=span.error))
     question, answer, error, _ = _asked_and_answered(spans)
     if not said.nodes and (question or answer):
         said.path(([user(question)] if question else []) + ([assistant(answer)] if answer else []))

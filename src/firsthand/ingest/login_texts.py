@@ -18,6 +18,8 @@ USER_FLAGS = ("-u", "--user", "-U", "--proxy-user")
 _LOGIN = (
     r"\b(?:(?:docker|podman|nerdctl|buildah|skopeo|helm|oras|crane|az|oc|cf)\b[^\n;|]{0,200}?[\s\"',]login|sshpass)\b"
 )
+_RUN = r"\b(?:docker|podman|nerdctl)\s{1,8}(?:run|create|compose|service|stack)\b"
+"""Commands whose `-p` is a port or a project, also in prose after a login."""
 _MYSQL = r"\b(?:mysql|mysqldump|mysqladmin|mysqlimport|mysqlshow|mariadb|mariadb-dump|mariadb-admin|sshpass)\b"
 _WORDS = ("login", "mysql", "mariadb", "sshpass")
 _HINT = r"u(?:(?<=cu)rl|(?<=au)th\\{0,8}[\"']?\s{0,4}(?:[:=]|\(\s{0,4}[bruf]?\\{0,8}[\"']))"
@@ -55,6 +57,7 @@ _STANDARD = str.maketrans("-_", "+/")
 _WITHIN = 400
 """Characters between `curl` and its flag."""
 _takes_password, _takes_joined = re.compile(_LOGIN).search, re.compile(_MYSQL).search
+_runs = re.compile(_RUN).search
 _FLAG = r"-p(?:(?<=[\s\"'`]-p)|(?<=\\[nt]-p))"
 _flag, _flag_in_bytes = re.compile(_FLAG).search, re.compile(_FLAG.encode()).search
 _WORDS_IN_BYTES = tuple(word.encode() for word in _WORDS)
@@ -90,7 +93,7 @@ def is_basic(value: str) -> bool:
 
 def takes_password(command: str) -> bool:
     """True for the beginning of a command whose flag `-p` is a password, such as `docker login`."""
-    return _takes_password(command) is not None
+    return (found := _takes_password(command)) is not None and _runs(command[found.end() :]) is None
 
 
 def _command_before(match: re.Match[str]) -> str:

@@ -120,4 +120,6 @@ def _of_event(role: str, held: Json) -> Message:
         body = said
     elif isinstance(said, str) and "content" not in body:
         body = body | {"content": said}
+    if role == "tool" and not body.get("tool_call_id"):
+        body = body | {"tool_call_id": body.get("id")}
     return one_message(body | {"role": body.get("role") or role})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import Any
 
 from firsthand.ingest.dialects.span_facts import (
@@ -28,6 +27,9 @@ _REQUESTS: dict[str, SpanKind] = {
     "chat": "generate", "completion": "generate", "embedding": "embed", "embeddings": "embed", "rerank": "rerank",
 }  # fmt: skip
 _PROPERTIES = "traceloop.association.properties."
+_INPUT, _OUTPUT = "traceloop.entity.input", "traceloop.entity.output"
+_BESIDE = {"tags", "metadata", "kwargs"}
+"""Keys beside `inputs` or `outputs`, as the instrumentation of LangChain writes them."""
 
 
 def speaks(span: IncomingSpan) -> bool:
@@ -63,8 +65,8 @@ def facts(span: IncomingSpan) -> SpanFacts:
         user=text_of(a, f"{_PROPERTIES}user_id", f"{_PROPERTIES}user.id"),
         label=text_of(a, "traceloop.entity.name", "traceloop.workflow.name"),
     )  # fmt: skip
-    found.input = lambda: preview(_messages(a, "gen_ai.prompt")) or text_of(a, "traceloop.entity.input")[:300]
-    found.output = lambda: preview(_messages(a, "gen_ai.completion")) or text_of(a, "traceloop.entity.output")[:300]
+    found.input = lambda: preview(content(span).asked) or text_of(a, _INPUT)[:300]
+    found.output = lambda: preview(content(span).answered) or text_of(a, _OUTPUT)[:300]
     return found
 
 
@@ -74,32 +76,36 @@ def content(span: IncomingSpan) -> SpanContent:
     found = SpanContent(_messages(a, "gen_ai.prompt"), _messages(a, "gen_ai.completion"))
     if str(a.get("traceloop.span.kind", "")).lower() == "tool":
         found.tool = text_of(a, "traceloop.entity.name") or span.name
-        found.arguments, found.result = (
-            parsed(a.get("traceloop.entity.input")),
-            parsed(a.get("traceloop.entity.output")),
-        )
+        found.arguments, found.result = parsed(a.get(_INPUT)), parsed(a.get(_OUTPUT))
         return found
-    if not found.asked and a.get("traceloop.entity.input"):
-        found.asked = messages_in(_within(a["traceloop.entity.input"], "inputs"))
-    if not found.answered and a.get("traceloop.entity.output"):
-        found.answered = answers_in(_within(a["traceloop.entity.output"], "outputs"))
+    if not found.asked:
+        found.asked = messages_in(_given(a.get(_INPUT)))
+    if not found.answered:
+        found.answered = answers_in(_within(a.get(_OUTPUT), "outputs"))
     return found
 
 
-def _within(value: Any, name: str) -> Any:
-    """What a callback of LangChain or a function was given, of `{"inputs": ...}` or `{"args": [], "kwargs": ...}`.
+def _given(value: Any) -> Any:
+    """What a workflow was asked: its `inputs`, or the arguments of a decorated function, one of them without its list."""
+    value = _within(value, "inputs")
+    if isinstance(value, dict) and value.keys() <= {"args", "kwargs"}:
+        args, named = value.get("args") or [], value.get("kwargs") or {}
+        if not args:
+            return named or None
+        if isinstance(args, list) and len(args) == 1 and not named:
+            return args[0]
+    return value
 
-    Any other value is given as it is.
-    """
-    body = parsed(value)
-    if isinstance(body, str) and body[:1] == '"':  # a text too is written as JSON
-        with suppress(ValueError):
-            return json.loads(body)
-    if not isinstance(body, dict):
-        return value
-    if not body.get("args") and isinstance(body.get("kwargs"), dict) and body.keys() == {"args", "kwargs"}:
-        return body["kwargs"]
-    return body.get(name, value)
+
+def _within(value: Any, name: str) -> Any:
+    """The value of an entity: JSON, also of a text alone, and what LangChain's instrumentation puts under one name."""
+    value = parsed(value)
+    if isinstance(value, str) and (value == "null" or value[:1] == value[-1:] == '"'):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    return value[name] if isinstance(value, dict) and name in value and value.keys() <= _BESIDE | {name} else value
 
 
 def _messages(a: Json, prefix: str) -> list[Message]:

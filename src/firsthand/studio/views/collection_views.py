@@ -75,14 +75,15 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
             if not found:
                 raise ConfigError("the filter finds no trace: choose another")
             ids = [each.trace for each in found]
+        num_whole = 0
         for id in ids:
             row = task_row(id, traces_in.get(id).spans)
-            if "is_cut" in row and "trace" in form:
-                raise ConfigError(
-                    "the question or the answer of this trace was cut when it was recorded: choose another"
-                )
             if "is_cut" not in row:
+                num_whole += 1
                 yield row
+        if not num_whole:
+            which = "this trace" if "trace" in form else "each trace that the filter finds"
+            raise ConfigError(f"the question or the answer of {which} was cut when it was recorded: choose another")
 
     def remove(request: Request, form: dict[str, str]) -> Response:
         name = request.path_params["name"]

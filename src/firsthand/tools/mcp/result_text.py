@@ -35,7 +35,7 @@ def block_text(block: Any) -> str:
         case types.TextContent():
             return block.text
         case types.ImageContent() | types.AudioContent():
-            return f"[{block.type}: {printable(block.mime_type)[:60]}, {len(block.data) * 3 // 4:,} bytes, not shown]"
+            return f"[{block.type}: {printable(block.mime_type)[:60]}, {_num_bytes(block.data):,} bytes, not shown]"
         case types.EmbeddedResource():
             return _content_text(block.resource)
         case types.ResourceLink():
@@ -47,4 +47,9 @@ def _content_text(content: types.TextResourceContents | types.BlobResourceConten
     if isinstance(content, types.TextResourceContents):
         return content.text
     kind = printable(content.mime_type or "bytes")[:60]
-    return f"[{printable(str(content.uri))[:500]}: {kind}, {len(content.blob) * 3 // 4:,} bytes, not shown]"
+    return f"[{printable(str(content.uri))[:500]}: {kind}, {_num_bytes(content.blob):,} bytes, not shown]"
+
+
+def _num_bytes(data: str) -> int:
+    """The number of bytes of a text in Base64."""
+    return len(data.rstrip("=")) * 3 // 4
