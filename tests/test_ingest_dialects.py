@@ -96,6 +96,7 @@ def test_the_prompt_of_a_langfuse_span_is_all_that_the_model_read() -> None:
     assert counts(**reasoned | {"input": 100}, total=180) == (100, 40, 80), "the prompt alone has its parts in it"
     assert counts(**reasoned | {"output": 80}, total=180) == (100, 40, 80), "the answer alone has its parts in it"
     assert counts(**reasoned | {"input": 100, "output": 80}, total=180) == (100, 40, 80)
+    assert counts(**reasoned, total=150) == (100, 40, 50), "a total that no sum makes is the most"
     assert counts(output=7, output_audio_tokens=5, output_accepted_prediction_tokens=3) == (0, 0, 15)
     assert counts(output=7, output_audio_tokens=1e300) == (0, 0, 10**15)
     assert counts(input=10, input_audio_tokens=5) == (15, 0, 0)
@@ -339,7 +340,7 @@ def test_events_of_each_release_are_messages() -> None:
     held = genai_dialect.content(made)
     assert held.asked == [
         s("be"), u("hi"), u("plain"), Message("assistant", (ToolCall("c", "f", {}),)),
-        Message("tool", (ToolResult("", "", "42"),)), u("in"), u("old in"),
+        Message("tool", (ToolResult("c", "", "42"),)), u("in"), u("old in"),
     ]  # fmt: skip
     assert [each.text for each in held.answered] == ["yo", "out", "old out"]
     assert {each.role for each in held.answered[1:]} == {"assistant"}
