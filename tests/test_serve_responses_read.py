@@ -75,7 +75,8 @@ def test_every_item_of_a_response_has_its_place_in_the_chat() -> None:
         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
     }  # fmt: skip
     assert names == {
-        "max_completion_tokens": "max_output_tokens", "response_format": "text.format",
+        "max_completion_tokens": "max_output_tokens", "reasoning_effort": "reasoning.effort",
+        "response_format": "text.format",
         "response_format.json_schema": "text.format", "tools.0.function": "tools.0", "messages.1": "input.0",
         "messages.3.tool_call_id": "input.5.call_id", "messages.4.tool_call_id": "input.6.call_id", "messages.6": "input.8",
     }  # fmt: skip
