@@ -104,7 +104,7 @@ def test_two_folders_are_read_in_batches_with_all_that_is_told_of_them(
     ids = [index.chunks(id)[0].id for id in ("one/a.txt", "two/a.txt", "one/b.jsonl:7")]
     assert index.vectors(ids).tolist() == [[1, 0], [1, 0], [0, 1]]
     meta = index.document("one/b.jsonl:3").meta
-    assert (meta["file"]["documents"], meta["file"]["failed"], meta["file"]["reader"]) == (2, 1, "jsonl:2:text=said")
+    assert (meta["file"]["documents"], meta["file"]["failed"], meta["file"]["reader"]) == (2, 1, "jsonl:3:text=said")
     assert index.document("two/sub/d.md").source == str(tmp_path / "two" / "sub" / "d.md")
     index.close()
 
