@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import warnings
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -127,6 +128,21 @@ def test_a_log_becomes_a_run_in_the_order_of_its_samples_or_one_sentence(tmp_pat
     (tmp_path / "z.eval").write_text("no zip")
     with pytest.raises(DataError, match=r"z\.eval cannot be read as a log of Inspect"):
         import_eval(tmp_path / "z.eval", home)
+
+
+def test_samples_whose_ids_are_a_number_and_its_text_are_two(tmp_path: Path) -> None:
+    path, name = tmp_path / "two.eval", "samples/2_epoch_1.json"
+    log_of(
+        path, {"header.json": {"eval": {"model": "m", "task": "t"}}, name: {"id": "2", "error": {"message": "boom"}}}
+    )
+    with zipfile.ZipFile(path, "a") as log, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name that is there already
+        log.writestr(name, json.dumps({"id": 2, "scores": {"match": {"value": "I"}}}))
+    id, count = import_eval(path, tmp_path / "home")
+    with open_run(id, tmp_path / "home") as run:
+        found = {trace.task_id: trace.error is None for trace in run.traces()}
+        assert count == 2 and found == {"2": False, "2 (int)": True}
+        assert {task for _, task in run.tasks()} == found.keys()
 
 
 def test_a_member_of_a_zip_is_read_up_to_a_bound_and_checked() -> None:

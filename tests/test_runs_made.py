@@ -47,7 +47,7 @@ def test_a_new_run_tells_its_config_command_code_and_machine(home: Path, monkeyp
     before = now()
     with create(
         home, {"seed": 3, "file": Path("a/b")}, "Sums & more", command=iter(["firsthand", "run"]),
-        figures={"b": "f.py:x"}, protocols={"p": "zero-shot"}, reducers={"r": "max"},
+        figures={"b": "f.py:x"}, protocols={"p": "zero-shot"}, reducers={"r": "max"}, files={"tool": {"t.py": "0a"}},
     ) as run:  # fmt: skip
         assert run.about == {
             "config": {"seed": 3, "file": "a/b"},
@@ -60,6 +60,7 @@ def test_a_new_run_tells_its_config_command_code_and_machine(home: Path, monkeyp
             "figures_seal": seal_of(canonical({"b": "f.py:x"}), "figures"),
             "protocols": {"p": "zero-shot"},
             "reducers": {"r": "max"},
+            "files": {"tool": {"t.py": "0a"}},
         }
         assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{4}-sums-more-[a-z2-9]{4}", run.id)
         assert run.path == home / "runs" / run.id

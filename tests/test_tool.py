@@ -199,7 +199,12 @@ def test_values_that_json_has_no_type_for_are_data():
         return {"b", "a"}
 
     assert asyncio.run(tool_from_function(where, effect="read")({})) == '{"x": 1, "colour": "red"}'
+
+    def red() -> Colour:
+        return Colour.RED
+
     assert asyncio.run(tool_from_function(many, effect="read")({})) == '["a", "b"]'
+    assert asyncio.run(tool_from_function(red, effect="read")({})) == "red"
 
 
 def test_objects_and_partial_functions_are_tools_and_odd_types_are_told():
@@ -223,5 +228,16 @@ def test_objects_and_partial_functions_are_tools_and_odd_types_are_told():
     def odd(a: object()) -> int:  # type: ignore[valid-type]
         return 0
 
-    with pytest.raises(ConfigError, match="tool 'odd': its arguments make no schema"):
-        tool_from_function(odd, effect="read")
+    def hidden(_a: int) -> int:
+        return _a
+
+    def unknown(a: "Nowhere") -> int:  # type: ignore[name-defined]  # noqa: F821
+        return 0
+
+    for function, said in (
+        (odd, "tool 'odd': its arguments make no schema"),
+        (hidden, "tool 'hidden': its arguments make no schema"),
+        (unknown, "tool 'unknown': an annotation names what is not there"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            tool_from_function(function, effect="read")

@@ -24,6 +24,7 @@ import typing
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal, NoReturn
 
 from firsthand.declaration import Declaration
@@ -231,6 +232,8 @@ _TOO_MANY = f"it gives more than {MAX_ITEMS:,} items"
 
 def as_text(result: Any, max_chars: int) -> str:
     """The result as a model reads it: a string as it is, anything else as JSON, cut after `max_chars`."""
+    if isinstance(result, Enum):
+        result = result.value
     if isinstance(result, bytes | bytearray | memoryview):
         result = bytes(result[: 4 * max_chars + 4]).decode("utf-8", "replace")
     if isinstance(result, str):
@@ -305,7 +308,10 @@ def tool_from_function(
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tool_name):
         raise ConfigError(f"a tool is named {tool_name!r}: 1 to 64 letters, digits, _ or - were expected")
     summary, described = parse_docstring(inspect.getdoc(inner) or "")
-    hints = typing.get_type_hints(annotated, include_extras=True)
+    try:
+        hints = typing.get_type_hints(annotated, include_extras=True)
+    except NameError as error:
+        raise ConfigError(f"tool {tool_name!r}: an annotation names what is not there: {error}") from None
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -319,8 +325,9 @@ def tool_from_function(
             tool_name, __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True), **fields
         )
         parameters = _without_titles(arguments_model.model_json_schema())
-    except PydanticUserError as error:
-        raise ConfigError(f"tool {tool_name!r}: its arguments make no schema: {error.message}"[:400]) from None
+    except (PydanticUserError, NameError) as error:  # NameError: an argument that begins with an underscore
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise ConfigError(f"tool {tool_name!r}: its arguments make no schema: {reason}"[:400]) from None
     parameters.setdefault("properties", {})
 
     def validate(arguments: Json) -> Json:

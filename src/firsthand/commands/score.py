@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from firsthand import catalog
 from firsthand.errors import ConfigError
-from firsthand.experiment.source_files import digest_of, files_in
 from firsthand.message import Json
 from firsthand.system import interruption
 from firsthand.system.home import data_home
@@ -59,21 +58,19 @@ class Config:
             raise ConfigError(f"concurrency is {self.concurrency}: give 1 or more")
 
 
-def described(text: str) -> str:
-    """The scorer that a text names, with the digest of its file if it is the user's own."""
-    digests = [digest_of(path) for path in files_in([text])]
-    return f"{text} ({', '.join(digests)})" if digests else text
-
-
 def main(config: Config) -> int:
     """Score, and print the leaderboard of the new scores."""
+    from firsthand.experiment.own_files import version_of
     from firsthand.experiment.rescore import rescore
     from firsthand.runs import store
+    from firsthand.runs.later_scores import VERSION
 
+    versions = {text: version_of(text) for text in config.with_}
     scorers = [(text, catalog.scorer(text)) for text in config.with_]
     code, bodies = 0, list[Json]()
     with store.open_run(config.run, data_home()) as run:
         for text, scorer in scorers:
+            version = versions[text]
             with progress(text, run.info.num_traces, shown=not config.json) as update:
                 done = 0
 
@@ -86,7 +83,7 @@ def main(config: Config) -> int:
                     run,
                     scorer,
                     name=config.as_ or "",
-                    described="" if hasattr(scorer, "described") else described(text),
+                    described="" if hasattr(scorer, "described") else text + (version and VERSION + version),
                     agent=config.agent,
                     benchmark=config.benchmark,
                     concurrency=config.concurrency,

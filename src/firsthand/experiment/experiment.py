@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import fmean
@@ -26,10 +26,10 @@ from firsthand.errors import ConfigError
 from firsthand.experiment.equal_budget import Fitted, equalise, free_knob
 from firsthand.experiment.foreign_settings import expect_own, named_by
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
+from firsthand.experiment.own_files import check_unchanged, own_files
 from firsthand.experiment.preflight import check_ready
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
 from firsthand.experiment.settings import MAX_EPOCHS, RunSettings, stored_settings, words_of
-from firsthand.experiment.source_files import JUDGING, digests_of, expect_unchanged
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import run_sync
 from firsthand.loop.listener import Listener
@@ -97,11 +97,14 @@ class Experiment:
     """Run name: a word that becomes part of the run's id."""
     settings: RunSettings | None = field(default=None, repr=False)
     """The names that the agents were made from; set by `from_settings`, not by hand."""
+    _files: Mapping[str, Mapping[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Kind -> SHA-256 of each of the user's own files."""
 
     def __post_init__(self) -> None:
         named = self.benchmarks
         object.__setattr__(self, "benchmarks", (named,) if isinstance(named, str | Benchmark) else tuple(named))
         object.__setattr__(self, "agents", tuple(self.agents))
+        object.__setattr__(self, "_files", self._own_files())  # now, when they are loaded
         if not self.agents:
             raise ConfigError("the experiment has no agents: give one or more, as in Experiment([agent], ...)")
         names = [agent.name for agent in self.agents]
@@ -256,6 +259,12 @@ class Experiment:
         assert isinstance(self.benchmarks, tuple)
         return [each if isinstance(each, str) else each.name for each in self.benchmarks]
 
+    def _own_files(self) -> Mapping[str, Mapping[str, str]]:
+        if self.settings is not None:
+            return own_files(named_by(self.settings))
+        assert isinstance(self.benchmarks, tuple)
+        return own_files({"benchmark": [each for each in self.benchmarks if isinstance(each, str)]})
+
     # -- carried out --
 
     def run(self, **options: Unpack[RunOptions]) -> Run:
@@ -319,17 +328,8 @@ class Experiment:
             check_epochs(name, self.epochs)
         return store.create(
             data_home(), config, hint, command=command, figures=figures, protocols=self.protocols, reducers=reducers,
-            sources=self._sources(),
+            files=self._files,
         )  # fmt: skip
-
-    def _sources(self) -> dict[str, dict[str, str]]:
-        """The digests of the user's own files by kind; of agents made in Python none are known."""
-        named: dict[str, Sequence[str]] = {JUDGING: self._texts()}
-        if self.settings is not None:
-            settings = self.settings
-            named |= {"pattern": settings.pattern, "tool": settings.tools, "guard": settings.guard}
-            named["memory"] = (settings.memory,) if settings.memory else ()
-        return digests_of(named)
 
     def _expect_names_once(self) -> None:
         for name, times in Counter(benchmark.name for benchmark in self.made_benchmarks).items():
@@ -378,11 +378,15 @@ class Experiment:
         attempts are sent to an OpenTelemetry collector. `redo_errors` attempts again what ended with an error.
         `fail_fast` is that of `runs.execute.execute`; on a cluster it is unused.
 
-        StoreError if the run cannot be written, or holds another task or agent of the same name; LimitExceeded when `limits`
-        are used up. Cancelling is safe: what an unfinished attempt was answered is in its journal.
+        ConfigError if something is left to attempt and a file of a benchmark or its scorer has changed since the run was
+        begun; `on_notice` is given a sentence about patterns and tools. StoreError if the run cannot be written, or holds
+        another task or agent of the same name; LimitExceeded when `limits` are used up. Cancelling is safe: what an
+        unfinished attempt was answered is in its journal.
         """
-        expect_unchanged(run, self._sources(), on_notice)
         places = self.places()
+        done = run.done(errors=not redo_errors)
+        if any(place.id not in done for place in places):
+            check_unchanged(run, self._files, done, on_notice)
         with sending(run.id, asked=otel, on_problem=on_notice) as sender:
 
             def keep(trace: Trace) -> None:

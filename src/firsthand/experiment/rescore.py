@@ -14,6 +14,7 @@ from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError, StoreError
 from firsthand.loop.journal import Journal, skip_given
 from firsthand.rollout import judge_model, verdict
+from firsthand.runs.later_scores import unversioned
 from firsthand.runs.run_folder import Run
 from firsthand.scorers.model_judge import JudgeScorer
 from firsthand.trace import Score, Trace
@@ -49,19 +50,25 @@ async def rescore(
     """Score the attempts of a run, at most `concurrency` at a time; each score is stored before `on_score` gets it.
 
     `name` names the scores; by default the scorer's own. `described` describes the scorer: one name is for one scorer, and
-    another one under it is a StoreError. `redo_errors` repeats failed scorings. A pair judge gets its rivals here.
+    another one under it is a StoreError. Words that end with another version of its file (`later_scores.VERSION`) score
+    anew. `redo_errors` repeats failed scorings. A pair judge gets its rivals here.
     ConfigError if another process gives scores of this name.
     """
     name = name or str(getattr(scorer, "name", getattr(scorer, "__name__", "score")))
     if isinstance(scorer, JudgeScorer):
         scorer = bound(scorer, run)
     described = described or str(getattr(scorer, "described", name))
-    if (other := run.score_names().get(name, described)) != described:
+    if unversioned(other := run.score_names().get(name, described)) != unversioned(described):
         raise StoreError(
             f"run {run.id} has scores named {name!r} already, given by {other}: give the new ones another name, --as NAME"
         )
     with run.scoring(name):  # before looking what has a score, which another process might be giving
-        tasks, known = run.tasks(), run.scored(name)
+        tasks, ever, known = run.tasks(), run.scored(name), run.scored(name, described)
+        if (agent or benchmark) and len(known) < len(ever):
+            raise StoreError(
+                f"the file of {unversioned(described)} has changed since it scored {run.id}: score all attempts anew, "
+                "without --agent and --benchmark, or give the new scores another name, --as NAME"
+            )
 
         def journal_of(trace: Trace, number: int) -> Journal:
             return run.journal(f"{trace.place}/{number}/{name}")
@@ -91,7 +98,7 @@ async def rescore(
                 if before or (before is False and not redo_errors):
                     kept += 1
                     continue
-                if before is None and trace.score(name) is not None:
+                if (trace.place, number) not in ever and trace.score(name) is not None:
                     raise ConfigError(
                         f"the attempts of {run.id} have a score {name!r} of their own: give another name, --as NAME"
                     )

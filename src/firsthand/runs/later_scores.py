@@ -13,13 +13,18 @@ from firsthand.runs.integrity import seal
 from firsthand.runs.stored_journal import now
 from firsthand.trace import Score, Trace
 
+VERSION = ", file "
+"""Stands in the words for a scorer between it and the version of its file, which may change under one name."""
+
 
 def insert_score(
     connection: sqlite3.Connection, run_id: str, trace: Trace, number: int, name: str, scorer: str, score: Score
 ) -> None:
     """Add a score that this try was given by a scorer; StoreError if another scorer has given scores of that name."""
     kept = connection.execute(
-        "SELECT scorer FROM scores WHERE name = ? AND scorer <> ? LIMIT 1", (plain(name), plain(scorer))
+        "SELECT scorer FROM scores WHERE name = :name AND scorer <> :scorer"
+        " AND substr(scorer, 1, length(:plain) + length(:mark)) <> :plain || :mark AND scorer <> :plain LIMIT 1",
+        {"name": plain(name), "scorer": plain(scorer), "plain": plain(unversioned(scorer)), "mark": VERSION},
     ).fetchone()
     if kept is not None:
         raise StoreError(
@@ -48,15 +53,29 @@ def last_score(database: Database, place: str, number: int, name: str) -> Score 
 
 
 def score_names(database: Database) -> dict[str, str]:
-    """The names, each with its scorer in words."""
-    rows = database.read("SELECT name, scorer FROM scores GROUP BY name ORDER BY min(seq)")
+    """The names, each with its scorer in words, of a version of its file the last one's."""
+    last = "SELECT name, min(seq) AS first, max(seq) AS last FROM scores GROUP BY name"
+    rows = database.read(
+        f"SELECT scores.name, scorer FROM ({last}) AS ends JOIN scores ON seq = ends.last ORDER BY ends.first"
+    )
     return {str(name): str(scorer) for name, scorer in rows}
 
 
-def scored(database: Database, name: str) -> dict[tuple[str, int], bool]:
-    """The places and tries that have a score of that name -> True if the last one did not fail."""
-    rows = database.read("SELECT attempt, try, value FROM scores WHERE name = ? ORDER BY seq", (plain(name),))
-    return {(str(attempt), int(number)): value is not None for attempt, number, value in rows}
+def scored(database: Database, name: str, scorer: str | None = None) -> dict[tuple[str, int], bool]:
+    """The places and tries that have a score of that name -> True if the last one did not fail.
+
+    With `scorer` without those whose last one is of another version of its file; words without a version are any.
+    """
+    rows = database.read("SELECT attempt, try, value, scorer FROM scores WHERE name = ? ORDER BY seq", (plain(name),))
+    last = {(str(attempt), int(number)): (value is not None, str(by)) for attempt, number, value, by in rows}
+    return {
+        place: succeeded for place, (succeeded, by) in last.items() if scorer is None or by in (scorer, unversioned(by))
+    }
+
+
+def unversioned(scorer: str) -> str:
+    """The words for a scorer without the version of its file."""
+    return scorer.partition(VERSION)[0]
 
 
 def with_scores(database: Database, trace: Trace, number: int) -> Trace:

@@ -45,7 +45,7 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
 Status = Literal["running", "done", "interrupted"]
-_PARTS = (("config", dict), ("protocols", dict), ("reducers", dict), ("command", list))
+_PARTS = (("config", dict), ("protocols", dict), ("reducers", dict), ("files", dict), ("command", list))
 INDEX_S = 2.0
 """The index of runs is told of a run that goes on at most this often, or less often where that takes long."""
 INDEX_SHARE = 0.005
@@ -325,9 +325,12 @@ class Run:
         """The names of scores given later, each with the scorer that gave them, in words."""
         return later_scores.score_names(self._sound)
 
-    def scored(self, name: str) -> dict[tuple[str, int], bool]:
-        """The places and tries that were given a score of that name later -> True if the last one did not fail."""
-        return later_scores.scored(self._sound, name)
+    def scored(self, name: str, scorer: str | None = None) -> dict[tuple[str, int], bool]:
+        """The places and tries that were given a score of that name later -> True if the last one did not fail.
+
+        With `scorer` without those whose last one is of another version of the scorer's file.
+        """
+        return later_scores.scored(self._sound, name, scorer)
 
     # -- the journal of effects --
 

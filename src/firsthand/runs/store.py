@@ -42,21 +42,21 @@ def create(
     protocols: Mapping[str, str] | None = None,
     at: Path | None = None,
     reducers: Mapping[str, str] | None = None,
-    sources: Mapping[str, Mapping[str, str]] | None = None,
+    files: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Run:
     """A new run under `home`, or in the folder `at`, which may hold other files.
 
     `command` is the command line that makes it, by default this process's; it is kept without the secrets of addresses.
     `figures` maps each benchmark that has figures of its own to the spec that makes it, `protocols` each benchmark to how it
-    is prompted and scored, `reducers` each that has one to the reducer of its epochs, `sources` the user's own
-    files to their digests, by kind.
+    is prompted and scored, `reducers` each that has one to the reducer of its epochs. `files` maps a kind to the SHA-256 of
+    each of the user's own files that define things of it.
     """
     if at is not None:
         with _making(at):
             if (at / DATABASE).exists():
                 raise StoreError(f"{at} holds a run already: open it, or give another folder")
-            return _created(at, _about(config, command, figures, protocols, reducers, sources), None)
-    about = _about(config, command, figures, protocols, reducers, sources)
+            return _created(at, _about(config, command, figures, protocols, reducers, files), None)
+    about = _about(config, command, figures, protocols, reducers, files)
     while True:
         path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
         try:
@@ -95,7 +95,7 @@ def _about(
     figures: Mapping[str, str] | None,
     protocols: Mapping[str, str] | None,
     reducers: Mapping[str, str] | None,
-    sources: Mapping[str, Mapping[str, str]] | None,
+    files: Mapping[str, Mapping[str, str]] | None,
 ) -> Json:
     """All that a run says of its making."""
     return {
@@ -109,7 +109,7 @@ def _about(
         "figures_seal": seal_of(canonical(dict(figures)), "figures") if figures else "",
         "protocols": without_secrets_in(protocols or {}),
         "reducers": dict(reducers or {}),
-        **({"sources": dict(sources)} if sources else {}),
+        "files": without_secrets_in(files or {}),
     }
 
 

@@ -11,6 +11,7 @@ Left out: other databases, parameters, and several statements at once.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ MAX_NAME = 60
 MAX_ERROR = 2000
 MAX_WRITTEN = 20
 """The most tables that are told of beside the count of a change."""
+_TRANSACTION = re.compile(r"\s*(?:begin|commit|end|rollback|savepoint|release)\b", re.IGNORECASE)
 _PROGRAM = Path(__file__).parent / "databases" / "sql_process.py"
 
 
@@ -97,6 +99,8 @@ class SqlFile:
         Args:
             statement: One statement in SQLite's dialect.
         """
+        if _TRANSACTION.match(statement):
+            raise ToolError("each call is a transaction of its own, and nothing was done: give the change itself")
         effect = expected_effect()
         reply = self._run(statement, write=True, expected=json.loads(effect) if effect else None)
         rows = f"done: {count_of(reply['count'], 'row')} changed" if reply["count"] >= 0 else "done"

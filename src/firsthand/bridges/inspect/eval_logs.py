@@ -67,12 +67,15 @@ def import_eval(path: Path, home: Path) -> tuple[str, int]:
             with whole_run(home, config, f"inspect-{task.rpartition('/')[2]}") as run:
                 run.add_agent(model, {"name": model, "model": model})
                 known: set[str] = set()
+                ids: dict[str, Any] = {}
                 attached = 0
                 names.sort(key=lambda each: each.filename)
                 with open_ordinary(path) as again, BoundedZipFile(again) as ahead:  # what it unpacks is bounded apart
-                    scored = _score_names(_json(ahead, info.filename, path).get("scores") for info in names)
+                    scored = _score_names(_json(ahead, info, path).get("scores") for info in names)
                 for info in names:
-                    sample = _json(log, info.filename, path)
+                    sample = _json(log, info, path)
+                    if type(ids.setdefault(str(sample.get("id")), sample.get("id"))) is not type(sample.get("id")):
+                        sample["id"] = f"{sample['id']} ({type(sample['id']).__name__})"  # 2 and "2" are two samples
                     try:
                         attached += _attached_chars(sample)
                         if attached > MAX_LOG_ATTACHED_CHARS:
@@ -296,8 +299,10 @@ def _count(value: Any) -> int:
     return int(number) if number is not None and abs(number) <= 1e15 else 0
 
 
-def _json(log: BoundedZipFile, name: str, path: Path) -> Json:
-    info = log.getinfo(name) if name in log.NameToInfo else None
+def _json(log: BoundedZipFile, member: str | zipfile.ZipInfo, path: Path) -> Json:
+    """The object in a member; of several members of one name, the one that is given."""
+    info = log.NameToInfo.get(member) if isinstance(member, str) else member
+    name = member if isinstance(member, str) else member.filename
     if info is None or info.file_size > MAX_SAMPLE_BYTES:
         raise DataError(
             f"{path} has no {name}, or it has more than {MAX_SAMPLE_BYTES >> 20} MiB: is it a log of Inspect?"
