@@ -123,13 +123,13 @@ def test_changing_reaches_nothing_else_either(shop: Path, query: str) -> None:
     assert shop.read_bytes() == before and sorted(os.listdir(shop.parent)) == folder  # noqa: PTH208
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("word", ["begin", "  COMMIT", "End", "rollback to a", "savepoint a", "release a"])
 def test_a_transaction_is_not_begun_or_ended_by_a_call(shop: Path, word: str) -> None:
     told = refused(shop, "sql_change", statement=word)
     assert "each call is a transaction of its own, and nothing was done: give the change itself" in told
 
 
+@pytest.mark.slow
 def test_changes_happen_whole_or_not_at_all(shop: Path) -> None:
     assert call(shop, "sql_change", statement="UPDATE books SET price = 1 WHERE id = 1") == "done: 1 row changed"
     assert call(shop, "sql_query", query="SELECT price FROM books WHERE id = 1") == "price\n1.0"
