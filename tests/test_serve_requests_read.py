@@ -118,6 +118,15 @@ def test_labels_of_ordinary_clients_are_taken_and_change_nothing() -> None:
         assert refusal(read, ChatRequest, {**question, field: value}).param == field
 
 
+def test_an_effort_needs_a_chat_template_that_has_it() -> None:
+    asked = read(ChatRequest, {"messages": [{"role": "user", "content": "x"}], "reasoning_effort": "low"})
+    for facts in (None, FACTS):
+        found = refusal(request_parsing.with_effort, asked, facts)
+        assert found.message.startswith("reasoning_effort is not supported: ") and found.param == "reasoning_effort"
+    told = request_parsing.with_effort(asked, replace(FACTS, takes_effort=True))
+    assert told.chat_template_kwargs == {"reasoning_effort": "low"}
+
+
 def tool(name: str, parameters: Any = None, **more: Any) -> dict[str, Any]:
     return {
         "type": "function",
