@@ -204,7 +204,18 @@ def test_values_that_json_has_no_type_for_are_data():
         return Colour.RED
 
     assert asyncio.run(tool_from_function(many, effect="read")({})) == '["a", "b"]'
+
+    def thing() -> object:
+        return [object()]
+
     assert asyncio.run(tool_from_function(red, effect="read")({})) == "red"
+
+    def odd_keys() -> dict[object, object]:
+        return {(1, 2): 3, Colour.RED: {"inner": map(str, range(3))}, None: 1}
+
+    assert asyncio.run(tool_from_function(thing, effect="read")({})) == '["<object object>"]'
+    found = asyncio.run(tool_from_function(odd_keys, effect="read")({}))
+    assert found == '{"(1, 2)": 3, "red": {"inner": ["0", "1", "2"]}, "null": 1}'
 
 
 def test_objects_and_partial_functions_are_tools_and_odd_types_are_told():
@@ -224,6 +235,9 @@ def test_objects_and_partial_functions_are_tools_and_odd_types_are_told():
 
     half = tool_from_function(functools.partial(scaled, by=10), effect="read")
     assert (half.name, half.spec.description, asyncio.run(half({"a": 4}))) == ("scaled", "Scales.", "40")
+    assert half.spec.parameters["properties"].keys() == {"a"}, "a model neither sees nor changes what is bound"
+    with pytest.raises(ToolError, match="by: Extra inputs"):
+        asyncio.run(half({"a": 4, "by": 2}))
 
     def odd(a: object()) -> int:  # type: ignore[valid-type]
         return 0

@@ -25,6 +25,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Any, Literal, NoReturn
 
 from firsthand.declaration import Declaration
@@ -57,6 +58,8 @@ MAX_HUNG = 16
 
 _NOT_OF_TOOL = (ToolError, StoreError, SandboxError, AnswerPending, WorldFailed)
 """The errors of a call that are no failure of the tool's own code."""
+MAX_NESTED = 100
+"""Dicts and lists within each other whose keys are looked at; deeper ones need keys that JSON takes."""
 MAX_ITEMS = 100_000
 """The most items that a generator may give as a result."""
 CLOSING_S = 0.5
@@ -232,6 +235,11 @@ _TOO_MANY = f"it gives more than {MAX_ITEMS:,} items"
 
 def as_text(result: Any, max_chars: int) -> str:
     """The result as a model reads it: a string as it is, anything else as JSON, cut after `max_chars`."""
+
+    def as_json(value: Any) -> Any:
+        found = list(islice(value, max_chars)) if isinstance(value, Iterator) else plain(value)
+        return _with_text_keys(found)
+
     if isinstance(result, Enum):
         result = result.value
     if isinstance(result, bytes | bytearray | memoryview):
@@ -241,12 +249,25 @@ def as_text(result: Any, max_chars: int) -> str:
             return result
         return f"{result[:max_chars]}\n[cut after {max_chars} of {len(result)} characters]"
     pieces, size = [], 0
-    for piece in json.JSONEncoder(ensure_ascii=False, default=plain).iterencode(result):
+    for piece in json.JSONEncoder(ensure_ascii=False, default=as_json).iterencode(_with_text_keys(result)):
         pieces.append(piece)
         size += len(piece)
         if size > max_chars:
             return f"{''.join(pieces)[:max_chars]}\n[cut after {max_chars} characters]"
     return "".join(pieces)
+
+
+def _with_text_keys(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """The value, whose dicts have keys that JSON takes: any other is its text. What holds itself is left to the encoder."""
+    if not isinstance(value, dict | list | tuple) or id(value) in above or len(above) > MAX_NESTED:
+        return value
+    above = (*above, id(value))
+    if not isinstance(value, dict):
+        return [_with_text_keys(each, above) for each in value]
+    return {
+        key if isinstance(key, str | int | float | bool | None) else str(plain(key)): _with_text_keys(each, above)
+        for key, each in value.items()
+    }
 
 
 def marked(text: str, origin: str) -> str:
@@ -302,6 +323,7 @@ def tool_from_function(
     """Makes the Tool of a function: schema from annotations, descriptions from the docstring (Google style `Args:`)."""
     from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
+    bound: Collection[str] = function.keywords if isinstance(function, functools.partial) else ()
     inner: Any = function.func if isinstance(function, functools.partial) else function
     annotated = inner if hasattr(inner, "__name__") else type(inner).__call__
     tool_name = name or str(getattr(inner, "__name__", type(inner).__name__))
@@ -314,6 +336,8 @@ def tool_from_function(
         raise ConfigError(f"tool {tool_name!r}: an annotation names what is not there: {error}") from None
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in bound:  # a model neither sees nor changes what a partial binds
+            continue
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigError(f"tool {tool_name!r} takes *args, **kwargs or positional-only arguments: name each one")
         if parameter.name not in hints:

@@ -6,6 +6,7 @@ Left out: types, which `Tool.validate` checks.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -21,6 +22,10 @@ WRAPPERS = ("arguments", "parameters", "args", "kwargs", "input")
 
 class RepeatedKey(ValueError):
     """A JSON object with two equal keys, of which readers take different ones; the message names the key."""
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}\b")
+"""The address of an object in its text, which differs in each process."""
 
 
 def loads_arguments(text: str) -> Any:
@@ -109,11 +114,11 @@ def as_json_data(checked: Mapping[str, Any]) -> Json:
 
 
 def plain(value: Any) -> Any:
-    """A value that JSON has no type for: models, dataclasses, enums and sets as data, others as text."""
+    """A value that JSON has no type for: models, dataclasses, enums and sets as data, others as text without addresses."""
     if callable(dump := getattr(value, "model_dump", None)):
         return dump(by_alias=True)
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, set | frozenset):
         return sorted(value, key=repr)  # a resumed attempt must find it in the same order
-    return value.value if isinstance(value, Enum) else str(value)
+    return value.value if isinstance(value, Enum) else _ADDRESS.sub("", str(value))
