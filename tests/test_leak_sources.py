@@ -120,7 +120,13 @@ def test_words_of_twins_are_those_of_all_texts() -> None:
 def test_shards_are_runs_of_neighbours() -> None:
     def shards(texts: Sequence[str], most: int, context: int = 99) -> list[list[str]]:
         tasks = [Task(str(at), text) for at, text in enumerate(texts)]
-        return asyncio.run(_shards(Known(abs), ModelFacts(context, 256, None, False), tasks, most))  # type: ignore[arg-type]
+
+        async def load() -> ModelFacts:
+            return ModelFacts(context, 256, None, False)
+
+        rater: Any = Known(abs)  # type: ignore[arg-type]
+        rater.load = load
+        return asyncio.run(_shards([rater], tasks, most))
 
     assert shards("abcdefg", 2) == [["a", "b", "c"], ["d", "e", "f"]] and shards("abcde", 9) == [["a", "b"], ["c", "d"]]
     assert shards("abacb", 1) == [["a", "b", "c"]] and shards("a", 3) == shards("", 3) == shards("aa", 1) == []

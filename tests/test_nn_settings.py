@@ -252,7 +252,9 @@ def test_directions_monitors_and_steering_vectors_are_read_back_and_others_refus
             read_direction(file, format, "thing", "make it", numbers)
     with pytest.raises(ConfigError, match=r"no thing '.*none': give a file that"):
         read_direction(tmp_path / "none", "f.1", "thing", "make it")
-    for bad in (torch.tensor([math.nan]), torch.zeros(0), torch.zeros(2, 2)):
+    with pytest.raises(ConfigError, match="a file holds one vector, so give a site without heads"):
+        write_direction(file, "f.1", Direction("s", torch.zeros(2, 2), "n", {}))
+    for bad in (torch.tensor([math.nan]), torch.zeros(0)):
         write_direction(file, "f.1", Direction("s", bad, "n", {}))
         with pytest.raises(ModelFileError):
             read_direction(file, "f.1", "thing", "make it")

@@ -112,7 +112,6 @@ def test_a_direction_file_has_one_format_all_its_numbers_and_a_vector(tmp_path: 
     wrong = [
         (whole, "kind.2"),
         (whole._replace(numbers={"size": 1.0}), "kind.1"),
-        (whole._replace(values=torch.ones(1, 2)), "kind.1"),
         (whole._replace(values=torch.ones(0)), "kind.1"),
         (whole._replace(values=torch.tensor([1.0, torch.nan])), "kind.1"),
         (whole._replace(site=""), "kind.1"),
@@ -121,6 +120,8 @@ def test_a_direction_file_has_one_format_all_its_numbers_and_a_vector(tmp_path: 
         with pytest.raises(ModelFileError) as told:
             read(each, format)
         assert str(told.value) == f"{tmp_path / 'file'} is no pointer: give a file that `make it` wrote"
+    with pytest.raises(ConfigError, match=r"has the shape \(1, 2\): a file holds one vector"):
+        read(whole._replace(values=torch.ones(1, 2)))
     with pytest.raises(ConfigError) as missing:
         read_direction(tmp_path / "none", "kind.1", "pointer", "make it")
     assert str(missing.value) == f"no pointer '{tmp_path / 'none'}': give a file that `make it` wrote"

@@ -345,7 +345,8 @@ def test_a_responses_request_is_the_same_chat_and_knows_its_own_names() -> None:
     }  # fmt: skip
     assert names == {
         "max_completion_tokens": "max_output_tokens", "response_format": "text.format",
-        "response_format.json_schema": "text.format", "tools.0.function": "tools.0", "tools.1.function": "tools.1",
+        "response_format.json_schema": "text.format", "reasoning_effort": "reasoning.effort",
+        "tools.0.function": "tools.0", "tools.1.function": "tools.1",
         "messages.1": "input.0", "messages.3.tool_call_id": "input.5.call_id", "messages.4.tool_call_id": "input.6.call_id",
         "messages.5": "input.7", "messages.6": "input.8", "messages.7": "input.10",
     }  # fmt: skip

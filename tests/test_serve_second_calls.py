@@ -52,7 +52,7 @@ def test_the_names_of_one_requests_fields_are_not_the_next_ones() -> None:
     _, second = responses_schema.as_chat(read(ResponsesRequest, {"input": "Hi"}))
     assert second == {
         "max_completion_tokens": "max_output_tokens", "response_format": "text.format",
-        "response_format.json_schema": "text.format",
+        "response_format.json_schema": "text.format", "reasoning_effort": "reasoning.effort",
     }  # fmt: skip
     assert first == second | {
         "messages.1": "input.0", "tools.0.function": "tools.0", "tools.1.function": "tools.1",
