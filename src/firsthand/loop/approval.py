@@ -164,7 +164,7 @@ class Approval:
         """The decision on this call, after asking if the rule says so."""
         verdict = self.verdict(tool)
         if verdict == "ask":
-            return await self._asked(tool, arguments)
+            return await decision_of(self.ask, tool, arguments)
         return Decision(verdict == "allow", "rule", "" if verdict == "allow" else f"{tool.name} is not allowed here")
 
     async def fill(self, tool: Tool, message: str, fields: Sequence[FormField]) -> Json | None:
@@ -181,20 +181,21 @@ class Approval:
         if any(each.required and each.default is None for each in fields):
             return None
         defaults = {each.name: each.default for each in fields if each.default is not None}
-        decision = await self._asked(tool, {"message": message, "answers": defaults})
+        decision = await decision_of(self.ask, tool, {"message": message, "answers": defaults})
         return defaults if decision.allowed else None
 
-    async def _asked(self, tool: Tool, arguments: Json) -> Decision:
-        """The decision of `ask`; ConfigError if it gives anything else."""
-        answer: Any = self.ask(tool, arguments)
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if not isinstance(answer, Decision):
-            raise ConfigError(
-                f"the function that was asked about {tool.name} gave {answer!r:.60}: give a Decision, such as "
-                "Decision(True, 'my policy')"
-            )
-        return answer
+
+async def decision_of(ask: Ask, tool: Tool, arguments: Json) -> Decision:
+    """The decision of a function that is asked about a call; ConfigError if it gives anything else."""
+    answer: Any = ask(tool, arguments)
+    if inspect.isawaitable(answer):
+        answer = await answer
+    if not isinstance(answer, Decision):
+        raise ConfigError(
+            f"the function that was asked about {tool.name} gave {answer!r:.60}: give a Decision, such as "
+            "Decision(True, 'my policy')"
+        )
+    return answer
 
 
 def parse_rules(words: Iterable[str]) -> dict[str, Permission]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, GuardRefused, ToolError
 from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name, watches
-from firsthand.loop.approval import Decision, approval_key, explained
+from firsthand.loop.approval import Decision, approval_key, decision_of, explained
 from firsthand.loop.attempt import Attempt, cost_of
 from firsthand.loop.budget import Budget
 from firsthand.loop.call_cost import CallCost
@@ -229,7 +229,7 @@ class _View:
         if (recorded := attempt.journal.find(effect, shown)) is not None:
             return Decision(**recorded)
         with explained(about):
-            decision = await attempt.agent.approval.ask(tool, arguments)
+            decision = await decision_of(attempt.agent.approval.ask, tool, arguments)
         if decision.by == "nobody":
             return decision
         kept = decision.kept(tool)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from firsthand.loop.approval import MAX_LINES, MAX_SHOWN, Ask, Decision, explained, screen_rows
+from firsthand.loop.approval import MAX_LINES, MAX_SHOWN, Ask, Decision, decision_of, explained, screen_rows
 from firsthand.message import canonical
 from firsthand.model import ToolSpec
 from firsthand.tool import Tool
@@ -39,7 +39,8 @@ async def decided(
             {"type": "object", "properties": {}},
         )
         with explained("a yes approves this definition, for later calls too"):  # so no earlier `always` answers
-            decision = await ask(Tool(spec, "irreversible", _nothing, dict, over=server.target), {"change": page})
+            tool = Tool(spec, "irreversible", _nothing, dict, over=server.target)
+            decision = await decision_of(ask, tool, {"change": page})
         if not decision.allowed:
             break
     return decision
