@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
 
 from firsthand.errors import ToolError
-from firsthand.loop.approval import MAX_LINES, MAX_SHOWN, AskPerson
+from firsthand.loop.approval import MAX_LINES, MAX_SHOWN, AskPerson, Decision
 from firsthand.loop.calling import CallPosition
 from firsthand.system.terminal import Terminal
 from firsthand.tools.mcp import approved_definitions, remote_tools
@@ -169,7 +169,7 @@ def test_a_definition_that_changes_while_the_person_reads_is_asked_about_again()
             if len(shown) == 1:
                 made.listed = [tool("a", EVIL)]
                 made.changed.add("tools")
-            return SimpleNamespace(allowed=len(shown) == 1, by="me", reason="")
+            return Decision(len(shown) == 1, "me")
 
         context = Noted()
         context.attempt = SimpleNamespace(agent=SimpleNamespace(approval=SimpleNamespace(ask=ask)), note=context.note)
