@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from firsthand.message import Message, Sampled, Text, ToolCall, assistant
-from firsthand.model import Completion, Delta, Sampling, Usage
+from firsthand.model import CallDelta, Completion, Delta, Sampling, Usage
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.openai.chat_completions import chat_completions
 from firsthand.serve.openai.completions import merged
@@ -271,3 +271,11 @@ def test_a_streamed_response_remembers_the_tokens_that_its_client_was_shown() ->
         assert said.sampled is not None and said.sampled.token_ids == (65,)
         answered(responses, state, request_with({"input": conversation}, client="bob"))
         assert model.asked[-1]["prompt"][1].sampled is None
+
+
+def test_a_call_that_a_filter_cut_has_the_arguments_that_came() -> None:
+    cut = ended("", "content_filter", Usage(1, 0, 1), ToolCall("0", "go", {}, invalid='go {"a"'))
+    model = SpelledModel(Delta("", call=CallDelta(0, "0", "go", '{"a"')), Delta("", cut))
+    tool = {"type": "function", "name": "go", "parameters": {"type": "object"}}
+    (call,) = answered(responses, state_of(model), {"input": "Q", "tools": [tool]})["output"]
+    assert (call["arguments"], call["status"]) == ('{"a"', "incomplete")

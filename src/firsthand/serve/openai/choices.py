@@ -43,7 +43,7 @@ class WholeAnswer:
 
     def arguments(self) -> list[str]:
         """The arguments of each call as a string; of one that was cut, what came of them, as in a stream."""
-        is_cut = self.whole.finish_reason in ("stop", "length")
+        is_cut = self.whole.finish_reason in ("stop", "length", "content_filter")
         return [
             self.calls[at] if is_cut and call.invalid is not None and at in self.calls else arguments(call)
             for at, call in enumerate(self.whole.message.tool_calls)
