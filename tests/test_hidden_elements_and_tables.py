@@ -116,5 +116,7 @@ def test_a_silent_element_closes_itself_in_xml_and_drawings_alone(name: str) -> 
     page = f"<p>A</p><{name}/><p>B</p></{name}><p>C</p>"
     assert to_text(page) == "A\n\nC"
     assert to_text(f"<p>A</p><{name} src='x' />B") == "A"
+    assert to_placed_text(f"<p>A</p><{name}/> BC ")[2] == 2, "what is left out is counted"
+    assert to_placed_text(f"<p>A</p><{name}>BC</{name}>")[2] == 0
     assert to_placed_text(f"<p>A</p><{name}/><p>B</p>", is_xml=True)[0] == "A\n\nB"
     assert to_text(f"<p>A</p><svg><{name}/><text>B</text></svg><p>C</p>") == "A\n\nB\n\nC"

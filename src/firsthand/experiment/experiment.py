@@ -27,7 +27,7 @@ from firsthand.experiment.equal_budget import Fitted, equalise, free_knob
 from firsthand.experiment.foreign_settings import expect_own, named_by
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
 from firsthand.experiment.own_files import check_unchanged, own_files
-from firsthand.experiment.preflight import check_ready
+from firsthand.experiment.preflight import check_ready, tasks_of
 from firsthand.experiment.recorded import as_recorded, recorded_models, with_recorded_judges
 from firsthand.experiment.settings import MAX_EPOCHS, RunSettings, stored_settings, words_of
 from firsthand.loop.budget import Budget, Limits
@@ -198,7 +198,7 @@ class Experiment:
 
         ConfigError for a benchmark without tasks, or with two of one id, of which nothing would tell the attempts apart.
         """
-        return [_tasks_of(each, self.seed)[: self.limit] for each in self.made_benchmarks]
+        return [tasks_of(each, self.seed)[: self.limit] for each in self.made_benchmarks]
 
     def places(self) -> list[Place]:
         """Every attempt, task by task, so that an interrupted run can be compared as far as it got."""
@@ -485,19 +485,6 @@ class Experiment:
             on_fitted(run, budget, fitted)
         turned = replace(settings, pattern=tuple(each.pattern for each in fitted), equal_budget=str(round(budget)))
         return Experiment.from_settings(turned, models=models)
-
-
-def _tasks_of(benchmark: Benchmark, seed: int) -> Sequence[Task]:
-    tasks = benchmark.tasks(seed)
-    if not tasks:
-        raise ConfigError(f"the benchmark {benchmark.name} has no tasks: give it one or more")
-    made = tasks if isinstance(tasks, list | tuple) else ()  # others make each task on access, and number them
-    twice = next((id for id, times in Counter(task.id for task in made).items() if times > 1), None)
-    if twice is not None:
-        raise ConfigError(
-            f"the benchmark {benchmark.name} has several tasks with the id {twice!r:.80}: give each an id of its own"
-        )
-    return tasks
 
 
 def other_setting(run: Run, name: str, kept: object, value: object) -> ConfigError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from firsthand.agent import Agent
@@ -10,6 +11,20 @@ from firsthand.errors import ConfigError, FirsthandError
 from firsthand.loop.pattern_options import check_task, follows_protocol, tools_needed
 from firsthand.model import RequestChecker
 from firsthand.task import Task
+
+
+def tasks_of(benchmark: Benchmark, seed: int) -> Sequence[Task]:
+    """The tasks of a benchmark; ConfigError if it has none, or two of one id."""
+    tasks = benchmark.tasks(seed)
+    if not tasks:
+        raise ConfigError(f"the benchmark {benchmark.name} has no tasks: give it one or more")
+    made = tasks if isinstance(tasks, list | tuple) else ()  # others make each task on access, and number them
+    twice = next((id for id, times in Counter(task.id for task in made).items() if times > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"the benchmark {benchmark.name} has several tasks with the id {twice!r:.80}: give each an id of its own"
+        )
+    return tasks
 
 
 def check_ready(agents: Sequence[Agent], benchmarks: Sequence[tuple[Benchmark, Sequence[Task]]]) -> None:

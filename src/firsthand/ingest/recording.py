@@ -327,7 +327,7 @@ class _Recorded:
 
 
 class _Given:
-    """What a generator gave, as text: its texts joined, or a list in JSON. No more is held than will be kept, and one."""
+    """The items of a generator as text: texts joined, others as a JSON list; at most one character more than is kept."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []

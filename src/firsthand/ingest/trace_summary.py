@@ -20,7 +20,7 @@ _OWN = ("langfuse.observation.usage_details", "langfuse.observation.cost_details
 
 
 class Counted(NamedTuple):
-    """What a span adds to its trace, by its columns."""
+    """The tokens and cost that a span adds to its trace."""
 
     is_summed: bool
     error: str | None

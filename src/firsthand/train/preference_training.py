@@ -87,7 +87,7 @@ def in_pairs(found: Comparisons) -> PairNumbers:
 
 PairLoss = Callable[[PairNumbers], Tensor]
 Rewards = Callable[[PairNumbers], tuple[Tensor, Tensor]]
-"""What a loss compares: a number for each chosen and each rejected answer."""
+"""The rewards that a loss compares: of the chosen and of the rejected answers, each of shape (pairs,), in nats."""
 
 
 class WatchedPairLoss:

@@ -86,7 +86,7 @@ def content(span: IncomingSpan) -> SpanContent:
 
 
 def _given(value: Any) -> Any:
-    """What a workflow was asked: its `inputs`, or the arguments of a decorated function, one of them without its list."""
+    """The input of a workflow: its `inputs`, or the arguments of a decorated function; a single one without its list."""
     value = _within(value, "inputs")
     if isinstance(value, dict) and value.keys() <= {"args", "kwargs"}:
         args, named = value.get("args") or [], value.get("kwargs") or {}

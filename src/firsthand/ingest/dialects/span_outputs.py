@@ -101,6 +101,6 @@ def _message(body: Json) -> Message:
 
 
 def _only(value: Json) -> Any:
-    """What an object says that holds nothing else but what was asked; None for any other."""
+    """The answer in an object whose other fields hold the question alone; None for any other object."""
     left = [name for name in value if name not in _ASKED]
     return value[left[0]] if len(left) == 1 and left[0] in _SAID else None

@@ -212,7 +212,7 @@ class ChatRequest(SamplingFields):
     chat_template_kwargs: Annotated[dict[str, Any], Field(max_length=16)] | None = None
     """Variables of the model's chat template besides the conversation, such as `enable_thinking`."""
     reasoning_effort: Annotated[str, Field(max_length=64)] | None = None
-    """How long the model thinks: low, medium or high, if its chat template has this variable."""
+    """Length of the reasoning: low, medium or high, for models whose chat template has this variable."""
     response_format: ResponseFormat | None = None
 
 

@@ -80,7 +80,7 @@ class TextOptions(Wire):
 
 
 class ReasoningOptions(Wire):
-    """How long the model thinks."""
+    """Length of the reasoning: low, medium or high."""
 
     effort: Annotated[str, Field(max_length=64)] | None = None
     summary: None = None

@@ -62,7 +62,7 @@ def to_dicts(message: Message, *, short_ids: bool = False, reasoning: bool = Fal
 
 
 def _thought_apart(text: str, calls: bool) -> Json:
-    """Returns the content and the thought of an assistant's text; before a call, whose turn has only one, all is thought."""
+    """Returns the content and the thought of an assistant's text; before a call the whole text is the thought."""
     follower = ThoughtText()
     tagged, rest = map("".join, zip(follower.feed(text), follower.finish(), strict=True))
     thought = tagged.strip().removeprefix(OPEN).removesuffix(CLOSE).strip("\n")

@@ -231,7 +231,10 @@ class _Reader:
         if is_silent and not closes and not (attributes.endswith("/") and self.may_close_itself(name)):
             if name == "head":
                 return end if self.had_head else self.head(end)
-            return self.behind(name, end)
+            after = self.behind(name, end)
+            if attributes.endswith("/"):  # its writer meant it to end here, so what a browser leaves out is counted
+                self.hidden += len(self.source[end:after].strip())
+            return after
         if self.nest(name, attributes, closes=closes):
             return end
         if self.opened["svg"] and name in ("text", "tspan"):
