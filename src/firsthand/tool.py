@@ -21,7 +21,7 @@ import json
 import re
 import threading
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Iterator
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
@@ -329,7 +329,7 @@ def tool_from_function(
     tool_name = name or str(getattr(inner, "__name__", type(inner).__name__))
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", tool_name):
         raise ConfigError(f"a tool is named {tool_name!r}: 1 to 64 letters, digits, _ or - were expected")
-    summary, described = parse_docstring(inspect.getdoc(inner) or "")
+    summary, described = parse_docstring(inspect.getdoc(inner) or "", inspect.signature(inner).parameters)
     try:
         hints = typing.get_type_hints(annotated, include_extras=True)
     except NameError as error:
@@ -343,7 +343,11 @@ def tool_from_function(
         if parameter.name not in hints:
             raise ConfigError(f"tool {tool_name!r}: annotate the argument {parameter.name!r} with its type")
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints[parameter.name], Field(default, description=described.get(parameter.name)))
+        hint = hints[parameter.name]
+        told = described.get(parameter.name) or next(
+            (x for x in getattr(hint, "__metadata__", ()) if isinstance(x, str)), None
+        )
+        fields[parameter.name] = (hint, Field(default, description=told) if told else Field(default))
     try:
         arguments_model = create_model(
             tool_name, __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True), **fields
@@ -398,35 +402,39 @@ def _problem(error: Any, parameters: Json) -> str:
     return f"{place}: {error['msg']}" + (f"; did you mean {close!r}?" if close else "")
 
 
-def parse_docstring(docstring: str) -> tuple[str, dict[str, str]]:
-    """The text before `Args:` and the description of each argument under it."""
-    summary, _, rest = docstring.partition("\nArgs:")
+def parse_docstring(docstring: str, names: Container[str]) -> tuple[str, dict[str, str]]:
+    """The text before `Args:` (or `Arguments:`), and the descriptions under it of the arguments that have these names."""
+    head = re.search(r"^(?:Args|Arguments):[ ]*$", docstring, re.MULTILINE)
+    if head is None:
+        return " ".join(docstring.split()), {}
     described: dict[str, str] = {}
-    current = None
-    for line in rest.splitlines():
+    current, indent = None, 0
+    for line in docstring[head.end() :].splitlines():
         if line and not line[0].isspace():
             break
-        entry = re.match(r"^ {1,8}(\w+)(?: \([^)]*\))?: *(.*)$", line)
-        if entry:
-            current = entry.group(1)
-            described[current] = entry.group(2).strip()
+        depth = len(line) - len(line.lstrip())
+        entry = re.match(r" {1,8}\*{0,2}(\w+)(?: ?\(.*?\))?:(?: +(.*))?$", line)
+        if entry and entry.group(1) in names and (current is None or depth <= indent):
+            current, indent = entry.group(1), depth
+            described[current] = (entry.group(2) or "").strip()
         elif current and line.strip():
-            described[current] += " " + line.strip()
-    return " ".join(summary.split()), described
+            described[current] = f"{described[current]} {line.strip()}".strip()
+    return " ".join(docstring[: head.start()].split()), described
 
 
 def usage(tool: Tool) -> str:
     """A template of the arguments of a call, for a model that got them wrong."""
-    return json.dumps({name: f"<{_kind(schema)}>" for name, schema in tool.spec.parameters["properties"].items()})
+    parameters = tool.spec.parameters
+    return json.dumps({name: f"<{_kind(schema, parameters)}>" for name, schema in parameters["properties"].items()})
 
 
 def _describe(name: str, schema: Json, parameters: Json) -> str:
     required = name in parameters.get("required", ())
-    return f"{name}: {_kind(schema)}{'' if required else ' (optional)'}"
+    return f"{name}: {_kind(schema, parameters)}{'' if required else ' (optional)'}"
 
 
-def _kind(schema: Any) -> str:
-    return "/".join(kinds_of(schema)) or "value"
+def _kind(schema: Any, parameters: Json) -> str:
+    return "/".join(kinds_of(schema, parameters)) or "value"
 
 
 _VALUES = ("default", "const", "enum", "examples")

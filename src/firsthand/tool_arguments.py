@@ -76,7 +76,7 @@ def repaired(arguments: Json, parameters: Json) -> Json:
     mended = {}
     for key, value in arguments.items():
         schema = properties.get(key, {})
-        kinds = set(kinds_of(schema))
+        kinds = set(kinds_of(schema, parameters))
         if value is None and key in properties and key not in required and "null" not in kinds:
             continue
         if isinstance(value, str) and "string" not in kinds and kinds & {"array", "object"}:
@@ -85,15 +85,29 @@ def repaired(arguments: Json, parameters: Json) -> Json:
     return mended
 
 
-def kinds_of(schema: Any) -> tuple[str, ...]:
-    """The JSON types that a schema or its alternatives name, which a server may have written; what is none is left out."""
-    if not isinstance(schema, dict):
-        return ()
-    alternatives = schema.get("anyOf") or schema.get("oneOf")
-    parts = [schema, *(alternatives if isinstance(alternatives, list) else ())]
-    named = [each.get("type") for each in parts if isinstance(each, dict)]
-    flat = [kind for each in named for kind in (each if isinstance(each, list) else [each])]
-    return tuple(kind for kind in dict.fromkeys(each for each in flat if isinstance(each, str)) if kind in JSON_TYPES)
+def kinds_of(schema: Any, parameters: Json) -> tuple[str, ...]:
+    """The JSON types that a schema, its alternatives and the definitions of `parameters` that it refers to name.
+
+    A server may have written them; what is no JSON type is left out.
+    """
+    definitions = parameters.get("$defs", parameters.get("definitions"))
+    found: dict[str, None] = {}
+    waiting, followed = [schema], set()
+    while waiting:
+        part = waiting.pop(0)
+        if not isinstance(part, dict):
+            continue
+        kinds = part.get("type")
+        named = kinds if isinstance(kinds, list) else [kinds]
+        found |= dict.fromkeys(each for each in named if isinstance(each, str) and each in JSON_TYPES)
+        for key in ("anyOf", "oneOf", "allOf"):
+            alternatives = part.get(key)
+            waiting += alternatives if isinstance(alternatives, list) else ()
+        target = part.get("$ref")
+        if isinstance(target, str) and target not in followed and isinstance(definitions, dict):
+            followed.add(target)
+            waiting.append(definitions.get(target.rpartition("/")[2]))
+    return tuple(found)
 
 
 def _parsed(name: str, text: str) -> Any:
