@@ -18,10 +18,10 @@ def add_tasks(database: Database, run_id: str, benchmark: str, tasks: Iterable[T
     """Keep the tasks; StoreError if one differs from the one kept under its id, ConfigError for keys that JSON changes."""
     with database.write() as connection:
         for task in tasks:
-            for part, data in (("metadata", task.metadata), ("secret", task.secret)):
-                if key := changed_key(data):
+            for name, data in (("metadata", task.metadata), ("secret", task.secret)):
+                if odd := changed_key(data):
                     raise ConfigError(
-                        f"task {task.id!r} of {benchmark}: the key {part}{key} is no text, and would be text wherever the "
+                        f"task {task.id!r} of {benchmark}: the key {name}{odd} is no text, and would be text wherever the "
                         "kept task is scored: write it as text"
                     )
             digest = put(connection, task.to_json())
