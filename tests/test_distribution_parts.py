@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from firsthand.loop.listener import Began
 from firsthand.memories.notes import notes
 from firsthand.message import Json
 from firsthand.patterns.direct import direct
+from firsthand.providers.cassette import Cassette
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place
 from firsthand.runs.feed import Ended, Started
@@ -26,7 +28,7 @@ from firsthand.runs.store import create
 from firsthand.task import Task
 from firsthand.trace import Failure, Trace
 
-ADA = Agent("ada", Scripted(["x"]), direct)
+ADA = Agent("ada", Scripted(lambda messages, sampling, index: "x"), direct)
 BENCH = Benchmark("b", lambda seed: [], (), protocol="p")
 
 
@@ -211,6 +213,47 @@ def test_a_memory_that_attempts_share_is_refused_before_the_run_is_touched(tmp_p
         remote = Told([ends(place, f"t{place.agent.name}") for place in every[:2]])
         asyncio.run(asyncio.wait_for(distribute(run, every[:2], Crew(remote)), 30))
         assert [message["agent"] for message in remote.heard[0]] == ["ada", "bo"]
+
+
+@pytest.mark.parametrize("model", [Scripted(["x", "y"]), Cassette({"?": ["x", "y"]})], ids=["script", "cassette"])
+def test_replies_that_are_given_once_are_refused_for_agents_and_judges(tmp_path: Path, model: Any) -> None:
+    class Asks:
+        agent = Agent("judge", model, direct)
+
+    one = Place(Agent("di", model, direct), BENCH, Task("0", "?"))
+    judged: Any = replace(BENCH, scorers=(*BENCH.scorers, Asks()))
+    two = Place(ADA, judged, Task("0", "?"))
+    with create(tmp_path, {}, "r") as run:
+        for place, whose in ((one, "di"), (two, f"a judge of {BENCH.name}")):
+            with pytest.raises(
+                ConfigError, match=f"each of its replies once, in order, .* first for {whose}: run it in one"
+            ):
+                asyncio.run(distribute(run, [place], Crew()))
+        assert run.tasks() == {}
+    for kind in (Scripted(), Scripted({"?": "x"})):
+        remote = Told([ends(replace(one, agent=Agent("di", kind, direct)), "t")])
+        with create(tmp_path, {}, f"r{id(kind)}") as run:
+            asyncio.run(
+                asyncio.wait_for(distribute(run, [replace(one, agent=Agent("di", kind, direct))], Crew(remote)), 30)
+            )
+
+
+def test_a_workers_scorers_see_a_task_as_it_was_made(tmp_path: Path) -> None:
+    given, seen = (
+        Task("0", "?", secret={"pairs": [(1, [2]), ()], "in": {"a": (("b",),)}}, metadata={"m": (0,)}),
+        list[Task](),
+    )
+
+    def scorer(task: Task, trace: Trace) -> float:
+        seen.append(task)
+        return 1.0
+
+    bench = replace(BENCH, scorers=(scorer,))
+    with create(tmp_path, {}, "r") as run:
+        asyncio.run(
+            asyncio.wait_for(distribute(run, [Place(ADA, bench, given)], Crew(InProcess(Worker([ADA], [bench])))), 30)
+        )
+    assert seen == [given]
 
 
 def test_a_loss_is_told_with_what_goes_to_others_and_the_last_one_with_nothing(tmp_path: Path) -> None:

@@ -65,6 +65,33 @@ def test_spans_that_a_collector_accepts_and_rejects_are_not_sent() -> None:
         telemetry.close()
 
 
+REJECTED = b"\x0a\x09\x08\x01\x12\x05quota"
+WHOLE = b"\x0a\xfc\xff\x03\x08\x01\x12\xf6\xff\x03" + b"a" * 65_526  # 64 KiB
+LONG = b"\x0a\xfd\xff\x03\x08\x01\x12\xf7\xff\x03" + b"a" * 65_527
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_rejected"),
+    [
+        (CHUNKED + b"b\r\n" + REJECTED + b"\r\n0\r\n\r\n", True),
+        (CHUNKED + b"4\r\n" + REJECTED[:4] + b"\r\n7\r\n" + REJECTED[4:] + b"\r\n0\r\n\r\n", True),
+        (b"\r\n" + REJECTED, True),  # up to the connection's end
+        (b"\r\n" + WHOLE, True),
+        (b"\r\n" + LONG, False),
+        (CHUNKED + b"b\r\n" + REJECTED[:9], False),
+        (CHUNKED.replace(b"chunked", b"gzip, chunked") + b"b\r\n" + REJECTED + b"\r\n0\r\n\r\n", False),
+        (b"Content-Length: 12\r\n\r\n" + REJECTED, False),
+    ],
+    ids=["chunked", "two chunks", "no length", "64 KiB", "too long", "broken off", "another coding", "cut"],
+)  # fmt: skip
+def test_a_rejection_is_read_from_a_body_of_any_framing(reply: bytes, is_rejected: bool) -> None:
+    with collecting(garbage=b"HTTP/1.1 200 OK\r\n" + reply) as collector:
+        telemetry = Telemetry(collector.url)
+        assert telemetry.deliver(spans(1)) is not is_rejected and telemetry.failed == is_rejected
+        telemetry.close()
+
+
 def test_a_problem_is_told_when_sending_begins_to_fail_with_the_words_of_the_sdk() -> None:
     told: list[str] = []
     telemetry = Telemetry("http://127.0.0.1:1", on_problem=told.append)

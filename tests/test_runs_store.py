@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from firsthand.errors import DataError, StoreError, UnknownName
+from firsthand.errors import ConfigError, DataError, StoreError, UnknownName
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, user
 from firsthand.model import Usage
 from firsthand.preference import Preference
@@ -234,6 +234,18 @@ def test_notes_that_are_not_json_are_kept_as_text_and_replies_are_refused(run: R
     assert run.done() == {make_trace(1).id, make_trace(2).id}
     with pytest.raises(StoreError, match="cannot be stored as JSON"):
         run.journal("a").record(":0", "r", {"deep": nested})
+
+
+@pytest.mark.parametrize(
+    ("task", "place"),
+    [(Task("a", "?", secret={"names": {1: "x"}}), r"secret\['names'\]\[1\]"),
+     (Task("a", "?", metadata={"m": [({"k": [{None: 0}]},)]}), r"metadata\['m'\]\['k'\]\[None\]")],
+)  # fmt: skip
+def test_a_task_whose_keys_json_would_change_is_refused(run: Run, task: Task, place: str) -> None:
+    with pytest.raises(ConfigError, match=f"^task 'a' of sums: the key {place} is no text, and would be text wherever"):
+        run.add_tasks("sums", [task])
+    assert run.tasks() == {}
+    run.add_tasks("sums", [Task("a", "?", secret={"names": {"1": ("x", {"": 1})}})])
 
 
 def test_filters_choose_by_benchmark_and_agent(run: Run) -> None:

@@ -122,7 +122,7 @@ class Scripted:
     @property
     def is_ordered(self) -> bool:
         """True if the script is a list of replies."""
-        return not isinstance(self._replies, Mapping) and not callable(self._replies)
+        return not isinstance(self._replies, Mapping) and not callable(self._replies) and len(self._replies) > 0
 
     def skip_replies(self, given: Collection[int]) -> None:
         """Go on after the last of these replies of the list; one before it that was refused is not given again either."""

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from firsthand.errors import StoreError
+from firsthand.errors import ConfigError, StoreError
 from firsthand.message import Json
 from firsthand.runs.attempts import body_of, read_as
 from firsthand.runs.database import Database, plain, put
 from firsthand.runs.integrity import seal
 from firsthand.runs.task_groups import same_problem
+from firsthand.system.stored_json import changed_key
 from firsthand.task import Task
 
 
 def add_tasks(database: Database, run_id: str, benchmark: str, tasks: Iterable[Task]) -> None:
-    """Keep the tasks; StoreError if one differs from the one kept under its id."""
+    """Keep the tasks; StoreError if one differs from the one kept under its id, ConfigError for keys that JSON changes."""
     with database.write() as connection:
         for task in tasks:
+            for name, data in (("metadata", task.metadata), ("secret", task.secret)):
+                if odd := changed_key(data):
+                    raise ConfigError(
+                        f"task {task.id!r} of {benchmark}: the key {name}{odd} is no text, and would be text wherever the "
+                        "kept task is scored: write it as text"
+                    )
             digest = put(connection, task.to_json())
             key = (plain(benchmark), plain(task.id))
             cluster = None if task.cluster is None else plain(task.cluster)

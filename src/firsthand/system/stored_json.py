@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from firsthand.system.json_values import values_in_text
@@ -48,3 +49,19 @@ def is_deep(value: Any, most: int = MAX_DEPTH) -> bool:
         if not level:
             return False
     return True
+
+
+def changed_key(value: object) -> str:
+    """The place of a key of a mapping that JSON would change, for it is not text; empty if there is none."""
+    waiting = [("", value)]
+    while waiting:
+        path, part = waiting.pop()
+        if isinstance(part, Mapping):
+            for key, inner in part.items():
+                here = f"{path}[{key!r:.60}]"
+                if not isinstance(key, str):
+                    return here[-300:]
+                waiting.append((here[-300:], inner))
+        elif isinstance(part, list | tuple):
+            waiting += ((path, inner) for inner in part)
+    return ""

@@ -286,19 +286,28 @@ def _session(on_reply: Callable[[bytes], None] = lambda body: None) -> Any:
 
 
 def _short_body(response: Any) -> bytes:
-    """The body of a reply that states its length; empty if it is packed, longer than 64 KiB or late."""
+    """The body of a reply: with a stated length, in chunks or up to the connection's end; empty if packed, broken off,
+    longer than 64 KiB or late."""
     stated = response.headers.get("Content-Length", "")
-    is_plain = not response.headers.get("Content-Encoding") and not response.headers.get("Transfer-Encoding")
-    if not (is_plain and stated.isascii() and stated.isdigit() and len(stated) <= 5 and int(stated) <= _REPLY_BYTES):
+    is_chunked = response.headers.get("Transfer-Encoding", "").strip().lower() == "chunked"
+    if response.headers.get("Content-Encoding") or (response.headers.get("Transfer-Encoding") and not is_chunked):
         return b""
+    if stated and not (stated.isascii() and stated.isdigit() and len(stated) <= 5 and int(stated) <= _REPLY_BYTES):
+        return b""
+    most = int(stated) if stated and not is_chunked else _REPLY_BYTES + 1
     body, until = bytearray(), time.monotonic() + _REPLY_S
-    with suppress(Exception):  # a reply that breaks off: its status counts
-        while len(body) < int(stated) and time.monotonic() < until:
-            piece = response.raw.read1(int(stated) - len(body), decode_content=False)
+    try:
+        while len(body) < most:
+            if time.monotonic() > until:
+                return b""
+            piece = response.raw.read1(most - len(body), decode_content=False)
             if not piece:
                 break
             body += piece
-    return bytes(body) if len(body) == int(stated) else b""
+    except Exception:  # a reply that breaks off: its status counts
+        return b""
+    is_whole = len(body) <= _REPLY_BYTES and (len(body) == most or is_chunked or not stated)
+    return bytes(body) if is_whole else b""
 
 
 def traces_url(endpoint: str) -> str:

@@ -23,7 +23,8 @@ from firsthand.cluster.spread.run_worker import Lost, attempt_message, error_of
 from firsthand.errors import BodyTooLarge, ConfigError, StoreError
 from firsthand.loop.concurrency import first_error
 from firsthand.message import Json
-from firsthand.rollout import Place
+from firsthand.model import OrderedReplies
+from firsthand.rollout import Place, judge_model
 from firsthand.runs.execute import begin, keep
 from firsthand.runs.run_folder import Run
 from firsthand.system.plurals import count_of
@@ -85,17 +86,35 @@ async def distribute(
     As `execute`: each trace is kept before `on_trace` is given it, and the traces are those that `execute` would have made,
     but for times. `on_lost` is given a sentence for each lost worker, and each attempt that one could not go on with.
     """
+    check_places(places)
+    with run.claimed():  # before looking what is missing, which another process might be making
+        missing = begin(run, places, redo_errors)
+        with run.working():
+            if missing:
+                await _Distribution(run, missing, seed, concurrency, on_trace, on_lost).work(fleet)
+
+
+def check_places(places: Sequence[Place]) -> None:
+    """ConfigError for places whose attempts would differ on workers: shared memories, and replies in order."""
     for agent in {id(place.agent): place.agent for place in places}.values():
         if agent.memory is not None and agent.memory.lifetime != "attempt":
             raise ConfigError(
                 f"the memory of {agent.name} is shared between attempts, and workers share none: run it in one process, or "
                 "give it the lifetime attempt"
             )
-    with run.claimed():  # before looking what is missing, which another process might be making
-        missing = begin(run, places, redo_errors)
-        with run.working():
-            if missing:
-                await _Distribution(run, missing, seed, concurrency, on_trace, on_lost).work(fleet)
+        _expect_unordered(agent.model, agent.name)
+    for benchmark in {id(place.benchmark): place.benchmark for place in places}.values():
+        for scorer in benchmark.scorers:
+            _expect_unordered(judge_model(scorer), f"a judge of {benchmark.name}")
+
+
+def _expect_unordered(model: object, whose: str) -> None:
+    if isinstance(model, OrderedReplies) and model.is_ordered:
+        name = getattr(model, "name", "its model")
+        raise ConfigError(
+            f"{name} gives each of its replies once, in order, and each worker would begin with the first for {whose}: run "
+            "it in one process, without --on"
+        )
 
 
 class _Distribution:

@@ -34,6 +34,9 @@ from firsthand.system import conversation_owner
 from firsthand.task import Task
 from firsthand.tool_source import is_shared
 
+_TUPLE = "\0tuple"
+"""The key of an object that stands for a tuple, which JSON has none of."""
+
 
 class Lost(Exception):
     """A worker is gone, with the attempts it was running. The message says how."""
@@ -105,7 +108,7 @@ class Worker:
             await self._keeper.open()
             trace = await rollout(
                 self.agents[message["agent"]],
-                Task.from_json(message["task"]),
+                Task.from_json(_with_tuples(message["task"])),
                 benchmark=self.benchmarks[message["benchmark"]],
                 epoch=message["epoch"],
                 seed=message["seed"],
@@ -157,11 +160,29 @@ def attempt_message(place: Place, seed: int, entries: Sequence[tuple[str, str, J
         "id": place.id,
         "agent": place.agent.name,
         "benchmark": place.benchmark.name,
-        "task": place.task.to_json(),
+        "task": _marked_tuples(place.task.to_json()),
         "epoch": place.epoch,
         "seed": seed,
         "entries": list(entries),
     }
+
+
+def _marked_tuples(value: Any) -> Any:
+    """JSON data in which tuples are objects of one key, so that a worker's scorers see what they see in one process."""
+    if isinstance(value, Mapping):
+        return {key: _marked_tuples(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        inside = [_marked_tuples(inner) for inner in value]
+        return {_TUPLE: inside} if isinstance(value, tuple) else inside
+    return value
+
+
+def _with_tuples(value: Any) -> Any:
+    """The data that `_marked_tuples` was given."""
+    if isinstance(value, dict):
+        inside = {key: _with_tuples(inner) for key, inner in value.items()}
+        return tuple(inside[_TUPLE]) if inside.keys() == {_TUPLE} else inside
+    return [_with_tuples(inner) for inner in value] if isinstance(value, list) else value
 
 
 def about(agents: Mapping[str, Agent], benchmarks: Mapping[str, Benchmark]) -> Json:
