@@ -141,11 +141,14 @@ def test_texts_files_and_rewinds_come_after_the_numbers_before_them(track: Track
     assert str(gone.value) == f"the artifact {tmp_path / 'gone'} cannot be read: No such file or directory"
     hold(track)
     track.log({"a": 3.0}, step=9)
+    track.text("answer", "later", step=3)
     track.rewind(2)
+    track.text("answer", "anew", step=3)
+    assert [(each.step, each.text) for each in track.texts()] == [(2, "first\nline"), (1, "second"), (3, "anew")]
     assert (track.step, rows(track, "rewinds", "step, after")) == (2, [(2, 3)])
     track.rewind(1)
     assert rows(track, "rewinds", "step, after")[1] == (1, 3)
-    for table, count in (("metrics", 3), ("samples", 2), ("artifacts", 2), ("rewinds", 2)):
+    for table, count in (("metrics", 3), ("samples", 4), ("artifacts", 2), ("rewinds", 2)):
         columns = SEALED[table]
         sealed = rows(track, table, f"digest, {columns}")
         assert [digest for digest, *_ in sealed] == [checksum(*row) for _, *row in sealed]

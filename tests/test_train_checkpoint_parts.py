@@ -19,6 +19,7 @@ from torch import nn
 
 from firsthand.errors import ConfigError, DataError, StoreError, TrainingError
 from firsthand.tokens.pretrained import load
+from firsthand.train import checkpoints
 from firsthand.train.checkpoints import Checkpoints, _merged, _split, trained_weights
 from firsthand.train.data_order import StreamBatches, digest, expect_same_data, order, split
 from firsthand.train.optimizers import optimizer_for
@@ -84,6 +85,28 @@ def test_a_checkpoint_holds_step_position_random_states_and_the_hashes_of_its_fi
     assert torch.equal(other.weight, layer.weight) and torch.equal(other.bias, layer.bias)
     for mine, theirs in zip(optimizer.state.values(), fresh.state.values(), strict=True):
         assert all(torch.equal(mine[name], theirs[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+
+def test_each_process_goes_on_with_its_own_random_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draws() -> list[float]:
+        return [torch.rand(1).item(), random.random(), float(np.random.random())]
+
+    def seed(number: int) -> None:
+        torch.manual_seed(number), random.seed(number), np.random.seed(number)
+
+    states, drawn = [], []
+    for number in range(3):
+        seed(number)
+        states.append((checkpoints._random_tensors(), checkpoints._random_numbers()))
+        drawn.append(draws())
+    layer, optimizer = stepped()
+    monkeypatch.setattr(checkpoints, "from_all", lambda own: states)
+    Checkpoints(tmp_path, every=1).save(1, layer, optimizer, Lists([]))  # type: ignore[arg-type]
+    for number, of in enumerate([0, 1, 2, 0]):  # a fourth process begins as the first
+        seed(9)
+        monkeypatch.setattr(checkpoints, "rank", lambda number=number: number)
+        assert Checkpoints(tmp_path, every=1).restore(layer, optimizer, Lists([])) == 1  # type: ignore[arg-type]
+        assert draws() == drawn[of]
 
 
 @pytest.mark.parametrize(("saved", "here"), [(2, 1), (1, 2), (12, 11), (2, 0), (0, 2)])

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from firsthand.commands.train import _trial_folder
 from firsthand.errors import ConfigError
+from firsthand.runs.run_names import DATABASE
+from firsthand.runs.track import FOLDER_VARIABLE
 from firsthand.train.sweep import Sweep, best, load_spec, run_sweep, save_spec, trials_of
 from firsthand.train.sweep_space import Drawn, combinations, parse_space, survivors
 
@@ -287,3 +290,27 @@ def test_a_draw_that_rounds_out_of_its_range_is_the_end_of_it() -> None:
         assert Drawn("uniform", 0.12344, 0.98766).draw(source) == text
     source.low = True
     assert Drawn("uniform", 12344, 98766).draw(source) == "12344" and Drawn("uniform", 0.1, 0.3).draw(source) == "0.1"
+
+
+@pytest.mark.slow
+def test_trials_of_a_training_that_another_program_starts_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    (tmp_path / "text.txt").write_text("one two three four five six\n" * 60)
+    size = "--hidden-size 32 --layers 1 --heads 1 --vocab-size 260 --context 16 --batch-tokens 64 --steps 2 --seed 1"
+    command = (sys.executable, "-P", "-m", "firsthand", "train", "pretrain", str(tmp_path / "text.txt"), *size.split())
+    save_spec(sweep_of(tmp_path / "none", "0.1", command=command, metric="loss"), tmp_path / "sweep")
+    (trial,) = run_sweep(tmp_path / "sweep")
+    assert trial.state == "done" and trial.value is not None and trial.value > 1, trial.why
+    assert not (tmp_path / "home" / "runs").exists()
+
+
+def test_a_training_is_kept_in_its_trials_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    assert _trial_folder() is None
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    (tmp_path / "log.txt").touch()
+    assert _trial_folder() == tmp_path
+    (tmp_path / DATABASE).touch()
+    assert _trial_folder() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tiny
 from firsthand.cli import main
@@ -96,6 +98,19 @@ def test_a_run_of_two_processes_is_resumed_by_one_and_the_other_way_round(folder
         rows = train("--steps 5", folder, tmp_path / name, processes=then, resume=True)
         assert [row["step"] for row in rows] == [row["step"] for row in whole]
     assert difference(tmp_path / "a", tmp_path / "b") < 1e-4
+
+
+@pytest.mark.slow
+def test_two_processes_that_drop_at_random_go_on_as_if_never_stopped(folder: Path, tmp_path: Path) -> None:
+    words = RECIPES["dpo"].replace("--steps 4", "--steps 4 --dropout 0.4 --checkpoint-every 2 --keep 9")
+    train(words, folder, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "checkpoints" / "step-000004")
+    train("", folder, tmp_path / "again", resume=True)
+    one, two = (
+        load_file(tmp_path / name / "checkpoints/step-000004/weights.safetensors") for name in ("whole", "again")
+    )
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_one_process_alone_joins_nothing_and_shards_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import shlex
 import shutil
 import sys
@@ -23,8 +24,8 @@ from firsthand import catalog
 from firsthand.config import build, flat_settings, given_values, parse
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.runs import store
-from firsthand.runs.run_names import new_run_id
-from firsthand.runs.track import Track
+from firsthand.runs.run_names import DATABASE, new_run_id
+from firsthand.runs.track import FOLDER_VARIABLE, Track
 from firsthand.system.home import data_home
 from firsthand.system.terminal import console, print_as_json
 
@@ -131,7 +132,7 @@ def _train(own: Config, words: Sequence[str]) -> int:
         module = inspect.getmodule(config_class)
         told = {"description": inspect.getdoc(module) or "", "examples": getattr(module, "EXAMPLES", "")}
         config = parse(config_class, words, prog=f"firsthand train {name}", **told)
-        folder = own.out or data_home() / "runs" / new_run_id(datetime.now(), Path(name).stem)
+        folder = own.out or _trial_folder() or data_home() / "runs" / new_run_id(datetime.now(), Path(name).stem)
     else:
         raise ConfigError("a recipe is needed; `firsthand train --help` shows all")
     from firsthand.train import processes
@@ -161,6 +162,12 @@ def _train(own: Config, words: Sequence[str]) -> int:
             return 130
         print(_outcome(model, folder))
     return 0
+
+
+def _trial_folder() -> Path | None:
+    """The folder of the trial that a sweep runs here, unless a run of this trial is in it already; None outside a sweep."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named) if named and not (Path(named) / DATABASE).exists() else None
 
 
 def _outcome(model: Path, folder: Path) -> str:

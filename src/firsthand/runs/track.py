@@ -5,8 +5,8 @@
 
 Numbers are written in groups, at most every FLUSH_S seconds; `flush` writes what is pending, and a checkpoint flushes before
 it is saved, so a killed process loses none that came before its last checkpoint. A loop that goes on from a checkpoint calls
-`rewind`: what was logged at later steps stays in the file and is no part of a curve. Of two values at one step the later
-counts. Any thread may log.
+`rewind`: what was logged at later steps stays in the file and is no part of the curves and texts. Of two values at one step
+the later counts. Any thread may log.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ MAX_STEP = 2**62
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]+")
 _LIVE = "NOT EXISTS (SELECT 1 FROM rewinds WHERE rewinds.after >= {0}.seq AND rewinds.step < {0}.step)"
 """True of a metric that no later `rewind` has left behind."""
+_LIVE_TEXT = "NOT EXISTS (SELECT 1 FROM rewinds WHERE rewinds.at >= samples.at AND rewinds.step < samples.step)"
+"""The same of a text, by the clock: texts are counted for themselves."""
 _Pending = tuple[str, int, float, float]
 """Name, step, value and time."""
 
@@ -177,7 +179,7 @@ class Track:
         return kept
 
     def rewind(self, step: int) -> None:
-        """Say that the loop goes on after `step`: what was logged of later steps is no part of a curve any more."""
+        """Say that the loop goes on after `step`: numbers and texts of later steps count no more."""
         _check_step(step)
         with self._lock:
             self.flush()
@@ -261,9 +263,10 @@ class Track:
         return map(self.curve, names or self.names())
 
     def texts(self, name: str | None = None) -> list[TextSample]:
-        """The texts that were logged, in that order; those of one name if it is given."""
+        """The texts that were logged, without those that a rewind left behind, in order; of one name if it is given."""
         rows = self.run.database.read(
-            "SELECT name, step, body FROM samples WHERE ? IS NULL OR name = ? ORDER BY seq", (name, name)
+            f"SELECT name, step, body FROM samples WHERE (? IS NULL OR name = ?) AND {_LIVE_TEXT} ORDER BY seq",
+            (name, name),
         )
         return [TextSample(name, step, str(self.run.database.get(body))) for name, step, body in rows]
 

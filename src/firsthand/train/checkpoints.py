@@ -16,7 +16,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from firsthand.nn.tensor_file import read_tensors
 from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.own_file import expect_own_folder, expect_own_tree
 from firsthand.train.optimizers import check_state, with_own_settings
-from firsthand.train.processes import from_first, is_first
+from firsthand.train.processes import from_all, from_first, is_first, rank
 from firsthand.train.sharding import load_whole, spread_state
 from firsthand.train.streams import Batches
 
@@ -91,6 +91,7 @@ class Checkpoints:
         weights = {name: whole_tensor(weight).contiguous() for name, weight in trained_weights(model).items()}
         expect_finite(model, step)
         position = batches.state()
+        random_states = from_all([(_random_tensors(), _random_numbers())])  # of each process, the first one's first
         if not is_first():  # it has sent its parts of sharded tensors
             return path
         expect_own_folder(self.folder)
@@ -99,13 +100,14 @@ class Checkpoints:
                 shutil.rmtree(left)
             part.mkdir(parents=True)
             _save(weights, part / _FILES[0])
-            _save(tensors | _random_tensors(), part / _FILES[1])
+            _save(tensors | _by_process([each for each, _ in random_states]), part / _FILES[1])
             state = {
                 "format": FORMAT,
                 "step": step,
                 "batches": position,
                 "optimizer": numbers,
-                "random": _random_numbers(),
+                "random": random_states[0][1],
+                "random_of_others": [numbers for _, numbers in random_states[1:]],
                 "sha256": {name: _sha256(part / name) for name in _FILES},
             }
             with (part / "state.json").open("w", encoding="utf-8") as file:
@@ -147,7 +149,7 @@ class Checkpoints:
                 with self._whole(step):
                     self._load(step, weights, tensors, state, model, optimizer)
                     batches.load(state["batches"])
-                    _restore_random(tensors, state["random"])
+                    _restore_random(tensors, state)
             except StoreError as error:
                 _LOG.warning("%s: the checkpoint before it is used", error)
                 damaged.append(step)
@@ -286,9 +288,20 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _random_tensors() -> dict[str, Tensor]:
-    return {"random.cpu": torch.get_rng_state()} | {
-        f"random.cuda{index}": torch.cuda.get_rng_state(index) for index in range(_gpus())
+    return {"cpu": torch.get_rng_state()} | {
+        f"cuda{index}": torch.cuda.get_rng_state(index) for index in range(_gpus())
     }
+
+
+def _by_process(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The random states of all processes, as tensors by name."""
+    return {
+        f"{_random_prefix(process)}{name}": each for process, own in enumerate(states) for name, each in own.items()
+    }
+
+
+def _random_prefix(process: int) -> str:
+    return f"random.{process}." if process else "random."
 
 
 def _gpus() -> int:
@@ -304,13 +317,19 @@ def _random_numbers() -> Json:
     }
 
 
-def _restore_random(tensors: dict[str, Tensor], numbers: Json) -> None:
-    """Set the random states, of the GPUs those that are here: they may be more or fewer than where it was saved."""
+def _restore_random(tensors: dict[str, Tensor], state: Json) -> None:
+    """Set this process's random states; those of the first one where there were fewer processes.
+
+    Of the GPUs those that are here are set: they may be more or fewer than where it was saved.
+    """
+    own, others = rank(), state.get("random_of_others", ())
+    numbers = others[own - 1] if 0 < own <= len(others) else state["random"]
+    prefix = _random_prefix(own if numbers is not state["random"] else 0)
     try:
-        torch.set_rng_state(tensors["random.cpu"])
+        torch.set_rng_state(tensors[f"{prefix}cpu"])
         for index in range(_gpus()):
-            if (state := tensors.get(f"random.cuda{index}")) is not None:
-                torch.cuda.set_rng_state(state, index)
+            if (of_gpu := tensors.get(f"{prefix}cuda{index}")) is not None:
+                torch.cuda.set_rng_state(of_gpu, index)
     except RuntimeError as error:
         raise ValueError(str(error)) from None
     version, internal, gauss = numbers["python"]
