@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from firsthand.interp.opened_sae import OpenedSae
 from firsthand.interp.saes.sae_files import SavedSae, save_sae
 from firsthand.interp.saes.sae_kinds import sae_of
 from firsthand.nn import weights
+from firsthand.providers.local_completions import encode
 from firsthand.tokens import pretrained
 from tiny import write_model
 
@@ -38,10 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, words in (("good", "12 30 40"), ("bad", "7 8 9")):
         lines = [" ".join(rng.choices(words.split(), k=5)) for _ in range(30)]
         (folder / f"{name}.txt").write_text("\n".join([*lines, "  ", ""]), encoding="utf-8")
-    said = [
-        {"messages": [{"role": "user", "content": f"{n}?"}], "chosen": f"{n} 42", "rejected": f"{n} 7"}
-        for n in range(6)
-    ]
+    said = [{"prompt": f"{n}?", "chosen": f"{n} 42", "rejected": f"{n} 7"} for n in range(6)]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, said)))
     return folder
 
@@ -51,6 +50,10 @@ def test_a_prompt_begins_as_the_tokenizer_says_and_names_no_special_token(place:
     text = "<|endoftext|>12"
     assert plain.encode_prompt(text) == plain.encode(text) and begins.bos_id == 0
     assert begins.encode_prompt(text) == [0, *plain.encode(text)] and plain.encode(text)[0] != 0
+    for tokenizer in (begins, plain):  # as the engine is asked with it
+        assert encode(SimpleNamespace(tokenizer=tokenizer, sources=None, context=64), "12 30") == tuple(  # type: ignore[arg-type]
+            tokenizer.encode_prompt("12 30")
+        )
     assert begins.encode_prompt("") == [0] and plain.encode_prompt("") == []
 
 
@@ -119,7 +122,8 @@ def test_every_text_of_a_command_begins_as_a_prompt(
     patched, steered, fitted, contrasted = seen
     texts = [*patched[1:3], *steered[4], *fitted[1], *fitted[2], *contrasted[4], *effects]
     texts += [text for group in vectors for text in group]
-    assert len(texts) == 2 + 30 + 60 + 30 + 30 + 60 and len(contrasted[4]) == 30  # blank lines are no texts
+    assert [len(each) for each in (steered[4], contrasted[4], effects, vectors[0], vectors[1])] == [30] * 5  # no blanks
+    assert min(len(fitted[1]), len(fitted[2])) >= 20
     begin = [0] if name == "begins" else []
     tokenizer = pretrained.load(place / name)
     assert patched[1] == [*begin, *tokenizer.encode("12 30")]
