@@ -40,7 +40,7 @@ from printed_tables import widen, words
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """What the training of an autoencoder or a monitor was asked for; both take minutes, and are tested elsewhere."""
     told: list[Any] = []
-    tokenizer = SimpleNamespace(encode=lambda text: [len(text)])
+    tokenizer = SimpleNamespace(encode_prompt=lambda text: [len(text)])
 
     def opened(name: str, **given: Any) -> Any:
         told.append(("open", name, given))

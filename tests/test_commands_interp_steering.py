@@ -33,7 +33,10 @@ class Tokenizer:
     def encode(self, text: str, *, continuing: bool = False) -> list[int]:
         return [*([] if continuing or text not in ("yes", "no") else [0]), *map(ord, text)]
 
-    def decode(self, ids: list[int]) -> str:
+    def encode_prompt(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def decode(self, ids: list[int], *, skip_special: bool) -> str:
         return "".join(map(chr, ids))
 
 

@@ -275,3 +275,47 @@ def test_a_look_keeps_layers_and_heads_apart_and_rounds_weights_to_bytes() -> No
             assert [word for word, _ in cell.top] == [f"<{id}>" for id in best.indices.tolist()]
             assert [chance for _, chance in cell.top] == pytest.approx(best.values.exp().tolist())
     assert found.heads[0].to_first != found.heads[6].to_first
+
+
+def test_a_lens_of_a_model_with_one_layer_is_refused() -> None:
+    a = tiny_architecture_of(1)
+    with pytest.raises(ConfigError, match="the model has one layer, and the last is never tuned: use the logit lens"):
+        train_tuned_lens(initialise(Decoder(a), seed=0, std=0.3), [[1, 2, 3]], steps=2)
+    assert len(train_tuned_lens(initialise(Decoder(tiny_architecture_of(2)), seed=0, std=0.3), [[1, 2, 3]]).biases) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lenses_and_shares_of_half_precision_models_are_those_of_float32_within_its_rounding(
+    dtype: torch.dtype,
+) -> None:
+    wide = initialise(Decoder(tiny_architecture_of(3)), seed=2, std=0.4)
+    narrow = initialise(Decoder(tiny_architecture_of(3)), seed=2, std=0.4).to(dtype)
+    text = [1, 2, 3, 4]
+    for model in (wide, narrow):
+        layer = model.layers[1].attention
+        torch.manual_seed(0)
+        bias = torch.nn.Parameter(torch.randn(8).to(layer.o_proj.weight.dtype))
+        layer.o_proj.bias = bias
+    expected, found = (logit_shares(model, text, 5, 9) for model in (wide, narrow))
+    assert set(found.parts) == set(expected.parts) and "blocks.1.attn.bias" in found.parts
+    for name, share in expected.parts.items():
+        assert found.parts[name] == pytest.approx(share, abs=0.1), name
+    assert sum(found.parts.values()) == pytest.approx(found.difference, abs=0.1)
+    assert logit_lens(narrow, text, translate=TunedLens(3, 8)).logprobs.equal(logit_lens(narrow, text).logprobs)
+    texts = [[1, 2, 3], [4, 5], [6, 7, 8, 9], [10, 11]]
+    tuned, tuned_wide = (train_tuned_lens(model, texts, steps=60, lr=0.02) for model in (narrow, wide))
+    assert tuned.matrices.dtype == torch.float32
+
+    def loss(lens: TunedLens | None) -> float:
+        with torch.no_grad():
+            return float(sum(logit_lens(wide, each, translate=lens).divergence.mean() for each in texts))
+
+    assert loss(tuned) < 0.6 * loss(None) and loss(tuned) == pytest.approx(loss(tuned_wide), rel=0.3)
+
+
+def tiny_architecture_of(layers: int) -> Architecture:
+    return Architecture(
+        family="llama", vocab_size=20, hidden_size=8, intermediate_size=16, num_layers=layers, num_heads=2,
+        num_kv_heads=2, head_dim=4, max_position=16, norm_eps=1e-5, windows=(None,) * layers, ropes=(Rope(),) * layers,
+        tie_embeddings=False,
+    )  # fmt: skip

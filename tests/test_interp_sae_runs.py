@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sysconfig
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
@@ -228,7 +229,7 @@ def test_training_states_that_do_not_fit_are_refused_with_their_reason(tmp_path:
         facts = json.loads(opened.metadata()["state"])
     assert facts == {
         "kind": "batch_topk", "d_in": 4, "d_sae": 6, "sae": {"k": 2}, "settings": asdict(trainer.settings), "step": 1,
-        "tokens": 5, "scale": trainer.scale,
+        "tokens": 5, "scale": trainer.scale, "made_from": {},
     }  # fmt: skip
     assert SaeTrainer.load(tmp_path).step_number == 1
     missing = {name: value for name, value in tensors.items() if name != "silent"}
@@ -301,6 +302,60 @@ def test_a_run_is_its_steps_its_saves_and_its_facts(changes: dict[str, Any], tmp
     assert str(refused.value) == (
         f"{folder} holds a run with lr 0.02, and 0.01 came: give another folder, or the same settings"
     )
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_run_goes_on_only_with_the_model_and_the_texts_that_it_began_with(tmp_path: Path, stopped: bool) -> None:
+    model, tokenizer = tiny_model(vocab_size=320), pretrained.load(write_model(tmp_path / "m"))
+    texts, folder = texts_in(tmp_path / "texts"), tmp_path / "out"
+    run = SaeRun("tiny", "blocks.1.attn.v", width=8, k=2, tokens=300, batch=100, context=8, texts=(str(texts),),
+                 held_out_texts=3)  # fmt: skip
+
+    def stop(step: int, steps: int, facts: object) -> None:
+        if stopped and step == 2:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        train_sae(run, model, tokenizer, folder, save_every=1, told=stop)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    asked = "give another folder, or remove its training.safetensors to begin again"
+    turned = replace(model.architecture, norm_eps=2 * model.architecture.norm_eps)
+    other = tiny_model(vocab_size=320)
+    other.architecture = turned
+    for changed in (tiny_model(1, vocab_size=320), other):
+        with pytest.raises(ConfigError) as refused:
+            train_sae(run, changed, tokenizer, folder)
+        assert str(refused.value) == f"the model of {folder} changed since its run began: {asked}"
+    own, parts = corpora(run, tokenizer), set()
+    for file in sorted(texts.iterdir()):
+        text = file.read_text()
+        file.write_text(f"{text} again")
+        now = corpora(run, tokenizer)
+        differ = [part for part in (0, 1) if now[part].ids.tolist() != own[part].ids.tolist()]
+        parts |= set(differ)
+        if not differ:  # a text beyond the run's tokens
+            file.write_text(text)
+            continue
+        with pytest.raises(ConfigError) as refused:
+            train_sae(run, model, tokenizer, folder)
+        assert str(refused.value) == f"the texts of {folder} changed since its run began: {asked}"
+        file.write_text(text)
+    assert parts == {0, 1}
+    with pytest.raises(ConfigError, match=r"^the model and the texts of "):
+        train_sae(
+            run, tiny_model(1, vocab_size=320), pretrained.load(write_model(tmp_path / "n", specials=["an"])), folder
+        )
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    saved, _ = train_sae(run, model, tokenizer, folder)
+    whole, _ = train_sae(run, model, tokenizer, tmp_path / "whole")
+    assert torch.equal(saved.sae.decoder, whole.sae.decoder)
+    trainer = SaeTrainer.load(folder)
+    trainer.made_from = {}
+    trainer.save(folder)
+    with pytest.raises(ConfigError, match=f"begun by a version that did not record its model and texts: {asked}"):
+        train_sae(run, model, tokenizer, folder)
+    (folder / "training.safetensors").unlink()
+    train_sae(run, tiny_model(1, vocab_size=320), tokenizer, folder)
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def run(config: Config) -> int:
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(named,))
     expect_vectors(model, site)
     pairs = distinct(read_pairs(config.pairs, tokenizer, model.architecture.max_position))
-    lines = [tokenizer.encode(line) for line in read_bounded_text(config.unrelated).splitlines()]
+    lines = [tokenizer.encode_prompt(line) for line in read_bounded_text(config.unrelated).splitlines() if line.strip()]
     unrelated = [text for text in lines if len(text) > 1]
     if not unrelated or len(pairs) < 4:
         raise ConfigError(

@@ -49,15 +49,11 @@ class Config:
 def run(config: Config) -> int:
     """Patch one place at a time, and print what each restores."""
     from firsthand.interp.circuits.patching import activation_patches, logit_difference
-    from firsthand.interp.opened_model import open_for_interp
+    from firsthand.interp.opened_model import choice_of, open_for_interp
 
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=config.sites)
-    clean, corrupted = tokenizer.encode(config.clean), tokenizer.encode(config.corrupted)
-    answer, other = (tokenizer.encode(text, continuing=True)[0] for text in (config.answer, config.other))
-    if answer == other:
-        raise ConfigError(
-            f"{config.answer!r} and {config.other!r} begin with the same token: give words that differ there"
-        )
+    clean, corrupted = tokenizer.encode_prompt(config.clean), tokenizer.encode_prompt(config.corrupted)
+    answer, other = choice_of(tokenizer, config.answer, config.other)
     metric = logit_difference(answer, other)
     found = activation_patches(
         model, clean, corrupted, metric, config.sites, by_head=config.by_head, by_position=config.by_position
@@ -65,9 +61,13 @@ def run(config: Config) -> int:
     if config.json:
         print_as_json([vars(each) for each in found])
         return 0
+
+    def spelled(position: int) -> str:
+        return tokenizer.decode([clean[position]], skip_special=False)
+
     rows = [
         [each.site, "" if each.head is None else str(each.head),
-         "" if each.position is None else f"{each.position} {tokenizer.decode([clean[each.position]])!r}",
+         "" if each.position is None else f"{each.position} {spelled(each.position)!r}",
          f"{each.restored:+.3f}"]
         for each in sorted(found, key=lambda each: -abs(each.restored))[: config.top]
     ]  # fmt: skip

@@ -73,7 +73,7 @@ def run(config: Config) -> int:
     named = config.site or f"blocks.{config.layer}.resid.post"
     site = site_of(named)
     model, tokenizer, _ = open_for_interp(config.model, shown=not config.json, sites=(named,))
-    ids = {name: [tokenizer.encode(text) for text in found] for name, found in texts.items()}
+    ids = {name: [tokenizer.encode_prompt(text) for text in found] for name, found in texts.items()}
     fitted = fit_monitor(
         model, ids["positive"], ids["negative"], site, name=config.positive.stem, false_alarms=config.false_alarms,
         held_out=config.held_out, seed=config.seed,

@@ -69,7 +69,7 @@ def run(config: Config) -> int:
         refuse_given(config, {"layer"}, "--site stands in its place: leave out one of the two")
     from firsthand.interp.activations import expect_vectors, site_of
     from firsthand.interp.circuits.patching import logit_difference
-    from firsthand.interp.opened_model import open_for_interp
+    from firsthand.interp.opened_model import choice_of, open_for_interp
     from firsthand.interp.steering import choice_effect, save_vector, steering_study, steering_vector
 
     for file in (config.towards, config.away, config.prompts, config.unrelated):
@@ -81,15 +81,15 @@ def run(config: Config) -> int:
     expect_vectors(model, site)
 
     def read(file: Path) -> list[list[int]]:
-        return [tokenizer.encode(line) for line in read_bounded_text(file).splitlines() if line.strip()]
+        return [tokenizer.encode_prompt(line) for line in read_bounded_text(file).splitlines() if line.strip()]
 
+    answer, other = choice_of(tokenizer, config.answer, config.other)
     vector_D = steering_vector(model, site, read(config.towards), read(config.away))
     if config.out is not None:
         save_vector(vector_D, site, config.out)
     prompts, unrelated = read(config.prompts), [text for text in read(config.unrelated) if len(text) > 1]
     if not prompts or not unrelated:
         raise ConfigError(f"{config.prompts} and {config.unrelated} hold no texts: give one or more lines in each")
-    answer, other = (tokenizer.encode(text, continuing=True)[0] for text in (config.answer, config.other))
     metric = logit_difference(answer, other)
     found = steering_study(
         model, site, vector_D, [choice_effect(model, prompt, metric) for prompt in prompts], unrelated,

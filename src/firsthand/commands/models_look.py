@@ -19,7 +19,7 @@ def write_look(model: str, text: str, out: str, *, as_json: bool) -> Path:
     if not target.absolute().parent.is_dir():
         raise ConfigError(f"the folder of {str(target)!r} does not exist: make it, or name another file")
     opened = open_for_interp(model, shown=not as_json)
-    ids = opened.tokenizer.encode(text)
+    ids = opened.tokenizer.encode_prompt(text)
     look = look_at(opened.model, opened.tokenizer, ids)
     write_new(target, look_page(f"{Path(model).stem}: {text[:80]}", look))
     sharpest = min(look.heads, key=lambda each: each.entropy)

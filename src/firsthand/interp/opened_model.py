@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from firsthand.errors import ConfigError
 from firsthand.hub.fetch_model import fetch_model
 from firsthand.interp.activations import sites_matching
 from firsthand.nn.decoder import Decoder
@@ -35,6 +36,16 @@ def open_for_interp(name: str, *, shown: bool = True, threads: int = 0, sites: S
     if sites:
         shape_of(name, shown=shown, sites=sites)
     return OpenedModel(load(path), pretrained.load(path), path)
+
+
+def choice_of(tokenizer: Tokenizer, answer: str, other: str) -> tuple[int, int]:
+    """The first tokens of two words that continue a text. ConfigError if a word is empty, or if both tokens are the same."""
+    first, second = (tokenizer.encode(text, continuing=True)[:1] for text in (answer, other))
+    if not (first and second):
+        raise ConfigError(f"{answer!r} and {other!r} came: each needs a token, so give two words")
+    if first == second:
+        raise ConfigError(f"{answer!r} and {other!r} begin with the same token: give words that differ there")
+    return first[0], second[0]
 
 
 def shape_of(name: str, *, shown: bool = True, sites: Sequence[str] = ()) -> Decoder:

@@ -92,7 +92,7 @@ class OpenedSae:
     @torch.no_grad()
     def read_text(self, text: str, at: int | None = None) -> TextReading:
         """The features that fire on the tokens of a text, or on token `at` of it, which is not the first."""
-        ids = self._tokenizer.encode(text)
+        ids = self._tokenizer.encode_prompt(text)
         if not 2 <= len(ids) <= MAX_TOKENS:
             raise DataError(f"the text has {len(ids)} tokens: give 2 to {MAX_TOKENS}, of which the first is not shown")
         if at is not None and not 1 <= at < len(ids):

@@ -33,7 +33,7 @@ def steered_texts(
     no tokens.
     """
     saved.expect_fits(model)
-    ids = tuple(tokenizer.encode(prompt))
+    ids = tuple(tokenizer.encode_prompt(prompt))
     if not ids:
         raise DataError("the prompt to steer has no tokens: give a few words")
     engine = Engine(model, EngineConfig(weights="float32", kv_cache="float32", kv_memory_bytes=1 << 27))

@@ -174,6 +174,14 @@ class Tokenizer:
         """
         return self.encode_runs([TextRun(text, special)], continuing=continuing, most=most)
 
+    def encode_prompt(self, text: str, *, most: int | None = None) -> list[int]:
+        """Returns the ids of a plain text as the model is asked with it: after BOS where `add_bos` says so.
+
+        Texts of chat templates write BOS themselves and are encoded by `ChatTemplate`.
+        """
+        begin = [self.bos_id] if self.add_bos and self.bos_id is not None else []
+        return [*begin, *self.encode(text, most=most)]
+
     def token_id(self, text: str) -> int | None:
         """Returns the id of the added token that is spelled so, such as `<|im_end|>`; None if there is none."""
         added = self._added.get(text)

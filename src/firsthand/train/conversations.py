@@ -206,8 +206,7 @@ def encode_conversation(
 
 def _of_text(conversation: Conversation, tokenizer: Tokenizer) -> tuple[list[int], list[tuple[int, int]]]:
     """Prompt and text encoded apart, as the text would be sampled after the prompt."""
-    begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
-    prompt = [*begin, *tokenizer.encode(conversation.prompt)]
+    prompt = tokenizer.encode_prompt(conversation.prompt)
     runs = [TextRun(conversation.text, False)]
     end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     ids = [*prompt, *tokenizer.encode_runs(runs, after=prompt if conversation.prompt else ()), *end]

@@ -60,8 +60,7 @@ def _line(body: Json, where: str) -> ReflectedText:
 
 def encode_reflected(text: ReflectedText, tokenizer: Tokenizer) -> Stream:
     """The line as a stream: the prompt and the passages do not count, reflection tokens, words and the end do."""
-    start = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
-    ids = [*start, *tokenizer.encode_runs([TextRun(raw_prompt(text.instruction, ""), False)])]
+    ids = tokenizer.encode_prompt(raw_prompt(text.instruction, ""))
     weights = [0.0] * len(ids)
     is_passage = False
     for part in filter(None, _PARTS.split(text.output)):

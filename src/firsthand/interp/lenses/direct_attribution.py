@@ -43,28 +43,28 @@ def logit_shares(model: Decoder, text: Sequence[int], answer: int, other: int) -
     logits_NV, cache = run_with_cache(model, text)
     last = len(text) - 1
     direction_D, constant = _unembedding(model, cache[f"blocks.{a.num_layers - 1}.resid.post"][last], answer, other)
-    parts = {"embed": float(cache["embed"][last] @ direction_D)}
+    parts = {"embed": float(cache["embed"][last].float() @ direction_D)}
     for layer in range(a.num_layers):
         heads_HD, bias_D = head_outputs(model, layer, cache[f"blocks.{layer}.attn.mixed"][last])
         parts |= {f"blocks.{layer}.head.{head}": float(row @ direction_D) for head, row in enumerate(heads_HD)}
         if bias_D is not None:
             parts[f"blocks.{layer}.attn.bias"] = float(bias_D @ direction_D)
-        parts[f"blocks.{layer}.mlp"] = float(cache[f"blocks.{layer}.mlp.out"][last] @ direction_D)
+        parts[f"blocks.{layer}.mlp"] = float(cache[f"blocks.{layer}.mlp.out"][last].float() @ direction_D)
     if constant:
         parts["norm.bias"] = constant
     return LogitShares(parts, float(logits_NV[last, answer] - logits_NV[last, other]))
 
 
 def head_outputs(model: Decoder, layer: int, mixed_HK: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The output of each head to the residual stream, H D, and the bias of the output projection."""
+    """The output of each head to the residual stream, H D, and the bias of the output projection, in float32."""
     block: Any = model.layers[layer]
     projection = block.attention.o_proj
     heads, head_dim = mixed_HK.shape
     units = torch.zeros(heads, heads, head_dim)
     units[torch.arange(heads), torch.arange(heads)] = mixed_HK.float()
-    out_HD = projection(units.flatten(1))
+    out_HD = projection(units.flatten(1).to(mixed_HK.dtype)).float()
     bias = getattr(projection, "bias", None)
-    return (out_HD, None) if bias is None else (out_HD - bias, bias)
+    return (out_HD, None) if bias is None else (out_HD - bias.float(), bias.float())
 
 
 def _unembedding(model: Decoder, residual_D: Tensor, answer: int, other: int) -> tuple[Tensor, float]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from firsthand.errors import DataError
+from firsthand.errors import ConfigError, DataError
 from firsthand.interp.activations import read_activations
 from firsthand.interp.lenses.logit_lens import unembedded
 from firsthand.nn.decoder import Decoder
@@ -28,17 +28,23 @@ class TunedLens(nn.Module):
         self.biases = nn.Parameter(torch.zeros(num_layers - 1, hidden_size))
 
     def forward(self, layer: int, residual_ND: Tensor) -> Tensor:
-        """The residual stream of a layer in the basis of the last one: N D."""
-        return residual_ND + residual_ND @ self.matrices[layer] + self.biases[layer]
+        """The residual stream of a layer in the basis of the last one, in its own dtype and computed in float32: N D."""
+        wide_ND = residual_ND.float()
+        return (wide_ND + wide_ND @ self.matrices[layer] + self.biases[layer]).to(residual_ND.dtype)
 
 
 def train_tuned_lens(
     model: Decoder, texts: Sequence[Sequence[int]], *, steps: int = 200, batch: int = 8, lr: float = 1e-3, seed: int = 0
 ) -> TunedLens:
-    """Minimises KL(model || lens) over all layers, with Adam; the model stays as it is. DataError without texts."""
+    """Minimises KL(model || lens) over all layers, with Adam; the model stays as it is.
+
+    DataError without texts; ConfigError for a model of one layer, whose logit lens is the model itself.
+    """
     if not texts:
         raise DataError("there is no text to tune a lens on: give one or more")
     a = model.architecture
+    if a.num_layers < 2:
+        raise ConfigError("the model has one layer, and the last is never tuned: use the logit lens")
     lens = TunedLens(a.num_layers, a.hidden_size)
     optimizer = torch.optim.Adam(lens.parameters(), lr=lr)
     generator = torch.Generator().manual_seed(seed)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import torch
 
 from firsthand.errors import ConfigError, DataError, ModelFileError, reason_of
 from firsthand.formats.model_files import read_json
@@ -24,6 +27,7 @@ from firsthand.system.home_seal import is_ours, seal_of
 from firsthand.system.new_file import write_new
 from firsthand.system.whole_question import shown_whole
 from firsthand.tokens.tokenizer import Tokenizer
+from firsthand.train.data_order import digest
 from firsthand.train.documents import (
     Corpus,
     SourceText,
@@ -125,7 +129,8 @@ def train_sae(
 ) -> tuple[SavedSae, SaeMeasures]:  # fmt: skip
     """Trains, or goes on where the folder's last save was, measures on held-out text, and writes SAELens's two files.
 
-    A run that was stopped gives the same weights as one that was not. ConfigError for a folder of other settings.
+    A run that was stopped gives the same weights as one that was not. ConfigError for a folder of other settings, or whose
+    model or texts have changed since.
     """
     expect_possible(run, model, folder)
     (site,) = sites_matching(model, run.site)
@@ -133,6 +138,7 @@ def train_sae(
     write_run(run, folder)
     training, held_out = corpora(run, tokenizer)
     texts = held_out_pieces(run, held_out)
+    made_from = {"model": _digest_of(model), "texts": digest([training.ids, held_out.ids])}
     chunk = max(64, -(-run.batch // (run.context - 1)))
     stream = ActivationStream(model, training, site, batch=run.batch, context=run.context, chunk=chunk, seed=run.seed)
     if (folder / "training.safetensors").is_file():
@@ -143,10 +149,12 @@ def train_sae(
                 f"the training state in {folder} has kind, inputs, latents and steps {there}, and those of the run are "
                 f"{wanted}: remove training.safetensors to begin again"
             )
+        _expect_same_source(trainer.made_from, made_from, folder)
     else:
         more = dict(run.settings) if run.kind == "relu" else {"k": run.k, **run.settings}
         sae = sae_of(run.kind, width_of(model, site), run.width, seed=run.seed, **more)
         trainer = SaeTrainer(sae, SaeSettings(steps=run.steps, lr=run.lr))
+        trainer.made_from = made_from
     stream.position = trainer.step_number
     batches = iter(stream)
     while trainer.step_number < run.steps:
@@ -164,6 +172,16 @@ def train_sae(
     saved = SavedSae(sae, run.model, site, {**saved.facts, "measures": measures.to_json()}, hook)
     save_sae(saved, folder)
     return saved, measures
+
+
+def _expect_same_source(stored: Mapping[str, str], given: Mapping[str, str], folder: Path) -> None:
+    """ConfigError if a training state was made from another model or other texts of the same names, or does not say."""
+    told = "give another folder, or remove its training.safetensors to begin again"
+    if not stored:
+        raise ConfigError(f"{folder} was begun by a version that did not record its model and texts: {told}")
+    changed = [name for name in given if stored.get(name) != given[name]]
+    if changed:
+        raise ConfigError(f"the {' and the '.join(changed)} of {folder} changed since its run began: {told}")
 
 
 def write_run(run: SaeRun, folder: Path) -> None:
@@ -221,6 +239,15 @@ def _expect_own(run: SaeRun, folder: Path) -> None:
             )
     elif (folder / CONFIG).exists():
         raise ConfigError(f"{folder} holds an autoencoder already: give another folder")
+
+
+def _digest_of(model: Decoder) -> str:
+    """A hash of a model's architecture and weights."""
+    found = hashlib.sha256(repr(model.architecture).encode())
+    for name, value in sorted(model.state_dict().items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _encoded(documents: Sequence[SourceText], tokenizer: Tokenizer, run: SaeRun, at_least: int) -> Corpus:

@@ -55,6 +55,8 @@ class SaeTrainer:
         self.tokens = 0
         self.scale = 0.0
         self.silent_M = torch.zeros(sae.d_sae, dtype=torch.long)
+        self.made_from: dict[str, str] = {}
+        """Hashes of the model and the texts, by which a run that goes on knows them again."""
         self.parameters = list(sae.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, betas=(0.9, 0.999), fused=True)
 
@@ -128,6 +130,7 @@ class SaeTrainer:
         facts = {
             "kind": self.sae.kind, "d_in": self.sae.d_in, "d_sae": self.sae.d_sae, "sae": self.sae.settings(),
             "settings": asdict(self.settings), "step": self.step_number, "tokens": self.tokens, "scale": self.scale,
+            "made_from": self.made_from,
         }  # fmt: skip
         tensors["silent"] = self.silent_M
         state = {"state": json.dumps(facts)}
@@ -158,6 +161,7 @@ class SaeTrainer:
             trainer.optimizer.load_state_dict(state)
             trainer.step_number, trainer.tokens, trainer.scale = facts["step"], facts["tokens"], facts["scale"]
             trainer.silent_M = tensors["silent"]
+            trainer.made_from = dict(facts.get("made_from", {}))
         except (ModelFileError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(
                 f"{path} is no training state of a sparse autoencoder ({reason_of(error)}): remove it to begin again"
