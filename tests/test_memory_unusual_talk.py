@@ -395,3 +395,10 @@ def test_a_provenance_that_is_no_json_is_told_with_the_text_it_belongs_to() -> N
         with pytest.raises(ConfigError) as told:
             body_of(item(id))
         assert str(told.value) == f"an item has the id {id!r:.80}: 1 to 64 printable ASCII characters were expected"
+
+
+def test_think_tags_in_words_that_are_not_the_models_are_kept() -> None:
+    words = "My parser handles <think> tags. The key is in KIWI-77."
+    assert text_of(user(f" {words} ")) == f"user: {words}" and text_of(system(words)) == f"system: {words}"
+    assert text_of(assistant(words)) == "assistant: My parser handles"
+    assert [text for text, _ in entries_of([user(words)])] == [f"user: {words}"]

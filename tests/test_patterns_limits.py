@@ -65,6 +65,10 @@ def test_answers_are_noted_to_200_characters():
     assert tally.winner == "x" * 300 and tally.votes == {"x" * 300: 2, "y": 1}
     assert opened.notes("vote") == [("vote", {"x" * 200: 2, "y": 1, "(no answer)": 1})]
 
+    alike = ["x" * 200 + end for end in "aab"] + ["(no answer)", None, None]
+    count(alike, opened.ctx)
+    assert opened.notes("vote")[-1][1] == {"x" * 200: 2, "x" * 200 + " (2)": 1, "(no answer)": 2, "(no answer) (2)": 1}
+
     async def passes(task, ctx, answer):
         return Feedback(True, "")
 

@@ -50,6 +50,31 @@ def test_a_page_is_asked_for_plainly_and_its_redirects_are_counted() -> None:
     assert said.endswith("leads to 'ftp://x/', which is no URL") or "is no URL that can be fetched" in said
 
 
+def test_a_location_is_utf_8_or_else_latin_1() -> None:
+    async def work(port: int, rules: Rules) -> Page:
+        return await get(f"http://127.0.0.1:{port}/", rules)
+
+    for place in (b"/x?q=\xc3\xa9", b"/x?q=\xe9"):
+        moved = answer(status="302 F", location="PLACE").replace(b"PLACE", place)
+        assert served([moved, answer(b"end")], work)[0].url.endswith("/x?q=%C3%A9"), place
+
+
+def test_byte_order_marks_and_xml_declarations_name_the_encoding() -> None:
+    def read(body: bytes, kind: str) -> str:
+        return Page("u", 200, kind, body, False).readable().removeprefix("u\n\n")
+
+    words = "h\u00e9llo"
+    assert read(b"\xef\xbb\xbf" + words.encode(), "text/plain; charset=iso-8859-1") == words
+    for codec in ("utf-16-le", "utf-16-be"):
+        assert (
+            read(("\ufeff" + words).encode(codec), "text/plain") == words == read(("\ufeff" + words).encode(codec), "")
+        )
+        assert read(f"<?xml version='1.0'?><r>{words}</r>".encode(codec), "text/xml").endswith(f"<r>{words}</r>")
+    declared = f"<?xml version='1.0' encoding = 'ISO-8859-1'?><r>{words}</r>".encode("latin-1")
+    assert read(declared, "application/xml").endswith(f"<r>{words}</r>")
+    assert read(declared, "application/xml; charset=utf-8").endswith("<r>h\ufffdllo</r>"), "the header wins"
+
+
 def test_bodies_are_unpacked_as_they_say_and_cut_beyond_the_limit() -> None:
     text = bytes(range(256)) * 8
     bare = zlib.compressobj(wbits=-15)
@@ -71,6 +96,14 @@ def test_bodies_are_unpacked_as_they_say_and_cut_beyond_the_limit() -> None:
         size = 4_000 if encoding == "Deflate" else 7
         assert read(body, encoding, len(text), size) == (text, False), encoding
         assert read(body, encoding, len(text) - 1, size) == (text[:-1], True), encoding
+    for size in (1, 7, 9_000):
+        members = gzip.compress(text) + gzip.compress(b"") + b"\0\0" + gzip.compress(b"end")
+        assert read(members, "gzip", 9_000, size) == (text + b"end", False)
+        assert read(members, "gzip", len(text) + 2, size) == (text + b"en", True)
+        assert read(members + b"\x1f", "gzip", 9_000, size) == (text + b"end", False)
+        assert read(members + b"junk" + members, "gzip", 9_000, size) == (text + b"end", False)
+        assert read(members[:-9], "gzip", 9_000, size)[1] and read(zlib.compress(text)[:-1], "deflate", 9_000, size)[1]
+        assert read(zlib.compress(text) + gzip.compress(text), "deflate", 9_000, size) == (text, False)
     assert read(b"", "", 0) == (b"", False) and read(b"x", "", 0) == (b"", True)
     assert read(gzip.compress(b""), "gzip", 5) == (b"", True), "what came is counted too"
     assert refused(read, text, "br", 9) == "the page is packed as 'br', which is not understood"

@@ -8,6 +8,7 @@ HTTP, so the effect is `read`; but a URL can carry data away, and where that mat
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 import ssl
 import zlib
@@ -27,6 +28,7 @@ from firsthand.system.web_charsets import codec_of, decode_page
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.addresses import Resolver, Rules, parse_rules, resolve
 from firsthand.tools.web.html import to_text
+from firsthand.tools.web.packed_body import PackedBody
 from firsthand.tools.web.pinned_backend import PinnedBackend
 
 MAX_BYTES = 2_000_000
@@ -36,6 +38,9 @@ TOTAL_S = 20.0
 """Seconds for everything together: name lookup, connections, redirects, and the body."""
 _MAX_URL = 4_096
 _TEXT = re.compile(r"text/.*|application/(?:.*[+.])?(?:json|xml|javascript|ecmascript|yaml|x-ndjson|toml|x-sh|sql)\b.*")
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_XML = re.compile(rb"<\?xml[^>]{1,200}?encoding\s{0,3}=\s{0,3}[\"']([\w.:-]{1,40})")
+_META = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w.:-]{1,40})", re.IGNORECASE)
 _HTML = re.compile(r"text/html|application/xhtml\+xml")
 
 
@@ -76,28 +81,37 @@ class Page:
     content_type: str
     body: bytes
     cut: bool
-    """True if the body was longer than what was read."""
+    """True if the body was longer than what was read, or its packed data ended before its end."""
 
     def readable(self) -> str:
         """The page as text, after a line that says what it is; ToolError if it is no text."""
         if self.status >= 400:
             raise ToolError(f"{self.url[:200]!r} answers with status {self.status}")
         kind = self.content_type.split(";")[0].strip().lower()
-        if (kind and not _TEXT.fullmatch(kind)) or (not kind and b"\0" in self.body[:1024]):
+        mark, marked = self.mark()
+        if (kind and not _TEXT.fullmatch(kind)) or (not kind and not marked and b"\0" in self.body[:1024]):
             raise ToolError(f"{self.url[:200]!r} is {printable(kind[:80]) or 'of no known kind'}, which is no text")
-        text = decode_page(self.body, self.charset(), "replace")
+        text = decode_page(self.body.removeprefix(mark), self.charset(), "replace")
         if _HTML.match(kind) or (not kind and text.lstrip()[:200].lower().startswith(("<!doctype html", "<html"))):
             text = to_text(text, self.url)
         note = f"\n[only the first {len(self.body)} bytes were read]" if self.cut else ""
         return f"{self.url}\n\n{text}{note}"
 
+    def mark(self) -> tuple[bytes, str | None]:
+        """The byte order mark that the page begins with, and its encoding."""
+        return next(((mark, codec) for mark, codec in _MARKS if self.body.startswith(mark)), (b"", None))
+
     def charset(self) -> str:
-        """The encoding that the headers or the page itself name, if it is one for text; UTF-8 otherwise."""
-        said = re.search(r"charset=[\"']?([\w.:-]{1,40})", self.content_type, re.IGNORECASE)
-        meta = re.search(rb"<meta[^>]{0,200}charset=[\"']?([\w.:-]{1,40})", self.body[:2048], re.IGNORECASE)
-        if said:
+        """The encoding that a byte order mark, the headers or the page itself names, if it is one for text; else UTF-8."""
+        if (marked := self.mark()[1]) is not None:
+            return marked
+        if said := re.search(r"charset=[\"']?([\w.:-]{1,40})", self.content_type, re.IGNORECASE):
             return codec_of(said.group(1)) or "utf-8"
-        return (codec_of(meta.group(1).decode("ascii", "replace"), in_text=True) if meta else None) or "utf-8"
+        for codec in ("utf-16-le", "utf-16-be"):
+            if self.body.startswith("<?x".encode(codec)):
+                return codec
+        declared = _XML.match(self.body) or _META.search(self.body[:2048])
+        return (codec_of(declared.group(1).decode("ascii", "replace"), in_text=True) if declared else None) or "utf-8"
 
 
 async def get(url: str, rules: Rules, *, resolver: Resolver = resolve, max_bytes: int = MAX_BYTES) -> Page:
@@ -108,7 +122,7 @@ async def get(url: str, rules: Rules, *, resolver: Resolver = resolve, max_bytes
         async with httpcore.AsyncConnectionPool(ssl_context=trusted(), network_backend=backend) as pool:
             for _ in range(MAX_REDIRECTS + 1):
                 async with _answer(pool, here) as response:
-                    headers = {key.lower(): value.decode("latin-1") for key, value in response.headers}
+                    headers = {key.lower(): _header(value) for key, value in response.headers}
                     if response.status in (301, 302, 303, 307, 308) and b"location" in headers:
                         here = _next(here, headers[b"location"])
                         continue
@@ -140,6 +154,14 @@ def trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+def _header(value: bytes) -> str:
+    """A header's value: UTF-8, as servers send a Location that is not ASCII, or else ISO-8859-1."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def _next(here: httpx.URL, location: str) -> httpx.URL:
     try:
         return read_url(str(here.join(location)))
@@ -163,23 +185,21 @@ async def _answer(pool: httpcore.AsyncConnectionPool, url: httpx.URL) -> AsyncIt
 
 
 async def read_body(response: httpcore.Response, encoding: str, max_bytes: int) -> tuple[bytes, bool]:
-    """At most `max_bytes` of a body, decompressed, and whether there was more. It is never decompressed beyond that."""
+    """At most `max_bytes` of a body, decompressed, and whether there was more, or packed data that ends too early.
+
+    It is never decompressed beyond that.
+    """
     encoding = encoding.strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise ToolError(f"the page is packed as {encoding[:40]!r}, which is not understood")
-    unpack = None if encoding in ("", "identity") else zlib.decompressobj(47)
+    packed = None if encoding in ("", "identity") else PackedBody(encoding)
     body, came = bytearray(), 0
     async for piece in response.aiter_stream():
         came += len(piece)
-        if unpack is not None and unpack.eof:
-            piece = b""  # zlib would copy all that came after the end with each piece
         try:
-            body += piece if unpack is None else unpack.decompress(piece, max_bytes + 1 - len(body))
+            body += piece if packed is None else packed.add(piece, max_bytes + 1 - len(body))
         except zlib.error as error:
-            if encoding != "deflate" or body or came > len(piece):
-                raise ToolError(f"the page is not packed as it says: {error}") from None
-            unpack = zlib.decompressobj(-15)  # deflate without its header, as some servers send it
-            body += unpack.decompress(piece, max_bytes + 1)
+            raise ToolError(f"the page is not packed as it says: {error}") from None
         if len(body) > max_bytes or came > max_bytes:
             return bytes(body[:max_bytes]), True
-    return bytes(body), False
+    return bytes(body), packed is not None and not packed.is_whole

@@ -45,12 +45,12 @@ def units_of(messages: Sequence[Message]) -> list[Unit]:
 
 
 def text_of(message: Message) -> str:
-    """A message as text: role, words, calls and results. Reasoning is left out."""
+    """A message as text: role, words, calls and results. Only the model's own think tags are left out."""
     parts = []
     for part in message.parts:
         match part:
             case Text(text):
-                parts.append(without_thoughts(text))
+                parts.append(without_thoughts(text) if message.role == "assistant" else text.strip())
             case ToolCall(_, name, arguments):
                 parts.append(f"[calls {name} {canonical(arguments)}]")
             case ToolResult(_, name, content):

@@ -86,9 +86,17 @@ def _word(text: str) -> str:
 def count(answers: Sequence[str | None], ctx: Context) -> Tally:
     """The tally of some answers, which is noted in the trace as a `vote`."""
     tally = tallied(answers)
-    shown = {answer[:200]: number for answer, number in tally.votes.items()}
-    ctx.note("vote", **(shown | {NO_ANSWER: tally.abstained} if tally.abstained else shown))
+    shown = {NO_ANSWER: tally.abstained} if tally.abstained else {}
+    for answer, number in tally.votes.items():
+        shown[_label(answer, shown)] = number
+    ctx.note("vote", **shown)
     return tally
+
+
+def _label(answer: str, taken: Mapping[str, int]) -> str:
+    """The answer's first 200 characters, and a number where an answer that begins like it is noted already."""
+    labels = (f"{answer[:200]} ({n})" if n > 1 else answer[:200] for n in range(1, len(taken) + 2))
+    return next(label for label in labels if label not in taken)
 
 
 def share(flag: str, answers: Sequence[str | None]) -> float:
