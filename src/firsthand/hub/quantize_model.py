@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from firsthand.errors import ConfigError
 from firsthand.nn.gguf_quantizer import Quantised, quantise_model
@@ -17,8 +17,17 @@ from firsthand.tokens.vocab_export import vocabulary_metadata
 def quantize_file(
     source: Path, path: Path, file_type: str, *, told: Callable[[int, int], None] | None = None
 ) -> Quantised:
-    """Writes the model at `source` (a .gguf file or a folder) to `path` in a type such as `Q4_K_M`; see `quantise_model`."""
-    return quantise_model(source, path, file_type, vocabulary=vocabulary_metadata, told=told)
+    """Writes the model at `source` (a .gguf file or a folder) to `path` in a type such as `Q4_K_M`; see `quantise_model`.
+
+    The file of an embedder's folder states its pooling and the end token after a text.
+    """
+    return quantise_model(source, path, file_type, vocabulary=_vocabulary, told=told)
+
+
+def _vocabulary(folder: Path) -> dict[str, Any]:
+    from firsthand.embed.embedding_metadata import embedding_metadata
+
+    return embedding_metadata(folder, vocabulary_metadata(folder))
 
 
 _SEQUENCE, _SEQUENCES = 512, 128
