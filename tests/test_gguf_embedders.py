@@ -106,6 +106,16 @@ def test_a_quantised_embedder_states_what_llama_cpps_converter_does(tmp_path: Pa
         assert [stated[gguf.Keys.Tokenizer.BOS_ID], *ends] == [0, 1, 2], "the token after a text is the file's EOS"
 
 
+def test_the_template_goes_before_a_flag_of_bos_as_in_the_folder(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": START, "eos_token": TURN, "add_bos_token": True})
+    )
+    assert vocabulary_metadata(folder)["tokenizer.ggml.add_bos_token"] is True
+    quantize_file(folder, tmp_path / "m.gguf", "F32")
+    assert np.allclose(vectors(tmp_path / "m.gguf"), vectors(folder), atol=1e-6)
+
+
 def test_a_folder_that_is_no_embedder_keeps_its_metadata(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m", modules=False)
     assert embedding_metadata(folder, {"a": 1}) == {"a": 1}
@@ -212,5 +222,5 @@ def test_an_index_of_vectors_that_passed_over_the_file_is_refused_and_others_are
     assert is_as_before(stated(tmp_path / "last.gguf", folder, qwen3__pooling_type=3))
     assert not is_as_before(stated(tmp_path / "eos.gguf", folder, **EOS))
     mean = stated(tmp_path / "mean.gguf", folder, qwen3__pooling_type=1)
-    assert not is_as_before(mean) and is_as_before(mean, pooling="lasttoken")
+    assert not is_as_before(mean) and is_as_before(mean, pooling="lasttoken") and is_as_before(mean, pooling="cls")
     assert is_as_before(stated(tmp_path / "none.gguf", folder, qwen3__pooling_type=0)), "loading refuses it"

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from firsthand.errors import ConfigError
+from firsthand.formats.fields import Fields
+from firsthand.formats.model_files import read_json
 from firsthand.nn.gguf_quantizer import Quantised, quantise_model
-from firsthand.nn.packed_format import Method
+from firsthand.nn.packed_format import Method, packed_format
 from firsthand.system.folder_links import own_files
 from firsthand.system.new_file import copy_new
 from firsthand.tokens.vocab_export import vocabulary_metadata
@@ -28,6 +30,12 @@ def _vocabulary(folder: Path) -> dict[str, Any]:
     from firsthand.embed.embedding_metadata import embedding_metadata
 
     return embedding_metadata(folder, vocabulary_metadata(folder))
+
+
+def is_packed(source: Path) -> bool:
+    """True for a folder whose matrices are in GPTQ's or AWQ's integers already."""
+    config = source / "config.json"
+    return config.is_file() and packed_format(Fields(read_json(config), str(config))) is not None
 
 
 _SEQUENCE, _SEQUENCES = 512, 128
