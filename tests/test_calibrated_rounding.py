@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from firsthand.cli import main
 from firsthand.errors import ConfigError, ModelFileError
+from firsthand.hub.quantize_model import quantize_file
 from firsthand.nn import weights
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Packed
@@ -29,9 +30,11 @@ from firsthand.nn.calibrated_rounding import (
     save_rounded,
 )
 from firsthand.nn.decoder import Decoder, initialise
+from firsthand.nn.families import phi3
 from firsthand.nn.int8_outliers import OutlierLinear, to_int8_outliers
 from firsthand.nn.packed_format import PackedFormat
 from firsthand.nn.packed_linears import RoundedMatrix, group_grid, round_groups, unpack
+from firsthand.nn.weight_layout import COLUMNS, OUTER, FileLayout, plain_rows, row
 from tiny import write_model
 
 SMALL = Architecture(
@@ -453,3 +456,47 @@ def test_models_that_no_group_divides_or_with_other_blocks_are_refused() -> None
         for texts in ([[5], [], [5, 6]], [[5, 6]])  # one token says nothing
     )
     assert all(torch.equal(alone[name].codes, pair[name].codes) for name in pair)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_fused_projections_are_packed_as_the_family_s_folders_have_them(tmp_path: Path, method: Any) -> None:
+    model = initialise(Decoder(replace(SMALL, family="phi3", num_kv_heads=2)), seed=1, std=0.2)
+    rounded, group = round_model(model, [list(range(50))], method)
+    save_rounded(model, rounded, group, method, tmp_path)
+    held = load_file(tmp_path / "model.safetensors")
+    own = {name.rpartition(".")[0] for name in held if name.endswith(".qweight")}
+    assert own == {
+        f"model.layers.{layer}.{name}"
+        for layer in (0, 1)
+        for name in ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+    }
+    assert held["model.layers.0.self_attn.qkv_proj.scales"].shape == (64 // group, 64 + 32 + 32)
+    again = dict(weights.load(tmp_path).named_parameters())
+    for name, parameter in model.named_parameters():
+        close = dict(rtol=0, atol=0) if name.removesuffix(".weight") in rounded else dict(rtol=2e-3, atol=1e-6)
+        assert torch.allclose(again[name], parameter, **close), name
+
+
+def test_matrices_in_a_layout_of_their_own_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = FileLayout(OUTER, tuple(row(each.file, *each.ours, fold=COLUMNS) for each in plain_rows()))
+    monkeypatch.setattr(phi3, "huggingface_layout", lambda a: layout)
+    model = initialise(Decoder(replace(SMALL, family="phi3")), seed=1)
+    with pytest.raises(ConfigError, match="files of phi3 hold matrices in a layout of their own"):
+        round_model(model, [list(range(50))], "gptq")
+
+
+def test_a_packed_folder_that_is_quantised_again_is_rounded_twice_and_the_command_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, packed = write_model(tmp_path / "source"), tmp_path / "packed"
+    text = tmp_path / "text.txt"
+    text.write_text("What is 12 + 30? " * 60)
+    assert quantize_file(source, tmp_path / "plain.gguf", "Q8_0").twice is False
+    to = ["--calibration", str(text)]
+    assert main(["models", "quantize", str(source), "--to", "GPTQ", "--out", str(packed), *to]) == 0
+    assert "twice" not in capsys.readouterr().out
+    assert quantize_file(packed, tmp_path / "q8.gguf", "Q8_0").twice is True
+    assert quantize_file(packed, tmp_path / "f16.gguf", "F16").twice is False, "floats hold what the codes are"
+    for kind, name, more in (("Q8_0", "again.gguf", []), ("AWQ", "again", to)):
+        assert main(["models", "quantize", str(packed), "--to", kind, "--out", str(tmp_path / name), *more]) == 0
+        assert "rounded twice" in capsys.readouterr().out

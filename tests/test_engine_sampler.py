@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from firsthand.engine.decoding.batched_sampler import DrawSettings, draw_rows
 from firsthand.engine.decoding.sampler import candidates, choose, draw, most_probable, penalise, uniform
 from firsthand.errors import ConfigError
 from firsthand.model import Sampling
@@ -124,6 +126,19 @@ def test_greedy_takes_the_best_after_penalties() -> None:
     row = torch.tensor([1.0, 5.0, 4.5])
     assert choose(row, Sampling(), number=0.5, prompt=[1], counts=Counter()).token == 1
     assert choose(row, Sampling(repetition_penalty=1.3), number=0.5, prompt=[1], counts=Counter()).token == 2
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-38, 2e-39, 1e-200, 1e-300, 5e-324])
+@pytest.mark.parametrize("cuts", [{}, {"top_p": 0.9}, {"top_k": 5}, {"top_k": 5, "top_p": 0.9}, {"min_p": 0.1}])
+def test_any_temperature_above_0_draws_the_best_where_it_is_tiny(temperature: float, cuts: dict[str, Any]) -> None:
+    row, sampling = logits(300), Sampling(temperature=temperature, **cuts)
+    row[7] = -math.inf
+    best = (int(row.argmax()), 0.0)
+    assert choose(row, sampling, number=0.7, prompt=[], counts=Counter()) == best
+    assert choose(row.double(), sampling, number=0.7, prompt=[], counts=Counter()) == best, "not compiled"
+    settings = DrawSettings(temperature, sampling.top_k, sampling.top_p, sampling.min_p, 0.7)
+    drawn = draw_rows(row[None], [settings], otherwise=torch.tensor([7]))
+    assert (int(drawn.tokens[0]), float(drawn.logprobs[0])) == best
 
 
 def test_a_tiny_temperature_is_greedy_and_does_not_overflow() -> None:

@@ -72,7 +72,7 @@ EDGES = {
     "embed": "nn tokens formats",
     "measure": "engine embed nn kernels",
     # 2 hands
-    "hub": "formats measure nn tokens",
+    "hub": "formats measure embed nn tokens",
     "providers": "hub engine embed nn tokens",
     "sandbox": "",
     "tools": "sandbox",

@@ -8,13 +8,15 @@ from firsthand.errors import reason_of
 from firsthand.hub.fetch_model import fetch_model
 from firsthand.system.terminal import console, print_as_json, progress
 
+_TWICE = "The source was quantised already, so its weights were rounded twice: a float source loses less."
+
 
 def quantize(model: str, to: str, out: str, calibration: str, *, as_json: bool) -> None:
     """Write the model in another type, with a progress bar, and print the size and the tensors' types."""
     from rich import filesize
 
     from firsthand.errors import ConfigError
-    from firsthand.hub.quantize_model import quantize_file, quantize_folder
+    from firsthand.hub.quantize_model import is_packed, quantize_file, quantize_folder
 
     if to.upper() in ("GPTQ", "AWQ"):
         if not calibration:
@@ -28,7 +30,8 @@ def quantize(model: str, to: str, out: str, calibration: str, *, as_json: bool) 
         if as_json:
             print_as_json({"path": out, "size_bytes": size, "type": to.upper()})
         else:
-            console().print(f"{out}: {filesize.decimal(size)} of weights.", markup=False, soft_wrap=True)
+            lines = [f"{out}: {filesize.decimal(size)} of weights.", *([_TWICE] if is_packed(source) else [])]
+            console().print("\n".join(lines), markup=False, soft_wrap=True)
         return
     if calibration:
         raise ConfigError(f"{to} takes no calibration text: leave --calibration out, or write --to GPTQ or AWQ")
@@ -42,7 +45,7 @@ def quantize(model: str, to: str, out: str, calibration: str, *, as_json: bool) 
     share = made.size_bytes / max(1, made.source_bytes)
     lines = [f"{made.path}: {filesize.decimal(made.size_bytes)}, {share:.0%} of the source; tensors: {types}."]
     if made.twice:
-        lines.append("The source was quantised already, so its weights were rounded twice: a float source loses less.")
+        lines.append(_TWICE)
     console().print("\n".join(lines), markup=False, soft_wrap=True)
 
 

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from firsthand.embed.embedding_config import (
     EmbeddingConfig,
     Pooling,
-    default_embedding_config,
     model_folder,
     read_embedding_config,
 )
+from firsthand.embed.embedding_metadata import gguf_embedding_config
 from firsthand.embed.fair_pool import FairPool
 from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
+from firsthand.formats.gguf_file import read_gguf
 from firsthand.formats.model_files import read_json
 from firsthand.nn import weights
 from firsthand.nn.blocks.attention import Packed
@@ -274,7 +275,9 @@ def load(
     elif path.is_dir():
         config = read_embedding_config(path, tokenizer, model.architecture.max_position, default="lasttoken")
     else:
-        config = default_embedding_config(tokenizer, model.architecture.max_position, pooling="lasttoken")
+        config = gguf_embedding_config(
+            read_gguf(path).metadata, tokenizer, model.architecture.max_position, where=str(path), pooling=pooling
+        )
     if pooling is not None:
         config = EmbeddingConfig(pooling, config.max_tokens, config.before, config.after, config.lower)
     return TextEmbedder(model, tokenizer, config, compiled=compiled, threads=threads, precision=precision)

@@ -59,6 +59,11 @@ def model_folder(folder: Path) -> Path:
     return _module_folder(folder, "Transformer", _modules(folder)) or folder
 
 
+def states_embedding(folder: Path) -> bool:
+    """True if a folder has the modules.json of sentence-transformers, so that it is an embedder."""
+    return (folder / "modules.json").is_file()
+
+
 def read_embedding_config(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooling) -> EmbeddingConfig:
     """Returns the config that a folder's files describe.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from firsthand.errors import ConfigError
+from firsthand.formats.fields import Fields
+from firsthand.formats.model_files import read_json
 from firsthand.nn.gguf_quantizer import Quantised, quantise_model
-from firsthand.nn.packed_format import Method
+from firsthand.nn.packed_format import Method, packed_format
 from firsthand.system.folder_links import own_files
 from firsthand.system.new_file import copy_new
 from firsthand.tokens.vocab_export import vocabulary_metadata
@@ -17,8 +19,23 @@ from firsthand.tokens.vocab_export import vocabulary_metadata
 def quantize_file(
     source: Path, path: Path, file_type: str, *, told: Callable[[int, int], None] | None = None
 ) -> Quantised:
-    """Writes the model at `source` (a .gguf file or a folder) to `path` in a type such as `Q4_K_M`; see `quantise_model`."""
-    return quantise_model(source, path, file_type, vocabulary=vocabulary_metadata, told=told)
+    """Writes the model at `source` (a .gguf file or a folder) to `path` in a type such as `Q4_K_M`; see `quantise_model`.
+
+    The file of an embedder's folder states its pooling and the end token after a text.
+    """
+    return quantise_model(source, path, file_type, vocabulary=_vocabulary, told=told)
+
+
+def _vocabulary(folder: Path) -> dict[str, Any]:
+    from firsthand.embed.embedding_metadata import embedding_metadata
+
+    return embedding_metadata(folder, vocabulary_metadata(folder))
+
+
+def is_packed(source: Path) -> bool:
+    """True for a folder whose matrices are in GPTQ's or AWQ's integers already."""
+    config = source / "config.json"
+    return config.is_file() and packed_format(Fields(read_json(config), str(config))) is not None
 
 
 _SEQUENCE, _SEQUENCES = 512, 128

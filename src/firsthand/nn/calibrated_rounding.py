@@ -22,9 +22,11 @@ from firsthand.errors import ConfigError
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.decoder import Block, Decoder
+from firsthand.nn.layout_reader import huggingface_layout, tensors_of
 from firsthand.nn.model_config import to_config
 from firsthand.nn.packed_format import Method, PackedFormat
-from firsthand.nn.packed_linears import RoundedMatrix, group_grid, round_groups
+from firsthand.nn.packed_linears import RoundedMatrix, group_grid, round_groups, rows_joined
+from firsthand.nn.weight_layout import ROWS, FileTensor
 from firsthand.nn.weight_names import huggingface_name
 from firsthand.system.new_file import replacing, write_new
 
@@ -34,6 +36,7 @@ _DAMP = 0.01
 _STEPS = 20
 _SITES = {"attn.in": ("q_proj", "k_proj", "v_proj"), "attn.mixed": ("o_proj",), "mlp.in": ("gate_proj", "up_proj"),
           "mlp.act": ("down_proj",)}  # fmt: skip
+_LINEARS = tuple(name for names in _SITES.values() for name in names)
 Told = Callable[[int, int], None]
 
 
@@ -51,9 +54,10 @@ def round_model(
             "the calibration text is empty: give one of some thousand words that is like what the model reads"
         )
     blocks = [block for block in model.layers if isinstance(block, Block)]
-    linears = [_linear(block, name) for block in blocks for names in _SITES.values() for name in names]
+    linears = [_linear(block, name) for block in blocks for name in _LINEARS]
     if len(blocks) < len(model.layers) or len(linears) != len(model.matrices()):
         raise ConfigError(f"{method} takes blocks of attention and a gated MLP: quantise this model to GGUF instead")
+    _file_tensors(model)
     group = _group_of([linear.in_features for linear in linears])
     if any(linear.out_features % 8 for linear in linears):
         raise ConfigError(f"{method} packs eight weights in an integer: this model has matrices of other sizes")
@@ -94,15 +98,16 @@ def save_rounded(
     from safetensors.torch import save_file
 
     of = PackedFormat(method, BITS, group, zero_offset=int(method == "gptq"))
-    a = model.architecture
+    a, parameters = model.architecture, dict(model.named_parameters())
     state: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        theirs, place = huggingface_name(name, a), name.removesuffix(".weight")
-        if place in rounded and name.endswith(".weight"):
-            stem = theirs.removesuffix("weight")
-            state |= {stem + part: values for part, values in rounded[place].tensors(of).items()}
+    for name, ours, fold in _file_tensors(model):
+        parts = [rounded.get(each.removesuffix(".weight")) if each.endswith(".weight") else None for each in ours]
+        if matrices := [each for each in parts if each is not None]:
+            stem = name.removesuffix("weight")
+            state |= {stem + part: values for part, values in rows_joined(matrices).tensors(of).items()}
         else:
-            state[theirs] = parameter.detach().half().contiguous()
+            values = fold.join([parameters[each].detach() for each in ours])
+            state[name] = values.half().contiguous()
     _expect_float16(state.items())
     settings: dict[str, Any] = {"quant_method": method, "bits": BITS, "group_size": group}
     settings |= {"desc_act": False, "sym": False, "checkpoint_format": "gptq"} if method == "gptq" else {
@@ -112,6 +117,21 @@ def save_rounded(
     with replacing(folder / "config.json") as config_file, replacing(folder / "model.safetensors") as weights_file:
         save_file(state, weights_file, metadata={"format": "pt"})
         write_new(config_file, json.dumps(config, indent=2) + "\n")
+
+
+def _file_tensors(model: Decoder) -> Sequence[FileTensor]:
+    """The tensors of a folder, and the parameters in each; ConfigError where matrices lie in one otherwise than in rows."""
+    a, shapes = model.architecture, {name: tuple(each.shape) for name, each in model.named_parameters()}
+    layout = huggingface_layout(a)
+    if layout is None:
+        return [FileTensor(huggingface_name(name, a), (name,), ROWS) for name in shapes]
+    found = tensors_of(layout, shapes)
+    matrices = {f"{_place(index, name)}.weight" for index in range(len(model.layers)) for name in _LINEARS}
+    if any(tensor.fold is not ROWS and matrices.intersection(tensor.ours) for tensor in found):
+        raise ConfigError(
+            f"files of {a.family} hold matrices in a layout of their own: quantise this model to GGUF instead"
+        )
+    return found
 
 
 def gptq(weight_OK: Tensor, hessian_KK: Tensor, group: int, *, bits: int = BITS) -> RoundedMatrix:

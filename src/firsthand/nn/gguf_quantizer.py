@@ -20,6 +20,7 @@ from firsthand.formats.gguf_file import GGUF, raw_pairs, read_gguf
 from firsthand.formats.gguf_output import PlannedTensor, packed_pair, write_tensors
 from firsthand.kernels.products.block_rounding import quantise
 from firsthand.nn.gguf_recipes import FILE_TYPES, check_file_type, shape_of, tensor_types
+from firsthand.nn.packed_format import METHODS
 
 _FLOATS = ("F32", "F16", "BF16", "F64")
 Told = Callable[[int, int], None]
@@ -122,4 +123,5 @@ def _folder(
     written = read_gguf(path)
     source_bytes = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     types = Counter(tensor.dtype for tensor in written.tensors.values())
-    return Quantised(path, size, source_bytes, types, twice=False)
+    packed = any(tensor.dtype in METHODS for tensor in checkpoint.tensors.values())
+    return Quantised(path, size, source_bytes, types, twice=packed and not types.keys() <= {*_FLOATS})

@@ -14,7 +14,7 @@ A weight is scale * (code - zero), with a scale and a zero for each output and g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +100,12 @@ class RoundedMatrix:
             "qzeros": _join(saved.T.contiguous(), of, rows=False),
             "scales": self.scales.T.contiguous().half(),
         }
+
+
+def rows_joined(parts: Sequence[RoundedMatrix]) -> RoundedMatrix:
+    """The matrix with the rows of these one after another, as fused projections lie in a file."""
+    codes, scales, zeros = zip(*((each.codes, each.scales, each.zeros) for each in parts), strict=True)
+    return RoundedMatrix(torch.cat(codes), torch.cat(scales), torch.cat(zeros))
 
 
 def round_groups(weight_OK: Tensor, bits: int, group: int) -> RoundedMatrix:

@@ -71,6 +71,7 @@ class LocalEmbedder:
         parts = [content_hash(file) for file in files]
         parts += [] if self._precision == "float32" else [self._precision]
         parts += ["both directions"] if _sees_both_ways(self.path) else []  # vectors were causal until 0.26.0
+        parts += _stated(self.path, self._settings[0])  # passed over until 0.28.0
         digest = hashlib.sha256("|".join([*parts, *map(str, self._settings[:2]), VECTORS_VERSION]).encode())
         return f"embedder:{digest.hexdigest()[:16]}"
 
@@ -119,6 +120,18 @@ class LocalEmbedder:
                 )
                 self._finalizer = weakref.finalize(self, self._loaded.close)
             return self._loaded
+
+
+def _stated(path: Path, pooling: Pooling | None) -> list[str]:
+    """What a GGUF file states of embedding that is not the default; nothing for folders, and for what cannot be read."""
+    from firsthand.embed.embedding_metadata import other_than_default
+
+    if path.suffix.lower() != ".gguf":
+        return []
+    try:
+        return other_than_default(path, pooling)
+    except ModelFileError:  # loading says why
+        return []
 
 
 def _sees_both_ways(path: Path) -> bool:

@@ -115,8 +115,8 @@ def sorted_first(
 
 def _weights(logits_MV: Tensor, temperature: Tensor) -> Tensor:
     """Unnormalised; the largest of a row is 1."""
-    scaled_MV = logits_MV.double() / temperature
-    weights_MV: Tensor = (scaled_MV - scaled_MV.amax(-1, keepdim=True)).exp()
+    below_MV = logits_MV.double() - logits_MV.amax(-1, keepdim=True)  # before the division, as `sampler` does
+    weights_MV: Tensor = (below_MV / temperature).exp()
     return weights_MV
 
 

@@ -105,8 +105,8 @@ def candidates(logits_V: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
 
 
 def _weights(logits: Tensor, sampling: Sampling) -> Tensor:
-    scaled = logits.double() / sampling.temperature
-    return (scaled - scaled.max()).exp()
+    below = logits.double() - logits.max()  # before the division: a tiny temperature makes infinities of both
+    return (below / sampling.temperature).exp()
 
 
 def _cut(ids_C: Tensor, weights_C: Tensor, whole: float | None, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,8 @@ from firsthand.kernels.vectors import LANES, add, exp, largest, load, mul, splat
 
 PIECE = 1024
 _ZERO = np.float32(0.0)
+_LARGEST = float(np.finfo(np.float32).max)
+"""Above it a factor is infinite, and 0 times it, for the most probable token, is NaN."""
 
 
 @called
@@ -52,7 +54,11 @@ def draw(logits: Any, temperature: float, min_p: float, number: float) -> Any:
 
     Tokens less probable than min_p times the most probable one are left out.
     """
-    top, factor, floor = highest(logits, 0, len(logits)), np.float32(1.0 / temperature), np.float32(min_p)
+    top, factor, floor = (
+        highest(logits, 0, len(logits)),
+        np.float32(min(1.0 / temperature, _LARGEST)),
+        np.float32(min_p),
+    )
     weights = np.empty(PIECE + LANES, dtype=np.float32)
     pieces = (len(logits) + PIECE - 1) // PIECE
     sums = np.empty(pieces, dtype=np.float64)
@@ -81,7 +87,7 @@ def draw_nucleus(logits: Any, temperature: float, top_p: float, min_p: float, nu
 
     Tokens that each have less than (1 - top_p) / V of the whole cannot be among them, so only the others are sorted.
     """
-    top, factor = highest(logits, 0, len(logits)), np.float32(1.0 / temperature)
+    top, factor = highest(logits, 0, len(logits)), np.float32(min(1.0 / temperature, _LARGEST))
     weights = np.empty(PIECE + LANES, dtype=np.float32)
     whole = 0.0
     for start in range(0, len(logits), PIECE):
