@@ -5,7 +5,10 @@ PDFium parses bytes of strangers in C++: call this in a bounded process alone.
 
 from __future__ import annotations
 
+import ctypes
+import math
 import re
+from collections import Counter
 from contextlib import closing
 from typing import Any
 
@@ -13,10 +16,15 @@ from firsthand.errors import DataError, MissingExtra
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.clean_text import clean, clean_line
 from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings
+from firsthand.retrieval.documents.line_hyphens import DIVIDED, join_divided_words
 
 MAX_PAGES = 20_000
 _HYPHEN = re.compile("[\x02\ufffe]\\r?\\n?")
-"""PDFium's mark of a word that was divided at the end of a line."""
+"""PDFium's mark of a word that was divided at the end of a line: U+0002 in bounded text, U+FFFE in whole text."""
+_ANGLE_SAMPLES = 64
+_BACKWARDS = (90, 180)
+"""Degrees by which text is turned clockwise as it is shown where PDFium reverses its lines, or the cells of a line."""
+_BLANKS = frozenset(map(ord, " \n"))
 
 
 def read_pdf(data: bytes, name: str, settings: ReadSettings) -> FileContent:
@@ -57,12 +65,69 @@ def _pages(pdf: Any, pdfium: Any) -> tuple[list[str], list[str]]:
     pages, broken = [], []
     for number in range(len(pdf)):
         try:
-            with closing(pdf[number]) as page, closing(page.get_textpage()) as shown:
-                pages.append(_HYPHEN.sub("", shown.get_text_bounded()).replace("\r\n", "\n").rstrip() + "\n\n")
+            with closing(pdf[number]) as page:
+                pages.append(_page_text(page, pdfium.raw))
         except pdfium.PdfiumError:
             pages.append("")
             broken.append(number + 1)
-    return pages, [f"cannot be read: {_numbers(broken)}"] if broken else []
+    joined = [page.rstrip() + "\n\n" for page in join_divided_words(pages)]
+    return joined, [f"cannot be read: {_numbers(broken)}"] if broken else []
+
+
+def _page_text(page: Any, raw: Any) -> str:
+    """The text of a page, turned first if most of it would be read backwards."""
+    rotation = page.get_rotation()
+    with closing(page.get_textpage()) as shown:
+        upright = _upright_rotation(shown, raw, rotation)
+        if (rotation - upright) % 360 not in _BACKWARDS:
+            return _lines(shown, page, raw)
+    page.set_rotation(upright)
+    with closing(page.get_textpage()) as shown:
+        return _lines(shown, page, raw)
+
+
+def _upright_rotation(shown: Any, raw: Any, rotation: int) -> int:
+    """The rotation of the page, in degrees clockwise, at which most characters stand upright; the present one on a tie."""
+    count = shown.count_chars()
+    votes: Counter[int] = Counter()
+    for index in range(0, count, -(-count // _ANGLE_SAMPLES) or 1):
+        angle = raw.FPDFText_GetCharAngle(shown, index)
+        if angle >= 0 and not raw.FPDFText_IsGenerated(shown, index):
+            votes[round(-angle / (math.pi / 2)) % 4 * 90] += 1
+    return max((rotation, *votes), key=lambda degrees: votes[degrees])
+
+
+def _lines(shown: Any, page: Any, raw: Any) -> str:
+    """The text within the page's edges, with all line breaks.
+
+    PDFium's bounded text leaves out breaks between lines of one height, such as those of a turned page; its whole text
+    has them, but also what lies beyond the edges, and no characters above U+FFFF.
+    """
+    bounded, whole = shown.get_text_bounded(), shown.get_text_range()
+    if "".join(_marked(bounded).split()) != "".join(_marked(whole).split()):
+        whole = _bounded_lines(shown, page.get_bbox(), raw)
+    return _marked(whole)
+
+
+def _bounded_lines(shown: Any, edges: tuple[float, float, float, float], raw: Any) -> str:
+    """The characters within the edges one by one, which is slower; lines with none of them are left out."""
+    left, bottom, right, top = edges
+    x0, x1, y0, y1 = (ctypes.c_double() for _ in range(4))
+    kept: list[str] = []
+    for index in range(shown.count_chars()):
+        code = raw.FPDFText_GetUnicode(shown, index)
+        if code in _BLANKS:
+            kept.append(chr(code))
+        elif code and raw.FPDFText_GetCharBox(shown, index, x0, x1, y0, y1):
+            width, height = min(x1.value, right) - max(x0.value, left), min(y1.value, top) - max(y0.value, bottom)
+            if width > 0 and height > 0:
+                kept.append(chr(code))
+    text = "".join(kept).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
+    return "\n".join(line.strip(" ") for line in text.split("\n") if line.strip())
+
+
+def _marked(text: str) -> str:
+    return _HYPHEN.sub(DIVIDED, text).replace("\r\n", "\n")
 
 
 def _numbers(pages: list[int]) -> str:
