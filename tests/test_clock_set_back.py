@@ -38,6 +38,27 @@ def test_an_alert_of_a_clock_that_was_ahead_silences_none(tmp_path: Path) -> Non
     intake.close()
 
 
+def test_an_alert_that_was_over_and_holds_again_within_its_window_is_sent_again(tmp_path: Path) -> None:
+    out = tmp_path / "alerts"
+    intake = Intake(tmp_path, IntakeSettings(alerts=parse_alerts(["traces>0/1h"]), alert_to=str(out)))
+    intake._end.set()  # its own rounds have the time of the day
+    intake._keeper.join()
+    intake.store.add([ready("a", "1")])
+
+    def told(now_s: float, arrived_s: float) -> int:
+        arrived(intake.store, a=arrived_s)
+        intake.tick(now_s)
+        return len(out.read_text().splitlines())
+
+    assert told(NOW, NOW - 1) == 1 and told(NOW + 5, NOW - 1) == 1
+    assert told(NOW + 10, NOW - DAY) == 1, "it is over"
+    assert told(NOW + 15, NOW + 14) == 2 and told(NOW + 20, NOW + 14) == 2, "it holds again, and is sent once"
+    intake._fired.clear()  # as after a restart
+    assert told(NOW + 25, NOW + 14) == 2, "of before the restart"
+    assert told(NOW + 30, NOW - DAY) == 2 and told(NOW + 35, NOW + 34) == 3
+    intake.close()
+
+
 def test_an_alert_that_waits_is_tried_when_the_clock_is_set_right() -> None:
     waiting = WaitingAlert(Alert("r", 1.0, "s", 0.0), since_s=NOW, due_s=NOW + 5)
     assert not waiting.is_due(NOW + 4.9) and waiting.is_due(NOW + 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def test_values_of_json_are_counted_outside_of_texts() -> None:
     for open_text in (b'"\\' * 200_000, b'\\"' * 200_000, b'"' + b'\\"' * 200_000 + b"\\"):
         with at_most_cpu_s(5):
             check_json_values(open_text + b"," * 10, 5)
+
+
+def test_values_of_json_are_counted_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.system.json_values._AT_ONCE", 64 << 10)
+    raw = b"[" + b'{"k":"1"},' * 40_000 + b"1]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="more than 80,000 values"):
+            check_json_values(raw, 80_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    check_json_values(raw, 80_001)
+    assert peak < 6 << 20, f"{peak >> 20} MiB"
 
 
 def test_of_many_attributes_with_one_name_none_is_lost_and_no_time_either() -> None:

@@ -221,12 +221,13 @@ class Intake:
         return None
 
     def _is_known(self, rule: AlertRule, alert: Alert, now_s: float) -> bool:
-        """True if the rule held at the last look, or an alert was delivered within its window, as before a restart.
+        """True if the rule held at the last look; at the first look, if an alert was delivered within its window.
 
         One that was delivered after now does not count: the clock was ahead then.
         """
-        if self._fired.get(rule.text):
-            return True
+        held = self._fired.get(rule.text)
+        if held is not None:  # False: it was over, and what is delivered already was another outage
+            return held
         sql = "SELECT 1 FROM alerts WHERE rule = ? AND at_s > ? AND at_s <= ? AND delivered = 'yes' LIMIT 1"
         return bool(self._keeping.database.read(sql, (plain(alert.rule), now_s - rule.window_s, now_s)))
 

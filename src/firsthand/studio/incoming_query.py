@@ -196,7 +196,8 @@ def _condition(term: Term) -> tuple[str, Sequence[Any]]:
         return f"instr({tags}, ?)", [f"|{word}|" if term.operator == "=" else word]
     operator = "=" if term.operator == ":" else term.operator
     if term.field.startswith("score."):
-        return f"coalesce({_SCORE} {operator} ?, 0)", [plain(term.field.removeprefix("score.")), term.number]
+        name = plain(term.field.removeprefix("score."))
+        return f"{_SCORE} {operator} ?", [name, term.number]  # NULL fulfils nothing, negated or not
     if FIELDS[term.field] == "number":
         return f"{_COLUMNS[term.field]} {operator} ?", [term.number]
     if term.operator == "=":
