@@ -8,19 +8,21 @@ import stat
 from io import BufferedReader, BytesIO, TextIOWrapper
 from pathlib import Path
 
+from firsthand.system.sqlite_locks import open_beside_sqlite
+
 MAX_TEXT_BYTES = 1 << 28
 
 
 def open_ordinary(path: Path) -> BufferedReader:
     """The file, opened for reading; OSError if it is not an ordinary one."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(handle).st_mode
+    file = open_beside_sqlite(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(mode):
-        os.close(handle)
+        file.close()
         kind = "pipe" if stat.S_ISFIFO(mode) else "device"
         told = f"it is no ordinary file but a {kind}, which may have no end: write it to a file, and give that"
         raise OSError(errno.EINVAL, os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else told)
-    return os.fdopen(handle, "rb")
+    return file
 
 
 def read_ordinary(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
@@ -38,7 +40,7 @@ def read_ordinary_text(
 
 def read_bounded(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
     """The content of a file that a user names, which may be a pipe; OSError if it is longer than `most` bytes."""
-    with path.open("rb") as file:
+    with open_beside_sqlite(path, os.O_RDONLY | os.O_CLOEXEC) as file:
         return _content(file, path, most)
 
 
