@@ -67,11 +67,12 @@ def expect_own_tree(path: Path) -> None:
 
 def open_own(path: Path) -> BinaryIO:
     """The file, opened for reading; OSError for a link, or anything but an ordinary file."""
-    file = open_beside_sqlite(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-    return file
+
+    def expect(status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+
+    return open_beside_sqlite(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, expect)
 
 
 def read_own(path: Path, most: int) -> bytes:

@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BufferedReader, FileIO
 from pathlib import Path
 
@@ -35,16 +35,24 @@ _kept: dict[_File, list[int]] = {}
 """Those of them that are not closed yet, for it would drop locks."""
 
 
-def open_beside_sqlite(path: Path | str, flags: int, *, dir_fd: int | None = None) -> BufferedReader:
-    """The file, opened with these flags for reading; OSError if this process has it open as a SQLite database."""
+def open_beside_sqlite(
+    path: Path | str, flags: int, expect: Callable[[os.stat_result], None] | None = None, *, dir_fd: int | None = None
+) -> BufferedReader:
+    """The file, opened with these flags for reading; OSError if this process has it open as a SQLite database.
+
+    Args:
+        expect: Raises what the caller says of a file that is of no ordinary kind.
+    """
     status = os.stat(path, dir_fd=dir_fd, follow_symlinks=not flags & os.O_NOFOLLOW)
     if _is_kept(status):
         raise _in_use(path)
     handle = os.open(path, flags, dir_fd=dir_fd)
     _ours.add(handle)
     try:
+        if expect is not None:
+            expect(os.fstat(handle))
         file = BufferedReader(_Reader(handle, closefd=False))
-    except BaseException:  # a folder
+    except BaseException:
         _close(handle)
         raise
     head = _head(handle)
@@ -54,15 +62,10 @@ def open_beside_sqlite(path: Path | str, flags: int, *, dir_fd: int | None = Non
     return file
 
 
-def head_beside_sqlite(path: Path, most: int) -> bytes:
-    """The first bytes of an ordinary file; of an open database they are read from the descriptor that SQLite has."""
-    status = path.stat()
-    if (handle := _open_elsewhere().get(_key(status))) is not None:
-        return os.pread(handle, most, 0)
-    with open_beside_sqlite(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-        return file.read(most)
+def head_of_open(path: Path, most: int) -> bytes | None:
+    """The first bytes of a file that this process has open, from the descriptor that is there; None if it has not."""
+    handle = _open_elsewhere().get(_key(path.stat()))
+    return None if handle is None else os.pread(handle, most, 0)
 
 
 class _Reader(FileIO):

@@ -22,9 +22,10 @@ from firsthand.declaration import Declaration, Rehearsal
 from firsthand.errors import ConfigError, ToolError, nearest
 from firsthand.loop.calling import expected_effect
 from firsthand.message import Json
+from firsthand.system.ordinary_file import read_head
 from firsthand.system.plurals import count_of
 from firsthand.system.sqlite_journal import forged_journal
-from firsthand.system.sqlite_locks import SQLITE_MAGIC, head_beside_sqlite
+from firsthand.system.sqlite_locks import SQLITE_MAGIC
 from firsthand.system.terminal import one_line, printable
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.databases.sql_undo import sql_undo
@@ -67,7 +68,7 @@ class SqlFile:
         self.path = Path(path).expanduser().resolve()
         self.query_s = query_s
         try:
-            head = head_beside_sqlite(self.path, len(SQLITE_MAGIC))
+            head = read_head(self.path, len(SQLITE_MAGIC))
         except OSError as error:
             raise ConfigError(f"the database {str(path)!r} cannot be read: {error.strerror or error}") from None
         if head and head != SQLITE_MAGIC:

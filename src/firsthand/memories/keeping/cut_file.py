@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 from firsthand.errors import StoreError
-from firsthand.system.ordinary_file import open_ordinary
-from firsthand.system.sqlite_locks import SQLITE_MAGIC, head_beside_sqlite
+from firsthand.system.ordinary_file import open_ordinary, read_head
+from firsthand.system.sqlite_locks import SQLITE_MAGIC
 
 
 def _size_in_header(path: Path) -> int:
     """The bytes that a SQLite file has by its header; 0 if it has none."""
     try:
-        head = head_beside_sqlite(path, 100)
+        head = read_head(path, 100)
     except OSError:
         return 0
     if len(head) < 100 or not head.startswith(SQLITE_MAGIC):

@@ -128,13 +128,11 @@ def expect_files(roots: Sequence[Path], chosen: FolderFilter, own: Iterable[Path
 def read_bytes(path: Path, most: int) -> tuple[bytes, os.stat_result]:
     """The bytes of an ordinary file, and its status. DataError if it is no such file, too large, or not readable."""
     try:
-        file = open_beside_sqlite(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open_beside_sqlite(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, _expect_ordinary)
     except OSError as error:
         raise DataError(f"it cannot be read: {error.strerror or error}") from None
     with file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("it is no ordinary file any more")
         if status.st_size > most:
             raise DataError(_too_large(status.st_size, most))
         try:
@@ -144,6 +142,11 @@ def read_bytes(path: Path, most: int) -> tuple[bytes, os.stat_result]:
     if len(data) > most:
         raise DataError(_too_large(len(data), most))
     return data, status
+
+
+def _expect_ordinary(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError("it is no ordinary file any more")
 
 
 def shown(name: str) -> str:
