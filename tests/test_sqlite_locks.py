@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +29,11 @@ from firsthand.retrieval.document import Document
 from firsthand.retrieval.documents.folder_files import read_bytes
 from firsthand.retrieval.store.sqlite_index import open_index
 from firsthand.retrieval.tools.search import _is_index
+from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.new_file import copy_new
 from firsthand.system.ordinary_file import open_ordinary, read_bounded, read_head, read_ordinary
 from firsthand.system.own_file import read_own
+from firsthand.system.sqlite_locks import opening
 from firsthand.tools.files import files
 from firsthand.tools.sql import SqlFile
 
@@ -60,7 +66,7 @@ def told(read: Callable[[], object]) -> str:
 
 
 @pytest.fixture
-def in_transaction(tmp_path: Path):
+def in_transaction(tmp_path: Path) -> Iterator[tuple[Path, sqlite3.Connection]]:
     """A database of two pages, of a program of its own, with a transaction open."""
     path = tmp_path / "app.db"
     with closing(sqlite3.connect(path)) as connection:
@@ -70,7 +76,7 @@ def in_transaction(tmp_path: Path):
         yield path, connection
 
 
-def test_nothing_that_reads_a_database_drops_the_locks_of_a_transaction(in_transaction, tmp_path: Path) -> None:
+def test_nothing_that_reads_a_database_drops_the_locks_of_a_transaction(in_transaction: Any, tmp_path: Path) -> None:
     path, connection = in_transaction
     in_use = "it is a SQLite database that is open in this process"
     for read in (
@@ -89,7 +95,7 @@ def test_nothing_that_reads_a_database_drops_the_locks_of_a_transaction(in_trans
     assert connection.execute("SELECT x FROM t").fetchall() == [("milk",)]
 
 
-def told_by(tool, arguments) -> str:
+def told_by(tool: Any, arguments: dict[str, str]) -> str:
     try:
         return str(asyncio.run(tool(arguments)))
     except Exception as error:
@@ -151,6 +157,10 @@ def test_a_database_that_no_connection_has_open_is_read_as_any_file_and_by_sever
         connection.execute("CREATE TABLE t (x)")
     with open_ordinary(path) as one, open_ordinary(path) as two:
         assert one.read() == two.read() == path.read_bytes()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:  # with a number that was a reader's
+        connection.execute("BEGIN IMMEDIATE")
+        assert "open in this process" in told(lambda: read_ordinary(path)) and is_locked(path)
+    assert read_ordinary(path) == path.read_bytes()
     log = tmp_path / "log"
     with log.open("ab") as written:
         for content in (b"", b"a\n"):
@@ -160,6 +170,34 @@ def test_a_database_that_no_connection_has_open_is_read_as_any_file_and_by_sever
     with log.open("rb+") as written:
         assert [read_ordinary(log) for _ in range(2)] == [b"a\n"] * 2
     assert descriptors(path) == descriptors(log) == 0
+
+
+def test_no_connection_opens_its_file_between_a_look_and_a_close_and_a_fork_waits_for_it(tmp_path: Path) -> None:
+    made: list[sqlite3.Connection] = []
+    connecting = threading.Thread(
+        target=lambda: made.append(connect_bounded(tmp_path / "a.db", "rwc", check_same_thread=False))
+    )
+    with opening:
+        connecting.start()
+        connecting.join(0.05)
+        assert not made
+    connecting.join()
+    made[0].close()
+    held = threading.Event()
+
+    def hold() -> None:
+        with opening:
+            held.set()
+            time.sleep(0.05)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        os._exit(0 if opening.acquire(timeout=1) else 1)
+    holding.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_changed_copy_of_an_index_is_made_beside_those_who_have_it_open(tmp_path: Path) -> None:
