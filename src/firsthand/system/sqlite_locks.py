@@ -51,7 +51,7 @@ def open_beside_sqlite(
     try:
         if expect is not None:
             expect(os.fstat(handle))
-        file = BufferedReader(_Reader(handle, closefd=False))
+        file: BufferedReader = BufferedReader(_Reader(handle, closefd=False))
     except BaseException:
         _close(handle)
         raise
