@@ -58,7 +58,7 @@ HOME = (
 USER = (
     "commands/models_quantize.py",  # 4 MB of it
     "commands/tokens.py", "train/documents.py",  # line by line
-    "providers/scripted.py", "system/bounded_toml.py", "system/ordinary_file.py",  # so many bytes
+    "providers/scripted.py", "system/bounded_toml.py",  # so many bytes
 )  # fmt: skip
 """Reads, within a bound, what the user names, and takes pipes: `<(command)` and /dev/stdin."""
 DATA_FREE = "sandbox/programs/"

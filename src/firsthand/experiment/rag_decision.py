@@ -8,8 +8,10 @@ The arms differ in what they are given: nothing, retrieved passages, all documen
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from random import Random
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
-from firsthand.errors import ConfigError, DataError
+from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.experiment.experiment import Experiment
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
@@ -34,7 +36,7 @@ from firsthand.scorers.text import token_f1
 from firsthand.scorers.whole_words import has_words
 from firsthand.stats.intervals import Interval, mean_interval
 from firsthand.stats.paired import PairedDifference, paired_difference
-from firsthand.system.new_file import copy_new
+from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -232,10 +234,11 @@ async def changed_index(
     """Copies an index and takes the changes in; returns the seconds of the update, without the copy's."""
     for old in index_files(target):  # a log of an earlier copy would be played into this one
         old.unlink(missing_ok=True)
-    for ending in ("", "-wal", "-shm"):
-        source = index.with_name(index.name + ending)
-        if source.is_file():
-            copy_new(source, target.with_name(target.name + ending))
+    try:
+        with closing(connect_bounded(index, "ro")) as source, closing(sqlite3.connect(target)) as copy:
+            source.backup(copy)  # the arms have the index open, so that its file is not ours to open and close
+    except sqlite3.Error as error:
+        raise StoreError(f"{index} cannot be copied to {target.name}: {error}") from None
     opened = open_index(target)
     try:
         started = time.monotonic()

@@ -15,6 +15,8 @@ from pathlib import Path
 from sys import getsizeof
 from typing import Any, Self
 
+from firsthand.system.sqlite_locks import opening
+
 STEPS, STEPS_A_BYTE = 50_000_000, 20
 """SQLite's own steps that a query of a small file takes at most, about a second of them, and for each byte of a file."""
 ROW_BYTES, ROW_BYTES_A_BYTE = 64 << 20, 16
@@ -136,7 +138,8 @@ class BoundedConnection(sqlite3.Connection):
 def connect_bounded(path: Path, mode: str, *, steps: int = STEPS, **more: Any) -> sqlite3.Connection:
     """Open a file in the mode `ro`, `rw` or `rwc` of SQLite's addresses; `more` is as for `sqlite3.connect`."""
     address = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(address, uri=True, factory=BoundedConnection, **more)
+    with opening:
+        connection = sqlite3.connect(address, uri=True, factory=BoundedConnection, **more)
     connection.bound = QueryBound(path, steps)
     try:
         _read_schema(connection)

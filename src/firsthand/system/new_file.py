@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from firsthand.errors import StoreError
+from firsthand.system.ordinary_file import open_ordinary
 
 
 def write_new(path: Path, content: str | bytes, *, errors: str = "strict") -> None:
@@ -63,8 +64,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def copy_new(source: Path, path: Path) -> None:
     """Put a copy of an ordinary file in the place of what is at `path`, as `write_new`."""
-    with replacing(path) as part:
-        shutil.copyfile(source, part)
+    with replacing(path) as part, open_ordinary(source) as file, part.open("wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
 
 
 def _is_stream(path: Path) -> bool:

@@ -8,19 +8,22 @@ import stat
 from io import BufferedReader, BytesIO, TextIOWrapper
 from pathlib import Path
 
+from firsthand.system.sqlite_locks import head_of_open, open_beside_sqlite
+
 MAX_TEXT_BYTES = 1 << 28
 
 
 def open_ordinary(path: Path) -> BufferedReader:
     """The file, opened for reading; OSError if it is not an ordinary one."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(handle).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(handle)
-        kind = "pipe" if stat.S_ISFIFO(mode) else "device"
-        told = f"it is no ordinary file but a {kind}, which may have no end: write it to a file, and give that"
-        raise OSError(errno.EINVAL, os.strerror(errno.EISDIR) if stat.S_ISDIR(mode) else told)
-    return os.fdopen(handle, "rb")
+    return open_beside_sqlite(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, _expect_ordinary)
+
+
+def read_head(path: Path, most: int) -> bytes:
+    """The first bytes of an ordinary file, which may be a database that this process has open; OSError as above."""
+    if (head := head_of_open(path, most)) is not None:
+        return head
+    with open_ordinary(path) as file:
+        return file.read(most)
 
 
 def read_ordinary(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
@@ -38,13 +41,20 @@ def read_ordinary_text(
 
 def read_bounded(path: Path, most: int = MAX_TEXT_BYTES) -> bytes:
     """The content of a file that a user names, which may be a pipe; OSError if it is longer than `most` bytes."""
-    with path.open("rb") as file:
+    with open_beside_sqlite(path, os.O_RDONLY | os.O_CLOEXEC) as file:
         return _content(file, path, most)
 
 
 def read_bounded_text(path: Path) -> str:
     """The UTF-8 text of a file that a user names, which may be a pipe; OSError if it is longer than `MAX_TEXT_BYTES`."""
     return read_bounded(path, MAX_TEXT_BYTES).decode()
+
+
+def _expect_ordinary(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = "pipe" if stat.S_ISFIFO(status.st_mode) else "device"
+        told = f"it is no ordinary file but a {kind}, which may have no end: write it to a file, and give that"
+        raise OSError(errno.EINVAL, os.strerror(errno.EISDIR) if stat.S_ISDIR(status.st_mode) else told)
 
 
 def _content(file: BufferedReader, path: Path, most: int) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from firsthand.errors import StoreError
 from firsthand.system.json_values import values_in
+from firsthand.system.sqlite_locks import open_beside_sqlite
 
 MAX_JSON_BYTES = 1 << 24
 MAX_JSON_VALUES = 2_000_000
@@ -66,11 +67,12 @@ def expect_own_tree(path: Path) -> None:
 
 def open_own(path: Path) -> BinaryIO:
     """The file, opened for reading; OSError for a link, or anything but an ordinary file."""
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-    return os.fdopen(handle, "rb")
+
+    def expect(status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+
+    return open_beside_sqlite(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, expect)
 
 
 def read_own(path: Path, most: int) -> bytes:

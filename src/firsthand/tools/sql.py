@@ -22,9 +22,10 @@ from firsthand.declaration import Declaration, Rehearsal
 from firsthand.errors import ConfigError, ToolError, nearest
 from firsthand.loop.calling import expected_effect
 from firsthand.message import Json
-from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.ordinary_file import read_head
 from firsthand.system.plurals import count_of
 from firsthand.system.sqlite_journal import forged_journal
+from firsthand.system.sqlite_locks import SQLITE_MAGIC
 from firsthand.system.terminal import one_line, printable
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.databases.sql_undo import sql_undo
@@ -67,11 +68,10 @@ class SqlFile:
         self.path = Path(path).expanduser().resolve()
         self.query_s = query_s
         try:
-            with open_ordinary(self.path) as file:
-                head = file.read(16)
+            head = read_head(self.path, len(SQLITE_MAGIC))
         except OSError as error:
             raise ConfigError(f"the database {str(path)!r} cannot be read: {error.strerror or error}") from None
-        if head and head != b"SQLite format 3\0":
+        if head and head != SQLITE_MAGIC:
             raise ConfigError(f"{str(path)!r} is no SQLite database: give the path of one")
 
     def sql_query(self, query: str) -> str:

@@ -7,17 +7,17 @@ import shutil
 from pathlib import Path
 
 from firsthand.errors import StoreError
-from firsthand.system.ordinary_file import open_ordinary
+from firsthand.system.ordinary_file import open_ordinary, read_head
+from firsthand.system.sqlite_locks import SQLITE_MAGIC
 
 
 def _size_in_header(path: Path) -> int:
     """The bytes that a SQLite file has by its header; 0 if it has none."""
     try:
-        with open_ordinary(path) as file:
-            head = file.read(100)
+        head = read_head(path, 100)
     except OSError:
         return 0
-    if len(head) < 100 or not head.startswith(b"SQLite format 3\x00"):
+    if len(head) < 100 or not head.startswith(SQLITE_MAGIC):
         return 0
     page = int.from_bytes(head[16:18], "big")
     return (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
@@ -37,7 +37,8 @@ def padded_copy(path: Path, folder: Path) -> Path:
     """A copy of a file and its log, as long as its header says. StoreError if the file is not there or its disk is full."""
     copy = folder / path.name
     try:
-        shutil.copyfile(path, copy)
+        with open_ordinary(path) as file, copy.open("wb") as to:
+            shutil.copyfileobj(file, to)
         log = path.with_name(f"{path.name}-wal")
         if log.exists():
             shutil.copyfile(log, copy.with_name(log.name))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.documents.formats import FileFormat, format_of
+from firsthand.system.sqlite_locks import open_beside_sqlite
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 LEFT_OUT_FOLDERS = frozenset(("node_modules", "__pycache__", "venv", "site-packages"))
@@ -127,14 +128,11 @@ def expect_files(roots: Sequence[Path], chosen: FolderFilter, own: Iterable[Path
 def read_bytes(path: Path, most: int) -> tuple[bytes, os.stat_result]:
     """The bytes of an ordinary file, and its status. DataError if it is no such file, too large, or not readable."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open_beside_sqlite(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, _expect_ordinary)
     except OSError as error:
         raise DataError(f"it cannot be read: {error.strerror or error}") from None
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(handle)
-        raise DataError("it is no ordinary file any more")
-    with os.fdopen(handle, "rb") as file:
+    with file:
+        status = os.fstat(file.fileno())
         if status.st_size > most:
             raise DataError(_too_large(status.st_size, most))
         try:
@@ -144,6 +142,11 @@ def read_bytes(path: Path, most: int) -> tuple[bytes, os.stat_result]:
     if len(data) > most:
         raise DataError(_too_large(len(data), most))
     return data, status
+
+
+def _expect_ordinary(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError("it is no ordinary file any more")
 
 
 def shown(name: str) -> str:

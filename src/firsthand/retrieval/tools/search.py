@@ -35,8 +35,9 @@ from firsthand.retrieval.store.index_file import MEMORY
 from firsthand.retrieval.store.sqlite_index import SqliteIndex, open_index
 from firsthand.retrieval.store.word_marks import words_with_marks
 from firsthand.system.json_values import values_in_text
-from firsthand.system.ordinary_file import open_ordinary, read_ordinary_text
+from firsthand.system.ordinary_file import open_ordinary, read_head, read_ordinary_text
 from firsthand.system.sentence_ends import SENTENCE_END, parts_of
+from firsthand.system.sqlite_locks import SQLITE_MAGIC
 from firsthand.system.terminal import one_line
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.web.html import to_placed_text
@@ -53,7 +54,6 @@ MAX_TITLE_CHARS = 200
 """Characters of an id and a title that are shown."""
 PASSAGE_CHARS = 800
 """The approximate length of a passage, which ends with a sentence."""
-_MAGIC = b"SQLite format 3\0"
 _SENTENCE = re.compile(rf"(?<=[.!?])\s+(?=\S)|\n{{2,}}|{SENTENCE_END}")
 _NUMBER = "documents"
 """The key in the meta of a file's last document: how many documents the file has. Without it an index has a part of them."""
@@ -198,8 +198,7 @@ def _indented(text: str) -> str:
 def _is_index(path: Path) -> bool:
     """True if the file is a SQLite database."""
     try:
-        with open_ordinary(path) as file:
-            return file.read(len(_MAGIC)) == _MAGIC
+        return read_head(path, len(SQLITE_MAGIC)) == SQLITE_MAGIC
     except OSError:
         return False
 

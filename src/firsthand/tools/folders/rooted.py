@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from firsthand.errors import ConfigError, ToolError
+from firsthand.system.sqlite_locks import open_beside_sqlite
 from firsthand.tools.folders.version_control import owner
 
 MAX_LINKS = 40
@@ -163,9 +164,12 @@ def open_file(folder: int, name: str, path: str) -> Iterator[BinaryIO]:
     known = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if not stat.S_ISREG(known.st_mode):
         raise ToolError(f"{path!r} is {kind_of(known)}: only ordinary files can be read")
-    with os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # swapped since
+
+    def expect(status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):  # swapped since
             raise ToolError(f"{path!r} is no ordinary file")
+
+    with open_beside_sqlite(name, _FILE, expect, dir_fd=folder) as file:
         yield file
 
 
