@@ -50,7 +50,7 @@ def test_words_have_one_spelling() -> None:
     for text, words in (
         ("ASCII, as it IS", "ASCII, as it IS"), ("Ünit e\u0301 STRASSE Straße", "ünit é STRASSE Strasse"),
         ("ｶﾞか\u3099字", "ガ が  字  "), ("a\u00a0b½", "a b1 2"), ("i\ufe0fj\u00adk\U000e0101l\u034fm", "ijklm"),
-        ("日。本", "日  本 "),
+        ("日。本", "日  本 "), ("a\u2028b", "a b"),
         ("ﬁn ² ﾊﾟ", "fin 2 パ "), ("가까\u1112\u1161\u11ab", "가까한"), ("ก็", "ก ็ "), ("€x×y‘z’", " x y z "),
     ):  # fmt: skip
         assert plain_words(text.encode()).decode() == words, text
