@@ -209,13 +209,13 @@ def test_an_index_of_another_version_or_place_is_refused(tmp_path: Path):
     (tmp_path / "a.txt").write_text("x " * 20_000)
     index = CorpusIndex.build(tmp_path / "a.txt", tmp_path / "index")
     assert len(index.bits) == 4096  # 40,000 bytes, 16 bits for each of two n-grams of each six: 3,333 words, rounded up
-    for change in ({"version": 1}, {"version": 2}, {"version": None}):
+    for change in ({"version": 1}, {"version": 3}, {"version": None}):
         (tmp_path / "index" / "index.json").write_text(json.dumps({"grams": 1, "source": "s", "bytes": 1, **change}))
         with pytest.raises(
-            DataError, match=f"is an index of version {change['version']}, and 3 is read: build it again"
+            DataError, match=f"is an index of version {change['version']}, and 4 is read: build it again"
         ):
             CorpusIndex(tmp_path / "index")
-    about = json.dumps({"grams": 1, "source": "s", "bytes": 1, "version": 3, "unread": []})
+    about = json.dumps({"grams": 1, "source": "s", "bytes": 1, "version": 4, "unread": []})
     (tmp_path / "index" / "index.json").write_text(about)
     for bits in (np.zeros(3, np.uint64), np.zeros(0, np.uint64), np.zeros(4, np.int64)):
         np.save(tmp_path / "index" / "bits.npy", bits)
@@ -248,7 +248,7 @@ def test_an_index_is_not_built_twice_in_one_folder_nor_of_a_corpus_that_is_not_t
     assert CorpusIndex.build(tmp_path / "a.txt", folder).grams == 20 - 12 + 20 - 7
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert sorted(kept) == ["bits.npy", "index.json"] and json.loads(kept["index.json"]) == {
-        "version": 3, "grams": 21, "source": str(tmp_path / "a.txt"), "bytes": 40, "unread": [],
+        "version": 4, "grams": 21, "source": str(tmp_path / "a.txt"), "bytes": 40, "unread": [],
     }  # fmt: skip
     (tmp_path / "a.txt").write_text("y " * 30)
     with pytest.raises(ConfigError, match=r"index is not empty: give a new folder for the index$"):

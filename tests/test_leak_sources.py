@@ -258,7 +258,7 @@ def test_a_twin_is_tried_eight_times_with_names_in_their_order() -> None:
         def __init__(self, last: int, names: str = ""):
             self.last, self.names, self.tries, self.asked = last, names.split(), 0, list[Any]()
 
-        def number(self, old: str, rng: Random) -> str:
+        def number(self, old: str, rng: Random, taken: Any) -> str:
             self.tries += 1
             return "95" if self.tries == self.last else old
 

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +17,17 @@ import numpy as np
 import pytest
 
 from firsthand.contamination import token_evidence
-from firsthand.contamination.contamination_tests import contamination
+from firsthand.contamination.contamination_tests import TestName, contamination
 from firsthand.contamination.corpus_texts import _of_lines
 from firsthand.contamination.leak_evidence import paired_p_value
 from firsthand.contamination.ngram_overlap import PROBES, CorpusIndex
 from firsthand.contamination.option_order import option_evidence
 from firsthand.contamination.order_test import order_evidence
-from firsthand.contamination.text_twins import TwinWords, twin_text, twins_of
+from firsthand.contamination.text_twins import TwinWords, task_text, twin_text, twins_of, without_answers
 from firsthand.contamination.token_evidence import min_k_evidence, standardised, text_standardised
 from firsthand.errors import DataError
+from firsthand.message import assistant
+from firsthand.model import Completion, Usage
 from firsthand.task import Task
 from test_contamination import Reciter
 from test_leak_figures import Known
@@ -138,7 +141,7 @@ def test_an_index_has_room_for_what_a_packed_file_holds(tmp_path: Path):
     assert len(index.bits) == 1 << math.ceil(math.log2(4 * size * 32 // 384)) > 1024
     assert index.read == len(text) and index.grams == 0 and index.false_rate == 0.0
     about = json.loads((tmp_path / "index" / "index.json").read_text())
-    assert about == {"version": 3, "grams": 0, "source": str(tmp_path / "a.gz"), "bytes": len(text), "unread": []}
+    assert about == {"version": 4, "grams": 0, "source": str(tmp_path / "a.gz"), "bytes": len(text), "unread": []}
     (tmp_path / "tiny").write_text("x")
     assert len(CorpusIndex.build(tmp_path / "tiny", tmp_path / "least").bits) == 1024
     half = np.zeros(8192, np.uint64)
@@ -160,13 +163,43 @@ def test_a_row_s_fields_are_joined_in_a_fixed_order(tmp_path: Path):
         list(_of_lines(io.BytesIO(b'"a"\n\n{"text'), tmp_path))
 
 
-def test_a_twin_keeps_equal_names_equal_and_draws_each_number_anew():
+def test_a_twin_has_one_new_number_for_each_of_its_own():
     words = TwinWords.of(["11 12 13 14 15 16"])
     twins = {twin_text("11 and 11, Monday", words, Random(seed)) for seed in range(40)}
     assert all(twin is not None for twin in twins)
     parts = [str(twin).replace(",", "").split() for twin in twins]
-    assert all({one, two} <= {"12", "13", "14", "15", "16"} and day.endswith("day") for one, _, two, day in parts)
-    assert any(one != two for one, _, two, _ in parts) and all(day != "Monday" for *_, day in parts)
+    assert all(one == two and one in {"12", "13", "14", "15", "16"} for one, _, two, day in parts)
+    assert {one for one, *_ in parts} == {"12", "13", "14", "15", "16"} and all(day != "Monday" for *_, day in parts)
+    for seed in range(40):
+        first, second, *rest = str(twin_text("1,250 and 12 and 1250 and 12 and 13", words, Random(seed))).split(" and ")
+        assert first[1] == "," and first.replace(",", "") == rest[0] != "1250" and second == rest[1] != rest[2]
+
+
+@pytest.mark.parametrize("kind", ["min-k%", "completion"])
+def test_a_model_that_calculates_has_not_seen_the_items(kind: TestName):
+    told = "Add {} and {}.\nThe sum of both is {}"
+    pairs = [(i + 10, 3 * i + 20) for i in range(10)]
+    tasks = [
+        Task(f"t{i}", f"Add {one} and {two}.", secret={"solution": f"The sum of both is {one + two}"})
+        for i, (one, two) in enumerate(pairs)
+    ]
+
+    def value(text: str) -> float:
+        numbers = [int(each) for each in re.findall(r"\d+", text)]
+        return -1.0 if len(numbers) < 3 or numbers[0] + numbers[1] == numbers[2] else -9.0
+
+    class Adds(Known):
+        async def complete(self, prompt: Any, sampling: Any, *, tools: Any = (), n: int = 1) -> list[Completion]:
+            numbers = [int(each) for each in re.findall(r"\d+", str(prompt))]
+            return [Completion(assistant(f" of both is {sum(numbers)}"), "stop", Usage())]
+
+    assert task_text(tasks[0]) == told.format(10, 20, 30)
+    found = asyncio.run(contamination("sums", tasks, Adds(value), tests=(kind,)))
+    assert found.verdict == "cleared", found.evidence[0]
+    plain = [Task("a", "Who?", secret={"answer": "nobody"}), Task("b", "When?", secret={"answer": "Monday"})]
+    assert without_answers([*plain, tasks[0]]) == [plain[0], Task("b", "When?"), Task("t0", tasks[0].prompt)]
+    beyond = asyncio.run(contamination("sums", tasks, Adds(value), reference=Adds(value), tests=("min-k%",)))
+    assert (beyond.verdict, beyond.evidence[0].statistic) == ("cleared", 0.0), "whole items beside a reference"
 
 
 def test_tests_that_are_not_asked_for_are_not_run():

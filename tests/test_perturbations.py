@@ -31,7 +31,7 @@ from firsthand.stats.confidence_formulas import brier_score, expected_calibratio
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
-PROMPT = "Emma does not buy 12 large pens and the queen is sick. How many pens does she have?"
+PROMPT = "Emma does not buy 12 large pens and the waitress is sick. How many pens does she have?"
 
 
 def trace(task: str, answer: str, *scores: Score) -> Trace:
@@ -56,7 +56,7 @@ def test_typos_move_letters_to_neighbouring_keys_and_no_digit():
         (synonyms, "Buy a LARGE car", "Purchase a BIG automobile"),
         (dialect, "They are with the others", "Dey is wit da others"),
         (gender_terms, "She and her mother met a man", "He and his father met a woman"),
-        (gender_terms, "He met the king", "She met the queen"),
+        (gender_terms, "He met the waiter", "She met the waitress"),
     ],
 )
 def test_a_perturbation_by_hand(change: Callable[[str, Random], str], text: str, wanted: str):

@@ -23,6 +23,7 @@ from firsthand.perturbations.answer_harms import (
     representation,
     words_of,
 )
+from firsthand.perturbations.formula_places import formula_places, symbol_places
 from firsthand.perturbations.helm_figures import CONFIDENCE, choice_confidence, helm_figures, with_helm_metrics
 from firsthand.perturbations.kept_text import code_places
 from firsthand.perturbations.perturbed_benchmark import FAIRNESS, PERTURBATIONS, ROBUSTNESS, perturbed, with_copies
@@ -183,15 +184,15 @@ def test_nobody_in_a_choice_or_reference_gets_a_namesake():
 
 
 def test_gender_terms_change_in_choices_and_references_as_in_the_prompt():
-    task = Task("t", "She left her mother.", choices=("her", "the king"), secret={"answer": "Her mother"})
+    task = Task("t", "She left her mother.", choices=("her", "the boy"), secret={"answer": "Her mother"})
     _, copy = with_copies(task, ["gender"], 0)
     assert (copy.prompt, copy.choices, dict(copy.secret)) == (
         "He left his father.",
-        ("his", "the queen"),
+        ("his", "the girl"),
         {"answer": "His father"},
     )
-    _, copy = with_copies(Task("t", "The king left.", choices=("the king", "a girl")), ["gender"], 0)
-    assert (copy.prompt, copy.choices) == ("The queen left.", ("the queen", "a boy"))
+    _, copy = with_copies(Task("t", "The boy left.", choices=("the boy", "a girl")), ["gender"], 0)
+    assert (copy.prompt, copy.choices) == ("The girl left.", ("the girl", "a boy"))
 
 
 def test_no_copy_is_made_where_the_right_answer_would_not_be_kept():
@@ -216,14 +217,14 @@ def test_gender_terms_are_exchanged_in_both_directions_at_once():
     rng = Random(0)
     assert gender_terms(f"he {female}", rng) == "she " + ", ".join(FEMALE_TO_MALE.values())
     assert gender_terms(male, rng) == ", ".join(MALE_TO_FEMALE.values())
-    assert gender_terms("Give him his book himself, KING", rng) == "Give her her book herself, QUEEN"
-    assert gender_terms("SHE met the king", rng) == "HE met the queen"
+    assert gender_terms("Give him his book himself, BOY", rng) == "Give her her book herself, GIRL"
+    assert gender_terms("SHE met the boy", rng) == "HE met the girl"
     assert gender_terms("nobody", rng) == "nobody" and MALE_TO_FEMALE["he"] == "she"
     assert gender_terms("8417 men and 9092 women", rng) == "8417 women and 9092 men"
     for half in ("5 girls and 3 lads", "Ms Lee and her son", "King Henry and his wife", "his wife, Queen Anne"):
         assert gender_terms(half, rng) == half
-    assert gender_terms("the king. Henry left", rng) == "the queen. Henry left"
-    assert gender_terms("the King met Tom", rng) == "the Queen met Tom"
+    assert gender_terms("the boy. Henry left", rng) == "the girl. Henry left"
+    assert gender_terms("the boy met Tom and Mrs Kim", rng) == "the boy met Tom and Mrs Kim"
     twelve = Task(
         "t",
         "There are 5 girls and 3 boys. Are there more girls?",
@@ -233,6 +234,57 @@ def test_gender_terms_are_exchanged_in_both_directions_at_once():
     copy = with_copies(twelve, ["gender"], 0)[1]
     assert (copy.prompt, copy.choices) == ("There are 5 boys and 3 girls. Are there more boys?", ("boys", "girls"))
     assert copy.secret["answer"] == "boys"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "In animals, female traits are passed down in", "Male hormones are produced by", "He took the queen",
+        "the lion king 2",
+        "Is the Maldives' capital Male?", "A woman of 67 has a resection of the prostate", "When did women vote first?",
+        "Who was the wife of Napoleon?", "who was Napoleon's wife", "Was it Martin Luther King?", "the mother of invention",
+        "Does the First Lady live here?", "what do the Beach Boys sing?", "Was the boy in Rome?",
+        "Do men have a Y chromosome?",
+    ],
+)  # fmt: skip
+def test_a_gender_term_that_may_decide_the_answer_stays(text: str) -> None:
+    assert gender_terms(text, Random(0)) == text
+
+
+def test_a_gender_term_of_a_person_in_a_story_changes() -> None:
+    for text, wanted in (
+        ("Emma's mother has 3 eggs. Her son asks: Who is he?", "Emma's father has 3 eggs. His daughter asks: Who is she?"),
+        ("He went to Rome", "She went to Rome"),
+        ("the boy eats\nLunch is late", "the girl eats\nLunch is late"), ("Mr. Lee met Mrs. Kim", "Mrs. Lee met Mr. Kim"),
+        ("The boy left.\nDid he? \"Go,\" she said", "The girl left.\nDid she? \"Go,\" he said"),
+    ):  # fmt: skip
+        assert gender_terms(text, Random(0)) == wanted
+
+
+def test_formulas_and_symbols_stay_as_they_are() -> None:
+    kept = (
+        "$a+b \\text{ many }$", "$$many\n THAT$$", "\\(many THAT\\)", "\\[\nmany \\frac{x}{y}\n\\]", "\\alpha",
+        "\\begin{align*}many THAT\\end{align*}", "[asy]\nmany THAT[/asy]", "$x$",
+    )  # fmt: skip
+    letters = ("5 mg", "12 km", "NaCl", "pH", "RNA", " K ", " h ")
+    for place in (*kept, *letters):
+        made = copies_of(Task("t", f"There are many others of that {place} with them."), 40)
+        made = [each for each in made if place in kept or each.metadata["perturbation"] not in ("lowercase", "spacing")]
+        assert len(made) > 80 and all(place in each.prompt for each in made), place
+    pair = copies_of(Task("t", "Let X be the others and x one of THEM."))
+    assert any("X be" in each.prompt and "them" in each.prompt for each in pair if each.id == "t~lowercase")
+    for text in ("pays $5 and $6 for that", "$5-$6 for that", "a $ b$ c", "one $x", "x$ and y$"):
+        assert formula_places(text) == [], text
+    both = "pays $5 for $x$ and $y$, $2"
+    assert [both[start:end] for start, end in formula_places(both)] == ["$x$", "$y$"]
+    shouted = "THERE ARE MANY OTHERS"
+    assert symbol_places(shouted) == [] and len(symbol_places("Are there many OTHERS")) == 1
+
+
+def test_synonyms_leave_names_as_they_are() -> None:
+    assert synonyms("Find the White House. Big cars, the Big Bang", Random(0)) == (
+        "Determine the White House. Large cars, the Big Bang"
+    )
 
 
 @pytest.mark.parametrize(

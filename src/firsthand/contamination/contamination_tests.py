@@ -13,7 +13,7 @@ from firsthand.contamination.leak_evidence import ALPHA, ContaminationReport, Ev
 from firsthand.contamination.ngram_overlap import overlap_evidence
 from firsthand.contamination.option_order import option_evidence
 from firsthand.contamination.order_test import order_evidence
-from firsthand.contamination.text_twins import twins_of
+from firsthand.contamination.text_twins import twins_of, without_answers
 from firsthand.contamination.token_evidence import min_k_evidence
 from firsthand.model import Model
 from firsthand.task import Task
@@ -56,18 +56,20 @@ async def contamination(
     if "n-grams" in tests:
         found.append(overlap_evidence(items, corpus=corpus, index=index))
     if model is not None:
-        twins = twins_of(items, seed)
+        asked = without_answers(items)
+        bare = twins_of(asked, seed)
+        rated, twins = (asked, bare) if reference is None else (items, twins_of(items, seed))
         if "min-k%" in tests:
-            found.append(await min_k_evidence(model, items, twins, reference=reference))
+            found.append(await min_k_evidence(model, rated, twins, reference=reference))
         if "min-k%++" in tests:
-            found.append(await min_k_evidence(model, items, twins, reference=reference, plus=True))
+            found.append(await min_k_evidence(model, rated, twins, reference=reference, plus=True))
         if "order" in tests:
             found.append(await order_evidence(model, items, reference=reference, seed=seed))
         if "canary" in tests:
             none = Evidence("canary", CANARY_ASKS, detail="not run: the benchmark names no canary (--canary TEXT)")
             found.append(await canary_evidence(model, canary, seed=seed) if canary else none)
         if "completion" in tests:
-            found.append(await completion_evidence(model, items, twins, name=name if guided else "", seed=seed))
+            found.append(await completion_evidence(model, asked, bare, name=name if guided else "", seed=seed))
         if "options" in tests:
             found.append(await option_evidence(model, items, reference=reference, seed=seed))
     source = "" if corpus is None and index is None else str(corpus or index)

@@ -2,11 +2,13 @@
 
 JSON is known by its content too, because its escapes (`\\n`, `\\u0435`) hide the words of a text searched as it stands.
 
-A file whose texts are not read (Parquet, archives, other packings, UTF-16, rows of numbers) is told as such, never as clean.
+A file whose texts are not read (Parquet, archives, other packings, encodings other than UTF-8, rows of numbers) is told as
+such, never as clean.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import zlib
@@ -47,6 +49,25 @@ _MARKS = {
 }  # fmt: skip
 
 
+_NOT_UTF8 = "has bytes that are not UTF-8: give it as UTF-8"
+
+
+class _Coding:
+    """Checks a file that is read piece by piece for bytes that are not UTF-8; its last character may be cut short."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self.is_other = False
+
+    def take(self, piece: bytes) -> None:
+        """Check the next piece."""
+        try:
+            if not self.is_other:
+                self._decoder.decode(piece)
+        except UnicodeDecodeError:
+            self.is_other = True
+
+
 class UnreadText(DataError):
     """A file of a corpus whose texts are not read, or not all of them."""
 
@@ -79,13 +100,16 @@ def pieces(path: Path) -> Iterator[bytes]:
             if is_named or _JSON_HEAD.match(head):
                 yield from _joined(_of_json(file, path, is_named))
                 return
-            before, zeros = b"", False
+            before, zeros, coding = b"", False, _Coding()
             while piece := file.read(PIECE_BYTES):
                 zeros = zeros or piece.count(0) * 100 > len(piece)
+                coding.take(piece)
                 yield before + piece
                 before = piece[-OVERLAP_BYTES:]
             if zeros:
                 raise UnreadText(f"{path} has zero bytes as no text has: give it as UTF-8")
+            if coding.is_other:
+                raise UnreadText(f"{path} {_NOT_UTF8}")
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {reason_of(error)}") from None
 
@@ -135,6 +159,8 @@ def _of_json(file: IO[bytes], path: Path, is_named: bool, most: int = MAX_LINE_B
                 unread = unread or f"{path}, line {number}: {told}"
             elif is_named:
                 unread = unread or f"{path}, line {number}: not JSON: is the file cut short?"
+            elif _is_other_coding(line):
+                unread = unread or f"{path}, line {number}: {_NOT_UTF8}"
             for text in dict.fromkeys([line, _ESCAPE.sub(_unescaped, line)]):
                 yield from (
                     text[max(0, at - OVERLAP_BYTES) : at + PIECE_BYTES] for at in range(0, len(text), PIECE_BYTES)
@@ -148,6 +174,12 @@ def _of_json(file: IO[bytes], path: Path, is_named: bool, most: int = MAX_LINE_B
             unread = unread or f"{path}, line {number}: numbers and no text: give the texts of its tokens"
     if unread:
         raise UnreadText(unread)
+
+
+def _is_other_coding(line: bytes) -> bool:
+    coding = _Coding()
+    coding.take(line)
+    return coding.is_other
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

@@ -2,8 +2,7 @@
 
 An item is flagged if eight of its 13-grams stand in the corpus, or half of them where it has fewer than sixteen (Brown et
 al., 2020, used one 13-gram; a share alone misses items in the middle of other text). Items of 8 to 12 words are compared by
-8-grams; shorter ones are counted as too short, never as clean. Of scripts without blanks (Chinese, Japanese, Thai, Lao,
-Khmer, Burmese) each character is a word, and their punctuation parts words as any other.
+8-grams; shorter ones are counted as too short, never as clean. `plain_words` says which spellings of a word are one.
 """
 
 # B bytes, G n-grams
@@ -11,7 +10,6 @@ Khmer, Burmese) each character is a word, and their punctuation parts words as a
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from firsthand.contamination.corpus_texts import UnreadText, corpus_files, pieces
 from firsthand.contamination.leak_evidence import Evidence
+from firsthand.contamination.plain_words import plain_words
 from firsthand.contamination.text_twins import task_text
 from firsthand.errors import ConfigError, DataError, reason_of
 from firsthand.kernels.search.gram_hashes import bloom_add, bloom_has, gram_hashes
@@ -36,7 +35,7 @@ SHARE = 0.5
 PROBES = 7
 BITS = 16
 """Bits of the Bloom index for each n-gram: with seven probes about 0.1 % of foreign n-grams are found too."""
-VERSION = 3
+VERSION = 4
 ASKS = "Do the items' word n-grams stand in the corpus?"
 LIMITS = "Finds the items' own words only: translations, paraphrases and items with other numbers are not seen."
 
@@ -57,16 +56,8 @@ class FoundItem:
         return self.hits >= HITS or self.hits >= SHARE * self.grams
 
 
-_OTHER_MARKS = re.compile(rb"\xe3\x80[\x80-\x84\x88-\x9f]|\xef\xbc[\x80-\x8f\x9a-\xa0]|\xef\xbd[\x9b-\xa5]")
-"""Punctuation of Chinese and Japanese, and signs of full width."""
-_NO_BLANKS = re.compile(rb"[\xe3-\xe9][\x80-\xbf]{2}|\xe0[\xb8-\xbb][\x80-\xbf]|\xe1[\x80-\x82\x9e-\x9f][\x80-\xbf]")
-"""Characters of scripts that write words without blanks between them."""
-
-
 def hashes_of(text: bytes, n: int) -> tuple[Hashes, NDArray[np.int64]]:
-    """Shapes (G): the hash of each n-gram of words, and the byte after its end (of the text with its characters parted)."""
-    if not text.isascii():
-        text = _NO_BLANKS.sub(rb"\g<0> ", _OTHER_MARKS.sub(b" ", text))
+    """Shapes (G): the hash of each n-gram of words, and the byte after its end, of a text as `plain_words` gives it."""
     data = np.frombuffer(text, np.uint8)
     room = len(data) // 2 + 2
     hashes, ends = np.empty(room, np.uint64), np.empty(room, np.int64)
@@ -79,7 +70,7 @@ def item_grams(tasks: Sequence[Task]) -> tuple[dict[str, tuple[int, Hashes]], li
     found: dict[str, tuple[int, Hashes]] = {}
     short = []
     for task in tasks:
-        text = task_text(task).encode("utf-8", "replace")
+        text = plain_words(task_text(task).encode("utf-8", "replace"))
         for n in (LONG, SHORT):
             hashes, _ = hashes_of(text, n)
             if len(hashes):
@@ -150,8 +141,9 @@ def scan_corpus(tasks: Sequence[Task], corpus: Path) -> tuple[list[FoundItem], l
         here: list[list[NDArray[np.int64]]] = [[] for _ in sought]
         for piece in _readable(path, unread):
             read += len(piece)
+            text = plain_words(piece)
             for each, places in zip(sought, here, strict=True):
-                places.append(each.places_of(piece))
+                places.append(each.places_of(text))
         for each, places in zip(sought, here, strict=True):
             each.file_has(path, places)
     _expect_text(read, corpus, unread)
@@ -209,8 +201,9 @@ class CorpusIndex:
         for path in files:
             for piece in _readable(path, unread):
                 read += len(piece)
+                text = plain_words(piece)
                 for n in (LONG, SHORT):
-                    hashes, _ = hashes_of(piece, n)
+                    hashes, _ = hashes_of(text, n)
                     bloom_add(hashes, bits, PROBES)
                     grams += len(hashes)
         _expect_text(read, corpus, unread)

@@ -1,7 +1,8 @@
 """Places of a prompt that a perturbation leaves as they are, because the right answer hangs on their letters.
 
-Those are code, identifiers, words and lines of what an answer is checked by (tests, inputs, keywords), and an answer that is
-made of the prompt's own words. Meaning is not read: a word that decides the answer without standing in it is not known.
+Those are code, identifiers, formulas, words and lines of what an answer is checked by (tests, inputs, keywords), and an
+answer that is made of the prompt's own words. Meaning is not read: a word that decides the answer without standing in it is
+not known.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from firsthand.perturbations.formula_places import formula_places
 from firsthand.task import Task
 
 REFERENCES = ("answer", "answers", "reference", "solution")
@@ -36,11 +38,11 @@ def code_places(text: str) -> list[Place]:
 
 
 def checked_places(task: Task) -> list[Place]:
-    """Code, identifiers, and words, lines and quotations of a prompt that tests or other secrets may hold."""
+    """Code, identifiers, formulas, and words, lines and quotations of a prompt that tests or other secrets may hold."""
     prompt = task.prompt
     checks = list(_texts([value for key, value in task.secret.items() if key not in REFERENCES]))
     known = {word for text in checks for word in _WORD.findall(text)}
-    places = code_places(prompt)
+    places = code_places(prompt) + formula_places(prompt)
     places += [each.span() for each in _WORD.finditer(prompt) if each[0] in known or _is_identifier(each[0])]
     if checks:
         places += [each.span() for each in _QUOTED.finditer(prompt)]

@@ -2,9 +2,9 @@
 
 A copy is made where the prompt stands in the text that the model reads; its id is the task's, `~` and the perturbation, its
 metadata name both. Answers and choices stay, but for `names` and `gender`, which tell of other persons: their words change
-in choices and reference answers too. Code, identifiers, what tests or other secrets hold, and the words of an answer that
-stands in the prompt are left as they are (`kept_text.py`). A copy that a perturbation would leave unchanged, or whose right
-answer it would not keep, is not made: the original stands for it.
+in choices and reference answers too. Code, identifiers, formulas, what tests or other secrets hold, and the words of an
+answer that stands in the prompt are left as they are (`kept_text.py`). A copy that a perturbation would leave unchanged, or
+whose right answer it would not keep, is not made: the original stands for it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, unknown
 from firsthand.loop.concurrency import derive_seed
 from firsthand.perturbations import surface_noise, word_swaps
+from firsthand.perturbations.formula_places import paired_letters, symbol_places
 from firsthand.perturbations.kept_text import (
     REFERENCES,
     answer_words,
@@ -93,7 +94,10 @@ def with_copies(task: Task, names: Sequence[str], seed: int) -> list[Task]:
             prompt = rename(task.prompt)
         else:
             # A word that alone keeps its capitals would tell the answer: such a copy is lost, not made with it.
-            kept = checked if name == "lowercase" else [*checked, *word_places(task.prompt, answers)]
+            if name == "lowercase":
+                kept = [*checked, *paired_letters(task.prompt)]
+            else:
+                kept = [*checked, *symbol_places(task.prompt), *word_places(task.prompt, answers)]
             change = PERTURBATIONS[name]
             prompt = changed_between(task.prompt, kept, lambda part, change=change, rng=rng: change(part, rng))  # type: ignore[misc]
             rename = _same

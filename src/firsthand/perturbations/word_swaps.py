@@ -21,7 +21,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "house": ("home",), "kids": ("children",), "large": ("big",), "little": ("small",), "many": ("numerous",),
     "needs": ("requires",), "often": ("frequently",), "picture": ("image",), "remaining": ("leftover",),
     "shop": ("store",), "sick": ("ill",), "small": ("little",), "smart": ("clever",), "start": ("begin",),
-    "store": ("shop",), "street": ("road",), "total": ("overall",), "trip": ("journey",), "whole": ("entire",),
+    "store": ("shop",), "street": ("road",), "total": ("overall",), "trip": ("journey",),
 }  # fmt: skip
 DIALECT: dict[str, tuple[str, ...]] = {
     "about": ("bout",), "and": ("an",), "are": ("is",), "asked": ("aksed",), "because": ("cause",), "brother": ("brotha",),
@@ -54,15 +54,13 @@ COMMON = {
 FEMALE_TO_MALE = {
     "she": "he", "her": "his", "hers": "his", "herself": "himself", "woman": "man", "women": "men", "girl": "boy",
     "girls": "boys", "mother": "father", "mothers": "fathers", "mum": "dad", "mums": "dads", "mom": "dad", "moms": "dads",
-    "mommy": "daddy",
-    "daughter": "son", "daughters": "sons", "sister": "brother", "sisters": "brothers", "aunt": "uncle", "aunts": "uncles",
-    "niece": "nephew", "nieces": "nephews", "wife": "husband", "wives": "husbands", "queen": "king", "queens": "kings",
-    "princess": "prince", "princesses": "princes", "grandmother": "grandfather", "grandmothers": "grandfathers",
-    "grandma": "grandpa", "granddaughter": "grandson", "granddaughters": "grandsons", "stepmother": "stepfather",
-    "stepsister": "stepbrother", "girlfriend": "boyfriend", "girlfriends": "boyfriends", "female": "male",
-    "females": "males", "lady": "gentleman", "ladies": "gentlemen", "waitress": "waiter", "waitresses": "waiters",
-    "actress": "actor", "actresses": "actors", "bride": "groom", "brides": "grooms", "schoolgirl": "schoolboy",
-    "schoolgirls": "schoolboys", "mrs": "mr",
+    "mommy": "daddy", "daughter": "son", "daughters": "sons", "sister": "brother", "sisters": "brothers", "aunt": "uncle",
+    "aunts": "uncles", "niece": "nephew", "nieces": "nephews", "wife": "husband", "wives": "husbands",
+    "grandmother": "grandfather", "grandmothers": "grandfathers", "grandma": "grandpa", "granddaughter": "grandson",
+    "granddaughters": "grandsons", "stepmother": "stepfather", "stepsister": "stepbrother", "girlfriend": "boyfriend",
+    "girlfriends": "boyfriends", "lady": "gentleman", "ladies": "gentlemen", "waitress": "waiter",
+    "waitresses": "waiters", "actress": "actor", "actresses": "actors", "bride": "groom", "brides": "grooms",
+    "schoolgirl": "schoolboy", "schoolgirls": "schoolboys", "mrs": "mr",
 }  # fmt: skip
 MALE_TO_FEMALE = {male: female for female, male in FEMALE_TO_MALE.items() if male != "his"} | {
     "his": "her",
@@ -78,9 +76,27 @@ UNPAIRED = frozenset(
     )
 )
 """Words of one sex that have no other in the list: an exchange beside them could make one group of two."""
+DECISIVE = frozenset(
+    listed(
+        "male males female females sex sexes gender genders feminine masculine feminist feminism "
+        "king kings queen queens prince "
+        "princes princess princesses "
+        "pregnant pregnancy pregnancies birth births born womb uterus uterine ovary ovaries ovarian vagina vaginal cervix "
+        "cervical breast breasts breastfeeding menstrual menstruation menopause prostate testes testis testicle "
+        "testicles testicular penis scrotum sperm semen ovum ova hormone hormones testosterone estrogen oestrogen "
+        "puberty fertile fertility contraception contraceptive chromosome chromosomes gene genes genetic allele alleles "
+        "inherit inherits inherited trait traits carrier hemophilia haemophilia mammal mammals species offspring "
+        "cell cells patient patients physician diagnosis symptoms surgery vote votes voting suffrage pope priest priests "
+        "bishop church law legal court draft olympic olympics championship league history century president"
+    )
+)
+"""Words beside which a term of one sex may decide the answer: sexes, royalty, biology, medicine, law and history."""
+_PRONOUNS = frozenset(listed("she he her his hers him herself himself"))
+_MARRIED = frozenset(listed("mr mrs"))
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 _NAME = re.compile(r"[A-Za-z]+")
 """Without what follows an apostrophe, so that `Emma's` is a name too."""
+_CAPITAL = re.compile(r"(?<![\w'’])[A-Z][a-z]+")
 _SPOKEN = re.compile(r"[A-Za-z]+(?:['’]s)?")
 """A word, with its genitive."""
 _TITLES = frozenset(
@@ -107,8 +123,13 @@ def swapped(text: str, words: Mapping[str, Sequence[str]], rng: Random) -> str:
 
 
 def synonyms(text: str, rng: Random) -> str:
-    """Known words become a synonym each."""
-    return swapped(text, SYNONYMS, rng)
+    """Known words become a synonym each, but for names such as `White House` and `Big Bang`."""
+    names = {each.start() for each in _capitals(text)}
+
+    def other(found: re.Match[str]) -> str:
+        return found[0] if found.start() in names else swapped(found[0], SYNONYMS, rng)
+
+    return _WORD.sub(other, text)
 
 
 def dialect(text: str, rng: Random) -> str:
@@ -146,7 +167,9 @@ def gender_terms(text: str, rng: Random) -> str:
     """Gender terms are exchanged, female ones for male and male for female at once.
 
     `her` becomes `his`, which is wrong where it is an object; the text then reads a little off, as in HELM. The text stays
-    as it is where only one of two sexes would change, and where a title makes a known person: King Henry, Queen Elizabeth.
+    as it is where only one of two sexes would change, and where a term may decide the answer: beside words of biology,
+    medicine, law and history, in a name (`First Lady`, `Martin Luther King`), of relatives of somebody who may be known
+    (`the wife of Napoleon`), and in `father of` and the like.
     """
     return genders_exchanged(text, rng)(text)
 
@@ -158,7 +181,31 @@ def genders_exchanged(text: str, rng: Random, *, beside: str = "") -> Callable[[
         return lambda other: other
     if any(first in _TITLES and second.istitle() for first, second in _neighbours(text)):
         return lambda other: other
+    if not words.isdisjoint(DECISIVE) or _is_of_known(text):
+        return lambda other: other
     return lambda other: swapped(other, EXCHANGED, rng)
+
+
+def _is_of_known(text: str) -> bool:
+    """True if a gender term, no pronoun, stands before `of` or in a text with capitals of other than common names."""
+    nouns = {word for word in map(str.casefold, _NAME.findall(text)) if word in EXCHANGED and word not in _PRONOUNS}
+    if nouns <= _MARRIED:
+        return False
+    if any(first.casefold() in nouns and second == "of" for first, second in _neighbours(text)):
+        return True
+    known = {name for names in (COMMON, NAMES, OTHER_NAMES) for own in names.values() for name in own}
+    return any(each[0] not in known and each[0].casefold() not in _MARRIED for each in _capitals(text))
+
+
+def _capitals(text: str) -> list[re.Match[str]]:
+    """The words with a capital first and small letters after it that do not begin a sentence, a line or a quotation."""
+    return [each for each in _CAPITAL.finditer(text) if not _begins(text, each.start())]
+
+
+def _begins(text: str, at: int) -> bool:
+    before = text[max(0, at - 8) : at]
+    bare = before.rstrip()
+    return not bare or "\n" in before[len(bare) :] or bare.rstrip('"”’)')[-1:] in ".?!" or bare[-1] in ':"“‘('
 
 
 def _neighbours(text: str) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Hashes of the word n-grams of a text, and a Bloom filter of them.
 
-A word is a run of ASCII letters, digits and bytes above 127; ASCII letters count as lower case; all else separates words, so
-that punctuation and layout do not matter. Two texts with equal n-grams give equal hashes of 64 bits.
+A word is a run of ASCII letters, digits and bytes above 127; ASCII letters count as lower case; all else separates words.
+Case and punctuation beyond ASCII are the caller's. Two texts with equal n-grams give equal hashes of 64 bits.
 """
 
 # mypy: disallow-untyped-decorators=False, disallow-untyped-calls=False
