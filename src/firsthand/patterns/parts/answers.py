@@ -10,9 +10,10 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 
 from firsthand.patterns.parts.boxes import last_boxed, line_of_box
-from firsthand.patterns.parts.equations import right_side
+from firsthand.patterns.parts.equations import remarks, right_side
 from firsthand.patterns.parts.exclamations import without_exclamations
 from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.last_line import last_line_answer
@@ -21,13 +22,15 @@ from firsthand.patterns.parts.spelled_numbers import with_digits
 from firsthand.patterns.parts.stated_choice import stated_choice
 from firsthand.patterns.parts.statements import STATED, expected
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
-from firsthand.patterns.parts.value_words import changes_value, multiple
+from firsthand.patterns.parts.value_words import changes_value, goes_on, multiple
 from firsthand.system.normalised_text import normalised_text
 from firsthand.task import Task
 
 TAIL_CHARS = 20_000
 """Answers are searched in the last characters only, of a longer text without its filler."""
 MAX_NUMBER_CHARS = 320
+MOST_REMARKS = 8
+"""Places where a stated number may end before a remark that are tried."""
 
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 # A comma groups digits by three, or by two before the last three as in India: `12,34` is two numbers.
@@ -58,6 +61,7 @@ _LATEX_FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _DIGIT_FRAC = re.compile(r"\\frac(\d)(\d)")
 _BARE_NUMBER = re.compile(r"(?:[-−+$\d.,/⁄ (){}×·*^¼-¾⅐-⅞]|(?<=\d)[eE](?=[-+]?\d)|\\(?:frac|times|cdot)(?![A-Za-z]))+")
 _LETTERS = re.compile(r"[^\W\d_]+")
+_WIDE = str.maketrans({"。": ". ", "！": "! ", "？": "? ", "；": "; ", "，": ", ", "（": " (", "）": ")", "：": ":"})
 _VULGAR = re.compile(r"(?:(\d)[ \t]*|(?<![ \t])[ \t]*)([¼-¾⅐-⅞])")
 
 
@@ -281,7 +285,7 @@ def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
     if not _NUMBER.search(stated):
         return None
     stated = _NOT_BUT.sub("", stated)
-    value = right_side(stated, task.prompt)
+    value = _side(stated, task.prompt)
     if value is None:
         return stated[: 2 * MAX_NUMBER_CHARS]
     if not _NUMBER.search(value):
@@ -291,6 +295,22 @@ def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
     start = len(text) - len(after) - len(_signed(value))
     found = next((each for each in _NUMBER.finditer(text) if each.end() > start), None)
     return None if found is None else _with_what_changes_it(text, found)
+
+
+def _side(stated: str, question: str) -> str | None:
+    """The right side of the equation that is stated, or all without one, with the remarks behind it; see `right_side`.
+
+    A remark that takes the number back is none: what it says instead is stated.
+    """
+    if "=" not in stated:
+        return stated
+    stated = stated.translate(_WIDE)
+    for at in islice(remarks(stated), MOST_REMARKS):
+        head, rest = with_digits(stated[:at]), stated[at:]
+        side = right_side(head, question) if "=" in rest else None
+        if side is not None and parse_number(side) is not None:
+            return right_side(stated, question) if goes_on(rest) or taken_back(rest) is not None else f"{side}{rest}"
+    return right_side(stated, question)
 
 
 def _as_slash(text: str) -> str:
