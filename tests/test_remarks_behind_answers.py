@@ -12,6 +12,7 @@ CHECKED = (
     "63; check: 63 + 29 = 92.", "63 - check: 63 + 29 = 92", "63 (you can verify this by computing 63 + 29 = 92).",
     "63 (check: 63 + 29 = 92)", "63 (63 + 29 = 92)", "63 [63 + 29 = 92]", "63 because 63 + 29 = 92",
     "$63$ because $63 + 29 = 92$.", "63, since 63 = 9 x 7.", "63, as 63 + 29 = 92", "63 — because 63 + 29 = 92",
+    "63 since 63 plus 29 = 92",
     "63: 63 + 29 = 92.", "63: 92 - 30 = 62, plus 1 = 63", "63. That leaves 84 - 63 = 21 for Bob.",
     "63. (Twice that would be 63 x 2 = 126.)", "63 apples. 63 + 29 = 92.", "63 cm. 63 + 29 = 92", "63. 63 + 29 = 92",
     "\\(63\\). Indeed, \\(63 + 29 = 92\\).", "63.0. The rest is 10 - 1.5 = 8.5.", "x = 63. Check: 2*63 + 1 = 127.",
@@ -62,7 +63,7 @@ def test_a_remark_that_takes_the_number_back_is_read(said):
 
 
 def test_what_changes_a_number_before_a_remark_still_does():
-    for said in ("5 (mod 7), since 12 = 7 + 5", "2x = 10", "x - 3 = 5"):
+    for said in ("5 (mod 7), since 12 = 7 + 5", "2x = 10", "x - 3 = 5", "5 (or 6 if n = 3)"):
         assert (said, read(f"The answer is {said}")) == (said, None)
 
 

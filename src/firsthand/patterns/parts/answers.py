@@ -22,7 +22,7 @@ from firsthand.patterns.parts.spelled_numbers import with_digits
 from firsthand.patterns.parts.stated_choice import stated_choice
 from firsthand.patterns.parts.statements import STATED, expected
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
-from firsthand.patterns.parts.value_words import changes_value, goes_on, multiple
+from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.system.normalised_text import normalised_text
 from firsthand.task import Task
 
@@ -298,9 +298,9 @@ def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
 
 
 def _side(stated: str, question: str) -> str | None:
-    """The right side of the equation that is stated, or all without one, with the remarks behind it; see `right_side`.
+    """The right side of the equation that is stated, or all without one, up to a remark with an equation; see `right_side`.
 
-    A remark that takes the number back is none: what it says instead is stated.
+    A remark that takes the number back is none: what it says instead is stated. One in brackets stays (`5 (or 6 if n = 3)`).
     """
     if "=" not in stated:
         return stated
@@ -309,7 +309,9 @@ def _side(stated: str, question: str) -> str | None:
         head, rest = with_digits(stated[:at]), stated[at:]
         side = right_side(head, question) if "=" in rest else None
         if side is not None and parse_number(side) is not None:
-            return right_side(stated, question) if goes_on(rest) or taken_back(rest) is not None else f"{side}{rest}"
+            if taken_back(rest) is not None:
+                break
+            return f"{side}{rest}" if rest.lstrip().startswith(("(", "[")) else side
     return right_side(stated, question)
 
 

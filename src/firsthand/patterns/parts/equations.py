@@ -41,7 +41,7 @@ _REASON = (
 )
 # Where a sentence ends, a bracket with an equation opens, or a reason begins. `5 ft. 6 in.`, `2 (3 + 1)` and `5:30` go on.
 _REMARK = re.compile(
-    r"(?:(?<=[\d%)\]}])|(?<=[^\W\d_]{4})|(?<=\b[ckm]m)|(?<=\bkg))[.!?…](?=[)*_\"'”’]{0,3}\s\s?[^\s=+*/×÷·^-])"
+    r"(?:(?<=[\d%)\]}])|(?<=[^\W\d_]{4})|(?<=\b[ckm]m)|(?<=\bkg))[.!?…](?=[)*_\"'”’]{0,3}\s)"
     r"|[.!?…;](?=[)*_\"'”’]{0,3}\s\s?[^\w\s]{0,3}[^\W\d_])"
     rf"|:(?=\s)|[(\[](?=[^()\[\]]{{0,200}}=)|(?<![^\s(])(?:{_REASON})(?![^\W_])|因为|因為",
     re.IGNORECASE,
