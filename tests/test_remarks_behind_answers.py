@@ -35,6 +35,18 @@ TAKEN_BACK = (
     "5. No: the answer is 3 + 3 = 6", "5 (wrong). 3 + 3 = 6",
 )  # fmt: skip
 
+ABROAD = (
+    "La respuesta es 63. Comprobación: 63 + 29 = 92.", "Respuesta: 63. Comprobación: 63 + 29 = 92",
+    "La respuesta final es **63**, porque 63 + 29 = 92.", "Antwort: 63. Probe: 63 + 29 = 92.",
+    "Die Antwort ist 63. Probe: 63 + 29 = 92.", "Die Antwort lautet 63, denn 63 + 29 = 92.",
+    "La réponse est 63. Vérification : 63 + 29 = 92.", "Réponse : 63 (car 63 + 29 = 92)",
+    "La risposta è 63. Verifica: 63 + 29 = 92.", "A resposta é 63. Verificação: 63 + 29 = 92.",
+    "Ответ: 63. Проверка: 63 + 29 = 92.", "答案是63。检查：63 + 29 = 92。", "答案：63（63 + 29 = 92）",
+    "答えは63です。検算：63 + 29 = 92。", "정답은 63입니다. 확인: 63 + 29 = 92.", "**Respuesta:** 92 - 29 = 63",
+    "الجواب هو 63. تحقق: 63 + 29 = 92", "Antwort: 92 minus 29 ist 63", "答案是 92 - 29，即 63",
+    "Respuesta: 5. Espera, 60 + 3 = 63", "Antwort: 5 (2 + 3 = 5)\nNein, 63", "Die Antwort ist 2x = 63",
+)  # fmt: skip
+
 
 def read(text, task=NUMBER):
     number = parse_number(answer_or_text(text, task))
@@ -60,6 +72,11 @@ def test_an_equation_that_is_the_statement_is_read_to_its_end(said, number):
 @pytest.mark.parametrize("said", TAKEN_BACK)
 def test_a_remark_that_takes_the_number_back_is_read(said):
     assert read(f"The answer is {said}") == "6"
+
+
+@pytest.mark.parametrize("text", ABROAD)
+def test_a_check_behind_a_number_stated_in_another_language_is_not_the_answer(text):
+    assert read(text) == "63"
 
 
 def test_what_changes_a_number_before_a_remark_still_does():

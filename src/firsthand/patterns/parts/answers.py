@@ -20,7 +20,7 @@ from firsthand.patterns.parts.last_line import last_line_answer
 from firsthand.patterns.parts.plain_values import MARK, plain_values
 from firsthand.patterns.parts.spelled_numbers import with_digits
 from firsthand.patterns.parts.stated_choice import stated_choice
-from firsthand.patterns.parts.statements import STATED, expected
+from firsthand.patterns.parts.statements import STATED, STATED_ABROAD, TAKEN_BACK_ABROAD, expected
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
 from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.system.normalised_text import normalised_text
@@ -91,6 +91,8 @@ def extract_answer(text: str, task: Task) -> str | None:
             changed = max(changed, end + taken)
         elif (answer := _fit(stated, task, *(beside := line_of_box(tail, end, stated)))) is not None:
             return f"{beside[0]}{answer}".strip() if _is_otherwise(beside[0]) else answer
+    if (answer := _stated_abroad(tail[changed:], task)) is not None:
+        return answer
     tail = _as_slash(plain_values(tail[changed:]))
     found = _last(_NUMBER, tail)
     return None if found is None else _with_what_changes_it(tail, found)
@@ -248,6 +250,20 @@ def _standing(text: str) -> Iterator[tuple[str, int]]:
         ]
         yield from ((each[1].strip(), each.end(1)) for each in said[-1:])
     yield from ((each[1].strip(), each.end(1)) for each in expected(text))
+
+
+def _stated_abroad(text: str, task: Task) -> str | None:
+    """The number stated in another language beside an equation, on the last line with a digit: `Antwort: 5 (3 + 2 = 5)`."""
+    found = _last(STATED_ABROAD, text)
+    if (
+        found is None
+        or "=" not in found[1]
+        or TAKEN_BACK_ABROAD.search(found[1])
+        or re.search(r"\d", text[found.end() :])
+    ):
+        return None
+    answer = _fit(found[1].strip(), task)
+    return answer if answer is not None and parse_number(answer) is not None else None
 
 
 def _boxed(text: str) -> Iterator[tuple[str, int]]:
