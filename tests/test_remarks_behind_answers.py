@@ -44,7 +44,8 @@ ABROAD = (
     "Ответ: 63. Проверка: 63 + 29 = 92.", "答案是63。检查：63 + 29 = 92。", "答案：63（63 + 29 = 92）",
     "答えは63です。検算：63 + 29 = 92。", "정답은 63입니다. 확인: 63 + 29 = 92.", "**Respuesta:** 92 - 29 = 63",
     "الجواب هو 63. تحقق: 63 + 29 = 92", "Antwort: 92 minus 29 ist 63", "答案是 92 - 29，即 63",
-    "Respuesta: 5. Espera, 60 + 3 = 63", "Antwort: 5 (2 + 3 = 5)\nNein, 63", "Die Antwort ist 2x = 63",
+    "Respuesta: 5. Espera, 60 + 3 = 63", "Antwort: 5 (2 + 3 = 5)\nNein, 63", "Antwort: 5. Danach 63",
+    "Die Antwort ist 2x = 63",
 )  # fmt: skip
 
 
