@@ -33,6 +33,7 @@ TAKEN_BACK = (
     "5. Wait, 3 + 3 = 6.", "5. No, wait: 3 + 3 = 6.", "5. Actually, 3 + 3 = 6.", "5, no wait, 3 + 3 = 6",
     "5. Hmm, 3 + 3 = 6.", "5. Correction: 3 + 3 = 6.", "5. I made a mistake: 3 + 3 = 6.",
     "5. No: the answer is 3 + 3 = 6", "5 (wrong). 3 + 3 = 6",
+    "5. But we must add one: 5 + 1 = 6.",
 )  # fmt: skip
 
 ABROAD = (

@@ -62,6 +62,7 @@ _DIGIT_FRAC = re.compile(r"\\frac(\d)(\d)")
 _BARE_NUMBER = re.compile(r"(?:[-−+$\d.,/⁄ (){}×·*^¼-¾⅐-⅞]|(?<=\d)[eE](?=[-+]?\d)|\\(?:frac|times|cdot)(?![A-Za-z]))+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _WIDE = str.maketrans({"。": ". ", "！": "! ", "？": "? ", "；": "; ", "，": ", ", "（": " (", "）": ")", "：": ":"})
+_CONTRARY = re.compile(r"[.!?…;,]*+[ \t]*+(?:but|however|yet)\b", re.IGNORECASE)
 _VULGAR = re.compile(r"(?:(\d)[ \t]*|(?<![ \t])[ \t]*)([¼-¾⅐-⅞])")
 
 
@@ -325,7 +326,7 @@ def _side(stated: str, question: str) -> str | None:
         head, rest = with_digits(stated[:at]), stated[at:]
         side = right_side(head, question) if "=" in rest else None
         if side is not None and parse_number(side) is not None:
-            if taken_back(rest) is not None:
+            if taken_back(rest) is not None or _CONTRARY.match(rest):
                 break
             return f"{side}{rest}" if rest.lstrip().startswith(("(", "[")) else side
     return right_side(stated, question)
