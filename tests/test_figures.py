@@ -18,7 +18,7 @@ from firsthand.boards.board_results import BoardResult, ColumnKey
 from firsthand.boards.read_results import run_results
 from firsthand.cli import main
 from firsthand.commands.summary import print_lines
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, DataError
 from firsthand.runs.store import Run, create
 from firsthand.scorers.embedded import bitext_figures, spearman_figures
 from firsthand.scorers.instructions import instruction_strict
@@ -591,3 +591,32 @@ def test_instruction_accuracy_is_a_mean_over_instructions_not_prompts() -> None:
     again = replace(made[1], epoch=1, error=made[0].error, scores=())
     found = figures({"one": [*made, again]})["instruction_strict"]["one"]
     assert found.tasks == ("a", "b") and figure_value(found) == 0  # a failed attempt followed none of its three
+
+
+def test_a_figure_whose_function_fails_is_unknown_with_a_warning_and_ends_no_table() -> None:
+    def binary(chosen: Any) -> float:
+        raise ValueError("Target is multiclass but average='binary'")
+
+    tasks = ("a", "b", "c")
+    with pytest.warns(UserWarning, match="^f1 is unknown: ValueError: Target is multiclass"):
+        interval = figure_interval(slow_figure("f1", tasks, binary))
+    assert math.isnan(interval.value)
+    with pytest.warns(UserWarning):
+        between = FigureDifference.between(slow_figure("f1", tasks, binary), slow_figure("f1", tasks, len))
+    assert math.isnan(between.mean) and between.draws == ()
+
+
+def test_a_function_that_fails_on_some_draws_alone_gives_a_value_without_bounds_or_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    def needs_both(chosen: Any) -> float:
+        return 1 / (len({*chosen}) - 1)
+
+    interval = figure_interval(slow_figure("auc", ("a", "b"), needs_both))
+    assert (interval.value, interval.low, interval.high) == (1, -math.inf, math.inf) and not recwarn.list
+
+    def refused(chosen: Any) -> float:
+        raise DataError("no")
+
+    with pytest.raises(DataError):
+        figure_value(slow_figure("auc", ("a", "b"), refused))

@@ -10,11 +10,12 @@ how large that is, and else to one of mean size.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from firsthand.benchmark import Figure, Figures
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, FirsthandError
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.stats.bootstrap import of_chosen
@@ -91,9 +92,22 @@ def figures(
 def slow_figure(
     name: str, tasks: tuple[str, ...], statistic: Callable[[Sequence[int]], float], *, uncertainty: bool = False
 ) -> Figure:
-    """A Figure from a function of task indices, such as another library's; its interval takes few bootstrap draws."""
-    of = of_chosen(lambda chosen: statistic(chosen.tolist()))
-    return Figure(name, tasks, of, method="percentile", slow=True, uncertainty=uncertainty)
+    """A Figure from a function of task indices, such as another library's; its interval takes few bootstrap draws.
+
+    Where that function fails, as scikit-learn's binary F1 of four classes, the figure is NaN; of all tasks, with a warning.
+    """
+
+    def value(chosen: Array) -> float:
+        try:
+            return statistic(chosen.tolist())
+        except FirsthandError:
+            raise
+        except Exception as error:  # whatever another library's function raises of these scores
+            if len({*chosen.tolist()}) == len(tasks):
+                warnings.warn(f"{name:.100} is unknown: {type(error).__name__}: {error!s:.300}", stacklevel=2)
+            return math.nan
+
+    return Figure(name, tasks, of_chosen(value), method="percentile", slow=True, uncertainty=uncertainty)
 
 
 def has_figures(attempts: Iterable[Trace | AttemptSummary]) -> bool:

@@ -10,16 +10,17 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 
 from firsthand.patterns.parts.boxes import last_boxed, line_of_box
-from firsthand.patterns.parts.equations import right_side
+from firsthand.patterns.parts.equations import remarks, right_side
 from firsthand.patterns.parts.exclamations import without_exclamations
 from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.last_line import last_line_answer
 from firsthand.patterns.parts.plain_values import MARK, plain_values
 from firsthand.patterns.parts.spelled_numbers import with_digits
 from firsthand.patterns.parts.stated_choice import stated_choice
-from firsthand.patterns.parts.statements import STATED, expected
+from firsthand.patterns.parts.statements import STATED, STATED_ABROAD, TAKEN_BACK_ABROAD, expected
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
 from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.system.normalised_text import normalised_text
@@ -28,6 +29,8 @@ from firsthand.task import Task
 TAIL_CHARS = 20_000
 """Answers are searched in the last characters only, of a longer text without its filler."""
 MAX_NUMBER_CHARS = 320
+MOST_REMARKS = 8
+"""Places where a stated number may end before a remark that are tried."""
 
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
 # A comma groups digits by three, or by two before the last three as in India: `12,34` is two numbers.
@@ -58,6 +61,8 @@ _LATEX_FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _DIGIT_FRAC = re.compile(r"\\frac(\d)(\d)")
 _BARE_NUMBER = re.compile(r"(?:[-−+$\d.,/⁄ (){}×·*^¼-¾⅐-⅞]|(?<=\d)[eE](?=[-+]?\d)|\\(?:frac|times|cdot)(?![A-Za-z]))+")
 _LETTERS = re.compile(r"[^\W\d_]+")
+_WIDE = str.maketrans({"。": ". ", "！": "! ", "？": "? ", "；": "; ", "，": ", ", "（": " (", "）": ")", "：": ":"})
+_CONTRARY = re.compile(r"[.!?…;,]*+[ \t]*+(?:but|however|yet)\b", re.IGNORECASE)
 _VULGAR = re.compile(r"(?:(\d)[ \t]*|(?<![ \t])[ \t]*)([¼-¾⅐-⅞])")
 
 
@@ -87,6 +92,8 @@ def extract_answer(text: str, task: Task) -> str | None:
             changed = max(changed, end + taken)
         elif (answer := _fit(stated, task, *(beside := line_of_box(tail, end, stated)))) is not None:
             return f"{beside[0]}{answer}".strip() if _is_otherwise(beside[0]) else answer
+    if (answer := _stated_abroad(tail[changed:], task)) is not None:
+        return answer
     tail = _as_slash(plain_values(tail[changed:]))
     found = _last(_NUMBER, tail)
     return None if found is None else _with_what_changes_it(tail, found)
@@ -246,6 +253,20 @@ def _standing(text: str) -> Iterator[tuple[str, int]]:
     yield from ((each[1].strip(), each.end(1)) for each in expected(text))
 
 
+def _stated_abroad(text: str, task: Task) -> str | None:
+    """The number stated in another language beside an equation, on the last line with a digit: `Antwort: 5 (3 + 2 = 5)`."""
+    found = _last(STATED_ABROAD, text)
+    if (
+        found is None
+        or "=" not in found[1]
+        or TAKEN_BACK_ABROAD.search(found[1])
+        or re.search(r"\d", text[found.end() :])
+    ):
+        return None
+    answer = _fit(found[1].strip(), task)
+    return answer if answer is not None and parse_number(answer) is not None else None
+
+
 def _boxed(text: str) -> Iterator[tuple[str, int]]:
     """The content of the last box, if it has one, and the place where it ends."""
     if (found := last_boxed(text)) and found.strip():
@@ -281,7 +302,7 @@ def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
     if not _NUMBER.search(stated):
         return None
     stated = _NOT_BUT.sub("", stated)
-    value = right_side(stated, task.prompt)
+    value = _side(stated, task.prompt)
     if value is None:
         return stated[: 2 * MAX_NUMBER_CHARS]
     if not _NUMBER.search(value):
@@ -291,6 +312,24 @@ def _number_of(before: str, stated: str, after: str, task: Task) -> str | None:
     start = len(text) - len(after) - len(_signed(value))
     found = next((each for each in _NUMBER.finditer(text) if each.end() > start), None)
     return None if found is None else _with_what_changes_it(text, found)
+
+
+def _side(stated: str, question: str) -> str | None:
+    """The right side of the equation that is stated, or all without one, up to a remark with an equation; see `right_side`.
+
+    A remark that takes the number back is none: what it says instead is stated. One in brackets stays (`5 (or 6 if n = 3)`).
+    """
+    if "=" not in stated:
+        return stated
+    stated = stated.translate(_WIDE)
+    for at in islice(remarks(stated), MOST_REMARKS):
+        head, rest = with_digits(stated[:at]), stated[at:]
+        side = right_side(head, question) if "=" in rest else None
+        if side is not None and parse_number(side) is not None:
+            if taken_back(rest) is not None or _CONTRARY.match(rest):
+                break
+            return f"{side}{rest}" if rest.lstrip().startswith(("(", "[")) else side
+    return right_side(stated, question)
 
 
 def _as_slash(text: str) -> str:

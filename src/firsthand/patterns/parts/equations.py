@@ -6,9 +6,10 @@ Looks at the text of a left side; `scorers/mathematics/left_sides.py` looks at i
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 MAX_LEFT_CHARS = 200
-"""A longer left side is not looked for in the question."""
+"""A longer left side is not looked for in the question, and a remark not further behind."""
 _SPACES = re.compile(r"\s+|\\(?:left|right|displaystyle|quad)(?![A-Za-z])|\\[,;:! ]")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _EQUALS = re.compile(r"(?<![!<>/])=")
@@ -34,6 +35,30 @@ _RELATION = re.compile(
     r"|third|quarter|minus|plus|times)\b",
     re.IGNORECASE,
 )
+_REASON = (
+    r"because|since|as|where|when|namely|indeed|to[ \t]+verify|(?:double-?)?check\w*|verif\w+|proof|i\.e\."
+    r"|porque|pues|ya[ \t]+que|weil|denn|car|puisque|parce[ \t]+que|perché|потому"
+)
+# Where a sentence ends, a bracket with an equation opens, or a reason begins. `5 ft. 6 in.`, `2 (3 + 1)` and `5:30` go on.
+_REMARK = re.compile(
+    r"(?:(?<=[\d%)\]}])|(?<=[^\W\d_]{4})|(?<=\b[ckm]m)|(?<=\bkg))[.!?…](?=[)*_\"'”’]{0,3}\s)"
+    r"|[.!?…;](?=[)*_\"'”’]{0,3}\s\s?[^\w\s]{0,3}[^\W\d_])"
+    rf"|:(?=\s)|[(\[](?=[^()\[\]]{{0,200}}=)|(?<![^\s(])(?:{_REASON})(?![^\W_])|因为|因為",
+    re.IGNORECASE,
+)
+_ARITHMETIC = re.compile(r"(?=[^*×÷·+x-]*\d[\s)]{0,3}[*×÷·+x-])[\s\d.,$()*/×÷·^+x-]+")
+
+
+def remarks(text: str) -> Iterator[int]:
+    """Yield where what `text` states may end, before a check, a reason, a next sentence or a bracket with an equation.
+
+    The sides of an equation that is one number and then only arithmetic (`12 = 3 * 4`) are parted too.
+    """
+    begun = text[:MAX_LEFT_CHARS]
+    yield from (len(begun[: found.start()].rstrip(" \t,:–—-")) for found in _REMARK.finditer(begun))
+    left, equals, right = begun.partition("=")
+    if equals and _ARITHMETIC.fullmatch(right):
+        yield len(left)
 
 
 def right_side(text: str, question: str = "") -> str | None:

@@ -24,6 +24,18 @@ STATED = re.compile(
     re.IGNORECASE,
 )
 """States an answer; its group is the rest of the line."""
+STATED_ABROAD = re.compile(
+    r"(?:(?:respuesta|resposta|risposta|réponse|antwort)(?:[ \t]+(?:finale?|correct[ae]))?"
+    r"(?:[ \t]+(?:es|é|è|est|ist|lautet)(?![^\W_])|[ \t]*[:：])|ответ[ \t]*[:—-]"
+    r"|(?:答案|答え|정답)[ \t]*(?:是|为|為|は|은|：|:){1,3}|الجواب[ \t]+هو)(?:\*\*)?[ \t]*:?[ \t]*([^\n]*)",
+    re.IGNORECASE,
+)
+"""The same in other languages."""
+TAKEN_BACK_ABROAD = re.compile(
+    r"\b(?:espera|espere|esper[ae]d|aspetta|attends|attendez|warte|moment|perd[oó]n|pardon|désolé|scusa|desculpe"
+    r"|correc\w+|corrig\w+|korrektur|стоп|подожди\w*|исправ\w+)\b|等等|等一下|不对|不對|更正|待って|いや|訂正|잠깐|아니",
+    re.IGNORECASE,
+)
 _EXPECTED = re.compile(
     rf"(?:final[ \t]+)?answer\b{_OF_WHAT}?[ \t]+(?:would|should|will|must)(?:[ \t]+(?:then|therefore|thus))?[ \t]+be\b"
     r"[ \t]*:?[ \t]*([^\n]*)",
