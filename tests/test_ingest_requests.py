@@ -25,11 +25,12 @@ from firsthand.errors import ConfigError, DataError
 from firsthand.ingest import otlp_door
 from firsthand.ingest.incoming_span import MOST_NS, IncomingSpan
 from firsthand.ingest.otlp_door import OtlpDoor, refused, shows_key
+from firsthand.ingest.otlp_environment import pairs_of
 from firsthand.ingest.otlp_json import decode_json
 from firsthand.ingest.otlp_protobuf import decode_protobuf, free_name
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.request_bounds import check_json_values, check_protobuf_values
-from firsthand.ingest.span_sender import OtlpSender, _headers, _value, otlp_json
+from firsthand.ingest.span_sender import OtlpSender, _value, otlp_json
 from firsthand.ingest.span_writer import MAX_MEMBERS, MAX_REQUEST_BYTES, SpanWriter, WriteOutcome, inflated
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 
@@ -354,7 +355,7 @@ def test_spans_are_sent_as_they_would_be_received() -> None:
     ]
     assert "parentSpanId" not in bare and (bare["status"], bare["kind"], bare["startTimeUnixNano"]) == ({}, 4, "5")
     assert _value(2**63 - 1) == {"intValue": str(2**63 - 1)} and _value(float("-inf")) == {"stringValue": "-inf"}
-    assert _headers(" a = b%20c ,x,d=e=f,") == {"a": "b c", "d": "e=f"} and _headers("") == {}
+    assert pairs_of(" a = b%20c ,x,d=e=f,") == {"a": "b c", "d": "e=f"} and pairs_of("") == {}
 
 
 def test_an_address_gets_the_path_of_otlp_where_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:

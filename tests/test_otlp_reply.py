@@ -34,6 +34,14 @@ def test_rejected_spans_are_read_and_are_no_more_than_were_sent(body: bytes, cou
     assert rejected_spans(body, 5) == (count, f"the collector rejected spans: {why}")
 
 
+def test_a_message_of_any_length_is_read_though_one_of_123_bytes_begins_as_json_does() -> None:
+    for length in range(1, 124):
+        partial = b"\x08\x03\x12" + bytes([length]) + b"x" * length
+        body = b"\x0a" + bytes([len(partial)] if len(partial) < 128 else [len(partial) & 127 | 128, 1]) + partial
+        assert rejected_spans(body, 5) == (3, f"the collector rejected spans: {'x' * length}")
+    assert rejected_spans(b"\n{" + b"\x08\x03", 5).number == 0, "it is cut"
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -74,9 +74,9 @@ def test_errors_under_a_status_of_success_have_the_code_they_state():
     for code, kind in ((429, TransientError), (599, TransientError), (600, ModelError), (399, ModelError)):
         error = HERE.reported({"error": {"code": code, "message": "x"}})
         assert type(error) is kind and str(error).startswith(
-            f"openai:m answered {code if kind is TransientError else 400} (x): "
+            f"openai:m answered {code if kind is TransientError else 'with an error'} (x): "
         )
-    assert str(HERE.reported({"error": "broken"})).startswith("openai:m answered 400 (broken): change what")
+    assert str(HERE.reported({"error": "broken"})).startswith("openai:m answered with an error (broken): change what")
     assert HERE.status(429, "", {"retry-after": "3"}).retry_after_s == 3.0
 
 

@@ -48,7 +48,8 @@ def test_a_secret_at_the_end_of_what_is_shown_is_hidden_whole_before_the_text_is
             said = f"openai:m answered 400 ({shown}): {change}"
             for body in (text, {"message": text}, {"error": {"message": text}}, [{"msg": text}]):
                 assert told(HERE.status(400, body, {})) == (ModelError, said)
-            assert told(HERE.reported({"error": text})) == (ModelError, said)
+            unnamed = f"openai:m answered with an error ({shown}): {change}"
+            assert told(HERE.reported({"error": text})) == (ModelError, unnamed)
             lost = f"openai:m lost or refused the connection ({shown}): check that the server runs"
             assert told(HERE.unreachable(OSError(text))) == (Unreachable, lost)
             odd = f"openai:m could not be asked (ValueError: {shown}): check its address"

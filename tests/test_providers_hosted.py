@@ -742,6 +742,15 @@ def test_an_error_in_the_middle_of_a_stream_is_one_of_ours(vendor: Vendor, serve
     assert "Overloaded" in failure(vendor.model(server), TransientError, streams=True)
 
 
+def test_an_unnamed_error_may_pass_after_the_first_piece_of_anthropic_s_answer_alone(claude_server: Server) -> None:
+    unnamed = {"type": "error", "error": {"type": "odd", "message": "fell over"}}
+    piece = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
+    began = {"type": "message_start", "message": claude("")}
+    for before, kind in (([began], ModelError), ([began, piece], TransientError)):
+        claude_server.reply(events(*before, unnamed))
+        assert "answered with odd (fell over)" in failure(ANTHROPIC.model(claude_server), kind, streams=True)
+
+
 @pytest.mark.parametrize("body", ["{broken", "[" * 100_000, "[1]", "3"])
 def test_a_broken_stream_is_one_of_our_errors(vendor: Vendor, server: Server, body: str) -> None:
     server.reply(events(body))

@@ -123,7 +123,7 @@ def test_faults_of_an_endpoint_keep_their_kind_and_a_missing_model_names_the_oth
             "answered 401 (bad ***): set OPENAI_API_KEY to a key that it takes",
         ),
         (Reply(b"[1]"), ModelError, ""),
-        (Reply({"error": {"message": "no"}}), ModelError, "answered 400 (no): change what it refuses"),
+        (Reply({"error": {"message": "no"}}), ModelError, "answered with an error (no): change what it refuses"),
         (Reply({"choices": []}), ModelError, "could not be understood: "),
         (RuntimeError("odd"), ModelError, "could not be asked (RuntimeError: odd): check its address"),
     ):

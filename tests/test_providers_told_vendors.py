@@ -83,7 +83,7 @@ def test_anthropics_answers_are_requests_of_their_own() -> None:
         (
             Reply({"type": "error", "error": {"type": "odd", "message": "no"}}),
             ModelError,
-            "answered 400 (no): change what",
+            "answered with odd (no): change what",
         ),
         (
             Reply({"type": "error", "error": {"type": "permission_error"}}),
@@ -353,9 +353,14 @@ def test_the_body_of_an_error_is_read_where_each_vendor_puts_it() -> None:
     for body in ({"error": None, "message": "b"}, {"error": "", "message": "b"}, {"message": "b"}, "text", None, [1]):
         assert spelled(body) == body
     reported = AnthropicModel("m", "https://h", api_key="k")._reported
-    for kind, status_ in (("rate_limit_error", 429), ("not_found_error", 404), ("overloaded_error", 529), ("new", 400)):
+    for kind, status_ in (
+        ("rate_limit_error", 429),
+        ("not_found_error", 404),
+        ("overloaded_error", 529),
+        ("new", "with new"),
+    ):
         assert f"answered {status_} (no)" in str(reported({"error": {"type": kind, "message": "no"}}))
-    assert "answered 400:" in str(reported({"error": "odd"}))
+    assert "answered with an error (odd): change" in str(reported({"error": "odd"}))
     google_model = GoogleModel("m", "https://h", api_key="k")
     errors = google_model._sdk.errors
 

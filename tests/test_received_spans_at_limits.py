@@ -125,7 +125,7 @@ def test_spans_of_protobuf_have_ids_of_exactly_their_length() -> None:
     found, rejected = decode_protobuf(request.SerializeToString())
     assert rejected == 8 and [each.span_id for each in found] == [(b"b" * 8).hex(), (b"d" * 8).hex(), (b"e" * 8).hex()]
     assert (found[1].parent_id, found[1].kind, found[1].end_ns, found[1].error) == ("", 3, (1 << 64) - 1, None)
-    held = {"k": 0, "k#2": 7, "k#3": -1, "none": None, "raw": "ff00", "text": "", "no": False}
+    held = {"k": 0, "k#2": 7, "k#3": -1, "none": None, "raw": "/wA=", "text": "", "no": False}
     assert found[2] == IncomingSpan(
         (b"c" * 16).hex(), (b"e" * 8).hex(), (b"d" * 8).hex(), "é", 0, 0, held,
         [{"name": "e", "at_ns": 5, "attributes": {"x": [0.5]}}],

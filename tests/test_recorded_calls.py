@@ -17,6 +17,7 @@ import pytest
 import firsthand.runs.store as run_store
 from firsthand.ingest import recording, span_sender
 from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.otlp_environment import pairs_of
 from firsthand.ingest.recording import (
     MAX_VALUE_CHARS,
     ActiveSpan,
@@ -31,7 +32,7 @@ from firsthand.ingest.recording import (
     traced,
 )
 from firsthand.ingest.redaction import PUT
-from firsthand.ingest.span_sender import OtlpSender, RunRecorder, _headers, _span_json, _value, otlp_json, stored_of
+from firsthand.ingest.span_sender import OtlpSender, RunRecorder, _span_json, _value, otlp_json, stored_of
 from firsthand.model import Usage
 from firsthand.system import trace_context
 from firsthand.system.trace_context import TraceParent
@@ -288,7 +289,7 @@ def test_a_span_is_written_in_otlp_s_json() -> None:
         (float("nan"), {"stringValue": "nan"}), ("é", {"stringValue": "é"}), (None, {"stringValue": "None"}),
     ):  # fmt: skip
         assert _value(plain) == value
-    assert _headers(" a = b%20c , x=1=2,none,") == {"a": "b c", "x": "1=2"} and _headers("") == {}
+    assert pairs_of(" a = b%20c , x=1=2,none,") == {"a": "b c", "x": "1=2"} and pairs_of("") == {}
 
 
 def test_a_batch_is_tried_three_times_with_longer_waits(monkeypatch: pytest.MonkeyPatch) -> None:

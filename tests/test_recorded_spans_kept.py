@@ -17,8 +17,9 @@ import pytest
 import firsthand.runs.store as run_store
 from firsthand.ingest import span_sender
 from firsthand.ingest.incoming_span import IncomingSpan
+from firsthand.ingest.otlp_environment import pairs_of
 from firsthand.ingest.redaction import PUT
-from firsthand.ingest.span_sender import OtlpSender, RunRecorder, _headers
+from firsthand.ingest.span_sender import OtlpSender, RunRecorder
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +149,7 @@ def test_a_forked_process_starts_a_sender_of_its_own_and_waits_for_none_that_is_
 
 def test_headers_that_are_given_win_over_the_environment_and_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", " a = %20b ,content-type=x")
-    assert _headers(" a = %20b%2C ,=v,b,c==") == {"a": " b,", "": "v", "c": "="}
+    assert pairs_of(" a = %20b%2C ,=v,b,c==") == {"a": " b,", "": "v", "c": "="}
     came: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 from firsthand.errors import ConfigError, DataError
@@ -108,7 +109,7 @@ def _value(value: Any, depth: int) -> Any:
     if kind == "kvlist_value":
         return {each.key: _value(each.value, depth + 1) for each in value.kvlist_value.values}
     plain = getattr(value, kind)
-    return plain.hex() if isinstance(plain, bytes) else plain
+    return b64encode(plain).decode() if isinstance(plain, bytes) else plain  # as the JSON encoding has it
 
 
 def free_name(key: str, taken: Json, numbers: dict[str, int]) -> str:

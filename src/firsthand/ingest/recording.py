@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import logging
 import os
 import random
 import secrets
@@ -31,6 +32,7 @@ from typing import Any, Literal, TypeVar, cast, overload
 
 from firsthand.errors import ConfigError
 from firsthand.ingest.incoming_span import CUT, IncomingSpan
+from firsthand.ingest.otlp_environment import resource_attributes, traces_address
 from firsthand.ingest.span_sender import OtlpSender, RunRecorder, SpanSink
 from firsthand.message import Json
 from firsthand.system import trace_context
@@ -90,9 +92,10 @@ def trace_to(
 
     Args:
         target: `http://host:port`, to which `/v1/traces` is added where it has no path, or a folder. Without a call of this
-            function, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` and `OTEL_EXPORTER_OTLP_ENDPOINT` name the address.
+            function, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` names the address, or `OTEL_EXPORTER_OTLP_ENDPOINT` the one to
+            which `/v1/traces` is added.
         share: The share of root calls that are recorded, 0 to 1; calls below a root go with it.
-        service: The name of the program; `OTEL_SERVICE_NAME`, or the name of the script.
+        service: The name of the program; `OTEL_SERVICE_NAME`, `service.name` of `OTEL_RESOURCE_ATTRIBUTES`, or the script's.
         headers: Headers of each request, such as a key.
 
     Raises:
@@ -102,7 +105,7 @@ def trace_to(
         raise ConfigError(f"share is {share}: give a share of the calls from 0 to 1")
     flush_traces()
     script = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] not in ("", "-", "-c") else "python"
-    name = service or os.environ.get("OTEL_SERVICE_NAME", "") or script
+    name = service or resource_attributes(os.environ).get("service.name") or script
     _destination.share, _destination.is_set = share, True
     if target is None:
         _destination.sink = None
@@ -353,11 +356,12 @@ class _Given:
 
 def _sink() -> SpanSink | None:
     if not _destination.is_set:
-        address = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-        if address and os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true":
-            trace_to(address)
-        else:
-            _destination.is_set = True
+        try:
+            if (address := traces_address(os.environ)) is not None:
+                trace_to(address)
+        except ConfigError as error:  # of the environment, for which no call of the program fails
+            logging.getLogger("firsthand").warning("no spans are sent: %s", error)
+        _destination.is_set = True
     return _destination.sink
 
 

@@ -15,11 +15,12 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from firsthand.errors import ConfigError, DataError, FirsthandError
 from firsthand.ingest.as_trace import question_of, trace_of
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind, StoredSpan
+from firsthand.ingest.otlp_environment import exporter_headers, is_compressed, resource_attributes, trusted
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.translate import facts_of
 from firsthand.message import Json
@@ -55,7 +56,10 @@ class SpanSink(Protocol):
 
 
 class OtlpSender:
-    """Sends spans to an OTLP address as gzipped JSON, from a thread of its own. `dropped` counts what could not be sent."""
+    """Sends spans to an OTLP address as JSON, from a thread of its own. `dropped` counts what could not be sent.
+
+    OpenTelemetry's variables add headers, attributes of the program and certificates, and may turn compression off.
+    """
 
     def __init__(self, url: str, service: str, headers: Mapping[str, str]):
         parts = urlsplit(url)
@@ -65,7 +69,9 @@ class OtlpSender:
         self.dropped = 0
         self.problem = ""
         self._service = service
-        given = {**_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")), **headers}
+        self._resource = resource_attributes(os.environ)
+        self._is_compressed = is_compressed(os.environ)
+        given = {**exporter_headers(os.environ), **headers}
         self._headers = {name: _checked(name, value) for name, value in given.items()}
         self._waiting: deque[tuple[IncomingSpan, int]] = deque()  # with its characters
         self._waiting_chars = 0
@@ -125,7 +131,10 @@ class OtlpSender:
             taken = 0
             try:
                 if client is None:
-                    client = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=not is_near)
+                    verify = trusted(os.environ)
+                    client = httpx.Client(
+                        timeout=TIMEOUT_S, follow_redirects=False, trust_env=not is_near, verify=verify
+                    )
                 taken = self._sent(client, batch)
             except Exception as error:  # an odd span or proxy: the thread goes on with the next batch
                 self.problem = f"{type(error).__name__}: {error}"
@@ -151,8 +160,10 @@ class OtlpSender:
         """The number of spans that the collector took."""
         import httpx
 
-        body = gzip.compress(json.dumps(otlp_json(batch, self._service), ensure_ascii=True).encode(), 1)
-        headers = {"content-type": "application/json", "content-encoding": "gzip", **self._headers}
+        body = json.dumps(otlp_json(batch, self._service, self._resource), ensure_ascii=True).encode()
+        headers = {"content-type": "application/json", **self._headers}
+        if self._is_compressed:
+            body, headers = gzip.compress(body, 1), {"content-encoding": "gzip", **headers}
         for number in range(3):
             try:
                 request = client.build_request("POST", self.url, content=body, headers=headers)
@@ -267,9 +278,10 @@ def _num_chars(span: IncomingSpan) -> int:
     return sum(len(value) for each in held for value in each.values() if isinstance(value, str))
 
 
-def otlp_json(spans: Sequence[IncomingSpan], service: str) -> Json:
-    """An ExportTraceServiceRequest in OTLP's JSON encoding."""
-    resource = _pairs({"service.name": service, "telemetry.sdk.language": "python", "telemetry.sdk.name": "firsthand"})
+def otlp_json(spans: Sequence[IncomingSpan], service: str, about: Mapping[str, str] | None = None) -> Json:
+    """An ExportTraceServiceRequest in OTLP's JSON encoding; `about` holds further attributes of the program."""
+    own = {"service.name": service, "telemetry.sdk.language": "python", "telemetry.sdk.name": "firsthand"}
+    resource = _pairs({**own, **(about or {}), "service.name": service})
     return {
         "resourceSpans": [
             {
@@ -320,9 +332,3 @@ def _checked(name: str, value: str) -> str:
     if not _HEADER_VALUE.fullmatch(value):
         raise ConfigError(f"trace_to was given a value for {name[:80]!r} that no header may have: give printable ASCII")
     return value
-
-
-def _headers(text: str) -> dict[str, str]:
-    """The headers of OTEL_EXPORTER_OTLP_HEADERS: `name=value` with commas between, values percent-encoded."""
-    pairs = [each.partition("=") for each in text.split(",") if "=" in each]
-    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}

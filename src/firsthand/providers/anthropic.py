@@ -132,11 +132,13 @@ class AnthropicModel:
         answer = wire.MessageStream()
         limits = StreamLimits(self._faults, sampling.max_tokens)
         body = self._body(prompt, sampling, tools, stream=True)
+        begun = False
         with paid(lambda: answer.usage):
             async with aclosing(self._events(body, limits)) as events:
                 async for event in events:
                     if event.get("type") == "error":
-                        raise self._reported(event)
+                        raise self._reported(event, begun=begun)
+                    begun = begun or event.get("type") == "content_block_delta"
                     if text := self._read(partial(answer.add, event)):
                         yield Delta(text)
                     for call in answer.take_calls():
@@ -220,10 +222,12 @@ class AnthropicModel:
         except Exception as error:
             raise self._faults.unreachable(error) from None
 
-    def _reported(self, event: Json) -> ModelError:
+    def _reported(self, event: Json, *, begun: bool = False) -> ModelError:
         """Returns the error in a stream, or under a status of success, by the status that its type stands for."""
         error = json_object(event.get("error"))
-        return self._faults.status(_STATUSES.get(str(error.get("type")), 400), error, {})
+        if (status := _STATUSES.get(str(error.get("type")))) is not None:
+            return self._faults.status(status, error, {})
+        return self._faults.reported(event, begun=begun)
 
     def _spelled(self, body: Any) -> Any:
         return json_object(body).get("error") or body

@@ -156,12 +156,14 @@ class OpenAIModel:
         body = self._body(prompt, sampling, tools, 1) | {"stream": True, "stream_options": {"include_usage": True}}
         answer = wire.StreamedAnswer()
         limits = StreamLimits(self._faults, sampling.max_tokens)
+        begun = False
         with paid(lambda: answer.usage):
             async with aclosing(self._events(_path(prompt), body, limits)) as events:
                 async for event in events:
                     if event.get("error"):
                         answer.add_usage(event)
-                        raise self._faults.reported(event)
+                        raise self._faults.reported(event, begun=begun)
+                    begun = begun or wire.brings_content(event)
                     if text := self._read(partial(answer.add, event)):
                         yield Delta(text)
                     for call in answer.take_calls():

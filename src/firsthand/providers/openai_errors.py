@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from firsthand.errors import ConfigError, ModelError, PromptTooLong, TransientError, Unreachable, nearest
 from firsthand.message import Json
 from firsthand.providers.endpoint_secrets import hide
+from firsthand.providers.fault_status import named_status, stated_status
 from firsthand.providers.finish_reasons import FailedAnswer
 from firsthand.providers.openai_wire import Unreadable, clip
 
@@ -67,13 +68,10 @@ class Endpoint:
     def _failed(self, failed: FailedAnswer) -> ModelError:
         """Returns the error for a generation that failed: that of its status if it has one, else one that may pass."""
         error = failed.error
-        code = error.get("code") if isinstance(error, dict) else None
-        if type(code) is int and 400 <= code < 600:
+        if (code := stated_status(error)) is not None:
             return self.status(code, error, {})
         reason = self.quote(failed.reason or ("an error" if error else "neither text nor a reason"), 80)
-        message = self.quote(_error_text(error))
-        said = f"{self.name} ended an answer with {reason}" + (f" ({message})" if message else "")
-        return TransientError(f"{said}: it may pass, try again")
+        return self._told(f"{self.name} ended an answer with {reason}", named_status(error)[0] or 500, error)
 
     def no_stream(self, kind: str, advice: str) -> ModelError:
         """Returns the error for a reply of another content type than a stream's."""
@@ -100,16 +98,28 @@ class Endpoint:
             return Unreachable(f"{self.name} lost or refused the connection ({detail}): check that the server runs")
         return ModelError(f"{self.name} could not be asked ({type(error).__name__}: {detail}): check its address")
 
-    def reported(self, reply: Json) -> ModelError:
-        """Returns the error in the body of a reply or stream event with a success status."""
+    def reported(self, reply: Json, *, begun: bool = False) -> ModelError:
+        """Returns the error in the body of a reply or stream event with a success status.
+
+        One without a number or a known name may pass if an answer has `begun`, since its request was accepted.
+        """
         error = reply.get("error")
-        code = error.get("code") if isinstance(error, dict) else None
-        return self.status(code if type(code) is int and 400 <= code < 600 else 400, error, {})
+        if (code := stated_status(error)) is not None:
+            return self.status(code, error, {})
+        status, name = named_status(error)
+        answered = f"{self.name} answered with {self.quote(name, 80) or 'an error'}"
+        return self._told(answered, status or (500 if begun else 400), error)
 
     def status(self, status: int, body: Any, headers: Mapping[str, str], known: Sequence[str] = ()) -> ModelError:
         """Returns the error for a status, with the endpoint's message; `known` are the models it lists."""
+        return self._told(f"{self.name} answered {status}", status, body, headers, known)
+
+    def _told(
+        self, answered: str, status: int, body: Any, headers: Mapping[str, str] | None = None, known: Sequence[str] = ()
+    ) -> ModelError:
+        """Returns the error for a status, in a sentence that begins with what the endpoint `answered`."""
         message = self.quote(_error_text(body))
-        answered = f"{self.name} answered {status}" + (f" ({message})" if message else "")
+        answered += f" ({message})" if message else ""
         marks = {str(body.get(field)) for field in ("code", "type")} if isinstance(body, dict) else set()
         overflow = {"context_length_exceeded", "exceed_context_size_error"} & marks or _TOO_LONG.search(message)
         if overflow and status in (400, 413, 422, 500):
@@ -117,7 +127,7 @@ class Endpoint:
         if marks & set(_NO_MONEY) or _NO_CREDIT.search(message):
             return ModelError(f"{answered}: the account has no credit left; top it up or use another key")
         if status in (408, 409, 425, 429) or status >= 500:
-            return TransientError(f"{answered}: it may pass, try again", retry_after_s(headers))
+            return TransientError(f"{answered}: it may pass, try again", retry_after_s(headers or {}))
         return ModelError(f"{answered}: {self._advice(status, known)}")
 
     def hide(self, text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from firsthand.system.protobuf_values import varint
@@ -18,13 +19,20 @@ class RejectedSpans(NamedTuple):
 def rejected_spans(body: bytes, sent: int) -> RejectedSpans:
     """The rejected spans of a request of `sent` spans, by its reply in JSON or protobuf; none if it is neither."""
     try:
-        count, why = _of_json(body) if body.lstrip()[:1] == b"{" else _of_protobuf(body)
+        count, why = _of_either(body)
     except (ValueError, OverflowError, IndexError, TypeError, RecursionError, AttributeError):
         return RejectedSpans(0, "")
     if count >= 1 << 63:  # a negative number
         return RejectedSpans(0, "")
     told = " ".join(why.split())[:300]
     return RejectedSpans(max(0, min(count, sent)), f"the collector rejected spans: {told or 'it does not say why'}")
+
+
+def _of_either(body: bytes) -> tuple[int, str]:
+    if body.lstrip()[:1] == b"{":
+        with suppress(ValueError):  # a message in protobuf of 123 bytes begins with a line break and a brace, too
+            return _of_json(body)
+    return _of_protobuf(body)
 
 
 def _of_json(body: bytes) -> tuple[int, str]:
