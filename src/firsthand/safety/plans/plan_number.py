@@ -75,7 +75,7 @@ def fitted(value: Any, schema: Any, whole: Json) -> Any:
     """
     parts = _parts(schema, whole)
     if isinstance(value, StatedNumber):
-        kinds = {kind for each in parts for kind in kinds_of(each)}
+        kinds = {kind for each in parts for kind in kinds_of(each, whole)}
         if "string" in kinds or not kinds & {"number", "integer"}:
             return str(value)
         number = as_number(value)
