@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from firsthand.cli import main
 from firsthand.errors import ConfigError, ModelFileError
-from firsthand.hub.quantize_model import quantize_file
-from firsthand.nn import weights
+from firsthand.hub.quantize_model import quantize_file, quantize_folder
+from firsthand.nn import calibrated_rounding, weights
 from firsthand.nn.architecture import Architecture, Rope
 from firsthand.nn.blocks.attention import Packed
 from firsthand.nn.blocks.norm import RMSNorm
@@ -35,6 +35,7 @@ from firsthand.nn.int8_outliers import OutlierLinear, to_int8_outliers
 from firsthand.nn.packed_format import PackedFormat
 from firsthand.nn.packed_linears import RoundedMatrix, group_grid, round_groups, unpack
 from firsthand.nn.weight_layout import COLUMNS, OUTER, FileLayout, plain_rows, row
+from firsthand.tokens import pretrained
 from tiny import write_model
 
 SMALL = Architecture(
@@ -460,14 +461,14 @@ def test_models_that_no_group_divides_or_with_other_blocks_are_refused() -> None
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_fused_projections_are_packed_as_the_family_s_folders_have_them(tmp_path: Path, method: Any) -> None:
-    model = initialise(Decoder(replace(SMALL, family="phi3", num_kv_heads=2)), seed=1, std=0.2)
+    one = dict(num_layers=1, windows=(None,), ropes=(Rope(),))
+    model = initialise(Decoder(replace(SMALL, family="phi3", num_kv_heads=2, **one)), seed=1, std=0.2)
     rounded, group = round_model(model, [list(range(50))], method)
     save_rounded(model, rounded, group, method, tmp_path)
     held = load_file(tmp_path / "model.safetensors")
     own = {name.rpartition(".")[0] for name in held if name.endswith(".qweight")}
     assert own == {
-        f"model.layers.{layer}.{name}"
-        for layer in (0, 1)
+        f"model.layers.0.{name}"
         for name in ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
     }
     assert held["model.layers.0.self_attn.qkv_proj.scales"].shape == (64 // group, 64 + 32 + 32)
@@ -500,3 +501,28 @@ def test_a_packed_folder_that_is_quantised_again_is_rounded_twice_and_the_comman
     for kind, name, more in (("Q8_0", "again.gguf", []), ("AWQ", "again", to)):
         assert main(["models", "quantize", str(packed), "--to", kind, "--out", str(tmp_path / name), *more]) == 0
         assert "rounded twice" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_calibration_reads_sequences_that_begin_as_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    config = write_model(tmp_path / "source") / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "add_bos_token": begins}))
+    seen: list[list[int]] = []
+
+    def read(model: Any, texts: list[list[int]], method: str, *, told: Any) -> Any:
+        seen.extend(texts)
+        raise ConfigError("read enough")
+
+    monkeypatch.setattr(calibrated_rounding, "round_model", read)
+    tokenizer, begin = pretrained.load(tmp_path / "source"), [0] if begins else []
+    for text, most in (("12 30 " * 400, 600), ("7 " * 60_000, 128 * (512 - len(begin))), ("", 0)):
+        seen.clear()
+        with pytest.raises(ConfigError, match="read enough"):
+            quantize_folder(tmp_path / "source", tmp_path / "out", "GPTQ", text)
+        ids = tokenizer.encode(text)
+        assert len(ids) >= most and len(seen) <= 128 and {len(each) for each in seen[:-1]} <= {512}
+        assert all(each[: len(begin)] == begin for each in seen)
+        body = [id for each in seen for id in each[len(begin) :]]
+        assert body == ids[: 128 * (512 - len(begin))] and len(body) >= most

@@ -33,7 +33,8 @@ from firsthand.tokens.vocab_export import vocabulary_metadata
 
 START, END, TURN = "<|startoftext|>", "<|endoftext|>", "<|im_end|>"
 TEXTS = ["the cat sat", "a dog", "the dog ran to the house"]
-TEMPLATES = {"end": f"$A {END}", "both": f"{START} $A {END}", "none": "$A", "two": f"$A {TURN} {END}"}
+TEMPLATES = {"end": f"$A {END}", "both": f"{START} $A {END}", "none": "$A", "two": f"$A {TURN} {END}",
+             "other": f"{TURN} $A {END}", "long": f"{TURN} {START} $A"}  # fmt: skip
 
 
 def write_folder(
@@ -75,7 +76,7 @@ def vectors(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pooling", ["lasttoken", "mean", "cls"])
-@pytest.mark.parametrize("template", ["end", "both", "none"])
+@pytest.mark.parametrize("template", ["end", "both", "none", "other"])
 def test_a_quantised_embedder_puts_the_same_tokens_around_a_text_and_pools_alike(
     pooling: str, template: str, tmp_path: Path
 ) -> None:
@@ -127,9 +128,9 @@ def test_a_folder_that_is_no_embedder_keeps_its_metadata(tmp_path: Path) -> None
 
 
 def test_what_gguf_cannot_say_of_an_embedder_is_refused(tmp_path: Path) -> None:
-    two = write_folder(tmp_path / "two", template="two")
-    with pytest.raises(ModelFileError, match="puts several tokens before or after a text"):
-        quantize_file(two, tmp_path / "m.gguf", "F32")
+    for template in ("two", "long"):
+        with pytest.raises(ModelFileError, match="puts several tokens before or after a text"):
+            quantize_file(write_folder(tmp_path / template, template=template), tmp_path / "m.gguf", "F32")
     lower = write_folder(tmp_path / "lower")
     (lower / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
     with pytest.raises(ModelFileError, match="lower-cases texts"):

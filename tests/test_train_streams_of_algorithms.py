@@ -154,6 +154,17 @@ def test_the_trainers_distribution_after_cuts_is_the_samplers(settings: dict[str
         assert torch.allclose(policy(row.expand(len(ids), -1), targets).double(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-39, 5e-324])
+@pytest.mark.parametrize("cuts", [{}, {"top_k": 2}, {"top_p": 0.5}, {"min_p": 0.1}])
+def test_the_best_token_has_log_prob_0_at_a_tiny_temperature(temperature: float, cuts: dict[str, Any]) -> None:
+    logits = tensor([[-3.0, 2.0, 1.5], [2e4, 1e4, -torch.inf]], requires_grad=True)
+    policy = sampled_policy(Sampling(temperature=temperature, **cuts))
+    assert policy is not None
+    found = policy(logits, Targets(tensor([1, 0]), tensor([0, 1]), *[torch.zeros(2)] * 9))
+    found.sum().backward()
+    assert found.tolist() == [0, 0] and logits.grad is not None and not logits.grad.any()
+
+
 def test_a_token_outside_the_cut_stays_finite_and_keeps_its_gradient() -> None:
     logits = tensor([[3.0, 2.0, 0.0]], requires_grad=True)
     policy = sampled_policy(Sampling(temperature=1.0, top_k=1))

@@ -50,8 +50,9 @@ def quantize_folder(
 ) -> int:
     """Writes the model folder at `source` in GPTQ's or AWQ's 4 bits, calibrated on a text; returns the bytes of its weights.
 
-    At most 128 sequences of 512 tokens of the text are used. ConfigError for an empty text, a GGUF file, or a folder that
-    holds a model, ModelFileError for a tokenizer's file that is a link out of the folder.
+    At most 128 sequences of 512 tokens of the text are used, each after BOS where the model's prompts begin with it.
+    ConfigError for an empty text, a GGUF file, or a folder that holds a model, ModelFileError for a tokenizer's file that is
+    a link out of the folder.
     """
     from firsthand.nn.calibrated_rounding import round_model, save_rounded
     from firsthand.nn.weights import load
@@ -62,7 +63,8 @@ def quantize_folder(
     if (folder / "config.json").exists():
         raise ConfigError(f"{folder} holds a model: give another name, or remove it first")
     kept = own_files(source, _FILES)
-    sequences = _sequences(load_tokenizer(source).encode(text))
+    tokenizer = load_tokenizer(source)
+    sequences = _sequences(tokenizer.encode(text), tokenizer.encode_prompt(""))
     chosen = cast(Method, method.lower())
     model = load(source)
     rounded, group = round_model(model, sequences, chosen, told=told)
@@ -72,7 +74,8 @@ def quantize_folder(
     return (folder / "model.safetensors").stat().st_size
 
 
-def _sequences(ids: list[int]) -> list[list[int]]:
-    """The first `_SEQUENCES` sequences of `_SEQUENCE` ids, the last one perhaps shorter."""
-    used = ids[: _SEQUENCE * _SEQUENCES]
-    return [used[start : start + _SEQUENCE] for start in range(0, len(used), _SEQUENCE)]
+def _sequences(ids: list[int], begin: list[int]) -> list[list[int]]:
+    """The first `_SEQUENCES` sequences of `_SEQUENCE` ids, each after `begin`; the last one is perhaps shorter."""
+    size = _SEQUENCE - len(begin)
+    used = ids[: size * _SEQUENCES]
+    return [[*begin, *used[start : start + size]] for start in range(0, len(used), size)]

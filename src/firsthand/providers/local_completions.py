@@ -316,9 +316,9 @@ def encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tu
         return loaded.sources.encode(tokenizer, prompt, loaded.context)
     if not isinstance(prompt, str):
         return tuple(loaded.chat.encode(prompt, tools))
-    ids = tokenizer.encode(prompt, most=loaded.context)
-    if (tokenizer.add_bos or not ids) and (start := _start_id(tokenizer)) is not None:
-        ids = [start, *ids]
+    ids = tokenizer.encode_prompt(prompt, most=loaded.context)
+    if not ids and (start := _start_id(tokenizer)) is not None:
+        ids = [start]
     if not ids:
         raise ModelError("the prompt is empty, and the model has no token to begin with: give some text")
     return tuple(ids)

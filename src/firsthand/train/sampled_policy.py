@@ -50,8 +50,10 @@ def sampled_policy(sampling: Sampling) -> Callable[[Tensor, Targets], Tensor] | 
     if sampling.temperature == 1 and not sampling.top_k and sampling.top_p == 1 and not sampling.min_p:
         return None
 
+    temperature = max(sampling.temperature, torch.finfo(torch.float32).tiny)  # below it 0 / temperature is NaN
+
     def logprobs(logits_MV: Tensor, targets: Targets) -> Tensor:
-        scaled_MV = logits_MV / sampling.temperature
+        scaled_MV = (logits_MV - logits_MV.detach().amax(-1, keepdim=True)) / temperature
         with torch.no_grad():
             kept_MV = kept_tokens(scaled_MV, top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p)
             kept_MV.scatter_(1, targets.ids[:, None], True)
