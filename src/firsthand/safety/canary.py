@@ -14,16 +14,14 @@ from typing import Any
 from firsthand.errors import ConfigError
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.message import Json
+from firsthand.safety.rules.escaped_text import unescaped
 from firsthand.tool import Tool
-
-_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|[bfnrt])")
-"""A sign as JSON and program text spell it: without this, the n of a line break stands amid the word."""
 
 
 def holds(text: str, word: str) -> bool:
     """True if the word stands in the text, as it is, spaced out, reversed, in base64 or in hex."""
     wanted = _letters(word)
-    for plain in (_letters(text), _letters(_ESCAPE.sub(_unescaped, text))):
+    for plain in (_letters(text), _letters(unescaped(text))):
         if wanted in plain or wanted[::-1] in plain or word.encode().hex() in plain:
             return True
     for lead, whole in enumerate((0, 2, 3)):  # the first character of base64 that no byte before the word has a part of
@@ -34,10 +32,6 @@ def holds(text: str, word: str) -> bool:
 
 def _letters(text: str) -> str:
     return re.sub(r"[\W_]", "", text).casefold()
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    return chr(int(found[1], 16)) if found[1] else " "
 
 
 @dataclass(frozen=True)
