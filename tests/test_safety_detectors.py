@@ -4,6 +4,8 @@ import asyncio
 import base64
 import json
 import math
+import unicodedata
+from urllib.parse import quote
 
 import pytest
 
@@ -117,6 +119,19 @@ def test_a_canary_is_found_at_any_offset_of_base64_in_hex_and_spaced_out_and_par
     assert holds(f"x{word.encode().hex().upper()}y", word) and holds("H o r s e 4_7_1_1 b.attery", word)
     assert holds("YRETTAB 1174 esroh", word) and holds("STRASSE 1234", "straße-1234")
     assert not holds("Horse 4711 batter", word) and not holds(base64.b64encode(b"Horse_4711").decode(), word)
+
+
+def test_a_canary_is_found_in_other_unicode_forms_and_in_what_mail_urls_and_pages_make_of_it():
+    word = "Zürich?2024>geheim"
+    for form in ("NFD", "NFKC"):
+        assert holds(f"x {unicodedata.normalize(form, word)}", word)
+    assert holds("\uff3a\xfcrich \uff12024 geheim", word) and holds("Z&uuml;rich 2024 geheim", word)
+    assert holds("".join(f"&#{ord(each)};" for each in word), word) and holds(quote(word), word)
+    assert holds("".join(f"&#x{ord(each):X};" for each in word), word)
+    for lead in range(3):
+        text = b"~" * (48 + lead) + word.encode() + b"?" * 60
+        assert holds(base64.encodebytes(text).decode(), word) and holds(base64.urlsafe_b64encode(text).decode(), word)
+    assert not holds("&#" + "9" * 5000 + ";", word)
 
 
 def test_a_canary_says_where_it_was_seen_and_is_8_letters_and_digits_at_least():
