@@ -125,6 +125,20 @@ def test_a_function_that_is_asked_may_decide_at_once_and_gives_a_decision() -> N
     assert ran == ["x"]
 
 
+@pytest.mark.parametrize("name, effect, rules, verdict", [
+    ("read", "external", "read=allow,external=deny", "deny"), ("read", "external", "read=deny,external=allow", "deny"),
+    ("write", "irreversible", "write=allow", "ask"),
+    ("external", "irreversible", "external=allow,irreversible=allow", "allow"),
+    ("external", "irreversible", "external=ask,irreversible=allow", "ask"), ("read", "external", "read=ask", "ask"),
+    ("read", "read", "read=ask", "ask"), ("irreversible", "write", "write=allow", "allow"),
+    ("read", "irreversible", "external=deny", "ask"), ("reads", "external", "reads=allow,external=deny", "allow"),
+])  # fmt: skip
+def test_of_a_tool_that_is_named_as_an_effect_the_stricter_rule_applies(
+    name: str, effect: Any, rules: str, verdict: str
+):
+    assert Approval(parse_rules(rules.split(","))).verdict(acting(effect, name)[0]) == verdict
+
+
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_a_rule_for_the_name_goes_before_one_for_the_effect(effect: Any) -> None:
     tool, ran = acting(effect)

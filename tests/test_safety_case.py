@@ -3,6 +3,8 @@
 import datetime
 import math
 
+import pytest
+
 from firsthand.declaration import Declaration
 from firsthand.guard import AttemptView
 from firsthand.message import assistant, user
@@ -286,9 +288,50 @@ def _ask_somebody(to: str) -> str:
 def test_hidden_characters_are_left_out_at_any_depth_and_joiners_of_emoji_stay():
     given = {"a": ["x\u202ey", {"b": "\ue000z"}, 7], "c": "👩\u200d🚀", "\u202ekey": None, "d": "a\tb\n"}
     found = POLICIES["visible_text"](case(send, given))
-    assert found.arguments == {**given, "a": ["xy", {"b": "z"}, 7]} and found.action == "rewrite"
+    assert found.arguments == {"a": ["xy", {"b": "z"}, 7], "c": "👩\u200d🚀", "key": None, "d": "a\tb\n"}
+    assert found.action == "rewrite"
     assert found.reason == "hidden characters are left out" and given["a"][0] == "x\u202ey"
     assert POLICIES["visible_text"](case(send, {"a": "👩\u200d🚀", "b": ["é"]})) is None
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    ["\x00", "\x1b", "\x7f", "\x9f", "\xad", "\u034f", "\u115f", "\u1160", "\u17b4", "\u180b", "\u180f", "\u200b", "\u200d",
+     "\u200d\u200d", "\u2065", "\u2800", "\u2800\u2800", "\u3164", "\ufe00", "\ufe0e", "\ufe0f", "\uffa0", "\ufff0",
+     "\ufffc", "\U00016fe4", "\U0001d159", "\U000e0000", "\U000e0041", "\U000e0100", "\U000e01ef", "\U000e0fff",
+     "\U000f0000"],
+)  # fmt: skip
+def test_no_character_that_is_drawn_as_nothing_carries_data(hidden: str):
+    for text in ("a{}b", "{}", "辻{}", "1{}", "م{}خ", " {} ", "é{}é{}"):
+        found = POLICIES["visible_text"](case(send, {"a": text.replace("{}", hidden)}))
+        assert found.arguments == {"a": text.replace("{}", "")}, (text, ascii(hidden))
+
+
+def test_joiners_and_selectors_stay_once_where_they_change_what_is_seen():
+    seen = (
+        "❤\ufe0f", "☺\ufe0e.", "1\ufe0f\u20e3", "©\ufe0f", "🏳\ufe0f\u200d🌈", "👨🏽\u200d🚀", "👨\u200d👩\u200d👧",
+        "ه\u200d.", "(\u200dه", "ශ\u0dca\u200dර", "র\u200d\u09cdয", "ᠠ\u180bᠡ", "ᠠ\u200d ", "⠓\u2800⠺", "e\u0301", "\u3000",
+        "a\x0cb\r\n\x85", "\U0001fae9",
+        "ب\u064e\u200d ",
+    )  # fmt: skip
+    for text in seen:
+        assert POLICIES["visible_text"](case(send, {"a": text})) is None, ascii(text)
+    for more, kept in (
+        ("❤\ufe0f\ufe0e", "❤\ufe0f"), ("👩\u200d\u200d🚀", "👩\u200d🚀"), ("👩\u200d", "👩"), ("👩\u200da", "👩a"),
+        ("\u200d🚀", "🚀"), ("ب\u200dب", "بب"), ("ا\u200da", "اa"), ("ᠠ\u180b\u180c", "ᠠ\u180b"), ("⠓\u2800\u2800⠺", "⠓⠺"),
+        ("⠓\u2800a", "⠓a"), ("a\u2800⠓", "a⠓"), ("1\ufe0e\u20e3", "1\u20e3"),
+        ("ශ\u0dca\u200d\u200c\u200dර", "ශ\u0dca\u200dර"),
+    ):  # fmt: skip
+        found = POLICIES["visible_text"](case(send, {"a": more}))
+        assert found.arguments == {"a": kept}, ascii(more)
+        assert POLICIES["visible_text"](case(send, found.arguments)) is None
+
+
+def test_names_within_an_argument_hold_no_hidden_characters_and_stay_apart():
+    found = POLICIES["visible_text"](case(send, {"a": [{"k\u200bey": {"\ufeffid": "x"}}]}))
+    assert found.arguments == {"a": [{"key": {"id": "x"}}]}
+    same = POLICIES["visible_text"](case(send, {"a": {"key": 1, "k\u200bey": 2}}))
+    assert same == Ruling("deny", reason="two names are 'key' without hidden characters")
 
 
 def test_rulings_bear_their_policys_name_and_the_strictest_first_one_counts():

@@ -304,3 +304,20 @@ def test_intervals_of_discoveries_are_as_wide_as_their_number_after_correction_a
     found = corrected([strong, close, weak], "bh")
     assert [each.verdict for each in found] == ["better", "inconclusive", "inconclusive"]
     assert (found[0].low, found[0].high) == pytest.approx(strong.bounds(1 - 0.05 / 3))
+
+
+def test_selective_accuracy_takes_the_whole_share_where_the_product_is_rounded_down():
+    for share, count in ((0.29, 29), (0.57, 57), (0.58, 58), (0.295, 29), (1.0, 100)):
+        assert (
+            selective_accuracy(np.linspace(1, 0, 100), [1] * (count - 1) + [0] * (101 - count), share)
+            == (count - 1) / count
+        )
+
+
+def test_calibration_refuses_no_bins_and_outcomes_that_are_no_numbers():
+    with pytest.raises(ConfigError, match="bins is 0: give 1 or more"):
+        expected_calibration_error([0.5], [1], 0)
+    for formula in (brier_score, selective_accuracy, expected_calibration_error):
+        for outcome in (math.nan, math.inf):
+            with pytest.raises(ConfigError, match="an outcome is not a finite number"):
+                formula([0.5, 0.5], [1, outcome])

@@ -156,9 +156,12 @@ class Approval:
                 raise ConfigError(f"the approval of {name!r} is {verdict!r};{hint} allow, ask or deny was expected")
 
     def verdict(self, tool: Tool) -> Permission:
-        """The rule that applies to a tool."""
+        """The rule that applies to a tool. Of one that is named as an effect, the stricter of the two rules."""
         otherwise: Permission = "ask" if tool.effect == "irreversible" else "allow"
-        return self.rules.get(tool.name) or self.rules.get(tool.effect) or otherwise
+        named, by_effect = self.rules.get(tool.name), self.rules.get(tool.effect) or otherwise
+        if named is not None and tool.name in get_args(Effect):
+            return max(named, by_effect, key=get_args(Permission).index)
+        return named or by_effect
 
     async def decide(self, tool: Tool, arguments: Json) -> Decision:
         """The decision on this call, after asking if the rule says so."""

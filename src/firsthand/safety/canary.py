@@ -1,43 +1,47 @@
 """Looks for a canary: a word that stands only in private data, and says so when a call or the answer repeats it.
 
-Letters and digits are compared in any case, with or without signs between them, and from base64 and hex. It reports.
+Letters and digits are compared in any case and Unicode form, with or without signs between them, and from base64, hex, URLs
+and HTML entities. It reports.
 """
 
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from firsthand.errors import ConfigError
 from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.message import Json
+from firsthand.safety.rules.escaped_text import unescaped
+from firsthand.system.normalised_text import normalised_text
 from firsthand.tool import Tool
 
-_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|[bfnrt])")
-"""A sign as JSON and program text spell it: without this, the n of a line break stands amid the word."""
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});")
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 def holds(text: str, word: str) -> bool:
-    """True if the word stands in the text, as it is, spaced out, reversed, in base64 or in hex."""
+    """True if the word stands in the text, as it is, spaced out, reversed, escaped, in base64 or in hex."""
     wanted = _letters(word)
-    for plain in (_letters(text), _letters(_ESCAPE.sub(_unescaped, text))):
+    for plain in map(
+        _letters, (text, unescaped(text), _ENTITY.sub(lambda found: html.unescape(found[0]), text), unquote(text))
+    ):
         if wanted in plain or wanted[::-1] in plain or word.encode().hex() in plain:
             return True
+    joined = "".join(text.split()).translate(_URL_SAFE)
     for lead, whole in enumerate((0, 2, 3)):  # the first character of base64 that no byte before the word has a part of
-        if base64.b64encode(b" " * lead + word.encode()).decode()[whole:-4] in text:
+        if base64.b64encode(b" " * lead + word.encode()).decode()[whole:-4] in joined:
             return True
     return False
 
 
 def _letters(text: str) -> str:
-    return re.sub(r"[\W_]", "", text).casefold()
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    return chr(int(found[1], 16)) if found[1] else " "
+    return re.sub(r"[\W_]", "", normalised_text("NFKC", text)).casefold()
 
 
 @dataclass(frozen=True)

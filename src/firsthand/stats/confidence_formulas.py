@@ -24,6 +24,8 @@ def expected_calibration_error(confidences: Sequence[float], right: Sequence[flo
     that there may be fewer bins.
     """
     sure, hit = _checked(confidences, right)
+    if bins < 1:
+        raise ConfigError(f"bins is {bins}: give 1 or more")
     runs = np.array_split(np.sort(sure), min(bins, len(sure)))
     bin_of = np.searchsorted([run[-1] for run in runs], sure)
     return float(np.abs(np.bincount(bin_of, sure - hit)).sum() / len(sure))
@@ -43,7 +45,7 @@ def selective_accuracy(confidences: Sequence[float], right: Sequence[float], cov
     sure, hit = _checked(confidences, right)
     if not 0 < coverage <= 1:
         raise ConfigError(f"coverage is {coverage}: give a share above 0, at most 1")
-    count = max(1, int(len(sure) * coverage))
+    count = max(1, int(len(sure) * coverage + 1e-9))  # 0.29 * 100 is 28.999999999999996
     last = np.sort(sure)[-count]
     surer, level = hit[sure > last], hit[sure == last]
     return float((surer.sum() + (count - len(surer)) * level.mean()) / count)
@@ -55,4 +57,6 @@ def _checked(confidences: Sequence[float], right: Sequence[float]) -> tuple[Floa
         raise ConfigError(f"{len(sure)} confidences and {len(hit)} outcomes: give as many of both, at least one")
     if not ((sure >= 0) & (sure <= 1)).all():
         raise ConfigError("a confidence is not from 0 to 1: give probabilities")
+    if not np.isfinite(hit).all():
+        raise ConfigError("an outcome is not a finite number: give 1 for right and 0 for wrong")
     return sure, hit

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from firsthand.system.fitted_table import FittedTable
 
-_BLANK = re.compile(
+BLANK = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
 """Characters that Python calls printable and that are drawn as nothing: fillers, variation selectors, blank symbols."""
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
     Those are control and format characters, such as marks of direction, spaces but the common one, and blanks such as
     U+3164. The selector that follows a symbol to make it an emoji stays.
     """
-    if text.isprintable() and not _BLANK.search(text):
+    if text.isprintable() and not BLANK.search(text):
         return text
     return "".join(
         c if c in "\n\t" or _is_seen(c, before) else c.encode("unicode_escape").decode()
@@ -40,7 +40,7 @@ def printable(text: str) -> str:
 def _is_seen(char: str, before: str) -> bool:
     if char in "\ufe0e\ufe0f" and unicodedata.category(before) == "So":
         return True
-    return char.isprintable() and not _BLANK.match(char)
+    return char.isprintable() and not BLANK.match(char)
 
 
 def one_line(text: str) -> str:

@@ -6,20 +6,18 @@ A policy returns a Ruling, or None where it has nothing to say. One that raises 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import unquote
 
 from firsthand.errors import unknown
+from firsthand.message import Json
 from firsthand.safety.rules.case import CallCase, unknown_amounts, uses
-from firsthand.safety.rules.joining_letters import NON_JOINER, keeps_apart
+from firsthand.safety.rules.visible_text import visible
 from firsthand.safety.rules.witness import texts_at
 from firsthand.system.normalised_text import normalised_text
 
-_JOINERS = ("\u200d", NON_JOINER)
-_NON_JOINERS = re.compile(f"{NON_JOINER}+")
 Action = Literal["allow", "rewrite", "ask", "deny"]
 _ORDER: tuple[Action, ...] = ("allow", "rewrite", "ask", "deny")
 
@@ -136,24 +134,27 @@ def dry_run_first(case: CallCase) -> Ruling | None:
 
 
 def visible_text(case: CallCase) -> Ruling | None:
-    """Rewrites texts that hold characters nobody sees, which smuggle data out (tag characters, direction marks).
-
-    A zero-width non-joiner stays where it keeps letters apart that would join, as in Persian; of several in a row one does.
-    """
-    shown = _visible(case.arguments)
-    same = shown == case.arguments
-    return None if same else Ruling("rewrite", reason="hidden characters are left out", arguments=shown)
+    """Rewrites texts and names that hold characters nobody sees, which smuggle data out: see `visible_text.py`."""
+    try:
+        shown = _visible(case.arguments)
+    except KeyError as same:
+        return deny(f"two names are {same.args[0]!r:.80} without hidden characters")
+    return (
+        None if shown == case.arguments else Ruling("rewrite", reason="hidden characters are left out", arguments=shown)
+    )
 
 
 def _visible(value: Any) -> Any:
+    """The value without hidden characters; KeyError if two names of an object would become one."""
     if isinstance(value, str):
-        if value.isascii():
-            return value
-        seen = "".join(c for c in value if unicodedata.category(c) not in ("Cf", "Co") or c in _JOINERS)
-        seen = _NON_JOINERS.sub(NON_JOINER, seen)
-        return "".join(c for at, c in enumerate(seen) if c != NON_JOINER or keeps_apart(seen, at))
-    if isinstance(value, dict):
-        return {key: _visible(each) for key, each in value.items()}
+        return visible(value)
+    if isinstance(value, Mapping):
+        found: Json = {}
+        for key, each in value.items():
+            if (name := visible(key)) in found:
+                raise KeyError(name)
+            found[name] = _visible(each)
+        return found
     return [_visible(each) for each in value] if isinstance(value, list) else value
 
 
