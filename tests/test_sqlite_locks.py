@@ -172,6 +172,7 @@ def test_a_database_that_no_connection_has_open_is_read_as_any_file_and_by_sever
             written.write(content)
             written.flush()
             assert [read_ordinary(log) for _ in range(2)] == [content] * 2
+            assert descriptors(log) == 1, "SQLite never opens a file for writing alone"
     with log.open("rb+") as written:
         assert [read_ordinary(log) for _ in range(2)] == [b"a\n"] * 2
     assert descriptors(path) == descriptors(log) == 0
