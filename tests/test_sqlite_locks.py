@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import fcntl
 import os
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from firsthand.system.bounded_sqlite import connect_bounded
 from firsthand.system.new_file import copy_new
 from firsthand.system.ordinary_file import open_ordinary, read_bounded, read_head, read_ordinary
 from firsthand.system.own_file import read_own
-from firsthand.system.sqlite_locks import opening
+from firsthand.system.sqlite_locks import _descriptors, opening
 from firsthand.tools.files import files
 from firsthand.tools.sql import SqlFile
 
@@ -82,7 +84,6 @@ def test_nothing_that_reads_a_database_drops_the_locks_of_a_transaction(in_trans
     for read in (
         lambda: read_ordinary(path), lambda: read_bounded(path), lambda: read_own(path, 1 << 20),
         lambda: read_bytes(path, 1 << 20), lambda: copy_new(path, tmp_path / "b.db"),
-        lambda: padded_copy(path, tmp_path / ".."),
     ):  # fmt: skip
         assert in_use in told(read)
         assert in_use in told(read)
@@ -90,6 +91,7 @@ def test_nothing_that_reads_a_database_drops_the_locks_of_a_transaction(in_trans
     assert read_head(path, 16) == b"SQLite format 3\0" and read_head(path, 100)[16:18] == b"\x10\0"
     assert _is_index(path) and SqlFile(path).path == path
     refuse_cut_short(path)
+    assert padded_copy(path, tmp_path.parent).read_bytes() == read_head(path, 1 << 20)
     assert is_locked(path)
     connection.commit()
     assert connection.execute("SELECT x FROM t").fetchall() == [("milk",)]
@@ -145,8 +147,11 @@ def test_a_database_opened_while_it_is_read_keeps_its_locks_and_the_descriptor_g
             file.close()
             assert is_locked(path)
             for _ in range(2):
-                with pytest.raises(OSError, match="open in this process"):
-                    open_ordinary(path)
+                if content is None:
+                    with pytest.raises(OSError, match="open in this process"):
+                        open_ordinary(path)
+                else:  # SQLite has written nothing yet
+                    assert read_ordinary(path) == b""
             assert is_locked(path) and descriptors(path) == 2, "one is kept, and one is SQLite's"
         assert read_ordinary(path) == path.read_bytes() and descriptors(path) == 0
 
@@ -167,9 +172,61 @@ def test_a_database_that_no_connection_has_open_is_read_as_any_file_and_by_sever
             written.write(content)
             written.flush()
             assert [read_ordinary(log) for _ in range(2)] == [content] * 2
+            assert descriptors(log) == 1, "SQLite never opens a file for writing alone"
     with log.open("rb+") as written:
         assert [read_ordinary(log) for _ in range(2)] == [b"a\n"] * 2
     assert descriptors(path) == descriptors(log) == 0
+
+
+def test_files_that_may_become_databases_are_read_again_and_again_with_one_descriptor_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for content in (b"", bytes(64)):  # as a NamedTemporaryFile that is written later, or a memory map
+        path.write_bytes(content)
+        with path.open("rb+") as elsewhere:
+            for _ in range(50):
+                assert read_ordinary(path) == content
+            assert descriptors(path) == 2
+            with open_ordinary(path) as one, open_ordinary(path) as two:
+                assert one.read() == two.read() == content
+            elsewhere.write(b"new")
+        assert read_ordinary(path) == b"new" + content[3:]
+        (tmp_path / "b").touch()
+        assert read_ordinary(tmp_path / "b") == b"" and descriptors(path) == 0
+
+
+@pytest.mark.parametrize("listed", [[], ["1", "2", "0"], None])
+def test_descriptors_that_no_folder_lists_are_looked_at_by_number(
+    in_transaction: Any, monkeypatch: pytest.MonkeyPatch, listed: list[str] | None
+) -> None:
+    path, _ = in_transaction
+
+    def missing(folder: object) -> list[str]:
+        if listed is None:
+            raise OSError
+        return listed
+
+    monkeypatch.setattr(os, "listdir", missing)
+    with path.open("rb") as file:  # beyond 1,024
+        high = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 1_100)
+        assert high in _descriptors() and -1 not in _descriptors()
+        os.close(high)
+    with pytest.raises(OSError, match="open in this process"):
+        read_ordinary(path)
+    assert read_head(path, 16) == b"SQLite format 3\0"
+
+
+def test_readers_of_one_database_in_several_threads_do_not_refuse_it_to_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(lambda _: len(read_ordinary(path)), range(1_000))) == {path.stat().st_size}
+    finally:
+        sys.setswitchinterval(interval)
+    assert descriptors(path) == 0
 
 
 def test_no_connection_opens_its_file_between_a_look_and_a_close_and_a_fork_waits_for_it(tmp_path: Path) -> None:

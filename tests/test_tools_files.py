@@ -351,7 +351,8 @@ def test_hard_to_decode_files_are_shown_as_far_as_can_be(root: Path, content: by
 def test_what_is_no_text_is_refused(root: Path, content: bytes) -> None:
     (root / "x").write_bytes(content)
     assert "is no UTF-8 text" in refused(root, "read_file", path="x")
-    assert call(root, "find_files", text="text", names="x") == "(nothing was found)"
+    found = call(root, "find_files", text="text", names="x")
+    assert found.removesuffix("\n[not searched, for they are not in UTF-8: x]") == "(nothing was found)"
 
 
 def test_an_edit_does_not_spoil_what_is_no_utf8(root: Path) -> None:
@@ -443,3 +444,26 @@ def test_a_path_goes_through_40_links_at_most(tmp_path: Path, links: int) -> Non
         rooted.open(f"link-{links}"),
     ):
         pass
+
+
+def test_a_search_finds_accents_of_both_forms_and_names_files_that_are_not_in_utf8(tmp_path: Path) -> None:
+    (tmp_path / "latin").write_bytes("caf\xe9 costs\n".encode("cp1252"))
+    (tmp_path / "u16").write_bytes("hello caf\xe9".encode("utf-16"))
+    (tmp_path / "nfd").write_bytes(b"x" * 65_532 + "cafe\u0301".encode())  # over a border of pieces
+    (tmp_path / "e\u0301").write_text("")
+    note = "[not searched, for they are not in UTF-8: latin, u16]"
+    found = call(tmp_path, "find_files", text="CAF\xe9").splitlines()
+    assert len(found) == 2 and found[0].endswith("xcaf\xe9") and found[1] == note
+    assert call(tmp_path, "find_files", text="zz\xe9") == f"(nothing was found)\n{note}"
+    assert call(tmp_path, "find_files", text="costs").splitlines()[1] == note.replace("latin, ", "")
+    assert call(tmp_path, "find_files", names="\xe9") == "e\u0301"
+
+
+def test_a_search_shows_the_text_around_a_match_in_a_long_line(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("  " + "\xdf" * 20_000 + "needle" + "y" * 300)
+    sharp = "\xdf" * 80
+    assert call(tmp_path, "find_files", text="Needle") == f"a:1: ... {sharp}needle{'y' * 114}"
+    (tmp_path / "a").write_text("  " + "x" * 194 + "needle" + "y" * 300)
+    assert call(tmp_path, "find_files", text="needle") == f"a:1: {'x' * 194}needle"
+    (tmp_path / "a").write_text("x" * 195 + "needle")
+    assert call(tmp_path, "find_files", text="needle") == f"a:1: ... {'x' * 80}needle"

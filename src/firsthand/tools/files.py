@@ -8,9 +8,12 @@ Left out: deleting, moving, and regular expressions, for one that explodes would
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import stat
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -37,7 +40,11 @@ MAX_DEPTH = 32
 MAX_PATTERN = 1_000
 """The most characters of a pattern of names."""
 SEARCH_S = 20.0
+MAX_NAMED = 10
+"""The most files that are named because they could not be searched."""
 _PIECE = 1 << 16
+_RUN = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]{1,500}")
+"""What is composed at a time: the time grows with the square of a run of combining marks."""
 
 
 def files(root: str, *, write: bool = False, scratch: bool = False) -> tuple[Tool, ...]:
@@ -110,11 +117,11 @@ class Files:
             raise ToolError(
                 f"names is {names!r:.100}, and a name holds no /: give the folder as path, and names such as *.py"
             )
-        search = _Search(names, text.casefold())
+        search = _Search(_composed(names), _composed(text).casefold())
         with self.rooted.folder(path) as folder:
             start = self.rooted.relative(path)
             search.look_into(folder, f"{start}/" if start else "", 0)
-        return "\n".join([*search.found, *search.notes]) or "(nothing was found)"
+        return search.told()
 
     def write_file(self, path: str, text: str) -> str:
         """Write a new text file, and the folders on its way. A file that is there already is left as it is.
@@ -182,6 +189,7 @@ class _Search:
     text: str
     found: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     files: int = MAX_SEARCHED_FILES
     size_bytes: int = MAX_SEARCHED_BYTES
     ends_s: float = field(default_factory=lambda: time.monotonic() + SEARCH_S)
@@ -199,7 +207,7 @@ class _Search:
                             self.look_into(inner, f"{prefix}{entry.name}/", depth + 1)
                         finally:
                             os.close(inner)
-                elif entry.is_file(follow_symlinks=False) and fnmatch(entry.name, self.names):
+                elif entry.is_file(follow_symlinks=False) and fnmatch(_composed(entry.name), self.names):
                     try:
                         self.look_at(folder, entry.name, prefix + entry.name)
                     finally:
@@ -213,16 +221,42 @@ class _Search:
             self.found.append(printable(path))
             return
         with open_file(folder, name, path) as file:
-            number, head = 1, True
+            number, head, before, is_utf8 = 1, True, "", True
+            decoder = codecs.getincrementaldecoder("utf-8")()
             while piece := file.readline(_PIECE):
+                if head and piece.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    is_utf8 = False
+                    break
                 if (head and b"\0" in piece) or self.is_over():
                     return
                 head = False
                 self.size_bytes -= len(piece)
-                line = piece.decode("utf-8", "replace")
-                if self.text in line.casefold():
-                    self.found.append(f"{printable(path)}:{number}: {printable(line.strip()[:200])}")
-                number += piece.endswith(b"\n")
+                ends = piece.endswith(b"\n")
+                try:
+                    line = decoder.decode(piece, final=ends)
+                except UnicodeDecodeError:
+                    is_utf8 = is_utf8 and self.text.isascii()  # such words are found whatever is around them
+                    line = piece.decode("utf-8", "replace")
+                    decoder.reset()
+                line = _composed(before + line)
+                if (place := line.casefold().find(self.text)) >= 0:
+                    self.found.append(f"{printable(path)}:{number}: {printable(_around(line, place, len(self.text)))}")
+                    before = ""
+                else:
+                    before = line[-max(80, len(self.text)) :]
+                if ends:
+                    number, before = number + 1, ""
+            if not is_utf8:
+                self.unread.append(path)
+
+    def told(self) -> str:
+        """What was found, and what could not be searched."""
+        told = [*self.found, *self.notes] or ["(nothing was found)"]
+        if self.unread:
+            names = ", ".join(printable(each)[:200] for each in self.unread[:MAX_NAMED])
+            more = f" and {len(self.unread) - MAX_NAMED} more" if len(self.unread) > MAX_NAMED else ""
+            told.append(f"[not searched, for they are not in UTF-8: {names}{more}]")
+        return "\n".join(told)
 
     def is_over(self) -> bool:
         """True if a limit is reached, which is then noted."""
@@ -231,6 +265,26 @@ class _Search:
             why = f"{MAX_ENTRIES} were found" if enough else "so much was searched"
             self.notes = [f"[stopped when {why}: look in a smaller folder, or for something rarer]"]
         return bool(self.notes)
+
+
+def _composed(text: str) -> str:
+    """The text with composed accents (NFC): names and texts from macOS often have them apart."""
+    return text if text.isascii() else _RUN.sub(lambda run: unicodedata.normalize("NFC", run[0]), text)
+
+
+def _around(line: str, place: int, length: int) -> str:
+    """The line's first 200 characters, or 200 around a match that they do not show; `place` is in the folded line."""
+    if len(line) != len(line.casefold()):  # as ß, which becomes ss
+        folded = 0
+        for index, char in enumerate(line):
+            folded += len(char.casefold())
+            if folded > place:
+                place = index
+                break
+    shown = line.strip()
+    place -= len(line) - len(line.lstrip())
+    first = 0 if place + min(length, 200) <= 200 else max(0, place - 80)
+    return f"{'... ' if first else ''}{shown[first : first + 200]}"
 
 
 def _entries(folder: int) -> Iterator[os.DirEntry[str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from firsthand.errors import StoreError
 from firsthand.system.ordinary_file import open_ordinary, read_head
-from firsthand.system.sqlite_locks import SQLITE_MAGIC
+from firsthand.system.sqlite_locks import SQLITE_MAGIC, head_of_open
 
 
 def _size_in_header(path: Path) -> int:
@@ -37,8 +37,13 @@ def padded_copy(path: Path, folder: Path) -> Path:
     """A copy of a file and its log, as long as its header says. StoreError if the file is not there or its disk is full."""
     copy = folder / path.name
     try:
-        with open_ordinary(path) as file, copy.open("wb") as to:
-            shutil.copyfileobj(file, to)
+        if (
+            content := head_of_open(path, path.stat().st_size)
+        ) is not None:  # another memory of this process has it open
+            copy.write_bytes(content)
+        else:
+            with open_ordinary(path) as file, copy.open("wb") as to:
+                shutil.copyfileobj(file, to)
         log = path.with_name(f"{path.name}-wal")
         if log.exists():
             shutil.copyfile(log, copy.with_name(log.name))
