@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import threading
@@ -9,16 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import otlp_requests as otlp
 from firsthand.errors import ConfigError, ModelError
-from firsthand.ingest import span_writer
+from firsthand.ingest import as_trace, span_writer
 from firsthand.ingest.dialects import span_facts
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.span_writer import SpanWriter, WriteOutcome
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
-from firsthand.providers import cassette, openai_wire
+from firsthand.message import ToolCall, assistant
+from firsthand.providers import a2a_transport, cassette, openai_wire
 from firsthand.retrieval.store import meta_reader
 
 SMALL, LARGE = otlp.as_json(otlp.span(1, 1, text="x")), otlp.as_json(otlp.span(2, 2, text="y" * 3000))
@@ -148,3 +151,41 @@ def test_texts_of_a_span_count_each_value(monkeypatch: pytest.MonkeyPatch, piece
     monkeypatch.setattr(span_facts, "_FEW_VALUES", 10)
     with span_facts.values_of_one_span():
         assert [isinstance(span_facts.parsed(LONG.decode()), list) for _ in range(3)] == [True, True, False]
+
+
+def test_messages_of_a_trace_count_each_value(monkeypatch: pytest.MonkeyPatch, pieces: None) -> None:
+    values = span_facts.TraceValues()
+    monkeypatch.setattr(values, "_may_hold", 100)
+    said = as_trace._Conversation(values)
+    call = ToolCall("1", "f", {"a": json.loads(LONG)})
+    said.node(None, assistant("x", call))
+    assert values.left and values._may_hold < 40
+    said.node(None, assistant("y", call))
+    assert values.left == 0
+
+
+def test_events_of_an_mcp_server_count_each_value(monkeypatch: pytest.MonkeyPatch, pieces: None) -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    from firsthand.tools.mcp import http_endpoint, message_flow
+
+    monkeypatch.setattr(http_endpoint, "MAX_VALUES", 100)
+    events: Any = http_endpoint._Events(httpx2.ByteStream(b""), message_flow.MessageFlow())
+    events._count(LONG + b"\n\n" + LONG)
+    with pytest.raises(httpx2.ReadError):
+        events._count(b"\n" + LONG + b"\n" + LONG)
+
+
+def test_a_response_of_an_a2a_peer_counts_each_value(monkeypatch: pytest.MonkeyPatch, pieces: None) -> None:
+    monkeypatch.setattr(a2a_transport, "MAX_VALUES", 50)
+
+    async def answered(transport: Any, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "application/json"}, stream=httpx.ByteStream(LONG))
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", answered)
+
+    async def main() -> None:
+        async with a2a_transport.bounded_client("", 1.0, "http://h") as client:
+            await client.get("http://h/")
+
+    with pytest.raises(ModelError, match="more than 50 JSON values at once"):
+        asyncio.run(main())
