@@ -207,11 +207,11 @@ class SpanWriter:
 
 def inflated(raw: bytes, encoding: Encoding, most: int | None = None) -> bytes:
     """The body of a request; DataError if it is damaged, or larger than `most` bytes, MAX_REQUEST_BYTES by default."""
-    most = MAX_REQUEST_BYTES if most is None else most
-    if encoding in ("", "identity"):
-        if len(raw) > most:
+    if encoding in ("", "identity"):  # the doors bound these
+        if most is not None and len(raw) > most:
             raise _too_large(most)
         return raw
+    most = MAX_REQUEST_BYTES if most is None else most
     pieces: list[bytes] = []
     size = at = 0
     try:
