@@ -19,7 +19,7 @@ from firsthand.system import interruption, request_owner, trace_context
 from firsthand.system.field_types import MANY, check_kinds, shown
 from firsthand.system.home import data_home
 from firsthand.system.hosted_models import ADDRESSES, elsewhere, name_hint, provider_hint
-from firsthand.system.json_values import values_in
+from firsthand.system.json_values import values_in, values_in_text
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.system.plurals import count_of
 from firsthand.system.spreadsheet_cells import plain_cell, text_of_cell
@@ -63,6 +63,17 @@ def test_the_values_of_a_json_text_are_counted_and_those_in_strings_only_up_to_t
     assert values_in(b'["a\\",[,{",[]]', 0) == 3, "an escaped quote does not end a string"
     assert values_in(b'"open,[\n,[', 0) == 2, "a string ends with its line"
     assert values_in(b'"a\\\n,{"b,\\', 0) == 2 and values_in(b"", 0) == 0
+
+
+def test_results_that_are_added_up_count_each_value_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.system.json_values._AT_ONCE", 8)
+    raw = b'["a,,,",' + b"1," * 50 + b"1]"
+    assert values_in(raw, 1000, few=0) == values_in_text(raw.decode(), 1000, few=0) == 52
+    assert values_in(raw, 1000, few=54) == values_in_text(raw.decode(), 1000, few=54) == 52
+    assert values_in(raw, 1000, few=55) == values_in_text(raw.decode(), 1000, few=55) == 55
+    assert values_in(raw, 1000) == values_in_text(raw.decode(), 1000) == 55
+    assert 10 < values_in(raw, 10, few=100) < 52, "counting stops above the most"
+    assert 10 < values_in_text(raw.decode(), 10, few=100) < 52
 
 
 def test_a_provider_is_reached_by_its_own_prefix_or_by_openais_protocol() -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import cycle
 from typing import NamedTuple
 
-from firsthand.ingest.dialects.span_facts import SpanContent, TraceValues, shown, values_of_one_trace
+from firsthand.ingest.dialects.span_facts import MAX_HELD_OF_TRACE, SpanContent, TraceValues, shown, values_of_one_trace
 from firsthand.ingest.dialects.stop_reasons import stop_reasons, worst
 from firsthand.ingest.incoming_span import CUT, IncomingSpan, StoredSpan, is_cut
 from firsthand.ingest.span_tree import arranged
@@ -51,7 +51,7 @@ class _Conversation:
         text = canonical(message.to_json())
         key = (parent, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
         if key not in self._known:
-            self._values.hold(values_in_text(text, _FEW))
+            self._values.hold(values_in_text(text, MAX_HELD_OF_TRACE, _FEW))
             self._known[key] = len(self.nodes)
             self.nodes.append(Node(parent, message))
         return self._known[key]

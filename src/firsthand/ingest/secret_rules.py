@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from firsthand.ingest.secret_texts import PUT
+from firsthand.ingest.stepped_matches import stepped_matches
 
 Rule: TypeAlias = tuple[re.Pattern[str], Callable[[re.Match[str]], bool]]
 """An expression whose group `secret` (else `plain`) holds what may be a secret, and a function that decides if it is one."""
@@ -17,7 +18,7 @@ def without_matches(text: str, rules: Sequence[Rule]) -> tuple[str, int]:
     number = 0
     for expression, is_secret in rules:
         pieces, end = [], 0
-        for match in expression.finditer(text):
+        for match in stepped_matches(expression, text):
             if is_secret(match):
                 begin, after = match.span("secret" if match["secret"] is not None else "plain")
                 pieces += [text[end:begin], PUT]

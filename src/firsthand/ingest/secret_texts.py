@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+from firsthand.ingest.stepped_matches import stepped_matches
 from firsthand.system.secret_names import ENDS, PARTED_NAMES, is_secret_name, last_words
 
 PUT = "[redacted]"
@@ -119,7 +120,7 @@ def _replaced(text: str, expression: re.Pattern[str], is_secret: Callable[[re.Ma
     if len(lower) != len(text):  # some letters become two
         lower = text.translate(_LOWER)
     pieces, end = [], 0
-    for match in expression.finditer(lower):
+    for match in stepped_matches(expression, lower):
         if is_secret(match):
             begin, after = match.span(match.lastgroup or 0)
             pieces += [text[end:begin], PUT]

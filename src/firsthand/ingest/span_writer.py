@@ -1,5 +1,5 @@
-"""The one writer of received spans: a thread that decodes, redacts and keeps what waits, several requests in one
-transaction.
+"""The writer of received spans: a thread that decodes, redacts and keeps what waits, several requests in one
+transaction, and a second one for large requests, so that small ones never wait for their redaction.
 
 A request is answered after its transaction is on disk, so what a sender was told is kept is kept, whenever the
 process is killed. What waits is bounded in bytes; a full queue, a full disk or a closed writer is an answer that
@@ -29,7 +29,9 @@ MAX_MEMBERS = 1000
 """Of the compressed body of one request; senders write one."""
 _PART = 64 << 10
 _SPANS, _BYTES = 4096, 16 << 20
-"""A transaction takes requests until it has so many spans or bytes."""
+"""A transaction takes requests until it has so many spans or bytes, inflated."""
+LARGE_BYTES = 1 << 20
+"""A request of more, inflated, is one for the second thread."""
 Encoding = Literal["", "identity", "gzip", "deflate"]
 
 
@@ -48,9 +50,16 @@ class WriteOutcome:
 
 @dataclass
 class _Waiting:
-    decode: Callable[[], tuple[list[IncomingSpan], int]]
+    decode: Callable[..., tuple[list[IncomingSpan], int]]
+    """Takes the body if there is one."""
     size: int
     done: Callable[[WriteOutcome], None]
+    body: Callable[[int], bytes] | None = None
+    """Gives the inflated body of at most so many bytes, or raises _TooLarge."""
+
+
+class _TooLarge(DataError):
+    """A body has more bytes than are taken."""
 
 
 class SpanWriter:
@@ -60,48 +69,54 @@ class SpanWriter:
         self.store = store
         self._preparer = preparer
         self._waiting: deque[_Waiting] = deque()
+        self._large: deque[_Waiting] = deque()
         self._size = 0
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._all_are_sorted = False
         self._thread = threading.Thread(target=self._work, name="span-writer", daemon=True)
         self._thread.start()
+        self._large_thread = threading.Thread(target=self._work_large, name="large-span-writer", daemon=True)
+        self._large_thread.start()
 
     def submit(
         self, raw: bytes, kind: Literal["protobuf", "json"], encoding: Encoding, done: Callable[[WriteOutcome], None]
     ) -> bool:
         """Queue the body of a request; False if there is no room, and then `done` is not called.
 
-        `done` is called from the writer's thread, after the spans are on disk or were refused.
+        `done` is called from one of the writer's threads, after the spans are on disk or were refused.
         """
-
-        def decode() -> tuple[list[IncomingSpan], int]:
-            body = inflated(raw, encoding)
-            return decode_protobuf(body) if kind == "protobuf" else decode_json(body)
-
-        return self.submit_spans(decode, len(raw), done)
+        decode = decode_protobuf if kind == "protobuf" else decode_json
+        return self._submit(_Waiting(decode, len(raw), done, lambda most: inflated(raw, encoding, most)))
 
     def submit_spans(
         self, decode: Callable[[], tuple[list[IncomingSpan], int]], size: int, done: Callable[[WriteOutcome], None]
     ) -> bool:
         """Queue spans that a function gives, called in the writer's thread."""
+        return self._submit(_Waiting(decode, size, done))
+
+    def close(self) -> None:
+        """Write what waits, and end the threads."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        with self._changed:
+            self._all_are_sorted = True
+            self._changed.notify_all()
+        self._large_thread.join()
+
+    def _submit(self, one: _Waiting) -> bool:
         with self._changed:
             if (
                 self._closed
-                or len(self._waiting) >= MAX_WAITING
-                or (self._size and self._size + size > MAX_WAITING_BYTES)
+                or len(self._waiting) + len(self._large) >= MAX_WAITING
+                or (self._size and self._size + one.size > MAX_WAITING_BYTES)
             ):
                 return False
-            self._waiting.append(_Waiting(decode, size, done))
-            self._size += size
-            self._changed.notify()
+            self._waiting.append(one)
+            self._size += one.size
+            self._changed.notify_all()
             return True
-
-    def close(self) -> None:
-        """Write what waits, and end the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
 
     def _work(self) -> None:
         while True:
@@ -111,18 +126,42 @@ class SpanWriter:
                     return
             self._write_some()
 
+    def _work_large(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._large or self._all_are_sorted)
+                if not self._large:
+                    return
+                one = self._large.popleft()
+            self._write(
+                deque([one]), MAX_REQUEST_BYTES
+            )  # alone: a transaction of several would be as large as all of them
+
     def _write_some(self) -> None:
-        """Decode and write requests in one transaction, and tell each how it ended."""
+        self._write(self._waiting, min(LARGE_BYTES, MAX_REQUEST_BYTES))
+
+    def _write(self, waiting: deque[_Waiting], most: int) -> None:
+        """Decode and write requests in one transaction, and tell each how it ended; larger ones than `most` are put off."""
         taken: list[tuple[_Waiting, list[ReadySpan], int]] = []
         refused: list[tuple[_Waiting, WriteOutcome]] = []
-        spans = size = 0
-        while spans < _SPANS and size < _BYTES and self._waiting:
-            one = self._waiting.popleft()
-            size += one.size
+        spans = size = freed = 0
+        while spans < _SPANS and size < _BYTES and waiting:
+            one = waiting.popleft()
             try:
-                decoded, rejected = one.decode()
+                if one.body is None:
+                    decoded, rejected = one.decode()
+                else:
+                    body = one.body(most)
+                    size += len(body)
+                    decoded, rejected = one.decode(body)
+                    del body
                 ready = self._preparer.prepared(decoded)
             except FirsthandError as error:
+                if isinstance(error, _TooLarge) and waiting is self._waiting:
+                    with self._changed:
+                        self._large.append(one)
+                        self._changed.notify_all()
+                    continue
                 refused.append((one, WriteOutcome(problem=str(error))))
             except MemoryError:
                 refused.append(
@@ -133,9 +172,11 @@ class SpanWriter:
             else:
                 spans += len(ready)
                 taken.append((one, ready, rejected))
+            size += one.size
+            freed += one.size
         self._keep(taken, refused)
         with self._changed:
-            self._size -= size
+            self._size -= freed
         for one, outcome in refused:
             one.done(outcome)
 
@@ -164,10 +205,13 @@ class SpanWriter:
             one.done(WriteOutcome(len(ready), rejected))
 
 
-def inflated(raw: bytes, encoding: Encoding) -> bytes:
-    """The body of a request; DataError if it is damaged, or larger than MAX_REQUEST_BYTES."""
-    if encoding in ("", "identity"):
+def inflated(raw: bytes, encoding: Encoding, most: int | None = None) -> bytes:
+    """The body of a request; DataError if it is damaged, or larger than `most` bytes, MAX_REQUEST_BYTES by default."""
+    if encoding in ("", "identity"):  # the doors bound these
+        if most is not None and len(raw) > most:
+            raise _too_large(most)
         return raw
+    most = MAX_REQUEST_BYTES if most is None else most
     pieces: list[bytes] = []
     size = at = 0
     try:
@@ -179,10 +223,10 @@ def inflated(raw: bytes, encoding: Encoding) -> bytes:
                 if at >= len(raw):
                     raise DataError(f"the body is cut short: whole {encoding} was expected")
                 part = raw[at : at + _PART]  # in parts, because what follows a member is copied
-                piece = inflater.decompress(part, MAX_REQUEST_BYTES - size + 1)
+                piece = inflater.decompress(part, most - size + 1)
                 size += len(piece)
-                if size > MAX_REQUEST_BYTES:
-                    raise DataError(f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB: send less at once")
+                if size > most:
+                    raise _too_large(most)
                 pieces.append(piece)
                 at += len(part) - len(inflater.unused_data)
         if at < len(raw):
@@ -190,3 +234,7 @@ def inflated(raw: bytes, encoding: Encoding) -> bytes:
     except zlib.error as error:
         raise DataError(f"the body is no {encoding}: {error}") from None
     return b"".join(pieces)
+
+
+def _too_large(most: int) -> _TooLarge:
+    return _TooLarge(f"the request is larger than {most >> 20} MiB: send less at once")

@@ -40,7 +40,7 @@ def bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
                     raise ModelError(f"a2a:{url} sent text that is not in UTF-8, so it is not read")
                 for line in lines.splitlines():
                     # a blank line ends an event; of strings, no comma counts
-                    of_line = values_in(line, 0)
+                    of_line = values_in(line, MAX_ANSWER_VALUES, few=0)
                     values, all_values = (values + of_line if line or not self._is_stream else 0), all_values + of_line
                     if all_values > MAX_ANSWER_VALUES:
                         raise ModelError(

@@ -49,7 +49,7 @@ def open_model(text: str) -> Cassette:
             io.BytesIO(raw), encoding="utf-8"
         ) as lines:  # not splitlines, which parts a text at U+2028 too
             for line in lines:
-                values += values_in_text(line, 0)
+                values += values_in_text(line, _MAX_VALUES - values, few=0)
                 if values > _MAX_VALUES:
                     raise ConfigError(
                         f"the cassette {text!r} holds more than {_MAX_VALUES:,} JSON values: record fewer attempts"

@@ -355,7 +355,7 @@ class CallReader:
         check_number_of_calls(self.number)
         arguments = json_object(json_object(call).get("function")).get("arguments")
         if isinstance(arguments, str):  # JSON in a string, which was not counted with the reply
-            self._values += values_in_text(arguments, 0)
+            self._values += values_in_text(arguments, MAX_ARGUMENT_VALUES - self._values, few=0)
         if self._values > MAX_ARGUMENT_VALUES:
             raise ModelError(
                 f"the arguments of its tool calls hold more than {MAX_ARGUMENT_VALUES:,} values: ask for fewer at once"

@@ -9,13 +9,17 @@ from typing import Any
 _AT_ONCE = 1 << 20
 
 
-def values_in(raw: bytes, most: int) -> int:
-    """About how many values a JSON text holds, those inside of strings left out if there are more than `most`.
+def values_in(raw: bytes, most: int, few: int | None = None) -> int:
+    """About how many values a JSON text has; counting stops above `most`.
 
     Takes time linear in the text, and a few megabytes. A string ends with its line, as JSON's do.
+
+    Args:
+        few: Marks inside strings count as values while all are at most so many, by default `most`. Whoever adds up results
+            gives 0, and `most` is what is left.
     """
     found = _marks(raw)
-    if found <= most:
+    if found <= (most if few is None else min(few, most)):
         return found
     counted = ValueCount()
     for start in range(0, len(raw), _AT_ONCE):  # all at once, each string would be a piece of memory of its own
@@ -24,10 +28,12 @@ def values_in(raw: bytes, most: int) -> int:
     return counted.values
 
 
-def values_in_text(text: str, most: int) -> int:
+def values_in_text(text: str, most: int, few: int | None = None) -> int:
     """As `values_in`, of a text that is decoded already, lone surrogates included."""
     found = text.count(",") + text.count("[") + text.count("{")
-    return found if found <= most else values_in(text.encode("utf-8", "surrogatepass"), most)
+    if found <= (most if few is None else min(few, most)):
+        return found
+    return values_in(text.encode("utf-8", "surrogatepass"), most, few)
 
 
 MAX_LINE_VALUES = 2_000_000

@@ -197,7 +197,7 @@ def _may_be_decoded(text: str) -> bool:
     of_trace = _of_trace.get()
     left = MAX_VALUES if of_span is None else of_span
     left = left if of_trace is None else min(left, of_trace.left)
-    number = values_in_text(text, _FEW_VALUES if left > MAX_VALUES // 2 else 0)
+    number = values_in_text(text, left, _FEW_VALUES if left > MAX_VALUES // 2 else 0)
     if number > left:
         return False
     if of_span is not None:

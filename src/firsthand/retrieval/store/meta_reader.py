@@ -35,7 +35,7 @@ class MetaReader:
         known = self._read.get(column)
         if known is None:
             known = self._read[column] = decoded_object(column, MAX_META_CHARS, MAX_META_VALUES)
-            self._left -= max(0, values_in_text(column, 0) - _FREE_VALUES)
+            self._left -= max(0, values_in_text(column, MAX_META_VALUES, few=0) - _FREE_VALUES)
             if self._left < 0:
                 raise ValueError(
                     f"metas hold more than {MAX_ANSWER_VALUES:,} values together: ask for fewer chunks at once"

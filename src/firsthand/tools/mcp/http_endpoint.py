@@ -131,7 +131,9 @@ class _Events(httpx2.AsyncByteStream):
 
     def _count(self, lines: bytes) -> None:
         for line in lines.splitlines():
-            self._values = self._values + values_in(line, 0) if line else 0  # a blank line ends an event
+            self._values = (
+                self._values + values_in(line, MAX_VALUES, few=0) if line else 0
+            )  # a blank line ends an event
             if self._values > MAX_VALUES:
                 raise httpx2.ReadError(TOO_DENSE)
             if not self._flow.charge(line):
