@@ -8,6 +8,7 @@ import time
 import pytest
 
 import written_documents as written
+from firsthand.retrieval.documents import pdf_reader
 from firsthand.retrieval.documents.file_content import ReadSettings
 from firsthand.retrieval.documents.formats import FORMATS
 from firsthand.retrieval.documents.line_hyphens import DIVIDED, join_divided_words
@@ -98,6 +99,23 @@ def test_text_beyond_the_edges_of_a_page_is_not_read(rotate: int) -> None:
     assert text_of(half, rotate, map_to="D835").split() == ["an", "b"]  # half of a character
 
 
+def test_lines_that_are_beyond_the_edges_as_a_whole_cost_no_look_at_each_character(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = [(50, 900, "one"), *lines("one", "a so A is", "", "two inter-", "national"), (900, 300, "last")]
+    expected = "one\na so 𝑥 is\ntwo international"
+    assert text_of(drawn(page), map_to="D835DC65") == expected
+    monkeypatch.setattr(pdf_reader, "_bounded_lines", lambda *_: pytest.fail("characters were read one by one"))
+    for turn in (0, 90):
+        assert text_of(drawn(page, turn), turn, map_to="D835DC65") == expected
+
+
+def test_lines_are_chosen_by_all_characters_within_the_edges() -> None:
+    assert pdf_reader._chosen_lines("out\na b\n\nc d \nout", "abcd") == "a b\n\nc d "
+    for partly in ("abc", "bcd", "abcde", "cdab", "a"):
+        assert pdf_reader._chosen_lines("a b\nc d", partly) is None
+
+
 def test_characters_above_u_ffff_are_read_on_turned_pages() -> None:
     for turn in (0, 90):
         assert (
@@ -126,6 +144,12 @@ def test_the_hyphen_of_names_and_numbers_at_the_end_of_a_line_is_kept() -> None:
         ("state-of-the|art", "state-of-the-art"),
         ("state|of-the-art", "state-of-the-art"),
         ("Ein|und Ausgang", "Ein-\nund Ausgang"),
+        ("Ein|sowie Ausgang", "Ein-\nsowie Ausgang"),
+        ("Ein|bzw. Ausgang", "Ein-\nbzw. Ausgang"),
+        ("mo¨g|lich", "mo¨glich"),
+        ("mo\u0308g|lich", "mo\u0308glich"),
+        ("f´e|d´erale", "f´ed´erale"),
+        ("den|´a", "den´a"),
         ("well|known, as well as known", "well-known, as well as known"),
         ("|age", "-age"),
         ("A|", "A-"),
@@ -149,6 +173,8 @@ def test_a_divided_word_is_joined_unless_its_parts_say_otherwise(text: str, expe
         ("long|term", "long before a term", "long-term"),
         ("long|term", "longterm is long before a term", "longterm"),
         ("how|ever", "how it ever was", "however"),
+        ("with|out With|in", "with it out, With or in", "without Within"),
+        ("over|fit", "over it, a fit, over-fit", "over-fit"),
         ("Daten|bank", "Daten einer Bank", "Datenbank"),
         ("long|term long|term", "a term", "longterm longterm"),
     ],
