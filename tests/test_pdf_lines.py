@@ -93,10 +93,24 @@ def test_text_beyond_the_edges_of_a_page_is_not_read(rotate: int) -> None:
     hidden = [(50, 900, "above"), (50, -100, "below"), (-300, 500, "left"), (900, 500, "right")]
     shown = lines("one", "two inter-", "national", "three")
     assert text_of(drawn(hidden[:2] + shown + hidden[2:], rotate), rotate) == "one\ntwo international\nthree"
-    cut = [(500, 560, "here it is cut                      off"), (50, 540, "last")]
-    assert text_of(drawn(cut)) == "here it is cut\nlast"
     half = drawn([(50, 560, "an A b"), (50, 900, "above")], rotate)
     assert text_of(half, rotate, map_to="D835").split() == ["an", "b"]  # half of a character
+
+
+@pytest.mark.parametrize(("turn", "x"), [(0, 500), (180, 500), (90, 700), (270, 700)])
+def test_a_line_is_cut_at_each_edge_of_a_page(turn: int, x: int) -> None:
+    cut = [(x, 560, "here it is cut                      off"), (x, 540, "so is A")]
+    assert text_of(drawn(cut, turn)) == "here it is cut\nso is A"
+    assert text_of(drawn(cut, turn), map_to="D835").split() == ["here", "it", "is", "cut", "so", "is"]  # half of one
+
+
+def test_words_are_joined_beside_a_cut_line() -> None:
+    cut = [
+        (500, 560, "here it is cut                      off"),
+        *lines("inter-", "national", y=540),
+        (700, 500, "a b"),
+    ]
+    assert text_of(drawn(cut)) == "here it is cut\ninternational"
 
 
 def test_lines_that_are_beyond_the_edges_as_a_whole_cost_no_look_at_each_character(
@@ -148,6 +162,7 @@ def test_the_hyphen_of_names_and_numbers_at_the_end_of_a_line_is_kept() -> None:
         ("Ein|bzw. Ausgang", "Ein-\nbzw. Ausgang"),
         ("mo¨g|lich", "mo¨glich"),
         ("mo\u0308g|lich", "mo\u0308glich"),
+        ("a\u0300l|a", "a\u0300la"),
         ("f´e|d´erale", "f´ed´erale"),
         ("den|´a", "den´a"),
         ("well|known, as well as known", "well-known, as well as known"),
