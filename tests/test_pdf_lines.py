@@ -8,6 +8,7 @@ import time
 import pytest
 
 import written_documents as written
+from firsthand.retrieval.documents import pdf_reader
 from firsthand.retrieval.documents.file_content import ReadSettings
 from firsthand.retrieval.documents.formats import FORMATS
 from firsthand.retrieval.documents.line_hyphens import DIVIDED, join_divided_words
@@ -92,10 +93,41 @@ def test_text_beyond_the_edges_of_a_page_is_not_read(rotate: int) -> None:
     hidden = [(50, 900, "above"), (50, -100, "below"), (-300, 500, "left"), (900, 500, "right")]
     shown = lines("one", "two inter-", "national", "three")
     assert text_of(drawn(hidden[:2] + shown + hidden[2:], rotate), rotate) == "one\ntwo international\nthree"
-    cut = [(500, 560, "here it is cut                      off"), (50, 540, "last")]
-    assert text_of(drawn(cut)) == "here it is cut\nlast"
     half = drawn([(50, 560, "an A b"), (50, 900, "above")], rotate)
     assert text_of(half, rotate, map_to="D835").split() == ["an", "b"]  # half of a character
+
+
+@pytest.mark.parametrize(("turn", "x"), [(0, 500), (180, 500), (90, 700), (270, 700)])
+def test_a_line_is_cut_at_each_edge_of_a_page(turn: int, x: int) -> None:
+    cut = [(x, 560, "here it is cut                      off"), (x, 540, "so is A")]
+    assert text_of(drawn(cut, turn)) == "here it is cut\nso is A"
+    assert text_of(drawn(cut, turn), map_to="D835").split() == ["here", "it", "is", "cut", "so", "is"]  # half of one
+
+
+def test_words_are_joined_beside_a_cut_line() -> None:
+    cut = [
+        (500, 560, "here it is cut                      off"),
+        *lines("inter-", "national", y=540),
+        (700, 500, "a b"),
+    ]
+    assert text_of(drawn(cut)) == "here it is cut\ninternational"
+
+
+def test_lines_that_are_beyond_the_edges_as_a_whole_cost_no_look_at_each_character(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = [(50, 900, "one"), *lines("one", "a so A is", "", "two inter-", "national"), (900, 300, "last")]
+    expected = "one\na so 𝑥 is\ntwo international"
+    assert text_of(drawn(page), map_to="D835DC65") == expected
+    monkeypatch.setattr(pdf_reader, "_bounded_lines", lambda *_: pytest.fail("characters were read one by one"))
+    for turn in (0, 90):
+        assert text_of(drawn(page, turn), turn, map_to="D835DC65") == expected
+
+
+def test_lines_are_chosen_by_all_characters_within_the_edges() -> None:
+    assert pdf_reader._chosen_lines("out\na b\n\nc d \nout", "abcd") == "a b\n\nc d "
+    for partly in ("abc", "bcd", "abcde", "cdab", "a"):
+        assert pdf_reader._chosen_lines("a b\nc d", partly) is None
 
 
 def test_characters_above_u_ffff_are_read_on_turned_pages() -> None:
@@ -126,6 +158,13 @@ def test_the_hyphen_of_names_and_numbers_at_the_end_of_a_line_is_kept() -> None:
         ("state-of-the|art", "state-of-the-art"),
         ("state|of-the-art", "state-of-the-art"),
         ("Ein|und Ausgang", "Ein-\nund Ausgang"),
+        ("Ein|sowie Ausgang", "Ein-\nsowie Ausgang"),
+        ("Ein|bzw. Ausgang", "Ein-\nbzw. Ausgang"),
+        ("mo¨g|lich", "mo¨glich"),
+        ("mo\u0308g|lich", "mo\u0308glich"),
+        ("a\u0300l|a", "a\u0300la"),
+        ("f´e|d´erale", "f´ed´erale"),
+        ("den|´a", "den´a"),
         ("well|known, as well as known", "well-known, as well as known"),
         ("|age", "-age"),
         ("A|", "A-"),
@@ -149,6 +188,8 @@ def test_a_divided_word_is_joined_unless_its_parts_say_otherwise(text: str, expe
         ("long|term", "long before a term", "long-term"),
         ("long|term", "longterm is long before a term", "longterm"),
         ("how|ever", "how it ever was", "however"),
+        ("with|out With|in", "with it out, With or in", "without Within"),
+        ("over|fit", "over it, a fit, over-fit", "over-fit"),
         ("Daten|bank", "Daten einer Bank", "Datenbank"),
         ("long|term long|term", "a term", "longterm longterm"),
     ],

@@ -12,10 +12,14 @@ from itertools import pairwise
 
 DIVIDED = "\ufffe"
 """Stands in the text for a hyphen at the end of a line and the line break behind it."""
-_WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
-_CONJUNCTIONS = frozenset({"and", "or", "und", "oder"})
+_ACCENTS = "\u0300-\u036f\u00a8\u00b4\u00b8\u02d8-\u02dd"
+"""Many PDFs of LaTeX write them beside their letters: mo¨g-lich."""
+_WORD = re.compile(rf"(?:[^\W_]|[{_ACCENTS}])+(?:[-'’](?:[^\W_]|[{_ACCENTS}])+)*")
+_CONJUNCTIONS = frozenset({"and", "or", "und", "oder", "sowie", "bzw"})
 _MIN_COMPOUND_CHARS = 4
 """Shorter first parts of a compound are also ordinary prefixes: in-form, for-ward, how-ever."""
+_NEVER_COMPOUND = frozenset({"else", "every", "over", "some", "there", "under", "what", "when", "where", "with"})
+"""First parts of English words that are written as one: with-out, some-thing, under-stand."""
 
 
 def join_divided_words(pages: Sequence[str]) -> list[str]:
@@ -54,8 +58,9 @@ class _Words:
             return "-\n"  # short- and long-term
         if len(before) == 1 or before[-1].isupper() or after[0].isupper() or "-" in before or "-" in after:
             return "-"
-        compound = len(before) >= _MIN_COMPOUND_CHARS and before in self.written and after in self.written
-        return "-" if compound else ""
+        if len(before) < _MIN_COMPOUND_CHARS or before.lower() in _NEVER_COMPOUND:
+            return ""
+        return "-" if before in self.written and after in self.written else ""
 
 
 def _last_word(text: str) -> str:

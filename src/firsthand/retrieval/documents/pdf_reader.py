@@ -101,29 +101,40 @@ def _lines(shown: Any, page: Any, raw: Any) -> str:
     """The text within the page's edges, with all line breaks.
 
     PDFium's bounded text leaves out breaks between lines of one height, such as those of a turned page; its whole text
-    has them, but also what lies beyond the edges, and no characters above U+FFFF.
+    has them, but also what lies beyond the edges.
     """
-    bounded, whole = shown.get_text_bounded(), shown.get_text_range()
-    if "".join(_marked(bounded).split()) != "".join(_marked(whole).split()):
-        whole = _bounded_lines(shown, page.get_bbox(), raw)
-    return _marked(whole)
+    bounded, whole = _marked(shown.get_text_bounded()), _marked(shown.get_text_range())
+    lines = _chosen_lines(whole, "".join(bounded.split()))
+    return _bounded_lines(shown, page.get_bbox(), raw) if lines is None else lines
+
+
+def _chosen_lines(whole: str, chars: str) -> str | None:
+    """The lines that have these characters; None if a line has only some of them."""
+    kept, at = [], 0
+    for line in whole.split("\n"):
+        told = "".join(line.split())
+        if chars.startswith(told, at):
+            kept.append(line)
+            at += len(told)
+    return "\n".join(kept) if at == len(chars) else None
 
 
 def _bounded_lines(shown: Any, edges: tuple[float, float, float, float], raw: Any) -> str:
     """The characters within the edges one by one, which is slower; lines with none of them are left out."""
     left, bottom, right, top = edges
-    x0, x1, y0, y1 = (ctypes.c_double() for _ in range(4))
+    box = x0, x1, y0, y1 = [ctypes.c_double() for _ in range(4)]
+    places = [ctypes.byref(each) for each in box]
     kept: list[str] = []
     for index in range(shown.count_chars()):
         code = raw.FPDFText_GetUnicode(shown, index)
         if code in _BLANKS:
             kept.append(chr(code))
-        elif code and raw.FPDFText_GetCharBox(shown, index, x0, x1, y0, y1):
-            width, height = min(x1.value, right) - max(x0.value, left), min(y1.value, top) - max(y0.value, bottom)
-            if width > 0 and height > 0:
-                kept.append(chr(code))
+        elif not code or not raw.FPDFText_GetCharBox(shown, index, *places):
+            continue
+        elif min(x1.value, right) > max(x0.value, left) and min(y1.value, top) > max(y0.value, bottom):
+            kept.append(chr(code))
     text = "".join(kept).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
-    return "\n".join(line.strip(" ") for line in text.split("\n") if line.strip())
+    return _marked("\n".join(line.strip(" ") for line in text.split("\n") if line.strip()))
 
 
 def _marked(text: str) -> str:
