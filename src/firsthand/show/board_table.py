@@ -126,6 +126,8 @@ def _cells(row: Row, board: Board) -> dict[str, str]:
     used = "" if share is None else f"\n{share:.0%} used"
     path = "" if share is None else f"\npath {seconds(cost.seconds_path)}"
     difference = f"{found.difference:+.2f}\n{span(found.low, found.high, signed=True)}" if found else ""
+    if found is not None and found.difference != found.difference:  # NaN
+        difference = "unknown"
     return {
         "score": f"{value_text(row.score.value)}\n{span(row.score.low, row.score.high)}" if board.metric else "-",
         "vs. baseline": difference or "(baseline)",
