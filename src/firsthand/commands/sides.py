@@ -69,7 +69,7 @@ def difference_header(confidence: str) -> list[str]:
 
 def difference_cells(found: PairedDifference) -> list[str]:
     """A difference as cells of a table; no counts for a figure without values per task, `unknown` for one of NaN."""
-    if math.isnan(found.difference):
+    if found.n and math.isnan(found.difference):
         return ["unknown", "-", "-", "unknown"]
     counts = (found.better, found.worse, found.same)
     return [
