@@ -17,6 +17,7 @@ from firsthand.boards import read_results
 from firsthand.boards.board_results import BoardResult, ColumnKey
 from firsthand.boards.read_results import run_results
 from firsthand.cli import main
+from firsthand.commands.sides import difference_cells
 from firsthand.commands.summary import print_lines
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs.store import Run, create
@@ -593,27 +594,33 @@ def test_instruction_accuracy_is_a_mean_over_instructions_not_prompts() -> None:
     assert found.tasks == ("a", "b") and figure_value(found) == 0  # a failed attempt followed none of its three
 
 
-def test_a_figure_whose_function_fails_is_unknown_with_a_warning_and_ends_no_table() -> None:
+def test_a_figure_whose_function_fails_is_unknown_logged_once_and_ends_no_table(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def binary(chosen: Any) -> float:
         raise ValueError("Target is multiclass but average='binary'")
 
     tasks = ("a", "b", "c")
-    with pytest.warns(UserWarning, match="^f1 is unknown: ValueError: Target is multiclass"):
-        interval = figure_interval(slow_figure("f1", tasks, binary))
+    interval = figure_interval(slow_figure("f1 of three", tasks, binary))
     assert math.isnan(interval.value)
-    with pytest.warns(UserWarning):
-        between = FigureDifference.between(slow_figure("f1", tasks, binary), slow_figure("f1", tasks, len))
+    between = FigureDifference.between(
+        slow_figure("f1 of three", tasks, binary), slow_figure("f1 of three", tasks, len)
+    )
     assert math.isnan(between.mean) and between.draws == ()
+    assert [each.getMessage() for each in caplog.records] == [
+        "f1 of three is unknown: ValueError: Target is multiclass but average='binary'"
+    ]
+    assert difference_cells(judged(between)) == ["unknown", "-", "-", "unknown"]
 
 
-def test_a_function_that_fails_on_some_draws_alone_gives_a_value_without_bounds_or_warning(
-    recwarn: pytest.WarningsRecorder,
+def test_a_function_that_fails_on_some_draws_alone_gives_a_value_without_bounds_or_note(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def needs_both(chosen: Any) -> float:
         return 1 / (len({*chosen}) - 1)
 
     interval = figure_interval(slow_figure("auc", ("a", "b"), needs_both))
-    assert (interval.value, interval.low, interval.high) == (1, -math.inf, math.inf) and not recwarn.list
+    assert (interval.value, interval.low, interval.high) == (1, -math.inf, math.inf) and not caplog.records
 
     def refused(chosen: Any) -> float:
         raise DataError("no")

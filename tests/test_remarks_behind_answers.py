@@ -13,7 +13,12 @@ CHECKED = (
     "63 (check: 63 + 29 = 92)", "63 (63 + 29 = 92)", "63 [63 + 29 = 92]", "63 because 63 + 29 = 92",
     "$63$ because $63 + 29 = 92$.", "63, since 63 = 9 x 7.", "63, as 63 + 29 = 92", "63 — because 63 + 29 = 92",
     "63 since 63 plus 29 = 92",
-    "63: 63 + 29 = 92.", "63: 92 - 30 = 62, plus 1 = 63", "63. That leaves 84 - 63 = 21 for Bob.",
+    "63: 63 + 29 = 92.", "63: 92 - 30 = 62, plus 1 = 63", "about 63. 63 + 29 = 92",
+    "84 - 21 = 63. Then 63 + 21 = 84.", "She has 63 apples. Check: 63 + 29 = 92.",
+    "She has 63 apples because 63 + 29 = 92. Good.",
+    "She has 63 apples (63 + 29 = 92).", "She has 63 apples. We verify that 63 + 29 = 92.",
+    "63 where 1 week = 7 days", "63, proof: 63 + 29 = 92",
+    "63. That leaves 84 - 63 = 21 for Bob.",
     "63. (Twice that would be 63 x 2 = 126.)", "63 apples. 63 + 29 = 92.", "63 cm. 63 + 29 = 92", "63. 63 + 29 = 92",
     "\\(63\\). Indeed, \\(63 + 29 = 92\\).", "63.0. The rest is 10 - 1.5 = 8.5.", "x = 63. Check: 2*63 + 1 = 127.",
     "$x = 63$ since $2x = 126$.", "60 + 3 = 63. Check: 63 - 3 = 60.", "9 boxes * 7 = 63. Each has 63 / 9 = 7.",
@@ -28,6 +33,21 @@ STILL = (
     ("5 million. Check: 5 million + 1 million = 6 million", "5000000"), ("5 dozen (5 * 12 = 60)", "60"),
     ("seven. Check: 7 + 3 = 10.", "7"), ("3/4. Then 1 - 3/4 = 1/4 is left.", "3/4"), ("-5. Check: -5 + 8 = 3", "-5"),
     ("$1,250. Total before = $5,000.", "1250"),
+)  # fmt: skip
+WORKED = (
+    ("He has 3 + 2 = 5 apples. He eats 1. So 5 - 1 = 4.", "4"), ("First, 3 + 2 = 5. Then 5 * 2 = 10.", "10"),
+    ("She has 5 apples. She buys 2 more: 5 + 2 = 7.", "7"), ("There are 16 eggs. She eats 3. 16 - 3 = 13.", "13"),
+    ("Cost = $10. Tax = $2. Total = $12.", "12"), ("Day 1: 5. Day 2: 6. Total = 11", "11"),
+    ("x = 3 + 2 = 5. 5 * 2 = 10", "10"),
+    ("Step 1: 3 + 2 = 5. Step 2: 5 * 2 = 10.", "10"), ("1. 3 + 2 = 5. 2. 5 * 2 = 10.", "10"),
+    ("40% of 50 = 20. 50 - 20 = 30.", "30"), ("A pen costs $2. 3 pens cost 3 * 2 = $6", "6"),
+    ("The pen costs 5 because 2 + 3 = 5. The ruler costs 6. Total = 11", "11"),
+    ("He buys 3 pens (3 * 2 = 6) and a ruler, so 6 + 1 = 7", "7"), ("20% discount: 50 * 0.8 = 40", "40"),
+    ("3 weeks: 3 * 7 = 21 days", "21"), ("60 mph: 60 * 3 = 180", "180"), ("Total cost: 3 * 4.5 = 13.5", "27/2"),
+    ("Tom is 5, Ann twice as old: 2 * 5 = 10", "10"), ("3 times as many as 5 = 15", "15"), ("3 checks = 30 dollars", "30"),
+    ("4 car washes * 10 = 40", "40"), ("100 proof = 50% alcohol", "50"), ("5 people when doubled = 10", "10"),
+    ("5! = 120", "120"), ("5! + 1 = 121", "121"), ("3.5 kg. = 3500 g", "3500"), ("5 mins. 20 secs. = 320 secs.", "320"),
+    ("5 (n = 1) + 3 (n = 2) = 8", "8"), ("5.4, rounded = 5", "5"), ("5.4. Rounded = 5", "5"),
 )  # fmt: skip
 TAKEN_BACK = (
     "5. Wait, 3 + 3 = 6.", "5. No, wait: 3 + 3 = 6.", "5. Actually, 3 + 3 = 6.", "5, no wait, 3 + 3 = 6",
@@ -46,7 +66,10 @@ ABROAD = (
     "答えは63です。検算：63 + 29 = 92。", "정답은 63입니다. 확인: 63 + 29 = 92.", "**Respuesta:** 92 - 29 = 63",
     "الجواب هو 63. تحقق: 63 + 29 = 92", "Antwort: 92 minus 29 ist 63", "答案是 92 - 29，即 63",
     "Respuesta: 5. Espera, 60 + 3 = 63", "Antwort: 5 (2 + 3 = 5)\nNein, 63", "Antwort: 5. Danach 63",
-    "Die Antwort ist 2x = 63",
+    "Die Antwort ist 2x = 63", "Die Antwort ist nicht 5, denn 60 + 3 = 63", "Die Antwort ist 5, nein: 60 + 3 = 63",
+    "La réponse est 5. Non, 60 + 3 = 63", "La réponse est 5. En fait, 60 + 3 = 63", "La respuesta es 5. No, 60 + 3 = 63",
+    "La respuesta es 5. Mejor dicho, 60 + 3 = 63", "A resposta é 5. Não, 60 + 3 = 63", "La risposta è 5. Anzi, 60 + 3 = 63",
+    "Ответ: 5. Нет, 60 + 3 = 63", "答案是5。不，60 + 3 = 63", "答えは5です。いいえ、60 + 3 = 63",
 )  # fmt: skip
 
 
@@ -69,6 +92,16 @@ def test_an_equation_behind_a_stated_number_is_not_the_answer(opening):
 @pytest.mark.parametrize(("said", "number"), STILL)
 def test_an_equation_that_is_the_statement_is_read_to_its_end(said, number):
     assert read(f"The answer is {said}") == read(f"#### {said}") == number
+
+
+@pytest.mark.parametrize(("said", "number"), WORKED)
+def test_a_worked_solution_behind_answer_is_read_to_its_last_equation(said, number):
+    assert read(f"Answer: {said}") == number
+
+
+def test_a_bold_answer_and_one_before_but_are_read_before_a_check():
+    assert read("Answer: 63. But let us check: 63 + 29 = 92.") == "63"
+    assert read("**Answer: 63** (63 + 29 = 92)") == read("**Answer: 63** because 63 + 29 = 92") == "63"
 
 
 @pytest.mark.parametrize("said", TAKEN_BACK)

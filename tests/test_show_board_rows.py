@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -194,6 +195,8 @@ def test_a_finding_says_verdict_difference_scores_and_price() -> None:
         "b: inconclusive vs. base (0.60 vs. 0.50, p=0.500); base uses no tokens."
     )
     assert finding(row("b", 0.6, tokens=0, versus=difference(0.1, 0.5, "inconclusive")), free).endswith("p=0.500).")
+    unknown = finding(row("b", math.nan, tokens=3, versus=difference(math.nan, 1.0, "inconclusive")), free)
+    assert unknown == "b: unknown vs. base; base uses no tokens."
 
 
 def test_the_limits_of_a_board_are_said_where_they_apply() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def difference_header(confidence: str) -> list[str]:
 
 
 def difference_cells(found: PairedDifference) -> list[str]:
-    """A difference as cells of a table; no counts for a figure without values per task."""
+    """A difference as cells of a table; no counts for a figure without values per task, `unknown` for one of NaN."""
+    if found.n and math.isnan(found.difference):
+        return ["unknown", "-", "-", "unknown"]
     counts = (found.better, found.worse, found.same)
     return [
         f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]",

@@ -446,6 +446,8 @@ def finding(row: Row, first: Row) -> str:
         else ""
     )
     scores = f"({value_text(row.score.value)} vs. {value_text(first.score.value)}, {p_text(found.p_value)})"
+    if found.n and math.isnan(found.difference):
+        return f"{row.agent}: unknown vs. {first.agent}{price}."
     if found.verdict == "inconclusive":
         return f"{row.agent}: inconclusive vs. {first.agent} {scores}{price}."
     return f"{row.agent}: {found.verdict} than {first.agent} by {abs(found.difference):.2f} {scores}{price}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -126,11 +127,14 @@ def _cells(row: Row, board: Board) -> dict[str, str]:
     used = "" if share is None else f"\n{share:.0%} used"
     path = "" if share is None else f"\npath {seconds(cost.seconds_path)}"
     difference = f"{found.difference:+.2f}\n{span(found.low, found.high, signed=True)}" if found else ""
+    verdict = f"{found.verdict}\n{p_text(found.p_value)}" if found else ""
+    if found is not None and found.n and math.isnan(found.difference):
+        difference = verdict = "unknown"
     return {
         "score": f"{value_text(row.score.value)}\n{span(row.score.low, row.score.high)}" if board.metric else "-",
         "vs. baseline": difference or "(baseline)",
         "vs. cheapest": difference or "(cheapest)",
-        "verdict": f"{found.verdict}\n{p_text(found.p_value)}" if found else "",
+        "verdict": verdict,
         "tokens/task": f"{amount(cost.tokens)}\n{amount(cost.prompt_tokens)} in{cached}{used}",
         "seconds": f"{seconds(cost.seconds_median)}\navg {seconds(cost.seconds_mean)}{path}",
         "calls": amount(cost.calls),

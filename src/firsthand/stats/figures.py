@@ -9,9 +9,10 @@ how large that is, and else to one of mean size.
 
 from __future__ import annotations
 
+import logging
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from firsthand.benchmark import Figure, Figures
@@ -94,7 +95,7 @@ def slow_figure(
 ) -> Figure:
     """A Figure from a function of task indices, such as another library's; its interval takes few bootstrap draws.
 
-    Where that function fails, as scikit-learn's binary F1 of four classes, the figure is NaN; of all tasks, with a warning.
+    Where that function fails, as scikit-learn's binary F1 of four classes, the figure is NaN; of all tasks, this is logged.
     """
 
     def value(chosen: Array) -> float:
@@ -104,10 +105,16 @@ def slow_figure(
             raise
         except Exception as error:  # whatever another library's function raises of these scores
             if len({*chosen.tolist()}) == len(tasks):
-                warnings.warn(f"{name:.100} is unknown: {type(error).__name__}: {error!s:.300}", stacklevel=2)
+                _tell_once(f"{name:.100} is unknown: {type(error).__name__}: {error!s:.300}")
             return math.nan
 
     return Figure(name, tasks, of_chosen(value), method="percentile", slow=True, uncertainty=uncertainty)
+
+
+@lru_cache(maxsize=256)
+def _tell_once(text: str) -> None:
+    """Log a sentence once, however often the figure is computed: by itself, for its interval and for comparisons."""
+    logging.getLogger(__name__).warning("%s", text)
 
 
 def has_figures(attempts: Iterable[Trace | AttemptSummary]) -> bool:

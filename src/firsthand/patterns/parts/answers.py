@@ -13,7 +13,7 @@ from fractions import Fraction
 from itertools import islice
 
 from firsthand.patterns.parts.boxes import last_boxed, line_of_box
-from firsthand.patterns.parts.equations import remarks, right_side
+from firsthand.patterns.parts.equations import is_check, remarks, right_side
 from firsthand.patterns.parts.exclamations import without_exclamations
 from firsthand.patterns.parts.filler import without_filler
 from firsthand.patterns.parts.last_line import last_line_answer
@@ -62,7 +62,7 @@ _DIGIT_FRAC = re.compile(r"\\frac(\d)(\d)")
 _BARE_NUMBER = re.compile(r"(?:[-−+$\d.,/⁄ (){}×·*^¼-¾⅐-⅞]|(?<=\d)[eE](?=[-+]?\d)|\\(?:frac|times|cdot)(?![A-Za-z]))+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _WIDE = str.maketrans({"。": ". ", "！": "! ", "？": "? ", "；": "; ", "，": ", ", "（": " (", "）": ")", "：": ":"})
-_CONTRARY = re.compile(r"[.!?…;,]*+[ \t]*+(?:but|however|yet)\b", re.IGNORECASE)
+_CONTRARY = re.compile(r"[.!?…;,]*+[ \t]*+(?:but|however|yet|round(?:ed|ing))\b", re.IGNORECASE)
 _VULGAR = re.compile(r"(?:(\d)[ \t]*|(?<![ \t])[ \t]*)([¼-¾⅐-⅞])")
 
 
@@ -326,9 +326,9 @@ def _side(stated: str, question: str) -> str | None:
         head, rest = with_digits(stated[:at]), stated[at:]
         side = right_side(head, question) if "=" in rest else None
         if side is not None and parse_number(side) is not None:
-            if taken_back(rest) is not None or _CONTRARY.match(rest):
+            if taken_back(rest) is not None or (_CONTRARY.match(rest) and not is_check(rest)):
                 break
-            return f"{side}{rest}" if rest.lstrip().startswith(("(", "[")) else side
+            return f"{side.rstrip('*_ ')} {rest.lstrip()}" if rest.lstrip().startswith(("(", "[")) else side
     return right_side(stated, question)
 
 

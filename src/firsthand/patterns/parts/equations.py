@@ -35,17 +35,34 @@ _RELATION = re.compile(
     r"|third|quarter|minus|plus|times)\b",
     re.IGNORECASE,
 )
+_CHECK = r"(?:(?:double-?)?check(?:ed|ing)?|verif\w+|proof)"
 _REASON = (
-    r"because|since|as|where|when|namely|indeed|to[ \t]+verify|(?:double-?)?check\w*|verif\w+|proof|i\.e\."
-    r"|porque|pues|ya[ \t]+que|weil|denn|car|puisque|parce[ \t]+que|perché|потому"
+    r"because|since|(?<=[,(–—-][ \t])as|namely|indeed|to[ \t]+verify|i\.e\."
+    r"|(?:where|when)(?=[ \t]+[$\\(]{0,3}(?:\d|[^\W\d_]\d?(?![^\W_])))"
+    r"|porque|pues|ya[ \t]+que|weil|denn|car(?=[ \t]+[$\\(]{0,3}\d)|puisque|parce[ \t]+que|perché|потому"
 )
-# Where a sentence ends, a bracket with an equation opens, or a reason begins. `5 ft. 6 in.`, `2 (3 + 1)` and `5:30` go on.
+# A sentence's end, a colon, a bracket with an equation, a check or a reason. `5 ft. 6 in.`, `2 (3 + 1)` and `5:30` go on.
 _REMARK = re.compile(
-    r"(?:(?<=[\d%)\]}])|(?<=[^\W\d_]{4})|(?<=\b[ckm]m)|(?<=\bkg))[.!?…](?=[)*_\"'”’]{0,3}\s)"
-    r"|[.!?…;](?=[)*_\"'”’]{0,3}\s\s?[^\w\s]{0,3}[^\W\d_])"
-    rf"|:(?=\s)|[(\[](?=[^()\[\]]{{0,200}}=)|(?<![^\s(])(?:{_REASON})(?![^\W_])|因为|因為",
+    r"(?P<end>(?:(?<=[\d%)\]}])|(?<=[^\W\d_]{4})|(?<=\b[ckm]m)|(?<=\bkg))"
+    r"[.!?…](?=[)*_\"'”’]{0,3}\s)(?!\s{1,3}[=+*/×÷·^-]\s)"
+    r"|[.!?…;](?=[)*_\"'”’]{0,3}\s\s?[^\w\s]{0,3}[^\W\d_]))|(?P<colon>:)(?=\s)"
+    r"|(?P<bracket>[(\[])(?=[^()\[\]]{0,200}=)(?![^()\[\]]{0,200}[)\]][ \t]*[-+*/×÷·=])"
+    rf"|(?P<check>(?<![^\W_]){_CHECK}(?=[ \t]*:)|(?<=[,(–—-][ \t]){_CHECK}\b)"
+    rf"|(?P<reason>(?<![^\s(])(?:{_REASON})(?![^\W_])|因为|因為)",
     re.IGNORECASE,
 )
+_CHECKS = re.compile(
+    rf"[\W_]*+(?:(?:let(?:['’]s|[ \t]+us|[ \t]+me)|to|but|however|yet|now|i|we|you)\b[\W_]*+){{0,3}}(?:{_CHECK}|indeed)\b",
+    re.IGNORECASE,
+)
+_SAID_AT_ONCE = re.compile(
+    r"[\W_]*+(?:(?:about|approx(?:imately|\.)?|roughly|around|exactly|only|just|simply|therefore|thus|hence)\b[\W_]*+)?"
+    r"(?:[^\W\d_][ \t$]*=[\W_]*+)?\d[^=]*$",
+    re.IGNORECASE,
+)
+_ABBREVIATED = re.compile(r"[^=]*[.!]\s{0,3}=")
+_SENTENCE_END = re.compile(r"[.!?;]\s")
+_VALUE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _ARITHMETIC = re.compile(r"(?=[^*×÷·+x-]*\d[\s)]{0,3}[*×÷·+x-])[\s\d.,$()*/×÷·^+x-]+")
 
 
@@ -55,10 +72,35 @@ def remarks(text: str) -> Iterator[int]:
     The sides of an equation that is one number and then only arithmetic (`12 = 3 * 4`) are parted too.
     """
     begun = text[:MAX_LEFT_CHARS]
-    yield from (len(begun[: found.start()].rstrip(" \t,:–—-")) for found in _REMARK.finditer(begun))
+    for found in _REMARK.finditer(begun):
+        head = begun[: found.start()].rstrip(" \t,:–—-")
+        if _ends(found.lastgroup, head, begun[found.start() :]):
+            yield len(head)
     left, equals, right = begun.partition("=")
     if equals and _ARITHMETIC.fullmatch(right):
         yield len(left)
+
+
+def is_check(remark: str) -> bool:
+    """Return whether a remark begins with a check: `. Check: 63 + 29 = 92`, `. But let us verify this`."""
+    return _CHECKS.match(remark) is not None
+
+
+def _ends(kind: str | None, head: str, rest: str) -> bool:
+    """True if a statement ends where `rest` begins; a sum that goes on (`She had 5. She got 2: 5 + 2 = 7`) does not."""
+    if kind == "check" or is_check(rest):
+        return True
+    if kind == "end" and _ABBREVIATED.match(rest):  # 5 mins. 20 secs. = 320 secs., and 5! = 120
+        return False
+    if _SAID_AT_ONCE.match(head):
+        is_item = kind == "end" and head.strip(" *") == "1" and re.search(r"\b2[.)]\s", rest) is not None
+        return not is_item and (kind != "colon" or not head[-1:].isalpha())
+    if kind == "bracket":
+        return "=" not in re.split(r"[)\]]", rest, maxsplit=1)[-1]
+    if kind == "reason":
+        return "=" not in "".join(_SENTENCE_END.split(rest, maxsplit=1)[1:])
+    values = _VALUE.findall(rest)  # 84 - 21 = 63. Then 63 + 21 = 84 leads back
+    return bool(values) and "=" in head and values[-1] in _VALUE.findall(head.rpartition("=")[0])
 
 
 def right_side(text: str, question: str = "") -> str | None:

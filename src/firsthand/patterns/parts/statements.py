@@ -33,9 +33,13 @@ STATED_ABROAD = re.compile(
 """The same in other languages."""
 TAKEN_BACK_ABROAD = re.compile(
     r"\b(?:espera|espere|esper[ae]d|aspetta|attends|attendez|warte|moment|perd[oó]n|pardon|désolé|scusa|desculpe"
-    r"|correc\w+|corrig\w+|korrektur|стоп|подожди\w*|исправ\w+)\b|等等|等一下|不对|不對|更正|待って|いや|訂正|잠깐|아니",
+    r"|correc\w+|corrig\w+|korrektur|стоп|подожди\w*|исправ\w+|nein|nicht|kein\w*|falsch\w*|fals[oa]|faux|non|não|нет"
+    r"|неверно|aber|sondern|vielmehr|pero|sino|mejor|en[ \t]+realidad|mais|plutôt|en[ \t]+fait|anzi|però|mas|aliás"
+    r"|на[ \t]+самом[ \t]+деле|но)\b|(?:[.,;!?–—-][ \t]*|^)no\b"
+    r"|等等|等一下|不|更正|其实|但|待って|いや|いいえ|違|しかし|訂正|잠깐|아니|하지만|لكن",
     re.IGNORECASE,
 )
+"""Takes a statement in another language back, or may."""
 _EXPECTED = re.compile(
     rf"(?:final[ \t]+)?answer\b{_OF_WHAT}?[ \t]+(?:would|should|will|must)(?:[ \t]+(?:then|therefore|thus))?[ \t]+be\b"
     r"[ \t]*:?[ \t]*([^\n]*)",
