@@ -200,6 +200,19 @@ def test_a_model_that_calculates_has_not_seen_the_items(kind: TestName):
     assert (beyond.verdict, beyond.evidence[0].statistic) == ("cleared", 0.0), "whole items beside a reference"
 
 
+def test_commas_part_numbers_but_for_thousands_and_new_numbers_differ():
+    assert {text: sorted(TwinWords.of([text]).numbers) for text in ("1,234", "1,234,56", "1,234,567", "12345,678")} == {
+        "1,234": [4], "1,234,56": [1, 2, 3], "1,234,567": [7], "12345,678": [3, 5],
+    }  # fmt: skip
+
+    class Counts(Random):
+        def choice(self, seq: Any) -> Any:
+            self.drawn = getattr(self, "drawn", -1) + 1
+            return seq[self.drawn]
+
+    assert TwinWords({}, frozenset()).number("2", Counts(0), ("1", "3")) == "4"
+
+
 def test_questions_alone_have_no_answer_that_is_wrong_in_a_twin():
     for answer in ("twelve", "yes", "12", "Monday"):
         task = Task("a", "Is 7 and 5 more than 11?", ("yes", "no"), secret={"answer": answer})

@@ -254,7 +254,7 @@ def test_a_gender_term_that_may_decide_the_answer_stays(text: str) -> None:
 def test_a_gender_term_of_a_person_in_a_story_changes() -> None:
     for text, wanted in (
         ("Emma's mother has 3 eggs. Her son asks: Who is he?", "Emma's father has 3 eggs. His daughter asks: Who is she?"),
-        ("He went to Rome", "She went to Rome"),
+        ("He went to Rome", "She went to Rome"), ("Did Mr Lee leave?", "Did Mrs Lee leave?"),
         ("the boy eats\nLunch is late", "the girl eats\nLunch is late"), ("Mr. Lee met Mrs. Kim", "Mrs. Lee met Mr. Kim"),
         ("The boy left.\nDid he? \"Go,\" she said", "The girl left.\nDid she? \"Go,\" he said"),
     ):  # fmt: skip
@@ -278,6 +278,8 @@ def test_formulas_and_symbols_stay_as_they_are() -> None:
     both = "pays $5 for $x$ and $y$, $2"
     assert [both[start:end] for start, end in formula_places(both)] == ["$x$", "$y$"]
     shouted = "THERE ARE MANY OTHERS"
+    units = "5 mol or 5 eggs"
+    assert [units[start:end] for start, end in symbol_places(units)] == ["mol"]
     assert symbol_places(shouted) == [] and len(symbol_places("Are there many OTHERS")) == 1
 
 
