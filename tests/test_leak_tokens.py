@@ -196,10 +196,51 @@ def test_a_model_that_calculates_has_not_seen_the_items(kind: TestName):
     assert task_text(tasks[0]) == told.format(10, 20, 30)
     found = asyncio.run(contamination("sums", tasks, Adds(value), tests=(kind,)))
     assert found.verdict == "cleared", found.evidence[0]
-    plain = [Task("a", "Who?", secret={"answer": "nobody"}), Task("b", "When?", secret={"answer": "Monday"})]
-    assert without_answers([*plain, tasks[0]]) == [plain[0], Task("b", "When?"), Task("t0", tasks[0].prompt)]
     beyond = asyncio.run(contamination("sums", tasks, Adds(value), reference=Adds(value), tests=("min-k%",)))
     assert (beyond.verdict, beyond.evidence[0].statistic) == ("cleared", 0.0), "whole items beside a reference"
+
+
+def test_commas_part_numbers_but_for_thousands_and_new_numbers_differ():
+    assert {text: sorted(TwinWords.of([text]).numbers) for text in ("1,234", "1,234,56", "1,234,567", "12345,678")} == {
+        "1,234": [4], "1,234,56": [1, 2, 3], "1,234,567": [7], "12345,678": [3, 5],
+    }  # fmt: skip
+
+    class Counts(Random):
+        def choice(self, seq: Any) -> Any:
+            self.drawn = getattr(self, "drawn", -1) + 1
+            return seq[self.drawn]
+
+    assert TwinWords({}, frozenset()).number("2", Counts(0), ("1", "3")) == "4"
+
+
+def test_questions_alone_have_no_answer_that_is_wrong_in_a_twin():
+    for answer in ("twelve", "yes", "12", "Monday"):
+        task = Task("a", "Is 7 and 5 more than 11?", ("yes", "no"), secret={"answer": answer})
+        assert without_answers([task]) == [Task("a", task.prompt, ("yes", "no"))]
+    for choices in (("11", "12"), ("none", "12"), ("Ada", "nobody")):
+        assert without_answers([Task("b", "7 + 5?", choices, secret={"target": 1})]) == [Task("b", "7 + 5?")]
+
+
+@pytest.mark.parametrize("kind", ["words", "choices"])
+def test_a_model_that_finds_answers_in_words_or_choices_has_not_seen_the_items(kind: str):
+    tasks = []
+    for one in range(10, 26):
+        two = 3 * one
+        if kind == "words":
+            tasks.append(
+                Task(f"t{one}", f"Are {one} and {two} even in sum?", secret={"answer": ("yes", "no")[one * 4 % 2]})
+            )
+        else:
+            tasks.append(Task(f"t{one}", f"Add {one} and {two}.", tuple(str(one + two + more) for more in (1, 0, -2))))
+
+    def value(text: str) -> float:
+        one, two, *given = [int(each) for each in re.findall(r"\d+", text)]
+        answer = "yes" if (one + two) % 2 == 0 else "no"
+        return -1.0 if one + two in given or text.endswith(("?", ".", f"\n{answer}")) else -9.0
+
+    assert np.mean([value(task_text(task)) for task in tasks]) == -1.0
+    found = asyncio.run(contamination("sums", tasks, Known(value), tests=("min-k%",)))
+    assert (found.verdict, found.evidence[0].statistic) == ("cleared", 0.0)
 
 
 def test_tests_that_are_not_asked_for_are_not_run():

@@ -23,7 +23,7 @@ from firsthand.perturbations.answer_harms import (
     representation,
     words_of,
 )
-from firsthand.perturbations.formula_places import formula_places, symbol_places
+from firsthand.perturbations.formula_places import formula_places, paired_letters, symbol_places
 from firsthand.perturbations.helm_figures import CONFIDENCE, choice_confidence, helm_figures, with_helm_metrics
 from firsthand.perturbations.kept_text import code_places
 from firsthand.perturbations.perturbed_benchmark import FAIRNESS, PERTURBATIONS, ROBUSTNESS, perturbed, with_copies
@@ -254,7 +254,7 @@ def test_a_gender_term_that_may_decide_the_answer_stays(text: str) -> None:
 def test_a_gender_term_of_a_person_in_a_story_changes() -> None:
     for text, wanted in (
         ("Emma's mother has 3 eggs. Her son asks: Who is he?", "Emma's father has 3 eggs. His daughter asks: Who is she?"),
-        ("He went to Rome", "She went to Rome"),
+        ("He went to Rome", "She went to Rome"), ("Did Mr Lee leave?", "Did Mrs Lee leave?"),
         ("the boy eats\nLunch is late", "the girl eats\nLunch is late"), ("Mr. Lee met Mrs. Kim", "Mrs. Lee met Mr. Kim"),
         ("The boy left.\nDid he? \"Go,\" she said", "The girl left.\nDid she? \"Go,\" he said"),
     ):  # fmt: skip
@@ -278,7 +278,39 @@ def test_formulas_and_symbols_stay_as_they_are() -> None:
     both = "pays $5 for $x$ and $y$, $2"
     assert [both[start:end] for start, end in formula_places(both)] == ["$x$", "$y$"]
     shouted = "THERE ARE MANY OTHERS"
+    units = "5 mol or 5 eggs"
+    assert [units[start:end] for start, end in symbol_places(units)] == ["mol"]
     assert symbol_places(shouted) == [] and len(symbol_places("Are there many OTHERS")) == 1
+
+
+def test_symbols_that_differ_in_case_alone_stay() -> None:
+    for text, kept in (
+        ("X and x, Y", "X"), ("AB or ab", "AB"), ("5 MW or 5 mW", "MW mW"), ("The US and us, the", "US"),
+        ("Pay him, pay", ""), ("pH, RNA", ""), ("A1 a1 1", "A1"),
+    ):  # fmt: skip
+        assert " ".join(text[start:end] for start, end in paired_letters(text)) == kept, text
+    copy = with_copies(Task("t", "Is AB = ab for the Points?"), ["lowercase"], 0)[1]
+    assert copy.prompt == "is AB = ab for the points?"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"choices": ("the prostate", "the heart")}, {"secret": {"answer": "She is\npregnant."}},
+        {"choices": ("a lad", "a dog")}, {"choices": ("Marie Antoinette", "nobody")},
+        {"choices": ("his wife, King Henry", "no")}, {"secret": {"answers": ["ova"]}},
+    ],
+)  # fmt: skip
+def test_a_word_of_a_choice_or_answer_may_decide_too(more: dict) -> None:  # type: ignore[type-arg]
+    assert len(with_copies(Task("t", "What does the man see?", **more), ["gender"], 0)) == 1
+    assert len(with_copies(Task("t", "What does the man see?", ("a lamp", "Rome")), ["gender"], 0)) == 2
+    told = Task("t", "Jenna met her mother.", secret={"solution": "Now Jenna met the mother"})
+    assert len(with_copies(told, ["gender"], 0)) == 2, "a name of the prompt"
+
+
+def test_gender_terms_change_before_a_genitive_too() -> None:
+    assert gender_terms("The boy's dog bit the boy. He's sad", Random(0)) == "The girl's dog bit the girl. She's sad"
+    assert gender_terms("He took the queen's pawn", Random(0)) == "He took the queen's pawn"
 
 
 def test_synonyms_leave_names_as_they_are() -> None:

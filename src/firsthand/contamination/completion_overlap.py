@@ -44,7 +44,15 @@ def rouge_l_recall(wanted: str, made: str) -> float:
 async def completion_evidence(
     model: Model, tasks: Sequence[Task], twins: Mapping[str, str], *, name: str = "", seed: int = 0
 ) -> Evidence:
-    """The test over the items that have a twin. With `name` the model is asked by an instruction that names the data set."""
+    """The test over the items that have a twin.
+
+    Args:
+        model: A model that completes texts.
+        tasks: The items as `without_answers(items)`, because a model that calculates completes right answers.
+        twins: Task id -> the text of its twin, as `twins_of(tasks, seed)` makes them of the same tasks.
+        name: The data set; with it the model is asked by an instruction that names it.
+        seed: Of the model's sampling.
+    """
     paired = [task for task in tasks if task.id in twins and len(task_text(task).split()) >= 4]
     if len(paired) < MIN_PAIRS:
         told = f"not run: {len(paired)} items have a twin and four words, and {MIN_PAIRS} are needed"

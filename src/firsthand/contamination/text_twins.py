@@ -5,7 +5,7 @@ other items of the benchmark, so that twins are of one kind with their items, an
 keeps its digits' count and its commas; equal numbers, and equal names, have equal new ones.
 
 New numbers do not add up: a model that calculates, or knows the fact, prefers the right answer to the twin's without having
-seen the item. `without_answers` leaves such answers out, for tests that no reference model controls.
+seen the item. `without_answers` leaves answers out, for tests that no reference model controls.
 """
 
 from __future__ import annotations
@@ -99,16 +99,22 @@ def _with_commas(old: str, new: Mapping[str, str]) -> str:
 
 
 def without_answers(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks, those without their secrets whose answers hold numbers or names, which are wrong in a twin."""
-    return [replace(task, secret={}) if _is_replaced(_answer(task)) else task for task in tasks]
+    """The tasks as questions: without secrets, and without choices where these hold numbers or names.
+
+    A twin asks for another answer, in whatever words the old one is: `twelve` and `yes` too.
+    """
+    return [replace(task, secret={}, choices=() if _is_replaced(task.choices) else task.choices) for task in tasks]
 
 
-def _is_replaced(text: str) -> bool:
-    return bool(_NUMBER.search(text) or _WORD.search(text))
+def _is_replaced(texts: Sequence[str]) -> bool:
+    return any(_NUMBER.search(text) or _WORD.search(text) for text in texts)
 
 
 def twins_of(tasks: Sequence[Task], seed: int) -> dict[str, str]:
-    """Task id -> the text of its twin, of the tasks that have one."""
+    """Task id -> the text of its twin, of the tasks that have one.
+
+    For a test without a reference model give `without_answers(tasks)`, here and to the test.
+    """
     words = TwinWords.of([task_text(task) for task in tasks])
     found = {task.id: twin_text(task_text(task), words, Random(derive_seed("twin", seed, task.id))) for task in tasks}
     return {id: text for id, text in found.items() if text is not None}

@@ -71,8 +71,9 @@ async def min_k_evidence(
 
     Args:
         model: A model that gives log-probs of tokens.
-        tasks: The items.
-        twins: Task id -> the text of its twin.
+        tasks: The items; without a reference `without_answers(items)`, because a model that calculates prefers right
+            answers to those of twins.
+        twins: Task id -> the text of its twin, as `twins_of(tasks, seed)` makes them of the same tasks.
         reference: A model that cannot have seen the items; its differences are subtracted.
         plus: Standardise each log-prob over the vocabulary.
     """

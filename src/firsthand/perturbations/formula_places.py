@@ -38,10 +38,16 @@ def symbol_places(text: str) -> list[tuple[int, int]]:
 
 
 def paired_letters(text: str) -> list[tuple[int, int]]:
-    """Places of the single capitals that stand in a text beside their own small letter, as X beside x."""
-    single = [each for each in _WORD.finditer(text) if len(each[0]) == 1]
-    small = {each[0] for each in single if each[0].islower()}
-    return [each.span() for each in single if each[0].isupper() and each[0].lower() in small]
+    """Places of the symbols that stand in a text beside another spelling of theirs: X beside x, AB beside ab, MW beside mW.
+
+    A word with no capital but its first is a symbol only if it is that letter alone.
+    """
+    found = list(_WORD.finditer(text))
+    spellings: dict[str, set[str]] = {}
+    for each in found:
+        spellings.setdefault(each[0].lower(), set()).add(each[0])
+    symbols = [each for each in found if each[0].isupper() or each[0][1:] != each[0][1:].lower()]
+    return [each.span() for each in symbols if len(spellings[each[0].lower()]) > 1]
 
 
 def _is_symbol(text: str, at: int, word: str, shouts: bool) -> bool:

@@ -40,7 +40,7 @@ def code_places(text: str) -> list[Place]:
 def checked_places(task: Task) -> list[Place]:
     """Code, identifiers, formulas, and words, lines and quotations of a prompt that tests or other secrets may hold."""
     prompt = task.prompt
-    checks = list(_texts([value for key, value in task.secret.items() if key not in REFERENCES]))
+    checks = list(texts_of([value for key, value in task.secret.items() if key not in REFERENCES]))
     known = {word for text in checks for word in _WORD.findall(text)}
     places = code_places(prompt) + formula_places(prompt)
     places += [each.span() for each in _WORD.finditer(prompt) if each[0] in known or _is_identifier(each[0])]
@@ -63,7 +63,7 @@ def answer_words(task: Task) -> frozenset[str]:
     if task.choices:
         return frozenset()
     own = {word.casefold() for word in _WORD.findall(task.prompt)}
-    answers = [_WORD.findall(each) for each in _texts([task.secret.get(key) for key in REFERENCES])]
+    answers = [_WORD.findall(each) for each in texts_of([task.secret.get(key) for key in REFERENCES])]
     return frozenset(word for words in answers if {each.casefold() for each in words} <= own for word in words)
 
 
@@ -97,7 +97,7 @@ def _is_identifier(word: str) -> bool:
     return any(map(str.isalpha, word)) and any(each.isdecimal() or each == "_" for each in word)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_of(value: Any) -> Iterator[str]:
     """The strings of JSON data."""
     pending = [value]
     while pending:

@@ -25,6 +25,7 @@ from firsthand.perturbations.kept_text import (
     changed_between,
     checked_places,
     lost_words,
+    texts_of,
     word_places,
 )
 from firsthand.task import Task
@@ -144,8 +145,8 @@ def _same(text: str) -> str:
 
 
 def _beside(task: Task) -> str:
-    """The texts in which a new name might stand already."""
-    return repr((task.choices, [task.secret.get(key) for key in REFERENCES]))
+    """The choices and right answers: a new name might stand there already, or a word that decides the answer."""
+    return "\n".join(texts_of([task.choices, *(task.secret.get(key) for key in REFERENCES)]))
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:

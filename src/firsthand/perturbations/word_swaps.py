@@ -175,26 +175,34 @@ def gender_terms(text: str, rng: Random) -> str:
 
 
 def genders_exchanged(text: str, rng: Random, *, beside: str = "") -> Callable[[str], str]:
-    """The exchange of the text's gender terms, to be made wherever they stand; what is `beside` the text decides nothing."""
-    words = {word.casefold() for word in _WORD.findall(text)}
-    if words.isdisjoint(EXCHANGED) or not words.isdisjoint(UNPAIRED):
+    """The exchange of the text's gender terms, also before `'s`, to be made wherever they stand.
+
+    The texts `beside` it, choices and answers, may hold a word that decides too.
+    """
+    told = f"{text}\n{beside}"
+    words = set(map(str.casefold, _NAME.findall(told)))
+    if EXCHANGED.keys().isdisjoint(map(str.casefold, _NAME.findall(text))) or not words.isdisjoint(UNPAIRED | DECISIVE):
         return lambda other: other
-    if any(first in _TITLES and second.istitle() for first, second in _neighbours(text)):
+    if any(first in _TITLES and second.istitle() for first, second in _neighbours(told)) or _is_of_known(text, beside):
         return lambda other: other
-    if not words.isdisjoint(DECISIVE) or _is_of_known(text):
-        return lambda other: other
-    return lambda other: swapped(other, EXCHANGED, rng)
+    return lambda other: _NAME.sub(lambda found: swapped(found[0], EXCHANGED, rng), other)
 
 
-def _is_of_known(text: str) -> bool:
-    """True if a gender term, no pronoun, stands before `of` or in a text with capitals of other than common names."""
-    nouns = {word for word in map(str.casefold, _NAME.findall(text)) if word in EXCHANGED and word not in _PRONOUNS}
+def _is_of_known(text: str, beside: str) -> bool:
+    """True if a gender term, no pronoun, stands before `of`, or if there is one and a capital of no common name.
+
+    Names that stand in the text too are no others in the texts beside it: a worked solution repeats them.
+    """
+    told = f"{text}\n{beside}"
+    nouns = {word for word in map(str.casefold, _NAME.findall(told)) if word in EXCHANGED and word not in _PRONOUNS}
     if nouns <= _MARRIED:
         return False
-    if any(first.casefold() in nouns and second == "of" for first, second in _neighbours(text)):
+    if any(first.casefold() in nouns and second == "of" for first, second in _neighbours(told)):
         return True
     known = {name for names in (COMMON, NAMES, OTHER_NAMES) for own in names.values() for name in own}
-    return any(each[0] not in known and each[0].casefold() not in _MARRIED for each in _capitals(text))
+    own, others = ({each[0] for each in _capitals(part)} for part in (text, beside))
+    capitals = own | (others - set(_NAME.findall(text)))
+    return any(each not in known and each.casefold() not in _MARRIED for each in capitals)
 
 
 def _capitals(text: str) -> list[re.Match[str]]:
