@@ -343,7 +343,7 @@ def test_a_look_names_the_sharpest_head_and_the_likeliest_next_tokens(
     wrong = LensCell([("x", 1.0)], 0.0)
     found = ModelLook(["one", "two"], heads, [[wrong, wrong], [wrong, LensCell(top, 1.0)]], 2)
     asked: list[Any] = []
-    opened = SimpleNamespace(model="M", tokenizer=SimpleNamespace(encode=lambda text: [text, 1, 2]))
+    opened = SimpleNamespace(model="M", tokenizer=SimpleNamespace(encode_prompt=lambda text: [text, 1, 2]))
     monkeypatch.setattr(opened_model, "open_for_interp", lambda name, shown: asked.append((name, shown)) or opened)
     monkeypatch.setattr(model_look, "look_at", lambda *given: asked.append(given) or found)
     monkeypatch.setattr(look_page, "look_page", lambda title, look: f"{title} é {look is found}")

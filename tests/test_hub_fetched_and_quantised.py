@@ -142,9 +142,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_calibration_text_is_cut_into_128_sequences_of_512() -> None:
     ids = list(range(65_537))
-    assert _sequences(ids[:5]) == [ids[:5]] and _sequences([]) == []
-    assert _sequences(ids[:1025]) == [ids[:512], ids[512:1024], [1024]]
-    assert _sequences(ids) == _sequences(ids[:65_536]) == [ids[512 * n : 512 * n + 512] for n in range(128)]
+    assert (
+        _sequences(ids[:5], []) == [ids[:5]]
+        and _sequences([], []) == []
+        and _sequences(ids[:5], [7]) == [[7, *ids[:5]]]
+    )
+    assert _sequences(ids[:1025], []) == [ids[:512], ids[512:1024], [1024]]
+    assert _sequences(ids, []) == _sequences(ids[:65_536], []) == [ids[512 * n : 512 * n + 512] for n in range(128)]
 
 
 @pytest.mark.slow

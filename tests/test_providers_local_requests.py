@@ -95,6 +95,9 @@ class Letters:
             raise PromptTooLong("long")
         return [ord(each) % 100 for each in text]
 
+    def encode_prompt(self, text: str, *, most: int | None = None) -> list[int]:
+        return [self.bos_id, *self.encode(text, most)]
+
     def decode(self, ids: Any, skip_special: bool = True) -> str:
         return "".join(chr(each) for each in ids)
 

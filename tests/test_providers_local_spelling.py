@@ -152,7 +152,12 @@ def test_a_prompt_begins_with_the_models_own_token_where_it_needs_one_and_is_rea
         def runs_behind(runs, *, after):
             return [after[0], *read("".join(run.text for run in runs))]
 
-        tokenizer = SimpleNamespace(encode=read, encode_runs=runs_behind, add_bos=add_bos, bos_id=bos, eos_id=eos)
+        start = eos if bos is None else bos
+
+        def prompt(text, *, most):
+            return [*([start] if add_bos and start is not None else []), *read(text, most=most)]
+
+        tokenizer = SimpleNamespace(encode=read, encode_prompt=prompt, encode_runs=runs_behind, start_id=start)
         chat = SimpleNamespace(encode=lambda messages, tools: [77, len(messages), len(tools)])
         return SimpleNamespace(tokenizer=tokenizer, sources=None, chat=chat, context=12)
 

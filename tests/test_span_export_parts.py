@@ -121,7 +121,7 @@ class Trickle(io.BytesIO):
         return super().read1(min(size, 3))
 
 
-def test_a_short_body_of_a_stated_length_is_read_and_no_other() -> None:
+def test_a_short_body_is_read_and_no_other() -> None:
     def came(body: Any, **headers: str) -> bytes:
         answer = requests.Response()
         answer.headers.update({key.replace("_", "-"): value for key, value in headers.items()})
@@ -131,9 +131,13 @@ def test_a_short_body_of_a_stated_length_is_read_and_no_other() -> None:
     assert came(Trickle(b"12345678"), content_length="8") == b"12345678" and came(Trickle(b"")) == b""
     assert came(Trickle(b"1234567"), content_length="8") == b"", "it breaks off"
     assert came(Trickle(b"x" * 65_536), content_length="65536") == b"x" * 65_536
+    for headers in ({}, {"transfer_encoding": "Chunked"}):
+        assert (
+            came(Trickle(b"x" * 65_536), **headers) == b"x" * 65_536 and came(Trickle(b"x" * 65_537), **headers) == b""
+        )
     for headers in (
-        {}, {"content_length": "65537"}, {"content_length": "-1"}, {"content_length": "٣"}, {"content_length": "9" * 5000},
-        {"content_length": "2", "content_encoding": "gzip"}, {"content_length": "2", "transfer_encoding": "chunked"},
+        {"content_length": "65537"}, {"content_length": "-1"}, {"content_length": "٣"}, {"content_length": "9" * 5000},
+        {"content_length": "2", "content_encoding": "gzip"}, {"content_length": "2", "transfer_encoding": "gzip, chunked"},
     ):  # fmt: skip
         body = Trickle(b"12")
         assert came(body, **headers) == b"" and body.tell() == 0, headers

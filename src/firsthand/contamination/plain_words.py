@@ -12,6 +12,8 @@ import unicodedata
 
 import numpy as np
 
+from firsthand.system.normalised_text import normalised_text
+
 _NO_BLANKS = (
     (0x3000, 0x9FFF), (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x20000, 0x3FFFF),
 )  # fmt: skip
@@ -26,9 +28,9 @@ def plain_words(text: bytes) -> bytes:
     """The words of a text in UTF-8, in one spelling each; bytes that are not UTF-8 stay as they are."""
     if text.isascii():
         return text
-    composed = unicodedata.normalize("NFC", text.decode("utf-8", "surrogateescape"))
+    composed = normalised_text("NFC", text.decode("utf-8", "surrogateescape"))
     seen = _spelt(composed)
-    folded = unicodedata.normalize("NFKC", seen.casefold())
+    folded = normalised_text("NFKC", seen.casefold())
     plain = folded if folded == seen else _spelt(folded)
     return plain.encode("utf-8", "surrogateescape")
 

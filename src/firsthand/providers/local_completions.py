@@ -317,7 +317,7 @@ def encode(loaded: Loaded, prompt: Prompt, tools: Sequence[ToolSpec] = ()) -> tu
     if not isinstance(prompt, str):
         return tuple(loaded.chat.encode(prompt, tools))
     ids = tokenizer.encode_prompt(prompt, most=loaded.context)
-    if not ids and (start := _start_id(tokenizer)) is not None:
+    if not ids and (start := tokenizer.start_id) is not None:
         ids = [start]
     if not ids:
         raise ModelError("the prompt is empty, and the model has no token to begin with: give some text")
@@ -343,7 +343,3 @@ def _ids(prompt: Prompt | Sequence[int]) -> tuple[int, ...] | None:
     if isinstance(prompt, str) or (prompt and isinstance(prompt[0], Message)):
         return None
     return tuple(prompt) if prompt else None  # type: ignore[arg-type]
-
-
-def _start_id(tokenizer: Tokenizer) -> int | None:
-    return tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id

@@ -179,8 +179,13 @@ class Tokenizer:
 
         Texts of chat templates write BOS themselves and are encoded by `ChatTemplate`.
         """
-        begin = [self.bos_id] if self.add_bos and self.bos_id is not None else []
-        return [*begin, *self.encode(text, most=most)]
+        start = self.start_id if self.add_bos else None
+        return [*([] if start is None else [start]), *self.encode(text, most=most)]
+
+    @property
+    def start_id(self) -> int | None:
+        """The token that a text begins with: BOS, or the end of text of a model without one; None if it has neither."""
+        return self.bos_id if self.bos_id is not None else self.eos_id
 
     def token_id(self, text: str) -> int | None:
         """Returns the id of the added token that is spelled so, such as `<|im_end|>`; None if there is none."""

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import stat
 import time
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
@@ -22,6 +20,7 @@ from typing import BinaryIO
 from firsthand.declaration import Declaration, Rehearsal
 from firsthand.errors import ToolError, nearest
 from firsthand.message import Json
+from firsthand.system.normalised_text import normalised_text
 from firsthand.system.terminal import printable
 from firsthand.tool import Tool, tool_from_function
 from firsthand.tools.folders.file_change import rehearsed_change, write_over
@@ -43,8 +42,6 @@ SEARCH_S = 20.0
 MAX_NAMED = 10
 """The most files that are named because they could not be searched."""
 _PIECE = 1 << 16
-_RUN = re.compile(r"[\x00-\x7f]?[^\x00-\x7f]{1,500}")
-"""What is composed at a time: the time grows with the square of a run of combining marks."""
 
 
 def files(root: str, *, write: bool = False, scratch: bool = False) -> tuple[Tool, ...]:
@@ -269,7 +266,7 @@ class _Search:
 
 def _composed(text: str) -> str:
     """The text with composed accents (NFC): names and texts from macOS often have them apart."""
-    return text if text.isascii() else _RUN.sub(lambda run: unicodedata.normalize("NFC", run[0]), text)
+    return text if text.isascii() else normalised_text("NFC", text)
 
 
 def _around(line: str, place: int, length: int) -> str:

@@ -13,7 +13,8 @@ import unicodedata
 from firsthand.safety.rules.joining_letters import JOINER, NON_JOINER, joins, keeps_apart
 from firsthand.system.terminal import BLANK
 
-_LAYOUT = "\t\n\v\f\r\x85"
+_LAYOUT = "\t\n\v\f\r\x1c\x1d\x1e\x85"
+"""Control characters that end lines or cells."""
 _EMOJI = (
     "\xa9\xae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u24ff\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\u3297\u3299"
     "\U0001f000-\U0001faff"
