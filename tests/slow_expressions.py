@@ -205,8 +205,8 @@ def slow_text(expression: Expression) -> str:
         )  # a shared core is late at times
         long_s = min(long_s, *(time_s(compiled, expression, start, pump, LONG) for _ in range(9)))
         if long_s > SLOW_S and long_s > 7 * short_s:
-            # Once more with longer texts, which take 4 times as long at most if it was a late core, and 16 times if not.
-            if min(time_s(compiled, expression, start, pump, 4 * LONG) for _ in range(3)) < 7 * long_s:
+            # Once more with longer texts, which take twice as long at most if it was a late core, and 4 times if not.
+            if min(time_s(compiled, expression, start, pump, 2 * LONG) for _ in range(3)) < 3 * long_s:
                 continue
             return f"{start + pump * 3!r:.60}, {long_s * 1000:.0f} ms"
     return ""

@@ -64,7 +64,10 @@ def test_a_wrong_size_is_put_right_when_it_is_first_used(tmp_path: Path, column:
     assert [each.id for each in asyncio.run(memory.list())] == ["a", "b", "c", "d"], "nothing is deleted for it"
 
 
-def test_right_sizes_are_left_alone_and_a_file_that_is_in_use_can_be_opened(tmp_path: Path) -> None:
+def test_right_sizes_are_left_alone_and_a_file_that_is_in_use_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firsthand.runs.database._BUSY_TIMEOUT_S", 3)
     path = tmp_path / "m.db"
     filled(path)
     changed(path, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -73,7 +76,7 @@ def test_right_sizes_are_left_alone_and_a_file_that_is_in_use_can_be_opened(tmp_
     writer.execute("BEGIN IMMEDIATE")
     started = time.monotonic()
     file = ItemFile(path, create=False)
-    assert time.monotonic() - started < 5 and [(owner, size) for owner, _, size in file.scopes()] == SIZES
+    assert time.monotonic() - started < 2 and [(owner, size) for owner, _, size in file.scopes()] == SIZES
     writer.rollback(), writer.close(), file.close()
     assert path.read_bytes() == before
 
