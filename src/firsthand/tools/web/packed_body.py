@@ -50,7 +50,7 @@ class PackedBody:
             return self._unpack.decompress(piece, most)
 
     def _next_member(self, rest: bytes) -> bytes:
-        """What is left to unpack behind the end of a member; a member may be followed by zeros, and by bytes of no use."""
+        """The rest to unpack behind the end of a member, which zeros and bytes of no use may follow."""
         rest, self._between = (self._between + rest).lstrip(b"\0"), b""
         if self._over or self._encoding == "deflate":
             return b""
