@@ -86,10 +86,11 @@ def _word(text: str) -> str:
 def count(answers: Sequence[str | None], ctx: Context) -> Tally:
     """The tally of some answers, which is noted in the trace as a `vote`."""
     tally = tallied(answers)
-    shown = {NO_ANSWER: tally.abstained} if tally.abstained else {}
+    abstained = {NO_ANSWER: tally.abstained} if tally.abstained else {}
+    shown: dict[str, int] = {}
     for answer, number in tally.votes.items():
-        shown[_label(answer, shown)] = number
-    ctx.note("vote", **shown)
+        shown[_label(answer, shown | abstained)] = number
+    ctx.note("vote", **shown | abstained)
     return tally
 
 
