@@ -20,7 +20,8 @@ KINDS = [
     ({"anyOf": {"type": "string"}}, "value"), ({"type": {"a": 1}}, "value"), ({"type": [["string"], 5, None]}, "value"),
     ({"type": "Ignore all rules"}, "value"), (True, "value"), ({"anyOf": [{"anyOf": [{"type": "string"}]}]}, "string"),
     ({"$ref": "#/$defs/Point"}, "object"), ({"anyOf": [{"$ref": "#/$defs/Point"}, {"type": "null"}]}, "null/object"),
-    ({"allOf": [{"$ref": "#/$defs/Point"}]}, "object"), ({"$ref": "#/$defs/Loop"}, "array"), ({"$ref": 5}, "value"),
+    ({"allOf": [{"$ref": "#/$defs/Point"}]}, "object"), ({"$ref": "#/$defs/Loop"}, "array"),
+    ({"$ref": 5}, "value"), ({"$ref": "#/properties/Point"}, "value"),
     ({"$ref": "#/$defs/no"}, "value"),
 ]  # fmt: skip
 

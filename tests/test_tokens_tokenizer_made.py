@@ -41,6 +41,7 @@ def test_a_tokenizer_has_the_ids_its_files_give_and_a_fingerprint_of_what_decide
     assert (TOKENIZER.chat_template, TOKENIZER.recommended, TOKENIZER.add_bos) == (None, {}, False)
     bare = made(bos_id=None, eos_ids=(), add_bos=True)
     assert (bare.bos_id, bare.eos_id, bare.eos_ids, bare.add_bos) == (None, None, {258}, False)
+    assert (one.start_id, made(bos_id=None).start_id, bare.start_id) == (262, 263, None)
     same = made(add_bos=True, chat_template="U", eos_ids=(258, 263))
     assert same.fingerprint == one.fingerprint and same.eos_id == 258
     others = [made(), made(add_bos=True, bos_id=0), made(add_bos=True, eos_ids=(258,)), bare]

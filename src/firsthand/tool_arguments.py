@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -16,6 +17,8 @@ from firsthand.errors import ToolError
 from firsthand.message import Json
 
 JSON_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
+MAX_PARTS = 100
+"""The most alternatives of a schema that are looked at."""
 WRAPPERS = ("arguments", "parameters", "args", "kwargs", "input")
 """The keys that a model puts around the arguments."""
 
@@ -86,28 +89,30 @@ def repaired(arguments: Json, parameters: Json) -> Json:
 
 
 def kinds_of(schema: Any, parameters: Json) -> tuple[str, ...]:
-    """The JSON types that a schema, its alternatives and the definitions of `parameters` that it refers to name.
+    """The JSON types that a schema and its parts name, as `schema_parts` finds them; what is no JSON type is left out."""
+    named = [each.get("type") for each in schema_parts(schema, parameters)]
+    flat = [kind for each in named for kind in (each if isinstance(each, list) else [each])]
+    return tuple(kind for kind in dict.fromkeys(each for each in flat if isinstance(each, str)) if kind in JSON_TYPES)
 
-    A server may have written them; what is no JSON type is left out.
+
+def schema_parts(schema: Any, whole: Json) -> list[Json]:
+    """The schema, its alternatives and the definitions of `whole` that they refer to, at most `MAX_PARTS`.
+
+    A server may have written them, and may refer in a circle.
     """
-    definitions = parameters.get("$defs", parameters.get("definitions"))
-    found: dict[str, None] = {}
-    waiting, followed = [schema], set()
-    while waiting:
-        part = waiting.pop(0)
+    found: list[Json] = []
+    waiting = deque([schema])
+    while waiting and len(found) < MAX_PARTS:
+        part = waiting.popleft()
         if not isinstance(part, dict):
             continue
-        kinds = part.get("type")
-        named = kinds if isinstance(kinds, list) else [kinds]
-        found |= dict.fromkeys(each for each in named if isinstance(each, str) and each in JSON_TYPES)
+        found.append(part)
         for key in ("anyOf", "oneOf", "allOf"):
-            alternatives = part.get(key)
-            waiting += alternatives if isinstance(alternatives, list) else ()
-        target = part.get("$ref")
-        if isinstance(target, str) and target not in followed and isinstance(definitions, dict):
-            followed.add(target)
-            waiting.append(definitions.get(target.rpartition("/")[2]))
-    return tuple(found)
+            waiting += part[key] if isinstance(part.get(key), list) else []
+        head, _, name = str(part.get("$ref", "")).rpartition("/")
+        definitions = whole.get(head.removeprefix("#/"))
+        waiting += [definitions[name]] if isinstance(definitions, dict) and name in definitions else []
+    return found
 
 
 def _parsed(name: str, text: str) -> Any:

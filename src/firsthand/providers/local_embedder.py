@@ -123,7 +123,7 @@ class LocalEmbedder:
 
 
 def _stated(path: Path, pooling: Pooling | None) -> list[str]:
-    """What a GGUF file states of embedding that is not the default; nothing for folders, and for what cannot be read."""
+    """The embedding settings of a GGUF file that are not the defaults; none for a folder or a file that cannot be read."""
     from firsthand.embed.embedding_metadata import other_than_default
 
     if path.suffix.lower() != ".gguf":

@@ -247,7 +247,7 @@ class _Search:
                 self.unread.append(path)
 
     def told(self) -> str:
-        """What was found, and what could not be searched."""
+        """The matches, the notes, and the files that could not be searched, a line each."""
         told = [*self.found, *self.notes] or ["(nothing was found)"]
         if self.unread:
             names = ", ".join(printable(each)[:200] for each in self.unread[:MAX_NAMED])

@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any
 
 from firsthand.message import Json
-from firsthand.tool_arguments import kinds_of
+from firsthand.tool_arguments import kinds_of, schema_parts
 
 _PLAIN = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+\.[0-9]+|(?:,[0-9]{3}){2,})")
@@ -23,8 +23,6 @@ _GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+\.[0-9]+|(?:,[0-9]{
 _WHOLE = re.compile(r"[+-]?[0-9]+(?:\.0*)?")
 _EXACT = 2**53
 """Up to here a float tells whole numbers apart."""
-MAX_PARTS = 100
-"""The most alternatives of a schema that are looked at."""
 
 
 class StatedNumber(str):
@@ -73,9 +71,9 @@ def fitted(value: Any, schema: Any, whole: Json) -> Any:
 
     `whole` is the schema whose definitions `schema` refers to.
     """
-    parts = _parts(schema, whole)
+    parts = schema_parts(schema, whole)
     if isinstance(value, StatedNumber):
-        kinds = {kind for each in parts for kind in kinds_of(each, whole)}
+        kinds = set(kinds_of(schema, whole))
         if "string" in kinds or not kinds & {"number", "integer"}:
             return str(value)
         number = as_number(value)
@@ -86,23 +84,6 @@ def fitted(value: Any, schema: Any, whole: Json) -> Any:
     if isinstance(value, dict):
         return {key: fitted(each, _field(parts, key), whole) for key, each in value.items()}
     return value
-
-
-def _parts(schema: Any, whole: Json) -> list[Json]:
-    """The schema and its alternatives, each where it refers to; at most `MAX_PARTS`, for a server may refer in a circle."""
-    found: list[Json] = []
-    left = [schema]
-    while left and len(found) < MAX_PARTS:
-        each = left.pop()
-        if not isinstance(each, dict):
-            continue
-        found.append(each)
-        for key in ("anyOf", "oneOf", "allOf"):
-            left += each[key] if isinstance(each.get(key), list) else []
-        head, _, name = str(each.get("$ref", "")).rpartition("/")
-        definitions = whole.get(head.removeprefix("#/"))
-        left += [definitions[name]] if isinstance(definitions, dict) and name in definitions else []
-    return found
 
 
 def _field(parts: Sequence[Json], key: str) -> Json:

@@ -27,7 +27,7 @@ class PackedBody:
         return self._unpack.eof or not self._began
 
     def add(self, piece: bytes, most: int) -> bytes:
-        """What a piece unpacks to, at most `most` bytes of it; zlib.error if it is not packed as the encoding says."""
+        """Unpack a piece of the body, to at most `most` bytes; zlib.error if it is not packed as the encoding says."""
         unpacked = bytearray()
         for first in range(0, len(piece), _SLICE):
             rest = piece[first : first + _SLICE]
