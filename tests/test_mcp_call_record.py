@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -59,10 +60,11 @@ def test_an_mcp_server_that_begins_with_another_is_told_of_it(tmp_path: Path) ->
         told.append(str(error.value))
 
     thread = threading.Thread(target=second)
-    with held(folder / MAKING):
-        thread.start()
-        thread.join(0.1)
-        run = store._created(folder, {"config": {}, "command": []}, None)
-    with run, run.working():
+    with ExitStack() as stack:
+        with held(folder / MAKING):
+            thread.start()
+            thread.join(0.1)
+            run = stack.enter_context(store._created(folder, {"config": {}, "command": []}, None))
+            stack.enter_context(run.working())  # before the second may look
         thread.join(30)
     assert len(told) == 1 and told[0].startswith("calls is being run by process")
