@@ -116,7 +116,7 @@ class _Caller:
                 self.unsure.add(key)
                 raise PlanError(f"the call of {name} has no result but may have taken effect: do not make it again")
             raise PlanError(f"the call of {name} was refused or failed")
-        value = decoded(unmarked(result.content, result.origin))
+        value = decoded(unmarked(result.content, result.origin) if result.plain is None else result.plain)
         declares = self.tools[name].declares
         return Labelled(value, label_of_result(name, declares), declares.trusts if declares is not None else (), name)
 
