@@ -10,6 +10,8 @@ from firsthand import Agent, Task, catalog
 from firsthand.context import Context
 from firsthand.declaration import Declaration
 from firsthand.guard import AttemptView, GuardVerdict
+from firsthand.loop.private_texts import private_texts
+from firsthand.loop.tool_call import _replayed
 from firsthand.message import Json, ToolCall, ToolResult
 from firsthand.patterns.plan_mode import plan_mode
 from firsthand.providers.scripted import Scripted
@@ -119,7 +121,7 @@ def test_a_private_result_is_known_by_its_marks_and_without() -> None:
 
 @pytest.mark.parametrize("text", ["a fine season came", "Alaska"])
 def test_the_mark_is_explained_where_a_pattern_quotes_results(text: str) -> None:
-    @tool(effect="read")
+    @tool(effect="read", origin="the notes")
     def look() -> str:
         """Look."""
         return text
@@ -142,11 +144,11 @@ def test_the_mark_is_explained_where_passages_are_quoted() -> None:
         return query
 
     async def ask(arguments: Json) -> list[Json]:
-        return [{"text": "Alaska"}, {"text": "a fine season"}]
+        return [{"text": "by the bay"}, {"text": "Alaska"}, {"text": "a fine season"}]
 
     async def quotes(task: Task, ctx: Context) -> str:
         items = await ctx.consult(search, {"query": "x"}, ask)
-        return (await ctx.say("\n".join(item["text"] for item in items)).generate()).text
+        return (await ctx.say("\n".join(item["text"] for item in items[1:])).generate()).text
 
     model = Scripted(["ok"])
     asyncio.run(rollout(Agent("c", model, quotes, guard=given("spotlight")), Task("1", "x")))
@@ -158,3 +160,6 @@ def test_a_fork_keeps_the_text_without_marks() -> None:
     trace = attempt(sends("hello"), given("spotlight", "policy"))
     entry = _reply(trace, trace.calls[0], 0)
     assert entry["plain"] == inbox_text() and "Ann^Smith" in entry["content"]
+    result = _replayed(ToolCall("1", "inbox", {}), entry)
+    assert (result.plain, result.content) == (inbox_text(), entry["content"])
+    assert private_texts(trace.calls) == [inbox_text(), inbox_text().replace(" ", "^")]
