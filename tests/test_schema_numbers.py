@@ -77,3 +77,61 @@ def test_an_answer_is_never_forced_to_be_another_number() -> None:
 def test_an_integer_of_too_many_digits_is_a_sentence() -> None:
     with pytest.raises(ConfigError, match="the schema cannot be read"):
         exact_schema('{"const": ' + "1" * 5000 + "}")
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        (
+            {"exclusiveMinimum": 0, "maximum": 0.5},
+            ["0.5", "0.1", "0.000001", "5e-1", "0.50", "1e-3"],
+            ["0", "0.0", "-0", "0e5", "0.51"],
+        ),
+        ({"exclusiveMinimum": 5, "maximum": 5.5}, ["5.5", "5.1", "5.000001"], ["5", "5.0", "5.51"]),
+        ({"exclusiveMinimum": 5.0, "exclusiveMaximum": 5.5}, ["5.49", "5.1"], ["5", "5.0", "5.5"]),
+        ({"minimum": -0.5, "exclusiveMaximum": 0}, ["-0.5", "-0.1"], ["0", "-0", "-0.0", "-0.51"]),
+        ({"minimum": 4.5, "exclusiveMaximum": 5}, ["4.5", "4.9", "4.99"], ["5", "5.0"]),
+        ({"minimum": 99999.5, "exclusiveMaximum": 100000}, ["99999.5", "99999.9"], ["100000", "100000.0"]),
+        ({"exclusiveMinimum": 0, "maximum": 1e-9}, ["1e-9", "5e-10"], ["0", "2e-9"]),
+        ({"minimum": 0, "maximum": 99.99}, ["99.9", "99.90", "99.99", "99", "0.5"], ["100", "99.991"]),
+        ({"maximum": 1.251}, ["1.25", "1.2", "-7.125"], ["1.252", "1.26"]),
+        ({"minimum": -1.25}, ["-1.2", "-1.25", "0.125"], ["-1.26", "-1.251"]),
+        ({"exclusiveMinimum": 0, "maximum": 1}, ["1", "0.5"], ["0", "1.5"]),
+        ({"exclusiveMinimum": 0}, ["0.5", "7"], ["0", "-1"]),
+    ],
+)
+def test_numbers_near_their_bounds(schema: dict[str, object], right: list[str], wrong: list[str]) -> None:
+    asked = grammar.json_schema(
+        {"type": "object", "properties": {"x": {"type": "number", **schema}}, "required": ["x"]}
+    )
+    for text in [*right, *wrong]:
+        assert accepts(asked, f'{{"x": {text}}}') == (text in right), text
+
+
+def test_a_whole_bound_that_is_excluded_is_never_drawn() -> None:
+    for schema, text in (
+        ({"exclusiveMinimum": 0, "maximum": 0.5}, "0"),
+        ({"minimum": -0.5, "exclusiveMaximum": 0}, "-0"),
+        ({"exclusiveMinimum": 7, "exclusiveMaximum": 7.25}, "7"),
+    ):
+        matcher = matcher_of(grammar.json_schema({"type": "number", **schema}), byte_vocabulary(), forcing=False)
+        assert matcher.try_consume_tokens(list(text.encode())) == len(text) and not matcher.is_accepting()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "exclusiveMinimum": 0, "maximum": 0.5},
+        {"exclusiveMinimum": 0, "maximum": 1},
+        {"exclusiveMinimum": 0},
+        {"exclusiveMinimum": 0.5, "maximum": 0.75},
+        {"exclusiveMinimum": True, "minimum": 0, "maximum": 0.5},
+    ],
+)
+def test_other_bounds_stand(schema: dict[str, object]) -> None:
+    assert json.loads(exact_schema(json.dumps(schema))) == schema
+
+
+def test_a_number_beyond_doubles_is_a_sentence() -> None:
+    with pytest.raises(ConfigError, match="the schema has the number 1e999, which is beyond"):
+        exact_schema('{"exclusiveMinimum": 0, "maximum": 1e999}')
