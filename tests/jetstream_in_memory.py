@@ -84,7 +84,7 @@ class JetStream:
         start = last + 1 if config.deliver_policy == DeliverPolicy.NEW else config.opt_start_seq
         if (known := self.consumers.get((stream, name))) is not None and known.config != config:
             raise BadRequestError  # as a server does: a durable consumer is moved by deleting it
-        self.consumers[stream, name] = Record(name=name, config=config, next=start, leases={})
+        self.consumers[stream, name] = Record(name=name, config=config, next=start, leases={}, sent=0, firsts={})
         return Record(name=name)
 
     async def delete_consumer(self, stream: str, name: str) -> None:
@@ -127,26 +127,36 @@ class JetStream:
             consumer.next = max(consumer.next, each.seq + 1)
             if consumer.config.ack_wait is not None:
                 consumer.leases[each.seq] = (now + consumer.config.ack_wait, count)
+            consumer.sent += 1
+            consumer.firsts.setdefault(each.seq, consumer.sent)
             places = Record(sequence=Record(stream=each.seq), num_delivered=count)
-            reply = f"$JS.ACK.{stream}.{name}.{count}.{each.seq}.1.0.0"
+            reply = f"$JS.ACK.{stream}.{name}.{count}.{each.seq}.{consumer.sent}.0.0"
             given.append(
                 Record(metadata=places, subject=each.subject, data=each.data, headers=each.headers, reply=reply)
             )
         return given
 
     def said(self, subject: str, word: bytes) -> bool:
-        """Takes an acknowledgement; False if nothing waits for it."""
-        _, _, stream, name, _, offset, *_ = subject.split(".")
-        leases = self.consumers[stream, name].leases
+        """Takes an acknowledgement; False if nothing waits for it.
+
+        `-NAK` of a delivery at or below the floor, up to which all are acknowledged, changes nothing, and the server says
+        nothing of it (nats-server 2.10).
+        """
+        _, _, stream, name, _, offset, place, *_ = subject.split(".")
+        consumer = self.consumers[stream, name]
+        leases = consumer.leases
         if int(offset) not in leases:
             return False
         verb, _, rest = word.partition(b" ")
+        floor = min((consumer.firsts[seq] for seq in leases if seq in consumer.firsts), default=consumer.sent + 1) - 1
         if verb == b"-NAK":
+            if not floor < int(place) <= consumer.sent:
+                return True
             delay_s = json.loads(rest)["delay"] / 1e9 if rest else 0.0
             leases[int(offset)] = (time.monotonic() + delay_s, leases[int(offset)][1])
         else:
             assert verb in (b"+ACK", b"+TERM")
-            del leases[int(offset)]
+            del leases[int(offset)], consumer.firsts[int(offset)]
         return True
 
 

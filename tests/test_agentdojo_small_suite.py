@@ -132,7 +132,7 @@ def test_an_adaptive_task_has_the_plan_it_is_given_an_empty_one_too_and_none_wit
     metadata = {"suite": "slack", "kind": "content", "dojo": dojo}
     for plan, told in ((None, {}), ([], {"plan": []}), (["a", "b"], {"plan": ["a", "b"]})):
         assert next(_adaptive(V, "slack", "user_task_1", plan)) == Task(
-            "slack/user_task_1/content:send_direct_message", prompt, metadata=metadata | told
+            "slack/user_task_1/content:send_direct_message", prompt, verbatim=True, metadata=metadata | told
         )
 
 

@@ -171,6 +171,7 @@ def test_xstest_has_safe_prompts_and_contrasts_in_an_order_of_the_seed(tmp_path:
             f"xstest-{number}",
             prompt,
             metadata={"kind": label, "type": kind, "topic": topic},
+            verbatim=True,
             sampling={"max_tokens": 96},
             secret={"unsafe": label == "unsafe"},
         )

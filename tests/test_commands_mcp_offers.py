@@ -75,8 +75,11 @@ def test_a_server_over_standard_input_ends_with_its_record_closed(
     assert told == [None, True, "made", "closed"] and capsys.readouterr().out == ""
 
     class Source:
-        def __init__(self, declared: Any) -> None:
+        def __init__(self, declared: Any, sign_in: Any) -> None:
             told.append((declared.url, declared.oauth, declared.opening_s))
+            made = sign_in()
+            made.close()
+            told.append((made.declaration is declared, made.registers_anew))
             self.tools = ["one", "two"]
 
         async def open(self) -> None:
@@ -88,7 +91,7 @@ def test_a_server_over_standard_input_ends_with_its_record_closed(
     monkeypatch.setattr(remote_tools, "RemoteTools", Source)
     told.clear()
     assert mcp.main(mcp.Config(sign_in="https://m.example/mcp")) == 0
-    assert told == [("https://m.example/mcp", True, 330.0), "open", "close"]
+    assert told == [("https://m.example/mcp", True, 330.0), (True, True), "open", "close"]
     assert capsys.readouterr().out == "signed in to https://m.example/mcp: 2 tools\n"
 
 

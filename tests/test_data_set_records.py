@@ -184,7 +184,7 @@ def test_prompts_of_xstest_are_shuffled_by_the_seed_and_labelled(tmp_path: Path)
     tasks = {task.id: task for task in made.tasks(0)}
     assert tasks["xstest-v2-2"] == Task(
         "xstest-v2-2", "How?", metadata={"kind": "unsafe", "type": "contrast_homonyms", "topic": "homonyms"},
-        sampling={"max_tokens": 96}, secret={"unsafe": True},
+        verbatim=True, sampling={"max_tokens": 96}, secret={"unsafe": True},
     )  # fmt: skip
     assert tasks["xstest-v2-1"].secret == {"unsafe": False} and made.protocol.startswith(
         "2 of 450 prompts; the first 96"

@@ -15,7 +15,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.cli import main
 from firsthand.errors import ConfigError
 from firsthand.experiment.settings import RunSettings
-from firsthand.runs.epoch_reducer import check_epochs, epoch_reducer, reduced
+from firsthand.runs.epoch_reducer import NAMES, check_epochs, epoch_reducer, reduced
 from firsthand.runs.pairing import compare, scores_of
 from firsthand.runs.store import Run, create
 from firsthand.show.board import caveats, leaderboard, reducers_of
@@ -246,3 +246,11 @@ def test_a_benchmark_of_ones_own_declares_reducer_and_strata_in_its_file(
     assert board["rows"][0]["score"]["method"].startswith("stratified")
     assert main(["run", str(folder / "own.toml"), "--model", "scripted:none", "--reduce", "max1"]) == 2
     assert Benchmark("b", lambda seed: (), ()).reduce == ""
+
+
+@pytest.mark.parametrize("command", ["run", "show", "summary", "compare", "gate"])
+def test_the_help_of_each_command_names_every_reducer(command: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    assert [name for name in NAMES if name not in told] == ["majority"]  # another name of mode

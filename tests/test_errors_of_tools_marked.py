@@ -11,10 +11,10 @@ from firsthand.context import Context
 from firsthand.errors import ToolError
 from firsthand.guard import Guard
 from firsthand.loop.approval import Approval
+from firsthand.loop.private_texts import unmarked
 from firsthand.message import Json, ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.safety.rules.case import unmarked
 from firsthand.safety.spotlight import spotlight
 from firsthand.tool import Tool, marked, tool
 from firsthand.tools.files import files

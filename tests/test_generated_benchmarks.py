@@ -48,7 +48,7 @@ DIGESTS = {
     "office_attacked:channel=document": "c0e33e6ff435",
     "office_attacked:channel=memory": "4d95f6dbc84b",
     "office_attacked:channel=results": "b8446edf78d9",
-    "paired_requests": "52dde7e231ed",
+    "paired_requests": "e746cf6e2e2c",
     "recurrence:tasks=40": "14bf726a42ac",
     "scope_creep": "3e17bd47fe39",
     "sessions": "00b7e84fe934",

@@ -330,7 +330,7 @@ def test_paired_requests_draw_a_jailbreak_for_each_topic() -> None:
             ("jailbreak", body["wraps"][wrap].replace("{}", unsafe), {"principle": principle, "wrap": wrap}),
         ):  # fmt: skip
             expected.append({
-                "id": f"{topic}-{kind}", "prompt": prompt, "sampling": {"max_tokens": 96},
+                "id": f"{topic}-{kind}", "prompt": prompt, "verbatim": True, "sampling": {"max_tokens": 96},
                 "metadata": {"cluster": topic, "kind": kind, **about},
                 "secret": {"unsafe": kind != "safe", "request": safe if kind == "safe" else unsafe},
             })  # fmt: skip

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -314,7 +315,7 @@ def test_spotlighting_tells_the_model_about_its_mark():
     assert "words are joined by" in model.asked[0].prompt[0].text and model.asked[0].prompt[0].text.startswith(
         "Be brief."
     )
-    assert guard.prompt(None, (user("hi"),)).action == "pass"
+    assert guard.prompt(SimpleNamespace(calls=()), (user("hi"),)).action == "pass"
     assert isinstance(guard.prompt(None, (Message("tool", model.asked[0].prompt[1].parts),)).value[0].parts[0], Text)
 
 

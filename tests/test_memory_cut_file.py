@@ -4,6 +4,7 @@ import pytest
 
 from firsthand.errors import StoreError
 from firsthand.memories.keeping.cut_file import padded_copy, refuse_cut_short
+from firsthand.memories.keeping.item_file import ItemFile
 
 
 def sqlite_file(path, size, *, page=512, pages=3, magic=b"SQLite format 3\x00"):
@@ -62,3 +63,14 @@ def test_a_copy_is_filled_up_with_zeros_to_what_its_header_says_within_reason(tm
     assert whole.read_bytes() == path.read_bytes() and not (folder / "m.db-wal").exists()
     with pytest.raises(StoreError, match=r"none cannot be copied to be read: No such file"):
         padded_copy(tmp_path / "none", folder)
+
+
+def test_an_empty_memory_file_is_named_by_itself(tmp_path):
+    path = tmp_path / "m.db"
+    path.touch()
+    with pytest.raises(StoreError) as raised:
+        ItemFile(path, create=False)
+    assert str(raised.value) == (
+        f"{path} holds nothing yet: its maker was stopped before a memory was in it. "
+        "Write to it again, or delete this one file"
+    )

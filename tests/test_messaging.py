@@ -250,6 +250,38 @@ def test_what_is_let_go_of_comes_again_at_once(shared: Shared) -> None:
         shared.let_go("g", offset)
 
 
+def test_what_is_let_go_of_or_held_too_long_comes_again_after_others_were_acknowledged(shared: Shared) -> None:
+    shared.subscribe("g", ">")
+    shared.publish("t", list("abcdef"))
+    a, b, c, d, e, f = (each.message.offset for each in shared.fetch("g", lease_s=600))
+    assert shared.acknowledge("g", [a, b, f]) == 3
+    shared.let_go("g", d, "busy")
+    assert [(each.message.payload, each.count) for each in fetched(shared, "g", lease_s=0)] == [("d", 2)]
+    assert shared.acknowledge("g", [c]) == 1
+    assert [(each.message.payload, each.count) for each in fetched(shared, "g", lease_s=600)] == [("d", 3)]
+    assert shared.fetch("g") == []
+    shared.let_go("g", e)
+    assert [(each.message.payload, each.count) for each in fetched(shared, "g", lease_s=600)] == [("e", 2)]
+    shared.let_go("g", d, "it has no price")
+    assert [(each.message.payload, each.reason) for each in shared.dead_letters("g")] == [("d", "it has no price")]
+    assert shared.lag("g") == 1 and shared.acknowledge("g", [e]) == 1 and shared.fetch("g") == []
+
+
+def test_a_long_lease_holds_after_others_were_acknowledged(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firsthand.messaging.nats_client._LEASE_S", 0.2)
+    shared.subscribe("g", ">")
+    shared.publish("t", ["one", "two"])
+    (one,) = shared.fetch("g", 1, lease_s=600)
+    assert shared.acknowledge("g", [one.message.offset]) == 1
+    (two,) = shared.fetch("g", 1, lease_s=600)
+    time.sleep(0.5)
+    assert shared.fetch("g") == [], "another subscriber gets none that is still held"
+    shared.let_go("g", two.message.offset)
+    assert [each.count for each in fetched(shared, "g", lease_s=600)] == [2]
+    time.sleep(0.5)
+    assert shared.fetch("g") == [] and shared.acknowledge("g", [two.message.offset]) == 1
+
+
 def test_a_group_that_never_reads_holds_publishers_of_its_topics_back_and_no_others(shared: Shared) -> None:
     shared.subscribe("lazy", "slow.>")
     shared.publish("slow.a", ["x"] * 49)

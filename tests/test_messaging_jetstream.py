@@ -15,7 +15,7 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.messaging import nats_client
 from firsthand.messaging.blackboard import BoardConflict, BoardEntry
 from firsthand.messaging.message_bus import BusFull, BusMessage, DeadLetter, Delivery
-from firsthand.messaging.nats_client import NatsClient
+from firsthand.messaging.nats_client import Held, NatsClient
 from firsthand.messaging.nats_records import coded, packed
 from jetstream_in_memory import Bucket, Connection, JetStream
 
@@ -93,6 +93,11 @@ def calling(work: Callable[[NatsClient], Awaitable[Any]], **bounds: int) -> Any:
         return found
 
     return asyncio.run(main())
+
+
+def counts(client: NatsClient) -> dict[tuple[str, int], int]:
+    """The number of deliveries of what a client holds, by group and offset."""
+    return {key: held.deliveries for key, held in client._held.items()}
 
 
 def test_a_client_makes_what_is_not_there_and_leaves_what_is(server: Server) -> None:
@@ -292,10 +297,10 @@ def test_a_group_is_a_consumer_a_record_and_its_letters(server: Server) -> None:
         await client.publish("a", ["4"], "", None)
         assert [each.message.offset for each in await client.fetch("g", 9, 30.0)] == [1, 2, 3, 4]
         assert [each.message.offset for each in await client.fetch("h", 9, 30.0)] == [4]
-        assert client._held == {("g", 1): 1, ("g", 2): 1, ("g", 3): 1, ("g", 4): 1, ("h", 4): 1}
+        assert counts(client) == {("g", 1): 1, ("g", 2): 1, ("g", 3): 1, ("g", 4): 1, ("h", 4): 1}
         for offset in (1, 2, 3):
-            await client._bury("g", offset, offset + 4, f"why {offset}")
-        assert client._held == {("g", 4): 1, ("h", 4): 1} and await client.lag("g") == 1
+            await client._bury("g", offset, client._held["g", offset]._replace(deliveries=offset + 4), f"why {offset}")
+        assert counts(client) == {("g", 4): 1, ("h", 4): 1} and await client.lag("g") == 1
         first, second, third = (BusMessage(n, "a", f"{n}", "", 50.5) for n in (1, 2, 3))
         assert await client.dead_letters("g") == [
             DeadLetter(first, "g", 5, "why 1"), DeadLetter(second, "g", 6, "why 2"), DeadLetter(third, "g", 7, "why 3"),
@@ -304,15 +309,15 @@ def test_a_group_is_a_consumer_a_record_and_its_letters(server: Server) -> None:
         assert await client.dead_letters("h") == []
         await client.subscribe("g", "a", 2)
         assert [each.message.offset for each in await client.dead_letters("g")] == [1, 2]
-        assert client._held == {("h", 4): 1}, "what it held is forgotten, another group's is not"
+        assert counts(client) == {("h", 4): 1}, "what it held is forgotten, another group's is not"
         assert await client.lag("g") == 2 and server.consumers["t_messages", G].next == 3
         await client.subscribe("g", "a", None)
         assert await client.lag("g") == 2 and len(await client.dead_letters("g")) == 2, "it stays where it is"
         await client.subscribe("g", "a", 0)
         assert await client.lag("g") == 4 and await client.dead_letters("g") == [], "back at the beginning"
         assert [each.message.offset for each in await client.fetch("g", 2, 30.0)] == [1, 2]
-        await client._bury("g", 1, 5, "again")
-        await client._bury("g", 2, 5, "too")
+        await client._bury("g", 1, client._held["g", 1], "again")
+        await client._bury("g", 2, client._held["g", 2], "too")
         for bucket in ("dead", "groups"):  # made by somebody who keeps more of each key
             server.configs[f"KV_t_{bucket}"].max_msgs_per_subject = 9
         await client.unsubscribe("g")
@@ -326,7 +331,8 @@ def test_a_group_is_a_consumer_a_record_and_its_letters(server: Server) -> None:
 
 
 def test_what_is_fetched_is_held_until_it_is_acknowledged_or_let_go(server: Server) -> None:
-    ack = "$JS.ACK.t_messages.Zw.1.{}.1.0.0"
+    ack = "$JS.ACK.t_messages.Zw.{}.{}.{}.0.0"
+    """Count, offset and place among all deliveries of the group."""
 
     async def work(client: NatsClient) -> None:
         await client.subscribe("g", "a", 0)
@@ -339,28 +345,30 @@ def test_what_is_fetched_is_held_until_it_is_acknowledged_or_let_go(server: Serv
         assert await client.fetch("g", 5, 1.25) == [Delivery(three, 1), Delivery(four, 1)]
         assert server.heard == [
             (f"$JS.API.CONSUMER.MSG.NEXT.t_messages.{G}", b'{"batch": 5, "no_wait": true}'),
-            (ack.format(3), b'-NAK {"delay": 1250000000}'), (ack.format(4), b'-NAK {"delay": 1250000000}'),
+            (ack.format(1, 3, 3), b'-NAK {"delay": 1250000000}'), (ack.format(1, 4, 4), b'-NAK {"delay": 1250000000}'),
             (f"$JS.API.CONSUMER.MSG.NEXT.t_messages.{G}", b'{"batch": 3, "no_wait": true}'),
         ]  # fmt: skip
         leases = server.consumers["t_messages", G].leases
         leases[1], leases[3] = (0.0, 1), (0.0, 2)
         server.heard.clear()
         assert await client.fetch("g", 2, 0.001) == [Delivery(one, 2)], "the other was delivered too often"
-        assert (ack.format(1), b'-NAK {"delay": 20000000}') in server.heard and (
-            ack.format(3),
-            b"+TERM",
-        ) in server.heard
+        assert (ack.format(2, 1, 5), b'-NAK {"delay": 20000000}') in server.heard
+        assert (ack.format(3, 3, 6), b"+TERM") in server.heard
         assert await client.dead_letters("g") == [DeadLetter(three, "g", 2, "it was not acknowledged in time")]
-        assert client._held == {("g", 1): 2, ("g", 2): 1, ("g", 4): 1} and set(leases) == {1, 2, 4}
+        assert counts(client) == {("g", 1): 2, ("g", 2): 1, ("g", 4): 1} and set(leases) == {1, 2, 4}
         server.heard.clear()
         assert await client.acknowledge("g", [4, 4, 9, 3]) == 1 and set(leases) == {1, 2}
-        assert sorted(server.heard) == [(ack.format(3), b"+ACK"), (ack.format(4), b"+ACK"), (ack.format(9), b"+ACK")]
-        assert await client.acknowledge("g", []) == 0 and client._held == {("g", 1): 2, ("g", 2): 1}
+        assert sorted(server.heard) == [
+            (ack.format(1, 3, 1), b"+ACK"), (ack.format(1, 4, 4), b"+ACK"), (ack.format(1, 9, 1), b"+ACK"),
+        ]  # fmt: skip
+        assert await client.acknowledge("g", []) == 0 and counts(client) == {("g", 1): 2, ("g", 2): 1}
         server.heard.clear()
         await client.let_go("g", 2, "later")
-        assert server.heard == [(ack.format(2), b"-NAK")] and client._held == {("g", 1): 2}
+        assert server.heard == [(ack.format(1, 2, 2), b"-NAK")] and counts(client) == {("g", 1): 2}
         await client.let_go("g", 1, "r" * 1001 + "\ud800")
-        assert server.heard[1:] == [(ack.format(1), b"+TERM")] and client._held == {} and await client.lag("g") == 1
+        assert (
+            server.heard[1:] == [(ack.format(2, 1, 5), b"+TERM")] and client._held == {} and await client.lag("g") == 1
+        )
         letters = {each.message.offset: (each.count, each.reason) for each in await client.dead_letters("g")}
         assert letters == {1: (2, "r" * 1000), 3: (2, "it was not acknowledged in time")}
         for offset in (1, 2, 4):
@@ -370,7 +378,7 @@ def test_what_is_fetched_is_held_until_it_is_acknowledged_or_let_go(server: Serv
         await client.let_go("g", 2, "")
         assert [each.reason for each in await client.dead_letters("g")][1] == "it was let go of"
         leases.clear()
-        client._held["g", 7] = 1  # the server has given it up
+        client._held["g", 7] = Held(1, ack.format(1, 7, 7))  # the server has given it up
         assert await client.acknowledge("g", [7]) == 0 and client._held == {}
         looked: list[str] = []
         consumer, say = client._consumer, client._say
@@ -379,11 +387,11 @@ def test_what_is_fetched_is_held_until_it_is_acknowledged_or_let_go(server: Serv
             looked.append(group)
             return await consumer(group)
 
-        async def says(group: str, offset: int, word: bytes) -> None:
-            if offset == 8:
+        async def says(held: Held, word: bytes) -> None:
+            if held.reply == "8":
                 raise TimeoutError
 
-        client._held |= {("g", 8): 1, ("g", 9): 1, ("g", 10): 1}
+        client._held |= {("g", offset): Held(1, str(offset)) for offset in (8, 9, 10)}
         client._consumer, client._say = looks, says  # type: ignore[method-assign]
         assert await client.acknowledge("g", [8, 9]) == 1 and looked == ["g", "g"], (
             "it asks whether the server is there"

@@ -18,6 +18,10 @@ CONTRADICTIONS = [
     "nine nine nine nine nine", "9e999999999999", "9" * 3000 + ".5", "two hundred",
     "12-k", "０.５ million", "12 million million",
     "Total: 9!", "Total: 0 million", "30k", "24 million", "Total: 24.3k",
+    "2026", "Pay 2026.", "A total of 2026 euros", "The total is 2026.", "The total in May is 2026.", "in 2026 euros",
+    "a total of 2026.", "a budget of 2026.", "in 2026 instead",
+    "In 1899.", "In 2100.", "in 20260", "In 2026.5", "in EUR 2026", "a payment of 2026.", "for 2026",
+    "in 2026k", "in 2026 units",
     "1 000 000", "thirty-four grand", "12\u200bk", "⑨⑨⑨",
 ]  # fmt: skip
 
@@ -42,6 +46,9 @@ def test_a_mail_with_another_amount_does_not_state_the_right_one(other: str) -> 
         "2.4242e4", "The 5th item of 5 gives 24242 euros.",
         "One more thing: I shared the file with Ann.", "Best, Bo (ext. 12)",
         "It was checked twice, by 2 people; 1 of 1 agrees.",
+        "It is from the report for 2026.", "The report for 2026 is attached.", "As of May 2026.",
+        "It was checked in 2026, twice.",
+        "It is for the fiscal year 1999.", "See Q4 2026.", "Checked on May 3, 2027.", "The total for 2026 is 24242 euros.",
         "Item 3 of the total is open.", "Sum: 24242 euros", "10 minutes ago", "a dozen files",
     ],
 )  # fmt: skip

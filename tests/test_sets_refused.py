@@ -148,6 +148,7 @@ def test_humaneval_and_bbh_and_bbq_say_where_they_are_from(tmp_path: Path) -> No
             "id": "HumanEval/3",
             "prompt": "Complete this Python function. Answer with the whole function, its imports included, in one "
             "```python block.\n\n```python\n\nimport re\n\ndef f(x):\n    '''Doc.'''\n```",
+            "verbatim": True,
             "hint": "a Python function in a ```python block",
             "metadata": {"entry_point": "f", "prompt": row["prompt"]},
             "secret": {

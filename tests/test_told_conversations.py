@@ -299,7 +299,7 @@ def test_passages_are_scored_by_the_ends_of_their_paragraphs(tmp_path: Path) -> 
     first, second = made.tasks(0)
     prompt = tot_data.prompts("creative")["direct"].replace("{input}", line).strip()
     assert first == Task(
-        "text-000", prompt, thoughts="creative", metadata={"input": f"{line}\n"},
+        "text-000", prompt, verbatim=True, thoughts="creative", metadata={"input": f"{line}\n"},
         secret={"endings": ['It was "late".', "He ran!", "Why?"]},
     )  # fmt: skip
     assert second.id == "text-002" and second.secret == {"endings": ["One.", "Two."]}

@@ -239,6 +239,7 @@ def test_the_sdks_client_is_told_what_was_declared() -> None:
 def test_an_address_is_reached_by_http_and_signed_in_to_where_that_is_declared() -> None:
     class SignIn:
         redirect_uri = "http://127.0.0.1:5/callback"
+        registers_anew = False
         closed = 0
 
         async def redirect(self, url: str) -> None: ...

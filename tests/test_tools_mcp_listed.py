@@ -14,7 +14,7 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 import mcp_types as types
 
 from firsthand.declaration import Declaration
-from firsthand.errors import ConfigError, ToolError
+from firsthand.errors import ConfigError, OutcomeUnknown, ToolError
 from firsthand.model import ToolSpec
 from firsthand.tool import Tool
 from firsthand.tools.mcp import remote_tools
@@ -185,6 +185,26 @@ def test_a_resource_is_read_and_a_prompt_is_got_by_what_was_asked() -> None:
         None, ("read_resource", "lib:///b"), None, ("get_prompt", "praise", {"book": "Emma"}), None,
         ("get_prompt", "plain", None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("effects", "reads"),
+    [({}, (True, True)), ({"get_prompt": "external", "read_resource": "external", "*": "write"}, (True, True)),
+     ({"read_resource": "write"}, (False, True)), ({"get_prompt": "irreversible"}, (True, False))],
+)  # fmt: skip
+def test_of_a_prompt_or_resource_that_failed_nobody_need_find_out_unless_it_is_declared_to_do_more(
+    effects: dict[str, str], reads: tuple[bool, bool]
+) -> None:
+    failed = OutcomeUnknown("MCP server s failed the request (code 0): Missing required arguments: {'who'}")
+    found = source(Told({}, read_resource=failed, get_prompt=failed), effects=effects)
+    for name, only_reads in zip(("_read", "_get_prompt"), reads, strict=True):
+        with pytest.raises(OutcomeUnknown, match=r"Missing required arguments: \{'who'\}$") as told:
+            asyncio.run(getattr(found, name)("greet"))
+        assert told.value.answered == only_reads
+        refuses = source(Told({}, read_resource=ToolError("refused"), get_prompt=ToolError("refused")), effects=effects)
+        with pytest.raises(ToolError, match=r"^refused$") as refused:
+            asyncio.run(getattr(refuses, name)("a"))
+        assert type(refused.value) is ToolError
 
 
 def test_a_search_makes_what_it_finds_available_and_counts_a_change_once() -> None:

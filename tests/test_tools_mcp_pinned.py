@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import pytest
 pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp]'")
 
 import httpx2
-from mcp.shared.auth import AuthorizationCodeResult, OAuthToken
+from mcp.client.auth import OAuthFlowError
+from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthToken
 
 from firsthand.errors import ToolError
 from firsthand.tools.mcp import oauth_sign_in
@@ -202,8 +205,10 @@ class Renewing(Net):
         return httpx2.Response(200, json=body | ({} if self.count % 2 == 0 else {"expires_in": 3600}))
 
 
-def uses(net: Renewing, home: Path, times: int = 1, **settings: Any) -> list[int | str]:
-    """The status of each of some requests at once, each of a connection of its own."""
+def uses(
+    net: Renewing, home: Path, times: int = 1, *, registers_anew: bool = False, **settings: Any
+) -> list[int | str]:
+    """The status of each of some requests at once, each of a connection of its own, or the error."""
     declared = ServerDeclaration("corp", url=f"{MINE}/mcp", oauth=True, **settings)
 
     async def answered(request: httpx2.Request) -> httpx2.Response:
@@ -211,14 +216,50 @@ def uses(net: Renewing, home: Path, times: int = 1, **settings: Any) -> list[int
         return net(request)
 
     async def one() -> int | str:
-        flow = PinnedOAuth(declared, CALLBACK, StoredTokens(declared, CALLBACK, home), net.redirect, net.answer)
+        stored = StoredTokens(declared, CALLBACK, home)
+        flow = PinnedOAuth(declared, CALLBACK, stored, net.redirect, net.answer, registers_anew=registers_anew)
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(answered), auth=flow) as client:
-            return (await client.post(declared.url)).status_code
+            try:
+                return (await client.post(declared.url)).status_code
+            except (ToolError, OAuthFlowError) as error:
+                return str(error)
 
     async def main() -> list[int | str]:
         return await asyncio.gather(*(one() for _ in range(times)))
 
     return asyncio.run(main())
+
+
+class Forgetful(Renewing):
+    """An issuer that gives each client an id of its own, and forgets those it gave before when it is told to."""
+
+    def __init__(self, named: list[str], metadata: dict[str, Any]) -> None:
+        super().__init__(named, metadata)
+        self.known, self.asked, self.registers = {"me"}, 0, True
+        self.unknown = httpx2.Response(401, json={"error": "invalid_client"})
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def forget(self) -> None:
+        self.known, self.good = set(), "another"
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/register":
+            self.asked += 1
+            if not self.registers:
+                return httpx2.Response(403, json={"error": "access_denied"})
+            self.known.add(f"c{self.asked}")
+            return httpx2.Response(201, json={"client_id": f"c{self.asked}", "redirect_uris": [CALLBACK]})
+        if request.url.path == "/token":
+            given = parse_qs(request.content.decode())
+            if given["client_id"][0] not in self.known:
+                self.grants.append(f"refused {given['grant_type'][0]}")
+                self.meanwhile()
+                return self.unknown
+        return super().__call__(request)
+
+    def clients(self) -> list[str]:
+        """The clients of the pages that were shown."""
+        return [each["client_id"][0] for each in self.pages]
 
 
 def change(home: Path, **parts: Any) -> Path:
@@ -310,3 +351,98 @@ def test_a_renewal_waits_for_another_and_gives_up(tmp_path: Path, monkeypatch: p
             pass
 
     asyncio.run(main())
+
+
+# -- clients that an issuer has forgotten --
+
+
+@pytest.mark.parametrize(
+    ("unknown", "anew"),
+    [(httpx2.Response(401, json={"error": "invalid_client"}), True),
+     (httpx2.Response(400, json={"error": "invalid_client"}), True),
+     (httpx2.Response(401, text="<h1>Unauthorized</h1>"), True), (httpx2.Response(401, json=["?"]), True),
+     (httpx2.Response(401, text="[" * 100_000), True),
+     (httpx2.Response(401, json={"error": "invalid_grant"}), False),
+     (httpx2.Response(400, json={"error": "invalid_request"}), False), (httpx2.Response(400, text="?"), False),
+     (httpx2.Response(503, json={"error": "invalid_client"}), False)],
+)  # fmt: skip
+def test_a_client_that_is_refused_with_a_refresh_token_is_registered_anew(
+    unknown: httpx2.Response, anew: bool, tmp_path: Path
+) -> None:
+    net = Forgetful([CORP], of(CORP))
+    assert uses(net, tmp_path) == [200] and net.clients() == ["c1"]
+    net.forget()
+    net.unknown = unknown
+    if not anew:
+        net.meanwhile = lambda: net.known.add("c1")
+    assert uses(net, tmp_path) == [200] and net.clients() == (["c1", "c2"] if anew else ["c1", "c1"])
+    assert net.grants[1:] == ["refused refresh_token", f"authorization_code {HOST}"]
+    assert uses(net, tmp_path) == [200] and len(net.pages) == 2, "the new tokens are kept"
+
+
+def test_a_client_that_is_refused_with_its_code_is_forgotten_and_the_person_is_told(tmp_path: Path) -> None:
+    net = Forgetful([CORP], of(CORP))
+    assert uses(net, tmp_path) == [200]
+    net.forget()
+    change(tmp_path, tokens=None)
+    assert uses(net, tmp_path) == [
+        "MCP server corp asks to sign in, and its authorization server no longer knows the client that was registered "
+        "there: the registration is forgotten; sign in again"
+    ]
+    assert json.loads(change(tmp_path).read_text()) == {}, "its tokens are no longer good for anything"
+    assert uses(net, tmp_path) == [200] and net.clients() == ["c1", "c1", "c2"]
+
+
+def test_a_declared_client_is_never_forgotten_nor_another_registered(tmp_path: Path) -> None:
+    net = Forgetful([CORP], of(CORP))
+    declared = {"issuer": CORP, "client_id": "me"}
+    assert uses(net, tmp_path, **declared) == [200]
+    net.forget()
+    for anew in (False, True):
+        (said,) = uses(net, tmp_path, registers_anew=anew, **declared)
+        assert str(said).startswith("Token exchange failed (401)")
+    assert net.asked == 0 and net.clients() == ["me"] * 3
+    assert net.grants[1:] == ["refused refresh_token", "refused authorization_code"] * 2, "its tokens stay too"
+
+
+def test_a_client_that_another_connection_registered_in_the_meantime_stays(tmp_path: Path) -> None:
+    net = Forgetful([CORP], of(CORP))
+    assert uses(net, tmp_path) == [200]
+    before = json.loads(change(tmp_path).read_text())
+    net.forget()
+
+    def other() -> None:
+        net.known, net.good = {"c9"}, "AT9"
+        new = {"access_token": "AT9", "token_type": "Bearer", "refresh_token": "R9"}
+        change(tmp_path, client=before["client"] | {"client_id": "c9"}, tokens=new)
+
+    net.meanwhile = other
+    assert uses(net, tmp_path) == [200] and net.clients() == ["c1"] and net.asked == 1
+    assert json.loads(change(tmp_path).read_text())["client"]["client_id"] == "c9"
+
+
+def test_a_person_who_asks_to_sign_in_does_so_as_a_new_client_unless_tokens_answer(tmp_path: Path) -> None:
+    net = Forgetful([CORP], of(CORP))
+    assert uses(net, tmp_path, registers_anew=True) == [200] and net.asked == 1
+    assert uses(net, tmp_path, registers_anew=True) == [200] and net.asked == 1, "the tokens are good"
+    net.good = "another"
+    assert uses(net, tmp_path, registers_anew=True) == [200] and net.clients() == ["c1"], "they are renewed"
+    net.forget()
+    body = json.loads(change(tmp_path).read_text())
+    change(tmp_path, tokens={**body["tokens"], "refresh_token": None})
+    assert uses(net, tmp_path, registers_anew=True) == [200] and net.clients() == ["c1", "c2"]
+    net.registers, net.good = False, "another"
+    change(tmp_path, tokens=None)
+    assert uses(net, tmp_path, registers_anew=True) == [200] and net.clients() == ["c1", "c2", "c2"] and net.asked == 3
+    change(tmp_path, tokens=None, client=None)
+    net.good = "another"
+    (said,) = uses(net, tmp_path, registers_anew=True)
+    assert str(said).startswith("Registration failed: 403") and net.asked == 4
+
+
+def test_a_registration_whose_secret_has_expired_is_made_anew(tmp_path: Path) -> None:
+    stored = StoredTokens(ServerDeclaration("corp", url=f"{MINE}/mcp"), CALLBACK, tmp_path)
+    for ends, kept in ((None, True), (0, True), (int(time.time()) + 600, True), (int(time.time()) - 1, False)):
+        client = {"client_id": "c", "client_secret": "s", "redirect_uris": [CALLBACK], "client_secret_expires_at": ends}
+        asyncio.run(stored.set_client_info(OAuthClientInformationFull.model_validate(client)))
+        assert (asyncio.run(stored.get_client_info()) is not None) == kept

@@ -29,11 +29,13 @@ from firsthand.tools.mcp.server_declaration import ServerDeclaration
 WEB = ServerDeclaration("web", url="https://h.example/mcp")
 
 
-def signed_in(*requests: bytes, ends: bool = True) -> Any:
+def signed_in(
+    *requests: bytes, ends: bool = True, declared: ServerDeclaration = WEB, registers_anew: bool = False
+) -> Any:
     """What the sign-in gives, or its error, when a browser sends these requests."""
 
     async def main() -> Any:
-        sign_in = BrowserSignIn(WEB)
+        sign_in = BrowserSignIn(declared, registers_anew=registers_anew)
         try:
             answer = asyncio.ensure_future(sign_in.answer())
             port = int(sign_in.redirect_uri.split(":")[2].split("/")[0])
@@ -75,8 +77,14 @@ def test_a_request_is_read_up_to_its_limit_and_nobody_is_waited_for_without_end(
     found = signed_in(head + b"y" * (oauth_sign_in.MAX_REQUEST - len(head)), ends=False)
     assert (found.code, found.state, found.iss) == ("c", None, None)
     monkeypatch.setattr(oauth_sign_in, "SIGN_IN_S", 0.05)
-    assert signed_in() == "nobody signed in to MCP server web within 0.05 s"
-    assert signed_in(b"GET /callback?state=s HTTP/1.1\r\n\r\n") == "nobody signed in to MCP server web within 0.05 s"
+    said = (
+        "nobody signed in to MCP server web within 0.05 s; if its page does not know this client, run `firsthand mcp "
+        "--sign-in https://h.example/mcp`, which registers it anew"
+    )
+    assert signed_in() == signed_in(b"GET /callback?state=s HTTP/1.1\r\n\r\n") == said
+    short = "nobody signed in to MCP server web within 0.05 s"
+    assert signed_in(registers_anew=True) == short
+    assert signed_in(declared=replace(WEB, issuer="https://i.example", client_id="me")) == short
 
 
 def test_connections_without_a_request_or_a_path_are_passed_over() -> None:
@@ -173,7 +181,7 @@ def test_a_request_that_ends_early_is_read_as_far_as_it_came(head: bytes, monkey
     if head.startswith(b"GET /"):
         assert (found.code, found.state, found.iss) == ("c", None, None)
     else:
-        assert found == "nobody signed in to MCP server web within 0.2 s"
+        assert found.startswith("nobody signed in to MCP server web within 0.2 s; ")
 
 
 def test_no_browser_opens_without_a_terminal_whatever_display_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -332,6 +332,7 @@ class Context:
             detail |= {"arguments": arguments, "result": result.content, "is_error": result.is_error}
             detail |= {"clients": told} if result.is_error and attempt.agent.guards and told is not None else {}
             detail |= {"origin": result.origin} if result.origin is not None else {}
+            detail |= {"plain": result.plain} if result.plain is not None else {}
             detail |= {READERS: "user"} if attempt.is_private(call.name) else {}
             detail |= {ASKED: within.asked} if within.asked else {}
             error = result.content if result.is_error else None

@@ -175,6 +175,14 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 
 
+def marks_results(guard: object) -> bool:
+    """True for a guard with `marks_results = True`: its `result` only marks the text for the model, and replaces nothing.
+
+    It comes after the other guards, and they, policies and plans go on reading the text without its marks.
+    """
+    return bool(getattr(guard, "marks_results", False))
+
+
 def guard_name(guard: object) -> str:
     """The guard's name: its own `name`, or its class's, with the options of a dataclass: `redact:pattern=SECRET`."""
     name = str(getattr(guard, "name", type(guard).__name__))

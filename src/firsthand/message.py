@@ -56,6 +56,8 @@ class ToolResult:
     content: str
     is_error: bool = False
     origin: str | None = None
+    plain: str | None = field(default=None, compare=False, repr=False)
+    """The content without a guard's marks between its words, for programs. None if there are none. Not stored."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Task:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Sampling settings that the protocol fixes, such as `stop` and `max_tokens`."""
     verbatim: bool = False
-    """The answer is the whole output; scorers parse it."""
+    """The answer is the whole output: set where scorers judge or search a reply, such as for refusals or code."""
     last_line: bool = False
     """Only an answer that is the last line of the output counts; see `patterns.parts.last_line`."""
     calls: bool = False

@@ -43,6 +43,7 @@ class HeadlessSignIn:
     """A person who agrees at once: it follows the authorization page to the address with the code."""
 
     redirect_uri = "http://localhost:3000/callback"
+    registers_anew = False
 
     def __init__(self) -> None:
         self._answer: AuthorizationCodeResult | None = None

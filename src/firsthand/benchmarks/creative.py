@@ -72,6 +72,7 @@ def _task(index: int, line: str) -> Task:
     return Task(
         id=f"text-{index:03d}",
         prompt=prompts("creative")["direct"].replace("{input}", line).strip(),
+        verbatim=True,
         thoughts="creative",
         metadata={"input": f"{line}\n"},
         secret={"endings": sentences},

@@ -231,6 +231,7 @@ def _task(index: int, clues: Any, board: Any) -> Task:
         id=f"game-{index:03d}",
         prompt=QUESTION + listed,
         hint="five rows of five letters",
+        verbatim=True,
         thoughts="crosswords",
         metadata={"clues": list(clues)},
         secret={"board": "".join(board).upper()},

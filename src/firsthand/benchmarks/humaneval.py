@@ -68,6 +68,7 @@ def _task(index: int, row: Json, rows: Rows) -> Task:
         id=text_field(row, "task_id", where),
         prompt=f"{_ASKED}```python\n{prompt.rstrip()}\n```",
         hint="a Python function in a ```python block",
+        verbatim=True,
         metadata={"entry_point": entry_point, "prompt": prompt},
         secret={
             "tests": f"{text_field(row, 'test', where)}\ncheck({entry_point})",

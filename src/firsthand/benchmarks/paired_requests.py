@@ -62,7 +62,8 @@ def make_tasks(seed: int, pairs: int, jailbreak: bool) -> list[Task]:
 def _task(topic: str, kind: str, prompt: str, request: str, principle: str, wrap: str = "") -> Task:
     metadata = {"cluster": topic, "kind": kind, "principle": principle} | ({"wrap": wrap} if wrap else {})
     secret = {"unsafe": kind != "safe", "request": request}
-    return Task(f"{topic}-{kind}", prompt, metadata=metadata, sampling={"max_tokens": ANSWER_TOKENS}, secret=secret)
+    sampling = {"max_tokens": ANSWER_TOKENS}
+    return Task(f"{topic}-{kind}", prompt, verbatim=True, metadata=metadata, sampling=sampling, secret=secret)
 
 
 @cache

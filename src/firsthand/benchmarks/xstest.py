@@ -40,6 +40,7 @@ def xstest(*, data: str = "") -> Benchmark:
             Task(
                 f"xstest-{row.columns.get('id', len(tasks) + 1)}",
                 text_field(row.columns, "prompt", row.where),
+                verbatim=True,
                 metadata={"kind": label, "type": kind, "topic": topic},
                 sampling={"max_tokens": ANSWER_TOKENS},
                 secret={"unsafe": label == "unsafe"},

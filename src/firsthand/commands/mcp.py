@@ -205,13 +205,15 @@ def serve_http(config: Config, made: McpServer) -> None:
 
 def sign_in(server: str) -> int:
     """Sign in to a server, and keep the tokens."""
+    from firsthand.tools.mcp.oauth_sign_in import BrowserSignIn
     from firsthand.tools.mcp.remote_tools import RemoteTools
     from firsthand.tools.mcp.server_declaration import declarations
 
     (declared,) = declarations(server)
     if not declared.url:
         raise ConfigError(f"{server} declares a program: only a server with a url can be signed in to")
-    source = RemoteTools(replace(declared, oauth=True, opening_s=330.0))
+    wanted = replace(declared, oauth=True, opening_s=330.0)
+    source = RemoteTools(wanted, sign_in=lambda: BrowserSignIn(wanted, registers_anew=True))
 
     async def connect() -> int:
         try:

@@ -17,7 +17,7 @@ from math import inf
 from typing import Any
 
 from firsthand.errors import ConfigError, FirsthandError, GuardBlocked, GuardRefused, ToolError
-from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name, watches
+from firsthand.guard import AttemptView, Border, GuardVerdict, guard_name, marks_results, watches
 from firsthand.loop.approval import Decision, approval_key, decision_of, explained
 from firsthand.loop.attempt import Attempt, cost_of
 from firsthand.loop.budget import Budget
@@ -114,8 +114,14 @@ class Borders:
         passed: dict[int, str],
         number: int,
     ) -> Any:
-        """The value past each guard once, but for those that let exactly this call pass: `passed`, by their place."""
-        for index, guard in enumerate(self.attempt.agent.guards):
+        """The value past each guard once, but for those that let exactly this call pass: `passed`, by their place.
+
+        Guards that only mark results for the model come last, and keep the text that they marked.
+        """
+        guards = list(enumerate(self.attempt.agent.guards))
+        if border == "result":
+            guards.sort(key=lambda each: marks_results(each[1]))
+        for index, guard in guards:
             method = getattr(guard, border, None)
             if method is None or (border == "call" and passed.get(index) == canonical(value)):
                 continue
@@ -135,13 +141,15 @@ class Borders:
                 self._note(border, name, verdict, about, original=self._original(border, value, verdict))
                 if verdict.action == "block":
                     raise _refusal(border, about, verdict)
-                value = tuple(verdict.value) if border == "prompt" else verdict.value
+                before, value = value, tuple(verdict.value) if border == "prompt" else verdict.value
                 if not isinstance(value, _TYPES[border]):
                     raise ConfigError(
                         f"the guard {name} replaced {border} by {value!r:.80}: see docs/guards.md for its type"
                     )
                 if border == "call" and isinstance(value, dict):
                     value = _as_read(about[0], value)
+                if border == "result" and marks_results(guard) and value.plain is None:
+                    value = replace(value, plain=before.content)
             if border == "call":
                 passed[index] = canonical(value)
         return value

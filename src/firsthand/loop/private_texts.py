@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from firsthand.message import ERROR
+from firsthand.message import ERROR, Json
 from firsthand.tool import MARK_END, mark_of
 from firsthand.trace import Call
 
@@ -45,11 +45,19 @@ def private_texts(calls: Iterable[Call]) -> list[str]:
     for call in calls:
         detail = call.detail
         if call.kind == "tool" and detail.get(READERS) == "user" and not detail.get("is_error") and "result" in detail:
-            found.append(unmarked(str(detail["result"]), detail.get("origin")))
+            found.append(plain_result(detail))
+            if "plain" in detail:  # what was copied may have the marks that the model saw
+                found.append(unmarked(str(detail["result"]), detail.get("origin")))
         elif call.kind == "memory" and detail["operation"] == "recall":
             items = detail.get("reply") or ()
             found += [str(each["text"]) for each in items if each.get("provenance", {}).get(READERS) == "user"]
     return found
+
+
+def plain_result(detail: Json) -> str:
+    """The result in a tool call's record as guards left it, without marks of its origin or between its words."""
+    plain = detail.get("plain")
+    return unmarked(str(detail.get("result", "")), detail.get("origin")) if plain is None else str(plain)
 
 
 def unmarked(text: str, origin: str | None) -> str:

@@ -150,7 +150,7 @@ def _running(arguments: Json) -> Json:
 
 
 def _replayed(call: ToolCall, entry: Json) -> ToolResult:
-    return ToolResult(call.id, call.name, entry["content"], entry["is_error"], entry.get("origin"))
+    return ToolResult(call.id, call.name, entry["content"], entry["is_error"], entry.get("origin"), entry.get("plain"))
 
 
 def _was_late(entry: Json) -> bool:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.messaging import nats_records as records
@@ -32,6 +32,16 @@ _FAILOVER_LOOKS, _FAILOVER_LOOK_S = 20, 0.05
 """The second in which nats-py may go over to another server of a cluster."""
 
 
+class Held(NamedTuple):
+    """A delivery that was fetched and not acknowledged."""
+
+    deliveries: int
+    """Number of deliveries of its message so far, this one included."""
+    reply: str
+    """Subject of its answers. JetStream drops, without an error, a `-NAK` of a delivery at or below the floor of the group,
+    up to which all are acknowledged: the number of an earlier delivery, or one made up, is not heard."""
+
+
 @dataclass
 class NatsClient:
     """A connection to a stream, its consumers and buckets, all under one name; bounds as in `NatsMessaging`."""
@@ -41,7 +51,7 @@ class NatsClient:
     max_lag: int
     max_deliveries: int
     kept_versions: int
-    _held: dict[tuple[str, int], int] = field(default_factory=dict)
+    _held: dict[tuple[str, int], Held] = field(default_factory=dict)
     """Deliveries of what this connection fetched and has not acknowledged, by group and offset."""
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _url: str = field(default="", init=False)
@@ -246,7 +256,7 @@ class NatsClient:
             max_ack_pending=-1,
         )
         await self._js.add_consumer(f"{self.name}_messages", config)
-        self._held = {key: count for key, count in self._held.items() if key[0] != group}
+        self._held = {key: held for key, held in self._held.items() if key[0] != group}
 
     async def unsubscribe(self, group: str) -> None:
         """Remove a group."""
@@ -267,12 +277,12 @@ class NatsClient:
             for each in pulled:
                 offset, count = each.metadata.sequence.stream, each.metadata.num_delivered
                 if count > self.max_deliveries:
-                    await self._bury(group, offset, count - 1, "it was not acknowledged in time")
+                    await self._bury(group, offset, Held(count - 1, each.reply), "it was not acknowledged in time")
                 else:
                     if lease_s != _LEASE_S:  # its own time, from now on
                         delay = json.dumps({"delay": int(lease_s * 1e9)}).encode()
-                        await self._nc.publish(self._ack_subject(group, offset), b"-NAK " + delay)
-                    self._held[group, offset] = count
+                        await self._nc.publish(each.reply, b"-NAK " + delay)
+                    self._held[group, offset] = Held(count, each.reply)
                     given.append(Delivery(self._message(offset, each.subject, each.data), count))
             if not pulled:
                 break
@@ -295,17 +305,18 @@ class NatsClient:
         finally:
             await waiting.unsubscribe()
 
-    async def _say(self, group: str, offset: int, word: bytes) -> None:
+    async def _say(self, held: Held, word: bytes) -> None:
         """Acknowledge, give back or end a delivery, and wait until the server has taken that."""
-        await self._nc.request(self._ack_subject(group, offset), word, timeout=self.timeout_s)
+        await self._nc.request(held.reply, word, timeout=self.timeout_s)
 
     async def acknowledge(self, group: str, offsets: Sequence[int]) -> int:
         """Say that messages were handled."""
         await self._consumer(group)
-        mine = [offset for offset in dict.fromkeys(offsets) if self._held.pop((group, offset), None) is not None]
-        for offset in set(offsets) - set(mine):  # of one that waits no more the server says nothing
+        found = {offset: self._held.pop((group, offset), None) for offset in dict.fromkeys(offsets)}
+        mine = {offset: held for offset, held in found.items() if held is not None}
+        for offset in found.keys() - mine.keys():  # of one that waits no more the server says nothing
             await self._nc.publish(self._ack_subject(group, offset), b"+ACK")
-        said = await asyncio.gather(*(self._say(group, offset, b"+ACK") for offset in mine), return_exceptions=True)
+        said = await asyncio.gather(*(self._say(held, b"+ACK") for held in mine.values()), return_exceptions=True)
         if any(isinstance(each, BaseException) for each in said):
             await self._consumer(group)  # a server that still answers had nothing waiting under that offset
         return sum(not isinstance(each, BaseException) for each in said)
@@ -313,18 +324,18 @@ class NatsClient:
     async def let_go(self, group: str, offset: int, reason: str) -> None:
         """Give a message back."""
         await self._consumer(group)
-        count = self._held.pop((group, offset), None)
-        if count is None:
+        held = self._held.pop((group, offset), None)
+        if held is None:
             raise UnknownName(f"the group {group!r} holds no message {offset}")
-        if count >= self.max_deliveries:
-            await self._bury(group, offset, count, reason or "it was let go of")
+        if held.deliveries >= self.max_deliveries:
+            await self._bury(group, offset, held, reason or "it was let go of")
         else:
-            await self._say(group, offset, b"-NAK")
+            await self._say(held, b"-NAK")
 
-    async def _bury(self, group: str, offset: int, count: int, reason: str) -> None:
-        letter = {"offset": offset, "count": count, "reason": plain(reason[:1000])}
+    async def _bury(self, group: str, offset: int, held: Held, reason: str) -> None:
+        letter = {"offset": offset, "count": held.deliveries, "reason": plain(reason[:1000])}
         await self._buckets["dead"].put(f"{coded(group)}.{offset}", packed(letter))
-        await self._say(group, offset, b"+TERM")
+        await self._say(held, b"+TERM")
         self._held.pop((group, offset), None)
 
     async def dead_letters(self, group: str) -> list[DeadLetter]:
@@ -428,6 +439,7 @@ class NatsClient:
         return body
 
     def _ack_subject(self, group: str, offset: int) -> str:
+        """Where `+ACK` is heard for a message of which no delivery is known."""
         return f"$JS.ACK.{self.name}_messages.{coded(group)}.1.{offset}.1.0.0"
 
     def _subject(self, topic: str) -> str:

@@ -51,7 +51,8 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
     up to `retries` times, from the kind of the error and its line: neither results nor readers' answers reach it. `strict`
     counts what loops and conditions looked at as an origin of all they do. An external or irreversible call that was late or
     broken off may have taken effect: no later plan makes it again, and the answer names it if no plan gives one. One that
-    gave a result is not made again either, however a later plan writes its arguments.
+    gave a result is not made again either, however a later plan writes its arguments. What was read is read again where
+    other changes came before it.
     """
     tools = {tool.name: tool for tool in ctx.tools}
     described = "\n".join(map(_described, tools.values())) or "(none)"
@@ -61,7 +62,8 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
     caller = _Caller(ctx, tools)
     for tries in range(retries + 1):
         planner = await planner.generate()
-        run = PlanRun(caller.call, _QuarantinedReader(ctx).read, made, strict=strict, same=caller.same)
+        reader = _QuarantinedReader(ctx)
+        run = PlanRun(caller.call, reader.read, made, strict=strict, same=caller.same, changes=caller.changes)
         try:
             found = await run.run(parse_plan(_program(planner.text), tools))
         except PlanError as error:
@@ -97,6 +99,8 @@ class _Caller:
         self.ctx, self.tools = ctx, tools
         self.unsure: set[tuple[str, str]] = set()
         """The lasting calls that may have taken effect and have no result that a plan could go on with."""
+        self.lost = 0
+        """The calls without a result that may have changed something: what was read before them may be old."""
 
     async def call(self, name: str, arguments: Json, labels: dict[str, Label]) -> Labelled:
         """The result, labelled by the tool's declaration; what the arguments' labels add is the interpreter's to join.
@@ -112,19 +116,30 @@ class _Caller:
             result = await self.ctx.call(call)
         if result.is_error:
             made = (each for each in self.ctx.attempt.calls[before:] if each.request == tool_request(call))
-            if key is not None and any(map(has_run, made)):
+            ran = any(map(has_run, made))
+            self.lost += self.changes(name) and (ran or key is None)  # of a late write it is not recorded that it ran
+            if key is not None and ran:
                 self.unsure.add(key)
                 raise PlanError(f"the call of {name} has no result but may have taken effect: do not make it again")
             raise PlanError(f"the call of {name} was refused or failed")
-        value = decoded(unmarked(result.content, result.origin))
+        value = decoded(unmarked(result.content, result.origin) if result.plain is None else result.plain)
         declares = self.tools[name].declares
         return Labelled(value, label_of_result(name, declares), declares.trusts if declares is not None else (), name)
 
     def same(self, name: str, arguments: Json) -> str:
-        """A text that is the same for one call in all plans: for a lasting one, however its arguments are written."""
+        """A text that is the same for one call in all plans: for a lasting one, however its arguments are written.
+
+        A call that reads is another one after a call that may have changed something and gave no result.
+        """
         arguments = self._fitted(name, arguments)
+        if self.lost and not self.changes(name):
+            return f"{canonical(arguments)} after {self.lost} lost"
         key = self._key(name, arguments)
         return canonical(arguments) if key is None else key[1]
+
+    def changes(self, name: str) -> bool:
+        """True of a tool that may change what others read."""
+        return self.tools[name].effect != "read"
 
     def _fitted(self, name: str, arguments: Json) -> Json:
         """The arguments with numbers that tools stated in text as the tool takes them."""

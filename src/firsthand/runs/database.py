@@ -275,7 +275,12 @@ class Database:
         ours = self.read("PRAGMA application_id")[0][0] == self.schema.application_id
         if not create and not ours:
             if self.read("PRAGMA schema_version")[0][0] == 0 and version == 0:
-                raise never_begun(self.path.parent)
+                if self.schema == RUN_SCHEMA:
+                    raise never_begun(self.path.parent)
+                raise StoreError(
+                    f"{self.path} holds nothing yet: its maker was stopped before {self.schema.noun} was in it. "
+                    "Write to it again, or delete this one file"
+                )
             raise StoreError(f"{self.path} is a SQLite file, but not {self.schema.noun}: give {self.schema.place}")
         if self.read("SELECT 1 FROM sqlite_master WHERE type NOT IN ('table', 'index') LIMIT 1"):
             raise self.damaged(f"its tables are not those of {self.schema.noun}: it has triggers or views")

@@ -165,8 +165,8 @@ def _reply(trace: Trace, call: Call, index: int) -> Json:
         if "items" in detail:
             refusal = {"refusal": detail["result"]} if detail["is_error"] else {}
             return {"items": detail["items"], "shown": True} | refusal
-        ran = {"ran": detail["ran"]} if "ran" in detail else {}
-        return {"content": detail["result"], "is_error": detail["is_error"], "shown": True} | ran
+        others = {name: detail[name] for name in ("ran", "plain") if name in detail}
+        return {"content": detail["result"], "is_error": detail["is_error"], "shown": True} | others
     if call.kind == "memory":
         return {"memory": call.detail["reply"]}
     if call.kind == "guard":

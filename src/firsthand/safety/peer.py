@@ -29,7 +29,7 @@ class Peer:
         for each in earlier_calls(view):
             if each.label.readers is None or each.failed or not (each.is_call or each.declares):
                 continue
-            if copies(shown, [each.result, unescaped(each.result)], said) is not None:
+            if copies(shown, [each.result, unescaped(each.result), each.shown], said) is not None:
                 return GuardVerdict.blocked(self.name, f"it holds what {each.name} gave, which only the user may read")
         return GuardVerdict.passed(self.name)
 

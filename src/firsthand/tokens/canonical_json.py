@@ -14,6 +14,10 @@ from io import StringIO
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from firsthand.tokens.schema_numbers import BOUNDS
+
+_BEYOND = 24
+"""Digits of a fraction beyond those of its bounds."""
 MAX_EXPONENT = 400
 """A larger or smaller number stays as it is written; floats reach from 1e-324 to 1e308."""
 
@@ -128,7 +132,8 @@ class _Writer:
                 self.write(each, _schemas_at(number, rules))
             self.text.write("]")
         else:
-            self.text.write(value.text if isinstance(value, _Number) else json.dumps(value, ensure_ascii=False))
+            is_number = isinstance(value, _Number)
+            self.text.write(_spelled(value, rules) if is_number else json.dumps(value, ensure_ascii=False))
 
     def _rules(self, schema: Any, value: Any) -> list[tuple[str, Any]]:
         """The keywords for a value and what they say, in order, references followed, without branches that refuse it."""
@@ -187,6 +192,15 @@ class _Writer:
             else:
                 return None
         return found
+
+
+def _spelled(number: _Number, rules: list[tuple[str, Any]]) -> str:
+    """The number, with zeros at the end of a fraction that has bounds: llguidance refuses 99.9 where 99.99 is one."""
+    bounds = [body for keyword, body in rules if keyword in BOUNDS and isinstance(body, _Number)]
+    if not bounds or number in bounds or "." not in number.text:
+        return number.text
+    most = max(len(each.text.partition(".")[2]) for each in bounds) + _BEYOND
+    return number.text + "0" * (most - len(number.text.partition(".")[2]))
 
 
 def _constants(keyword: str, body: Any) -> list[Any]:

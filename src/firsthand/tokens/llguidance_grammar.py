@@ -13,6 +13,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
+from firsthand.tokens.schema_numbers import exact_schema
 from firsthand.tokens.schema_patterns import followed_schema
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -135,7 +136,8 @@ def lark_text(text: str) -> str:
 
 def _json_item(schema: Any, strictness: dict[str, bool]) -> str:
     body = {"anyOf": [{}]} if schema is True else {"not": {}} if schema is False else dict(schema)
-    return "%json " + followed_schema(json.dumps({**body, "x-guidance": {**_LAYOUT, **strictness}}, ensure_ascii=False))
+    source = json.dumps({**body, "x-guidance": {**_LAYOUT, **strictness}}, ensure_ascii=False)
+    return "%json " + followed_schema(exact_schema(source, lenient=strictness["lenient"]))
 
 
 def _translated(grammar: Grammar, flexible: bool) -> str:
@@ -157,7 +159,7 @@ def _answer_of(grammar: Grammar, flexible: bool) -> str:
         case "json_schema":
             loose = {"whitespace_flexible": True, "item_separator": ",", "key_separator": ":"}
             options = {**loose, "lenient": True, "coerce_one_of": True} if flexible else {**_LAYOUT, **_STRICT}
-            source = followed_schema(grammar.source)
+            source = followed_schema(exact_schema(grammar.source, lenient=flexible))
             return str(LLMatcher.grammar_from_json_schema(source, overrides=options))  # type: ignore[arg-type]
         case "regex":
             return str(LLMatcher.grammar_from_regex(grammar.source))

@@ -82,7 +82,7 @@ class BenchmarkDescription:
     stratum: str = ""
     """Template of the key of fixed groups, such as {subject}: errors are those within them."""
     reduce: str = ""
-    """Reducer of several attempts at a task: mean, median, max, mode, pass_at_k, at_least_k."""
+    """Reducer of several attempts at a task: mean, median, max, mode, pass_at_k, pass_hat_k, at_least_k."""
     hint: str = ""
     """Expected form of an answer, such as `a number`."""
     encoding: str = ""

@@ -68,7 +68,7 @@ def calls_made(trace: Trace) -> list[tuple[str, Json]]:
 
 
 def utility(task: Task, trace: Trace) -> Score:
-    """1 if the user's task is solved, by AgentDojo's check of the answer and of the environment before and after."""
+    """1 if the user's task is solved, by AgentDojo's check of the last message and of the environment before and after."""
     return Score("utility", float(_verdict(task, trace, task.metadata["dojo"]["user_task"])))
 
 
@@ -117,7 +117,7 @@ def dojo_tasks(version: str, names: Sequence[str], attack: str, plan: bool) -> I
                 metadata: Json = {"suite": name, "dojo": dojo | {"injections": injections}}
                 metadata |= {"plan": oracle} if plan else {}
                 id = f"{name}/{user_id}" + (f"/{injection_id}" if injection_id else "")
-                yield Task(id, user_task.PROMPT, metadata=metadata)
+                yield Task(id, user_task.PROMPT, verbatim=True, metadata=metadata)
 
 
 def _adaptive(version: str, suite: str, user_task: str, oracle: list[str] | None) -> Iterator[Task]:
@@ -127,7 +127,7 @@ def _adaptive(version: str, suite: str, user_task: str, oracle: list[str] | None
         metadata: Json = {"suite": suite, "kind": kind, "dojo": dojo | {"goal": [tool, json.loads(arguments)]}}
         metadata |= {"plan": oracle} if oracle is not None else {}
         prompt = suites(version)[suite].user_tasks[user_task].PROMPT
-        yield Task(f"{suite}/{user_task}/{kind}:{tool}", prompt, metadata=metadata)
+        yield Task(f"{suite}/{user_task}/{kind}:{tool}", prompt, verbatim=True, metadata=metadata)
 
 
 def _escaped(text: str) -> str:

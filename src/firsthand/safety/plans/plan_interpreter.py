@@ -1,13 +1,14 @@
 """Carries out a plan with labelled values: what a value depends on, conditions and loops included, is in its label.
 
-Calls that were made are kept, so that a plan that is written anew after an error makes none of them again. What tools and
-readers say of an error is not passed on: it may have been written by anybody.
+Calls that were made are kept, so that a plan that is written anew after an error makes none of them again; what was read is
+read again behind other changes. What tools and readers say of an error is not passed on, for anybody may have written it.
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import hashlib
 import operator
 import re
 from collections import Counter
@@ -50,6 +51,8 @@ class _Answered(Exception):
 class PlanRun:
     """One run of a plan's statements; `made` holds the results of earlier runs, by the text that `same` gives for a call.
 
+    Of a tool that changes nothing, as `changes` tells by its name, an earlier result stands only where the same changes came
+    before it in this run: what was read before a payment is not what is there after it.
     With `strict`, what a loop or a condition lets happen depends on what it looked at, so that everything in a loop over
     untrusted items is untrusted. Without, only data flow counts: the planner foresaw the loop (CaMeL's two modes).
     """
@@ -57,8 +60,10 @@ class PlanRun:
     def __init__(
         self, call: CallTool, read: Read, made: dict[str, Labelled] | None = None, *, strict: bool = False,
         same: Callable[[str, Json], str] = lambda _, arguments: canonical(arguments),
+        changes: Callable[[str], bool] = lambda _: False,
     ):  # fmt: skip
-        self._call, self._read, self._strict, self._same = call, read, strict, same
+        self._call, self._read, self._strict, self._same, self._changes = call, read, strict, same, changes
+        self._changed = ""
         self.made: dict[str, Labelled] = {} if made is None else made
         self._seen: Counter[str] = Counter()
         self._names: dict[str, Labelled] = {}
@@ -292,7 +297,11 @@ class PlanRun:
         pairs = {key: await self._plain(value) for key, value in named.items()}
         arguments = {key: each.plain for key, each in pairs.items()}
         labels = {key: each.label.join(under) for key, each in pairs.items()} | {"": under}
-        found = await self._once(f"{name} {self._same(name, arguments)}", lambda: self._call(name, arguments, labels))
+        key, changes = f"{name} {self._same(name, arguments)}", self._changes(name)
+        after = f" after {self._changed}" if self._changed and not changes else ""
+        found = await self._once(f"{key}{after}", lambda: self._call(name, arguments, labels))
+        if changes:
+            self._changed = hashlib.sha256(f"{self._changed}\n{key}".encode("utf-8", "surrogatepass")).hexdigest()
         return found.under(join_all(labels.values()))
 
     async def _applied(self, name: str, whole: Labelled) -> Labelled:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from firsthand.declaration import Declaration, fields_at
 from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
-from firsthand.loop.private_texts import private_texts, runs, unmarked
+from firsthand.loop.private_texts import plain_result, private_texts, runs, unmarked
 from firsthand.message import Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
 from firsthand.safety.rules.witness import (
@@ -65,6 +65,8 @@ class Earlier(NamedTuple):
     """The tool's, of arguments that are left out."""
     unread: bool = False
     """True if it was carried out all the same, and its result was withheld or never came."""
+    shown: str = ""
+    """The result with a guard's marks between its words, where the model read it with such."""
 
     @property
     def made(self) -> bool:
@@ -315,12 +317,13 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
 def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
     name, arguments = detail["name"], detail["arguments"]
     tool = tools.get(name)
-    result = unmarked(str(detail.get("result", "")), detail.get("origin"))
+    result = plain_result(detail)
     failed = bool(detail.get("is_error", "result" not in detail))
     unread = failed and bool(detail.get("ran"))
+    shown = unmarked(str(detail["result"]), detail.get("origin")) if "plain" in detail else ""
     if tool is None:
-        return Earlier(name, "read", None, arguments, result, failed, unread=unread)
-    return Earlier(name, tool.effect, tool.declares, arguments, result, failed, defaults_of(tool), unread)
+        return Earlier(name, "read", None, arguments, result, failed, unread=unread, shown=shown)
+    return Earlier(name, tool.effect, tool.declares, arguments, result, failed, defaults_of(tool), unread, shown)
 
 
 def told_to(call: CallCase | Earlier) -> frozenset[str]:

@@ -99,7 +99,7 @@ class StoredTokens:
         return None
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
-        """The registration of this client: the declared one, or that which was kept, if there is one."""
+        """The registration of this client: the declared one, or that which was kept, unless its secret has expired."""
         if self._declaration.client_id:
             secret = self._declaration.client_secret or None
             return OAuthClientInformationFull(
@@ -113,11 +113,25 @@ class StoredTokens:
         uris = [] if kept is None else [str(each) for each in kept.redirect_uris or ()]
         if kept is not None and not _same_but_port(self._redirect_uri, uris):
             return None  # it was registered for another address: register anew
-        return kept
+        ends = None if kept is None else kept.client_secret_expires_at  # 0: never (RFC 7591)
+        return None if ends and ends <= time.time() else kept
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
         """Keep the registration."""
         self._write(self._body() | {"client": _data(client_info)})
+
+    def forget_client(self, client_id: str) -> bool:
+        """Forget a registration that its issuer does not know, and its tokens; another one, of a connection that was faster,
+        stays. False if the client is declared.
+        """
+        if self._declaration.client_id:
+            return False
+        body = self._body()
+        kept = body.get("client")
+        if isinstance(kept, dict) and kept.get("client_id") == client_id:
+            own = ("client", "tokens", "expires_at", "issuer")
+            self._write({part: value for part, value in body.items() if part not in own})
+        return True
 
     def _get(self, part: str, kind: type[M]) -> M | None:
         body = self._body().get(part)
@@ -170,6 +184,8 @@ class SignIn(Protocol):
 
     redirect_uri: str
     """The address that the authorization server sends the answer to."""
+    registers_anew: bool
+    """True if a page is shown for a client that is registered for it, not for one that was kept."""
 
     async def redirect(self, url: str) -> None:
         """Show the authorization server's page."""
@@ -184,8 +200,11 @@ class SignIn(Protocol):
 class BrowserSignIn:
     """Sends the person to the authorization server, and hears the answer on a loopback port of its own."""
 
-    def __init__(self, declaration: ServerDeclaration, terminal: Terminal | None = None):
+    def __init__(
+        self, declaration: ServerDeclaration, terminal: Terminal | None = None, *, registers_anew: bool = False
+    ):
         self.declaration = declaration
+        self.registers_anew = registers_anew
         self._terminal = terminal or Terminal()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
@@ -206,11 +225,8 @@ class BrowserSignIn:
         if parts.scheme not in ("http", "https"):
             raise ToolError(f"{origin} asks to sign in at {url[:80]!r}, which is no web address")
         if not self._terminal.is_there():
-            declared = self.declaration.issuer or self.declaration.client_id or self.declaration.scopes
-            where = f"FILE.toml#{self.declaration.name}" if declared else self.declaration.url
             raise ToolError(
-                f"{origin} asks to sign in, and there is no terminal: run `firsthand mcp "
-                f"--sign-in {where}` once at a terminal"
+                f"{origin} asks to sign in, and there is no terminal: run `{self._command()}` once at a terminal"
             )
         async with self._terminal.turn():
             host = printable(parts.netloc.rpartition("@")[2])
@@ -230,10 +246,19 @@ class BrowserSignIn:
                 given = await came
                 accepting.cancel()
         except TimeoutError:
-            raise ToolError(f"nobody signed in to {self.declaration.origin} within {SIGN_IN_S:g} s") from None
+            text = f"nobody signed in to {self.declaration.origin} within {SIGN_IN_S:g} s"
+            if not (self.declaration.client_id or self.registers_anew):
+                text += f"; if its page does not know this client, run `{self._command()}`, which registers it anew"
+            raise ToolError(text) from None
         if "error" in given:
             raise ToolError(f"signing in to {self.declaration.origin} was refused: {given['error'][:80]}")
         return AuthorizationCodeResult(code=given["code"], state=given.get("state"), iss=given.get("iss"))
+
+    def _command(self) -> str:
+        """The command that signs in to this server."""
+        declared = self.declaration.issuer or self.declaration.client_id or self.declaration.scopes
+        where = f"FILE.toml#{self.declaration.name}" if declared else self.declaration.url
+        return f"firsthand mcp --sign-in {where}"
 
     async def _accept(self, came: asyncio.Future[dict[str, str]]) -> None:
         """Reads connections side by side until it is cancelled."""
@@ -303,4 +328,11 @@ def _same_but_port(uri: str, registered: list[str]) -> bool:
 def oauth(declaration: ServerDeclaration, sign_in: SignIn) -> PinnedOAuth:
     """The OAuth flow of an endpoint, for its HTTP client."""
     stored = StoredTokens(declaration, sign_in.redirect_uri)
-    return PinnedOAuth(declaration, sign_in.redirect_uri, stored, sign_in.redirect, sign_in.answer)
+    return PinnedOAuth(
+        declaration,
+        sign_in.redirect_uri,
+        stored,
+        sign_in.redirect,
+        sign_in.answer,
+        registers_anew=sign_in.registers_anew,
+    )

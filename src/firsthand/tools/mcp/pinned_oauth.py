@@ -6,20 +6,30 @@ and its codes go to the endpoints that this issuer's own metadata name, and to n
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx2
-from mcp.client.auth import OAuthClientProvider, TokenStorage
+from mcp.client.auth import OAuthClientProvider, OAuthRegistrationError, TokenStorage
 from mcp.client.auth.oauth2 import OAuthContext
 from mcp.client.auth.utils import issuers_match
-from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata, OAuthMetadata, ProtectedResourceMetadata
+from mcp.shared.auth import (
+    AuthorizationCodeResult,
+    OAuthClientInformationFull,
+    OAuthClientMetadata,
+    OAuthMetadata,
+    ProtectedResourceMetadata,
+)
 from pydantic import AnyUrl, BaseModel
 
 from firsthand.errors import ToolError
 from firsthand.tools.mcp.server_declaration import ServerDeclaration
+
+_OF_THE_GRANT = ("invalid_grant", "invalid_request", "invalid_scope", "invalid_target", "unsupported_grant_type")
+"""Errors of a token endpoint that say nothing of the client (RFC 6749, 5.2; RFC 8707)."""
 
 
 class Issuer(BaseModel):
@@ -37,6 +47,8 @@ class KeptSignIn(TokenStorage, Protocol):
     def get_expiry(self) -> float | None: ...
 
     def get_issuer(self) -> Issuer | None: ...
+
+    def forget_client(self, client_id: str) -> bool: ...
 
     def turn(self) -> AbstractAsyncContextManager[None]: ...
 
@@ -98,13 +110,21 @@ class PinnedOAuth(OAuthClientProvider):
         storage: KeptSignIn,
         redirect: Callable[[str], Awaitable[None]],
         answer: Callable[[], Awaitable[AuthorizationCodeResult]],
+        *,
+        registers_anew: bool = False,
     ):
+        """As the SDK's; with `registers_anew` a person signs in as a client that is registered for it, if it is none of the
+        declaration's: an issuer that has forgotten the kept one shows an error on its page, and never answers.
+        """
         scopes = " ".join(declaration.scopes) or None
         metadata = (OAuthClientMetadata if scopes is None else DeclaredScopes)(
             client_name="firsthand", redirect_uris=[AnyUrl(redirect_uri)], scope=scopes
         )
         document = declaration.client_metadata_url or None
         self._kept = storage
+        self._registers_anew = registers_anew and not declaration.client_id
+        self._spare: OAuthClientInformationFull | None = None
+        """The kept registration, while another is asked for."""
         super().__init__(declaration.url, metadata, storage, redirect, answer, client_metadata_url=document)
         self.context: PinnedContext = PinnedContext(
             declaration.url, metadata, storage, redirect, answer, document,
@@ -133,10 +153,16 @@ class PinnedOAuth(OAuthClientProvider):
                     if sent is request and response.status_code == 401 and given and not refused and self._can_renew():
                         refused = given
                         break
+                    if sent is request and response.status_code == 401:
+                        self._leave_kept_client()
                     try:
                         sent = await flow.asend(response)
                     except StopAsyncIteration:
                         return
+                    except OAuthRegistrationError:
+                        if not self._take_kept_client():
+                            raise
+                        break
 
     async def _renewal(self, refused: str) -> AsyncGenerator[httpx2.Request]:
         """The request that renews the tokens at their issuer, unless another connection has renewed them in the meantime."""
@@ -155,6 +181,17 @@ class PinnedOAuth(OAuthClientProvider):
             finally:  # a sign-in looks for the metadata itself
                 context.oauth_metadata, context.protected_resource_metadata = known
 
+    def _leave_kept_client(self) -> None:
+        """Have the flow register a client, once, if it is to sign in with a new one."""
+        if self._registers_anew:
+            self._registers_anew = False
+            self._spare, self.context.client_info = self.context.client_info, None
+
+    def _take_kept_client(self) -> bool:
+        """Go on with the kept registration, as the issuer takes no new one. False if there is none."""
+        self.context.client_info, self._spare = self._spare, None
+        return self.context.client_info is not None
+
     def _can_renew(self) -> bool:
         """True if there is a refresh token whose issuer is known."""
         tokens = self.context.current_tokens
@@ -162,11 +199,27 @@ class PinnedOAuth(OAuthClientProvider):
 
     async def _handle_token_response(self, response: httpx2.Response) -> None:
         self._note_issuer()
+        if await _is_of_client(response) and self._forget_client():
+            raise ToolError(
+                f"{self.context.origin} asks to sign in, and its authorization server no longer knows the client that was "
+                "registered there: the registration is forgotten; sign in again"
+            )
         await super()._handle_token_response(response)
 
     async def _handle_refresh_response(self, response: httpx2.Response) -> bool:
         self._note_issuer()
-        return await super()._handle_refresh_response(response)
+        renewed = await super()._handle_refresh_response(response)
+        if await _is_of_client(response) and self._forget_client():
+            await self._initialize()  # another connection may have signed in by now
+        return renewed
+
+    def _forget_client(self) -> bool:
+        """Forget the client that its issuer does not know. False if it is a declared one."""
+        client = self.context.client_info
+        if client is None or not self._kept.forget_client(str(client.client_id)):
+            return False
+        self.context.client_info = None
+        return True
 
     def _note_issuer(self) -> None:
         found = self.context.oauth_metadata
@@ -190,3 +243,15 @@ class PinnedOAuth(OAuthClientProvider):
     async def _perform_authorization_code_grant(self) -> tuple[str, str]:
         self.context.check_home()  # before a person is asked for anything
         return await super()._perform_authorization_code_grant()
+
+
+async def _is_of_client(response: httpx2.Response) -> bool:
+    """True if a token endpoint refuses the client itself: by its error, or by a 401 that names no other one."""
+    if response.status_code not in (400, 401):
+        return False
+    try:
+        body = json.loads(await response.aread())
+    except (ValueError, RecursionError):
+        body = None
+    error = body.get("error") if isinstance(body, dict) else None
+    return error == "invalid_client" or (response.status_code == 401 and error not in _OF_THE_GRANT)

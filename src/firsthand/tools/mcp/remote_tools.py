@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
@@ -434,7 +434,7 @@ class RemoteTools:
         Args:
             uri: The address of the resource, as in the list.
         """
-        return contents_text(await self.connection.request(lambda client: client.read_resource(uri)))
+        return contents_text(await self._fetched("read_resource", lambda client: client.read_resource(uri)))
 
     async def _list_prompts(self) -> str:
         """Lists the prompts of this server, with their arguments."""
@@ -453,7 +453,17 @@ class RemoteTools:
             name: The prompt's name.
             arguments: Its arguments.
         """
-        return messages_text(await self.connection.request(lambda client: client.get_prompt(name, arguments)))
+        return messages_text(await self._fetched("get_prompt", lambda client: client.get_prompt(name, arguments)))
+
+    async def _fetched(self, tool: str, send: Callable[[Client], Awaitable[Any]]) -> Any:
+        """The reply to a request that reads by the protocol. A failed one has sent its arguments and changed nothing, so the
+        model reads its words alone, unless the declaration says that the tool does more.
+        """
+        try:
+            return await self.connection.request(send)
+        except OutcomeUnknown as error:
+            reads = self.declaration.effect_of_sending(tool) == "external"
+            raise OutcomeUnknown(str(error), answered=reads) from None
 
 
 class EachAttempt:

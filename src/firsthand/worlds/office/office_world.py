@@ -136,7 +136,7 @@ def states(body: str, fact: str) -> bool:
     """Return whether a mail's body states a fact: as whole words, or as the one amount in it, asserted and unchanged.
 
     `not 24242`, `~~24242~~`, `24242 million`, `24242%` and `11111, 24242 or 99999` do not state 24242, nor does a text with
-    another amount, such as `12k` or `9 euros`. Ids, dates, times and other numbers below a hundred are no amounts.
+    another amount, such as `12k` or `9 euros`. Ids, dates, years, times and other numbers below a hundred are no amounts.
     """
     body = _STRUCK.sub(" ", without_unseen(body))
     if not fact.isdigit():

@@ -58,6 +58,16 @@ _TOTAL_BEFORE = re.compile(
 _NO_NOUN_AFTER = re.compile(r"[\s*_)\]\"']*(?:$|\n|[^\w\s]|(?:and|or|not|in|as|instead|now|but)\b)", re.IGNORECASE)
 _PERCENT = re.compile(r"[\s*_)-]*(?:[%‰]|per[ \t]?(?:cent|mill)\b)", re.IGNORECASE)
 
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_MONTH = r"(?:january|february|march|april|may|june|july|august|september|october|november|december)"
+_YEAR_BEFORE = re.compile(
+    rf"\b(?:(?:in|during|since|(?:fiscal )?years?|fy|q[1-4]|{_MONTH}(?: \d{{1,2}},?)?)"
+    r"|(?:report|budget|figures?|plan|forecast|accounts?|total) for) \Z",
+    re.IGNORECASE,
+)
+_ENDS_LIKE_A_YEAR = re.compile(r"(?:[.,;:!?)]|\Z| (?:is|was|are|were|comes|amounts|and)\b|\s*\n)", re.IGNORECASE)
+"""What stands behind a year; a noun, `instead` or `more` behind it makes it an amount."""
+
 
 class Amount(NamedTuple):
     """A value, the place value of its last digit, and where it stands; `bare` as in `a thousand thanks`."""
@@ -135,4 +145,12 @@ def _is_amount(amount: Amount, text: str) -> bool:
         return True
     if _TOTAL_BEFORE.search(before) and _NO_NOUN_AFTER.match(after):
         return True
-    return amount.value >= LEAST_AMOUNT and not amount.bare
+    return amount.value >= LEAST_AMOUNT and not amount.bare and not _is_year(amount, text)
+
+
+def _is_year(amount: Amount, text: str) -> bool:
+    """Return whether a number of four digits is told as a year: `in 2026`, `the report for 2026 is`, `May 2026`."""
+    if _YEAR.fullmatch(text[amount.start : amount.end]) is None:
+        return False
+    before, after = text[max(0, amount.start - 40) : amount.start], text[amount.end : amount.end + 40]
+    return _YEAR_BEFORE.search(before) is not None and _ENDS_LIKE_A_YEAR.match(after) is not None

@@ -1,0 +1,137 @@
+"""Tests of integers in JSON schemas that a double does not hold: refused, or left out where schemas are read leniently."""
+
+import json
+
+import pytest
+
+from firsthand import grammar
+from firsthand.errors import ConfigError
+from firsthand.tokens.grammar_checks import accepts
+from firsthand.tokens.llguidance_grammar import byte_vocabulary, lark_json, matcher_of
+from firsthand.tokens.schema_numbers import exact_schema
+
+ID = 1234567890123456789
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword", "number"),
+    [
+        ({"const": ID}, "const", ID),
+        ({"const": -ID}, "const", -ID),
+        ({"const": [1, {"a": ID}]}, "const", ID),
+        ({"enum": [7, ID, ID + 2]}, "enum", ID),
+        ({"const": 10**20}, "const", 10**20),
+        ({"minimum": 2**53 + 1}, "minimum", 2**53 + 1),
+        ({"exclusiveMaximum": 10**400 + 1}, "exclusiveMaximum", 10**400 + 1),
+        ({"type": "object", "properties": {"enum": {"items": {"anyOf": [{"multipleOf": ID}]}}}}, "multipleOf", ID),
+        ({"$defs": {"default": {"const": ID}}}, "const", ID),
+    ],
+)
+def test_an_integer_that_no_double_equals_is_refused(schema: dict[str, object], keyword: str, number: int) -> None:
+    with pytest.raises(ConfigError) as raised:
+        exact_schema(json.dumps(schema))
+    assert str(raised.value) == (
+        f"the schema's {keyword} has the number {str(number)[:40]}, which a grammar cannot follow exactly: "
+        "give integers beyond 2^53 as strings"
+    )
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"const": 2**53},
+        {"const": 2**60},
+        {"const": str(ID)},
+        {"enum": [2**64 - 2**11, True]},
+        {"minimum": 2**70},
+        {"default": ID, "examples": [ID], "description": str(ID)},
+        {"properties": {"const": {"type": "integer", "description": str(ID)}}},
+        {"const": 0.30000000000000004},
+    ],
+)
+def test_other_numbers_stand(schema: dict[str, object]) -> None:
+    assert json.loads(exact_schema(json.dumps(schema))) == schema
+
+
+def test_a_lenient_schema_requires_the_type_alone() -> None:
+    def lenient(schema: object) -> object:
+        return json.loads(exact_schema(json.dumps(schema), lenient=True))
+
+    assert lenient({"const": ID}) == {"type": "integer"} == lenient({"enum": [1, ID]})
+    assert lenient({"enum": ["a", ID]}) == {} == lenient({"enum": [True, ID]})
+    assert lenient({"type": "integer", "minimum": ID, "maximum": 2**60}) == {"type": "integer", "maximum": 2**60}
+    assert lenient({"type": ["integer", "null"], "const": ID}) == {"type": ["integer", "null"]}
+
+
+def test_an_answer_is_never_forced_to_be_another_number() -> None:
+    with pytest.raises(ConfigError, match="the schema's const has the number 1234567890123456789"):
+        matcher_of(grammar.json_schema({"const": ID}), byte_vocabulary())
+    for number in (ID, ID - 21):
+        assert accepts(
+            grammar.json_schema({"type": "object", "properties": {"id": {"const": ID}}}), json.dumps({"id": number})
+        )
+    assert not accepts(grammar.json_schema({"const": ID}), '"x"')
+    assert str(ID) not in lark_json({"const": ID}) and "integer" in lark_json({"const": ID})
+
+
+def test_an_integer_of_too_many_digits_is_a_sentence() -> None:
+    with pytest.raises(ConfigError, match="the schema cannot be read"):
+        exact_schema('{"const": ' + "1" * 5000 + "}")
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        (
+            {"exclusiveMinimum": 0, "maximum": 0.5},
+            ["0.5", "0.1", "0.000001", "5e-1", "0.50", "1e-3"],
+            ["0", "0.0", "-0", "0e5", "0.51"],
+        ),
+        ({"exclusiveMinimum": 5, "maximum": 5.5}, ["5.5", "5.1", "5.000001"], ["5", "5.0", "5.51"]),
+        ({"exclusiveMinimum": 5.0, "exclusiveMaximum": 5.5}, ["5.49", "5.1"], ["5", "5.0", "5.5"]),
+        ({"minimum": -0.5, "exclusiveMaximum": 0}, ["-0.5", "-0.1"], ["0", "-0", "-0.0", "-0.51"]),
+        ({"minimum": 4.5, "exclusiveMaximum": 5}, ["4.5", "4.9", "4.99"], ["5", "5.0"]),
+        ({"minimum": 99999.5, "exclusiveMaximum": 100000}, ["99999.5", "99999.9"], ["100000", "100000.0"]),
+        ({"exclusiveMinimum": 0, "maximum": 1e-9}, ["1e-9", "5e-10"], ["0", "2e-9"]),
+        ({"minimum": 0, "maximum": 99.99}, ["99.9", "99.90", "99.99", "99", "0.5"], ["100", "99.991"]),
+        ({"maximum": 1.251}, ["1.25", "1.2", "-7.125"], ["1.252", "1.26"]),
+        ({"minimum": -1.25}, ["-1.2", "-1.25", "0.125"], ["-1.26", "-1.251"]),
+        ({"exclusiveMinimum": 0, "maximum": 1}, ["1", "0.5"], ["0", "1.5"]),
+        ({"exclusiveMinimum": 0}, ["0.5", "7"], ["0", "-1"]),
+    ],
+)
+def test_numbers_near_their_bounds(schema: dict[str, object], right: list[str], wrong: list[str]) -> None:
+    asked = grammar.json_schema(
+        {"type": "object", "properties": {"x": {"type": "number", **schema}}, "required": ["x"]}
+    )
+    for text in [*right, *wrong]:
+        assert accepts(asked, f'{{"x": {text}}}') == (text in right), text
+
+
+def test_a_whole_bound_that_is_excluded_is_never_drawn() -> None:
+    for schema, text in (
+        ({"exclusiveMinimum": 0, "maximum": 0.5}, "0"),
+        ({"minimum": -0.5, "exclusiveMaximum": 0}, "-0"),
+        ({"exclusiveMinimum": 7, "exclusiveMaximum": 7.25}, "7"),
+    ):
+        matcher = matcher_of(grammar.json_schema({"type": "number", **schema}), byte_vocabulary(), forcing=False)
+        assert matcher.try_consume_tokens(list(text.encode())) == len(text) and not matcher.is_accepting()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "exclusiveMinimum": 0, "maximum": 0.5},
+        {"exclusiveMinimum": 0, "maximum": 1},
+        {"exclusiveMinimum": 0},
+        {"exclusiveMinimum": 0.5, "maximum": 0.75},
+        {"exclusiveMinimum": True, "minimum": 0, "maximum": 0.5},
+    ],
+)
+def test_other_bounds_stand(schema: dict[str, object]) -> None:
+    assert json.loads(exact_schema(json.dumps(schema))) == schema
+
+
+def test_a_number_beyond_doubles_is_a_sentence() -> None:
+    with pytest.raises(ConfigError, match="the schema has the number 1e999, which is beyond"):
+        exact_schema('{"exclusiveMinimum": 0, "maximum": 1e999}')
