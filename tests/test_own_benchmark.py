@@ -373,8 +373,9 @@ def test_summary_groups_by_any_column_and_agents_do_not_see_columns(tmp_path, mo
     assert main(["summary", "last", "--by", "capital", "--json"]) == 0
 
 
-def test_the_scorer_that_the_page_writes_out_finds_the_target(tmp_path):
+def test_the_scorer_that_the_page_writes_out_finds_the_target(tmp_path, monkeypatch):
     """The line is taken from the page and run."""
+    monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text()
     (line,) = re.findall(r"as in `(def exact\(task, trace\): [^`]*)`", page)
     (tmp_path / "mine.py").write_text(line + "\n")
