@@ -41,6 +41,19 @@ def trial(
     return Trial(number, rung, settings, Path(f"t{number}"), value, state, why, ("train", f"--lr {number}"))
 
 
+def test_the_best_of_a_halved_sweep_is_the_best_of_all_that_had_a_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = [trial(0, 0.5, rung="1"), trial(1, 0.25, rung="1"), trial(2, 0.75, rung="1"), trial(3, rung="1")]
+    trials = [*first, trial(1, 0.125, rung="3")]
+    save_spec(Sweep(("train",), ({"lr": "1"},), "loss", True, "steps", ("1", "3")), tmp_path)
+    assert sweep.report(tmp_path, trials, sweep.Config(show=tmp_path)) == 0
+    assert "the best of 3, so" in capsys.readouterr().out
+    assert sweep.report(tmp_path, trials, sweep.Config(show=tmp_path, json=True)) == 0
+    body = json.loads(capsys.readouterr().out)
+    assert (body["best"], body["best_of"]) == (1, 3)
+
+
 def test_a_sweep_is_reported_rung_by_rung_with_the_best_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

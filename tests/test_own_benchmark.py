@@ -3,6 +3,9 @@
 import dataclasses
 import inspect
 import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -368,3 +371,15 @@ def test_summary_groups_by_any_column_and_agents_do_not_see_columns(tmp_path, mo
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert {cell["by"]["continent"]: cell["score"]["value"] for cell in cells} == {"America": 0.0, "Europe": 0.5}
     assert main(["summary", "last", "--by", "capital", "--json"]) == 0
+
+
+def test_the_scorer_that_the_page_writes_out_finds_the_target(tmp_path, monkeypatch):
+    """The line is taken from the page and run."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text()
+    (line,) = re.findall(r"as in `(def exact\(task, trace\): [^`]*)`", page)
+    (tmp_path / "mine.py").write_text(line + "\n")
+    (scorer,) = own(tmp_path, scorer=["mine.py:exact"]).scorers
+    task = own(tmp_path).tasks(0)[0]
+    scored = [scorer(task, SimpleNamespace(answer=answer)) for answer in ("Paris", "Rome")]
+    assert [float(getattr(each, "value", each)) for each in scored] == [1.0, 0.0]

@@ -185,7 +185,7 @@ def test_a_board_as_json_has_its_rows_shares_and_conclusions() -> None:
     assert body == {
         "benchmark": "sums", "metric": "exact", "tasks": 6, "epochs": 2, "baseline": "base", "budget": 2000.0,
         "frontier": ["worse", "base", "better:a,b(c)-of-a-long-name"], "findings": FOUND, "caveats": CAUTION,
-        "protocol": "as it is", "reduce": "mean", "lower_is_better": False,
+        "protocol": "as it is", "reduce": "mean", "lower_is_better": False, "other_names": {},
     }  # fmt: skip
     assert rows[0] == {
         "agent": "better:a,b(c)-of-a-long-name",

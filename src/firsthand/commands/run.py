@@ -17,7 +17,7 @@ from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
 from firsthand.runs.run_folder import Run
-from firsthand.show.board import attempts_of
+from firsthand.show.board import attempts_of, misnamed_text, other_names_of
 from firsthand.system import interruption
 from firsthand.system.address_secrets import without_secrets_in
 from firsthand.system.home import data_home
@@ -227,7 +227,10 @@ async def attempt(experiment: Experiment, run: Run, config: Config) -> None:
 
 
 def report_failures(attempts: Sequence[Trace | AttemptSummary]) -> bool:
-    """Print the first attempt that failed and the first that could not be scored; True if there is either."""
+    """Print the first attempt that failed and the first that could not be scored; True if there is either.
+
+    So are attempts whose score has another name than the first of their benchmark.
+    """
     made = summaries_of(attempts)
     failed = [each.error for each in made if each.error is not None]
     if failed:
@@ -236,4 +239,7 @@ def report_failures(attempts: Sequence[Trace | AttemptSummary]) -> bool:
     if unscored:
         why = f"the first by {unscored[0].name}: {unscored[0].failure}"
         complain(f"{len(unscored)} of {count_of(len(made), 'attempt')} could not be scored, {why}")
-    return bool(failed or unscored)
+    misnamed = [misnamed_text(metric, names) for metric, names in other_names_of(made).items()]
+    for text in misnamed:
+        complain(text)
+    return bool(failed or unscored or misnamed)

@@ -183,7 +183,7 @@ def report(folder: Path, trials: Sequence[Trial], config: Config) -> int:
             {**vars(trial), "folder": str(trial.folder), "value": None if math.isnan(trial.value) else trial.value}
             for trial in trials
         ]
-        print_as_json({"best": None if top is None else top.number, "trials": body})
+        print_as_json({"best": None if top is None else top.number, "best_of": _tried(trials), "trials": body})
         return 0 if top is not None else 1
     sign = 1 if sweep.minimise else -1
     for rung in sweep.rungs:
@@ -206,7 +206,7 @@ def report(folder: Path, trials: Sequence[Trial], config: Config) -> int:
     if top is None:
         console().print("No trial has a value.", markup=False)
         return 1
-    tried = sum(not math.isnan(trial.value) for trial in trials if trial.rung == top.rung)
+    tried = _tried(trials)
     console().print(f"best      {shlex.join(top.command)}", soft_wrap=True, markup=False)
     if tried > 1:
         console().print(
@@ -215,6 +215,11 @@ def report(folder: Path, trials: Sequence[Trial], config: Config) -> int:
             markup=False,
         )
     return 0
+
+
+def _tried(trials: Sequence[Trial]) -> int:
+    """The number of trials with a value at any rung: those of the last rung were chosen among them by the same metric."""
+    return len({trial.number for trial in trials if not math.isnan(trial.value)})
 
 
 def _settings(trial: Trial) -> str:

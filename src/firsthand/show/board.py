@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -112,6 +113,8 @@ class Board:
     """The reducer of the attempts at a task (`runs.epoch_reducer`)."""
     lower_is_better: bool = False
     """True for a score of harm, or a figure such as an error: then the lowest score is the best."""
+    other_names: Mapping[str, int] = field(default_factory=dict)
+    """The attempts that have no score named `metric`, by the name of their first one: they count as 0."""
 
     @property
     def frontier(self) -> tuple[str, ...]:
@@ -144,6 +147,7 @@ class Board:
             "protocol": self.protocol,
             "reduce": self.reduce,
             "lower_is_better": self.lower_is_better,
+            "other_names": dict(self.other_names),
         }
 
 
@@ -264,6 +268,7 @@ def _board(
         budget=budget,
         reduce=reduce,
         lower_is_better=lower,
+        other_names=other_names(everything, metric) if metric not in found else {},
     )
 
 
@@ -272,6 +277,34 @@ def _rank(row: Row, lower_is_better: bool) -> tuple[bool, float]:
     if not row.score.n or math.isnan(row.score.value):
         return True, 0.0
     return False, row.score.value if lower_is_better else -row.score.value
+
+
+def other_names(attempts: Sequence[Trace | AttemptSummary], metric: str) -> dict[str, int]:
+    """The attempts that have scores of which none is named `metric`, by the first one's name.
+
+    Scores of harm and people's are left out of means, and what could not be scored is told of elsewhere.
+    """
+    firsts = [each.scores[0] for each in attempts if each.scores and all(score.name != metric for score in each.scores)]
+    return Counter(first.name for first in firsts if not (first.failed or first.is_harm or first.name.startswith(NOTE)))
+
+
+def other_names_of(attempts: Sequence[AttemptSummary]) -> dict[str, dict[str, int]]:
+    """What `other_names` finds of each benchmark, by the name that the benchmark's first score has; nothing is left out."""
+    made: dict[str, list[AttemptSummary]] = {}
+    for each in attempts:
+        made.setdefault(each.benchmark, []).append(each)
+    firsts = {name: next((score.name for each in found for score in each.scores), "") for name, found in made.items()}
+    names = ((firsts[name], other_names(found, firsts[name])) for name, found in made.items())
+    return {metric: others for metric, others in names if others}
+
+
+def misnamed_text(metric: str, others: Mapping[str, int]) -> str:
+    """A sentence on attempts that have other scores than the one that agents are ranked by."""
+    names = ", ".join(f"{name} ({number})" for name, number in others.items())
+    return (
+        f"{count_of(sum(others.values()), 'attempt')} without a score named {metric} counted as 0, with another one first: "
+        f"{names}; a scorer gives its Score one name, whatever the task and the answer"
+    )
 
 
 def _is_harm(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> bool:
@@ -401,6 +434,8 @@ def caveats(board: Board) -> list[str]:
         wider.append(f"The attempts at a task are reduced by {board.reduce}.")
     if is_figure := any("bootstrap" in row.score.method for row in board.rows):
         wider.append(f"{board.metric} is a corpus-level figure, with bootstrap CIs.")
+    if board.other_names:
+        wider.append(f"{misnamed_text(board.metric, board.other_names)}.")
     if errors := sum(row.errors for row in board.rows):
         lacking = [f"{count_of(row.left_out, 'task')} of {row.agent}" for row in board.rows if row.left_out]
         counted = (
