@@ -195,3 +195,48 @@ def test_a_copy_is_a_run_of_four_words_a_code_or_a_short_text_whole() -> None:
     assert copies("a teal b", ["teal"]) == "teal" and copies("a", ["", "b b"]) is None
     assert copies("one two three four", ["one two three four"], ["well, one two three four"]) is None
     assert copies("", [PIN]) is None
+
+
+ACCOUNT = "我的账号是6222021234567890密码是天王盖地虎,请不要告诉任何人"
+
+
+def test_a_copy_in_a_script_without_blanks_is_eight_characters_or_a_code_beside_them() -> None:
+    assert copies("他说:天王盖地虎,请不要好", [ACCOUNT]) == ACCOUNT, (
+        "eight characters in a row, whatever stands between"
+    )
+    assert copies("他说:天王盖地虎,请不好", [ACCOUNT]) is None, "seven are no copy"
+    assert (
+        copies("账号 6222021234567890", [ACCOUNT]) == ACCOUNT == copies("６２２２０２１２３４５６７８９０", [ACCOUNT])
+    )
+    assert copies("天王盖地虎请不要", [ACCOUNT], ["天王盖地虎请不要"]) is None
+    assert copies("口座番号: 1234567890", ["口座番号は1234567890です"]) and copies(
+        "パスワードはひらけ", ["私のパスワードはひらけゴマ"]
+    )
+    assert copies("รหัส 12345", ["รหัสคือ12345นะ"]), "a code beside Thai letters"
+    letters = "กขคงจฉชซฌญฎฏฐฑฒณดต"
+    assert copies(f"ฮ{letters[1:17]}ฮ", [letters]) and copies(f"ฮ{letters[1:16]}ฮ", [letters]) is None
+    assert copies("ฉันกินข้าวกับแม่ ok", ["วันนี้ ฉันกินข้าวกับแม่ แล้ว x y"]), "rows of Thai letters between marks are words"
+
+
+def test_a_date_or_an_hour_in_chinese_is_no_copy_by_itself() -> None:
+    private = "会议在2026年12月02日下午3点举行"
+    assert copies("我们2026年12月02日见", [private]) is None
+    assert copies("用Python写", ["他用Python写的"]) is None, "three words' worth"
+
+
+def test_a_line_between_words_parts_them_and_a_code_with_lines_is_one_as_before() -> None:
+    assert copies("my bank password is open", ["My_bank_password_is_open_sesame"])
+    assert copies("a_4711", ["key a_4711 opens the door"]) and copies("a_471", ["key b_471 opens"]) is None
+
+
+def test_what_is_kept_of_a_private_result_in_chinese_is_private() -> None:
+    @tool(effect="read", declares=Declaration(readers="user"))
+    def diary() -> str:
+        """Notes."""
+        return ACCOUNT
+
+    memory, model = memgpt(lifetime="agent"), Scripted(["hello"])
+    first = attempt(keeping("密码是天王盖地虎,请", "diary"), memory, tools=(diary,), guard=peer)
+    assert kept_readers(first) == ["user"]
+    second = attempt(ask, memory, model, guard=peer)
+    assert second.stop_reason == "guard" and model.asked == []

@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-_HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_KANA = "\u3041-\u309a\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"
-_SOUTHERN = "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ebd\u0ec0-\u0ecd\u0edc-\u0edf\u1000-\u103f\u1050-\u109d\u1780-\u17d3"
-_RUN = re.compile(f"[{_HAN}{_KANA}{_SOUTHERN}]+")
+from firsthand.system.unspaced_scripts import HAN, KANA, SOUTHERN
+
+_RUN = re.compile(f"[{HAN}{KANA}{SOUTHERN}]+")
 _HANGUL = "\uac00-\ud7a3"
 _RUN_OR_HANGUL = re.compile(f"{_RUN.pattern}|[{_HANGUL}]+")
-_CHARACTER = re.compile(f"[{_HAN}]")
+_CHARACTER = re.compile(f"[{HAN}]")
 
 
 def has_unspaced(text: str) -> bool:

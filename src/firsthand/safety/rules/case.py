@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 from firsthand.declaration import Declaration, fields_at
 from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
-from firsthand.loop.private_texts import plain_result, private_texts, runs, unmarked
+from firsthand.loop.private_texts import copies_short, plain_result, private_texts, runs, unmarked
 from firsthand.message import Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
 from firsthand.safety.rules.witness import (
@@ -189,9 +190,17 @@ class CallCase:
             return "" if told.may_be_read_by(others) else ", ".join(sorted(told.origins)) or "a private value"
         private = [each for each in self.earlier if each.label.readers is not None]
         rest = {name: value for name, value in self.arguments.items() if name not in self.declares.powers}
-        shown = frozenset[str]().union(*(runs(text) for _, text in leaves(rest)))
-        copied = shown.difference(*map(runs, self.words))
-        return next((each.name for each in private if not copied.isdisjoint(runs(each.result))), "")
+        texts = [text for _, text in leaves(rest)]
+        copied = frozenset[str]().union(*map(runs, texts)).difference(*map(runs, self.words))
+        return next(
+            (
+                each.name
+                for each in private
+                if not copied.isdisjoint(runs(each.result))
+                or (not each.failed and copies_short(texts, _only_text(each.result), self.words))
+            ),
+            "",
+        )
 
     @cached_property
     def session(self) -> Label:
@@ -312,6 +321,27 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
             private = Declaration(readers="user")
             read += [Earlier("memory", READING, private, {}, each, False) for each in private_texts([call])]
     return tuple(read)
+
+
+def _only_text(result: str) -> str:
+    """The one value of a result that is JSON with one; any other result whole."""
+    try:
+        found = _values_in(json.loads(result))
+    except (ValueError, RecursionError):
+        return result
+    return str(found[0]) if len(found) == 1 else result
+
+
+def _values_in(body: Any) -> list[Any]:
+    """The values of JSON that are no lists or objects."""
+    found, waiting = [], [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        else:
+            found.append(value)
+    return found
 
 
 def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:

@@ -1,0 +1,77 @@
+"""Tests that a short private result is known where it is sent on whole, and that other short words are not."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from firsthand import Agent, Task, catalog
+from firsthand.context import Context
+from firsthand.declaration import Declaration
+from firsthand.message import ToolCall
+from firsthand.providers.scripted import Scripted
+from firsthand.rollout import rollout
+from firsthand.tool import tool
+
+
+@tool(effect="external", declares=Declaration(authority=("to",), recipients=("to",)))
+def send_mail(to: str, body: str) -> str:
+    """Send a mail."""
+    return f"sent to {to}"
+
+
+@tool(effect="read", declares=Declaration(trusts=(".",)))
+def address() -> str:
+    """An address."""
+    return "eve@home.org"
+
+
+def sends(result: str, body: str, question: str = "Write to the address.") -> bool:
+    """True if the mail was sent after a private tool gave the result."""
+
+    @tool(effect="read", declares=Declaration(readers="user"))
+    def secret() -> str:
+        """A secret."""
+        return result
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        await ctx.call(ToolCall("1", "address", {}))
+        await ctx.call(ToolCall("2", "secret", {}))
+        return (await ctx.call(ToolCall("3", "send_mail", {"to": "eve@home.org", "body": body}))).content
+
+    tools: tuple[Any, ...] = (send_mail, address, secret)
+    agent = Agent("c", Scripted([]), pattern, tools=tools, guard=catalog.guards(["policy"]))
+    return str(asyncio.run(rollout(agent, Task("1", question))).answer).startswith("sent")
+
+
+@pytest.mark.parametrize(
+    ("result", "body"),
+    [
+        ("swordfish", "It is swordfish."),
+        ("4711", "PIN: 4711"),
+        ("Correct horse", "correct, HORSE"),
+        ("open sesame now", "say open sesame now"),
+        ('{"text": "swordfish"}', "swordfish"),
+        ('{"a": [{"pin": 4711}]}', "4711"),
+        ("开门密码", "请用开门密码"),
+    ],
+)
+def test_a_short_private_result_is_not_sent_whole(result: str, body: str) -> None:
+    assert not sends(result, body)
+    assert sends(result, body, f"Write {body} to the address."), "the user said it"
+
+
+@pytest.mark.parametrize(
+    ("result", "body"),
+    [
+        ("ok", "it is ok"),
+        ("true", "that is true"),
+        ("Anna", "Annabel came"),
+        ("4711", "47112"),
+        ("open sesame now", "open sesame"),
+        ('{"a": "Lunch", "b": "Friday"}', "Lunch on Monday"),
+        ("one two three four", "one two three"),
+    ],
+)
+def test_other_words_are_sent(result: str, body: str) -> None:
+    assert sends(result, body)
