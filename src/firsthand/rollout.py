@@ -33,7 +33,7 @@ from firsthand.errors import (
     StoreError,
 )
 from firsthand.loop.attempt import Attempt
-from firsthand.loop.attempt_memory import AttemptMemory, commit, learn
+from firsthand.loop.attempt_memory import AttemptMemory, commit, learn, snapshot_of
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch, without_exit
@@ -346,7 +346,7 @@ async def rollouts(
     Closing the iterator, or cancelling it, cancels what runs.
     """
     memories = {
-        place.agent.name: memory if memory.lifetime == "agent" else memory.snapshot()
+        place.agent.name: memory if memory.lifetime == "agent" else snapshot_of(memory)
         for place in {id(place.agent): place for place in places}.values()
         if (memory := place.agent.memory) is not None and memory.lifetime != "attempt"
     }

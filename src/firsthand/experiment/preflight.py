@@ -49,14 +49,16 @@ def _check_environments(benchmark: Benchmark, tasks: Sequence[Task]) -> None:
     refused: FirsthandError | None = None
     for task in tasks if benchmark.environment is not None else ():
         assert benchmark.environment is not None
-        ready = getattr(benchmark.environment(task), "ready", None)
-        if ready is None:
-            return
         try:
-            ready()
+            ready = getattr(benchmark.environment(task), "ready", None)
+            if ready is not None:
+                ready()
             return
         except FirsthandError as error:
             refused = refused or error
+        except Exception as error:
+            text = f"the environment of {benchmark.name} failed with {type(error).__name__}: {error}"
+            refused = refused or ConfigError(text)
     if refused is not None:
         raise refused
 

@@ -6,9 +6,13 @@ not depend on how fast branches run. `commit` makes the changes of finished atte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
+from firsthand.errors import ConfigError, FirsthandError
 from firsthand.loop.concurrency import had_ended
 from firsthand.loop.private_texts import READERS, copies, private_texts
 from firsthand.memory import Memory, MemoryItem, hook
@@ -31,7 +35,7 @@ class AttemptMemory:
     """A snapshot of the agent's memory, and the attempt's changes to it."""
 
     def __init__(self, memory: Memory, origin: Json):
-        self.base = memory.snapshot()
+        self.base = snapshot_of(memory)
         self.origin = origin
         """Goes into the provenance of every item: benchmark, task, epoch."""
         self.changes: list[MemoryChange] = []
@@ -51,7 +55,7 @@ class AttemptMemory:
 
     async def as_of(self, effect: str) -> Memory:
         """The memory as the branch of this effect sees it."""
-        memory = self.base.snapshot()
+        memory = snapshot_of(self.base)
         seen = [change for change in self.changes if had_ended(change.effect, effect)]
         await apply(memory, seen)
         return memory
@@ -77,10 +81,42 @@ async def learn(memory: Memory, trace: Trace, kind: object) -> None:
     """Write what a finished attempt leaves in a memory of that kind, if it learns from traces; each item once for all."""
     if (learnt := hook(kind, "learn")) is not None:
         private = private_texts(trace.calls)
-        for item in learnt(trace):
+        for item in await _items_of(learnt, trace, kind):
             copied = copies(item.text, private) is not None
             kept = replace(item, provenance={**item.provenance, READERS: "user"}) if copied else item
             await _make(memory, kept, f"{trace.id} learnt")
+
+
+async def _items_of(learnt: Callable[[Trace], Any], trace: Trace, kind: object) -> list[MemoryItem]:
+    """What a memory's `learn`, sync or async, makes of a trace. ConfigError naming the memory for anything but items."""
+    with _named(kind, "learn"):
+        found = learnt(trace)
+        found = list(await found if inspect.isawaitable(found) else found)
+    for each in found:
+        if not isinstance(each, MemoryItem):
+            raise ConfigError(
+                f"the memory {type(kind).__name__}: learn gave {each!r:.80} where a MemoryItem was expected"
+            )
+    return found
+
+
+def snapshot_of(memory: Memory) -> Memory:
+    """The memory's snapshot. ConfigError naming the memory if it makes none."""
+    with _named(memory, "snapshot"):
+        return memory.snapshot()
+
+
+@contextmanager
+def _named(memory: object, method: str) -> Iterator[None]:
+    """Names the memory and the method in what goes wrong in a method of a user's own."""
+    try:
+        yield
+    except FirsthandError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"the memory {type(memory).__name__}: {method} failed with {type(error).__name__}: {error}"
+        ) from error
 
 
 async def _make(memory: Memory, change: MemoryItem | str, name: str) -> None:

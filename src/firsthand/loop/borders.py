@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -30,7 +30,7 @@ from firsthand.model import Completion, Model, Prompt, Sampling, request_key
 from firsthand.tool import Tool
 from firsthand.trace import Call
 
-_TYPES: dict[Border, type | tuple[type, ...]] = {"prompt": tuple, "call": dict, "result": ToolResult, "answer": str}
+_TYPES: dict[Border, type] = {"call": dict, "result": ToolResult, "answer": str}
 
 
 MAX_ROUNDS = 5
@@ -138,14 +138,12 @@ class Borders:
                 else:
                     self.attempt.guard_passes[f"{verdict.rule} {border}"] += 1
             else:
+                if verdict.action == "replace":
+                    verdict = _checked(border, name, verdict)
                 self._note(border, name, verdict, about, original=self._original(border, value, verdict))
                 if verdict.action == "block":
                     raise _refusal(border, about, verdict)
-                before, value = value, tuple(verdict.value) if border == "prompt" else verdict.value
-                if not isinstance(value, _TYPES[border]):
-                    raise ConfigError(
-                        f"the guard {name} replaced {border} by {value!r:.80}: see docs/guards.md for its type"
-                    )
+                before, value = value, verdict.value
                 if border == "call" and isinstance(value, dict):
                     value = _as_read(about[0], value)
                 if border == "result" and marks_results(guard) and value.plain is None:
@@ -180,6 +178,21 @@ class Borders:
         nodes = self.attempt.nodes
         at = {id(nodes[index].message): index for index in self.attempt.path(self.node)}
         return [at[id(message)] if id(message) in at else message.to_json() for message in messages]
+
+
+def _checked(border: Border, name: str, verdict: GuardVerdict) -> GuardVerdict:
+    """A verdict whose replacement the border takes, messages as a tuple. ConfigError naming the guard for any other."""
+    value = verdict.value
+    if border == "prompt":
+        value = tuple(value) if isinstance(value, Iterable) else None
+        is_taken = value is not None and all(isinstance(each, Message) for each in value)
+    else:
+        is_taken = isinstance(value, _TYPES[border])
+    if not is_taken:
+        raise ConfigError(
+            f"the guard {name} replaced {border} by {verdict.value!r:.80}: see docs/guards.md for its type"
+        )
+    return replace(verdict, value=value)
 
 
 class _View:
