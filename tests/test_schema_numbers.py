@@ -93,6 +93,7 @@ def test_an_integer_of_too_many_digits_is_a_sentence() -> None:
         ({"minimum": 4.5, "exclusiveMaximum": 5}, ["4.5", "4.9", "4.99"], ["5", "5.0"]),
         ({"minimum": 99999.5, "exclusiveMaximum": 100000}, ["99999.5", "99999.9"], ["100000", "100000.0"]),
         ({"exclusiveMinimum": 0, "maximum": 1e-9}, ["1e-9", "5e-10"], ["0", "2e-9"]),
+        ({"exclusiveMinimum": 0, "maximum": 1e-13}, ["1e-13", "5e-14"], ["0", "2e-13"]),
         ({"minimum": 0, "maximum": 99.99}, ["99.9", "99.90", "99.99", "99", "0.5"], ["100", "99.991"]),
         ({"maximum": 1.251}, ["1.25", "1.2", "-7.125"], ["1.252", "1.26"]),
         ({"minimum": -1.25}, ["-1.2", "-1.25", "0.125"], ["-1.26", "-1.251"]),
@@ -135,3 +136,8 @@ def test_other_bounds_stand(schema: dict[str, object]) -> None:
 def test_a_number_beyond_doubles_is_a_sentence() -> None:
     with pytest.raises(ConfigError, match="the schema has the number 1e999, which is beyond"):
         exact_schema('{"exclusiveMinimum": 0, "maximum": 1e999}')
+
+
+def test_a_large_bound_is_moved_to_the_next_double() -> None:
+    moved = json.loads(exact_schema('{"type": "number", "minimum": 999999.5, "exclusiveMaximum": 1000000}'))
+    assert moved == {"type": "number", "minimum": 999999.5, "exclusiveMaximum": 999999.9999999999}

@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from firsthand.cli import main
+from firsthand.show.board import other_names
+from firsthand.trace import NOTE, Score
 
 SCRIPT = """
 from firsthand import Benchmark, Score, Task
@@ -48,3 +52,13 @@ def test_scores_of_two_names_are_told_of(
     code, body, said = run(tmp_path, "broken", capsys)
     [board] = body["boards"]  # type: ignore[misc]
     assert (code, board["other_names"]) == (3, {}) and "without a score" not in said
+
+
+def test_scores_of_harm_and_of_people_are_left_out_of_means_and_not_told_of() -> None:
+    def attempt(*scores: Score) -> Any:
+        return SimpleNamespace(scores=scores)
+
+    harm = Score("harm", 1.0, {"is_harm": True})
+    found = other_names([attempt(Score("a", 1.0)), attempt(harm), attempt(Score(f"{NOTE}x", 1.0)), attempt()], "a")
+    assert found == {}
+    assert other_names([attempt(Score("b", 1.0), Score("a", 1.0)), attempt(Score("b", 1.0))], "a") == {"b": 1}

@@ -69,7 +69,7 @@ def test_a_short_private_result_is_not_sent_whole(result: str, body: str) -> Non
         ("Anna", "Annabel came"),
         ("4711", "47112"),
         ("open sesame now", "open sesame"),
-        ('{"a": "Lunch", "b": "Friday"}', "Lunch on Monday"),
+        ('{"a": "Lunch", "b": "Friday"}', "Lunch on Friday, or Friday"),
         ("one two three four", "one two three"),
     ],
 )

@@ -196,8 +196,7 @@ class CallCase:
             (
                 each.name
                 for each in private
-                if not copied.isdisjoint(runs(each.result))
-                or (not each.failed and copies_short(texts, _only_text(each.result), self.words))
+                if not copied.isdisjoint(runs(each.result)) or copies_short(texts, _only_text(each.result), self.words)
             ),
             "",
         )
