@@ -59,7 +59,7 @@ def test_a_baseline_without_tokens_gives_no_ratio():
     free = [attempt("bm25", i, float(i < 12), tokens=(0, 0)) for i in range(40)]
     dear = [attempt("rerank", i, float(i < 30), tokens=(150, 330)) for i in range(40)]
     (board,) = leaderboard(free + dear)
-    assert findings(board) == ["rerank: better than bm25 by 0.45 (0.75 vs. 0.30, p<0.001); bm25 uses no tokens."]
+    assert findings(board) == ["rerank: better than bm25 by 0.45 (0.75 vs. 0.30, p<0.001); bm25 reports no tokens."]
     (board,) = leaderboard(free + [attempt("dense", i, float(i < 12), tokens=(0, 0)) for i in range(40)])
     assert findings(board) == ["dense: inconclusive vs. bm25 (0.30 vs. 0.30, p=1.000)."]
 

@@ -188,15 +188,15 @@ def test_a_finding_says_verdict_difference_scores_and_price() -> None:
         "b: better than base by 0.30 (0.80 vs. 0.50, p=0.010), for 2.5x its tokens."
     )
     assert finding(row("b", 0.2, tokens=0, versus=difference(-0.3, 0.01, "worse")), first) == (
-        "b: worse than base by 0.30 (0.20 vs. 0.50, p=0.010), for 0.0x its tokens."
+        "b: worse than base by 0.30 (0.20 vs. 0.50, p=0.010); b reports no tokens."
     )
     free = row("base", 0.5, tokens=0)
     assert finding(row("b", 0.6, tokens=3, versus=difference(0.1, 0.5, "inconclusive")), free) == (
-        "b: inconclusive vs. base (0.60 vs. 0.50, p=0.500); base uses no tokens."
+        "b: inconclusive vs. base (0.60 vs. 0.50, p=0.500); base reports no tokens."
     )
     assert finding(row("b", 0.6, tokens=0, versus=difference(0.1, 0.5, "inconclusive")), free).endswith("p=0.500).")
     unknown = finding(row("b", math.nan, tokens=3, versus=difference(math.nan, 1.0, "inconclusive")), free)
-    assert unknown == "b: unknown vs. base; base uses no tokens."
+    assert unknown == "b: unknown vs. base; base reports no tokens."
 
 
 def test_the_limits_of_a_board_are_said_where_they_apply() -> None:

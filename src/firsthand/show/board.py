@@ -436,6 +436,9 @@ def caveats(board: Board) -> list[str]:
         wider.append(f"{board.metric} is a corpus-level figure, with bootstrap CIs.")
     if board.other_names:
         wider.append(f"{misnamed_text(board.metric, board.other_names)}.")
+    silent = [row.agent for row in board.rows if not row.cost.tokens]
+    if silent and len(silent) < len(board.rows):
+        wider.append(f"No tokens were reported of {', '.join(silent)}: where a model was asked, the cost is unknown.")
     if errors := sum(row.errors for row in board.rows):
         lacking = [f"{count_of(row.left_out, 'task')} of {row.agent}" for row in board.rows if row.left_out]
         counted = (
@@ -472,14 +475,11 @@ def caveats(board: Board) -> list[str]:
 def finding(row: Row, first: Row) -> str:
     """One agent's difference from the baseline and its cost, in a sentence."""
     assert row.versus is not None, "the baseline is not compared to itself"
-    found, ratio = row.versus, row.cost.tokens / first.cost.tokens if first.cost.tokens else None
-    price = (
-        f", for {ratio:.1f}x its tokens"
-        if ratio is not None
-        else f"; {first.agent} uses no tokens"
-        if row.cost.tokens
-        else ""
-    )
+    found, spent, base = row.versus, row.cost.tokens, first.cost.tokens
+    silent = [each.agent for each in (row, first) if not each.cost.tokens]
+    price = f", for {spent / base:.1f}x its tokens" if not silent else ""
+    if len(silent) == 1:
+        price = f"; {silent[0]} reports no tokens"
     scores = f"({value_text(row.score.value)} vs. {value_text(first.score.value)}, {p_text(found.p_value)})"
     if found.n and math.isnan(found.difference):
         return f"{row.agent}: unknown vs. {first.agent}{price}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from firsthand.loop.listener import Added, Began, Piece, Step
-from firsthand.loop.prompt_size import BYTES_PER_TOKEN, estimated_size
+from firsthand.loop.prompt_size import BYTES_PER_TOKEN, TOKENS_PER_MESSAGE, estimated_size
 from firsthand.message import Message
 from firsthand.trace import Call, Node
 
@@ -39,9 +39,16 @@ class ChargedSteps:
                 at, size = self._open[id]
                 self._open[id] = at, size + len(text.encode("utf-8", "surrogatepass"))
             case Call():
-                self._open.pop(step.id, None)
-                if not step.replayed and step.usage.total_tokens:
-                    self._charge(self._client, step.usage.total_tokens)
+                is_asked = self._open.pop(step.id, None) is not None and step.error is None
+                num_tokens = step.usage.total_tokens or (self._estimated(step) if is_asked else 0)
+                if not step.replayed and num_tokens:
+                    self._charge(self._client, num_tokens)
+
+    def _estimated(self, call: Call) -> int:
+        """About the tokens of a call whose endpoint stated none, by the bytes of its prompt and answers."""
+        answers = [[self._nodes[index].message] for index in call.nodes if index < len(self._nodes)]
+        size = sum(estimated_size(each) - 2 * TOKENS_PER_MESSAGE for each in answers)
+        return estimated_size(self._path(call.at)) + size
 
     def cut(self) -> None:
         """Charge the calls that were cut off with the attempt, by the bytes of their prompts and of what they had said."""

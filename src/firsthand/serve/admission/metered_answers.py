@@ -9,9 +9,9 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
-from firsthand.loop.prompt_size import BYTES_PER_TOKEN, estimated_size
+from firsthand.loop.prompt_size import BYTES_PER_TOKEN, estimated_size, estimated_usage
 from firsthand.message import Message
-from firsthand.model import Delta, Prompt, Usage
+from firsthand.model import Completion, Delta, Prompt, Usage
 from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.admission.api_keys import Client
 from firsthand.serve.admission.server_admission import Admission
@@ -50,11 +50,11 @@ async def metered(
                             request.notes["ttft_ms"] = round(1000 * (now - begun), 1)
                         metrics.first_token.observe(now - begun)
                     last[delta.index] = now
-                made.add(delta)
                 if delta.completion is not None:
-                    spend(delta.completion.usage)
-                    if request.span is not None:
-                        request.span.answered(delta.completion, delta.waited_s)
+                    spend(made.ended(delta.completion))
+                made.add(delta)
+                if delta.completion is not None and request.span is not None:
+                    request.span.answered(delta.completion, delta.waited_s)
                 yield delta
     except Exception:
         if made.has_begun and admission is not None:  # else it was refused
@@ -105,6 +105,15 @@ class _Unfinished:
         if delta.token_ids or delta.num_held:  # not a further piece of the same tokens
             held = delta.num_held
         self._by_index[delta.index] = ids + len(delta.token_ids), held, size
+
+    def ended(self, completion: Completion) -> Usage:
+        """The usage of an answer at its end: an estimate, from bytes, where the endpoint states none."""
+        if completion.usage.total_tokens:
+            return completion.usage
+        prompt = _size(self._prompt) if self._prompt_tokens is None else self._prompt_tokens
+        self._prompt_tokens = 0  # the prompt is charged once for all answers
+        [estimated] = estimated_usage([completion], prompt)
+        return estimated.usage
 
     def usage(self) -> Usage:
         """The usage that no completion reported, estimated from bytes where the model counts no tokens."""
