@@ -38,8 +38,8 @@ def charges(*completions: Completion) -> tuple[list[int], list[int]]:
 
     async def answers() -> AsyncGenerator[Delta, None]:
         for index, each in enumerate(completions):
-            yield Delta(index, text=each.message.text)
-            yield Delta(index, completion=each)
+            yield Delta(each.message.text, index=index)
+            yield Delta("", each, index=index)
 
     async def read() -> None:
         async for _ in metered(answers(), request, admission, telemetry, PROMPT):
