@@ -119,3 +119,14 @@ def test_boards_and_passages_are_looked_for_in_the_whole_reply() -> None:
         ends = [f"He asked. The answer is simple. {each}" for each in task.secret.get("endings", ())]
         reply = "\n".join(rows) if board else "Passage:\n" + "\n\n".join(ends)
         assert scores(catalog.benchmark(name), task, reply)[end] == 1.0
+
+
+@pytest.mark.parametrize(("scorers", "whole"), [('"passes_tests"', True), ('["passes_tests", "normalised"]', False)])
+def test_code_of_a_benchmark_of_ones_own_is_looked_for_in_the_whole_reply(scorers: str, whole: bool, tmp_path) -> None:
+    (tmp_path / "own.csv").write_text('q,tests,target\nWrite f(x) that returns x + 1,"assert f(1) == 2",x\n')
+    told = f'data = "own.csv"\nprompt = "{{q}}"\ntarget = "{{target}}"\nscorer = {scorers}\n'
+    (tmp_path / "own.toml").write_text(told)
+    made = catalog.benchmark(str(tmp_path / "own.toml"))
+    task = made.tasks(0)[0]
+    reply = "```python\ndef f(x):\n    return x + 1\n```\nThe answer is the function above."
+    assert task.verbatim is whole and scores(made, task, reply)["passes_tests"] == float(whole)

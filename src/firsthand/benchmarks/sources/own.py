@@ -388,6 +388,7 @@ def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples:
         id=item.id,
         prompt=shown + item.question,
         hint=about.hint or None,
+        verbatim=bool(about.scorer) and {*map(_name_of, about.scorer)} == {"passes_tests"},  # it finds code in a reply
         metadata=dict(item.metadata),
         secret=dict(item.secret),
     )
