@@ -347,3 +347,36 @@ def test_requests_sent_together_give_their_results_in_order_and_the_first_error(
 
     with pytest.raises(ModelError, match="first"):
         asyncio.run(three())
+
+
+@pytest.mark.parametrize(
+    "status, body, refused_as, field",
+    [
+        (400, {"message": "no", "param": "se/cret.0"}, 400, "***.0"),
+        (413, {"message": "big"}, 413, None),
+        (415, "", 415, None),
+        (422, {"message": "no", "param": 3}, 422, None),
+        (400, {"message": "API key not valid", "param": "x"}, 502, None),
+        (401, {"param": "x"}, 502, None),
+        (402, "", 502, None),
+        (403, "", 502, None),
+        (404, "", 502, None),
+        (302, "", 502, None),
+        (429, {"code": "insufficient_quota"}, 502, None),
+        (400, {"message": "Your credit balance is too low"}, 502, None),
+        (429, "", None, None),
+        (500, "", None, None),
+        (400, {"code": "context_length_exceeded"}, None, None),
+    ],
+)
+def test_a_lasting_fault_has_the_status_that_a_client_of_ours_is_told(status, body, refused_as, field):
+    error = HERE.status(status, body, {})
+    assert (error.refused_as, error.refused_field) == (refused_as, field)
+
+
+def test_a_server_that_says_that_no_try_will_pass_is_believed():
+    said = HERE.status(502, "no key", {"x-should-retry": "false"})
+    assert told(said) == ("ModelError", "openai:m answered 502 (no key): it says that a try again meets the same fault")
+    assert said.refused_as == 502
+    for status, headers in ((502, {"x-should-retry": "true"}), (502, {}), (429, {"x-should-retry": "false"})):
+        assert isinstance(HERE.status(status, "", headers), TransientError)

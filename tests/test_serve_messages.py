@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -341,3 +342,31 @@ def test_other_methods_and_failures_keep_the_shape(running: Running) -> None:
         ask(running, broken)
     with pytest.raises(anthropic.InternalServerError, match="the model broke"):
         streamed(running, broken)
+
+
+class Unsent(Scripted):
+    """A Scripted model whose endpoint has fields for neither."""
+
+    unsent_settings = AnthropicModel.unsent_settings
+
+
+@pytest.mark.parametrize(
+    "path, base",
+    [
+        ("chat/completions", {"messages": HI}),
+        ("messages", {"model": "demo", "messages": HI, "max_tokens": 5}),
+        ("responses", {"input": "Hi"}),
+        ("completions", {"prompt": "Hi"}),
+    ],
+)
+def test_a_field_that_the_endpoint_has_none_for_is_refused_where_a_client_states_it(path: str, base: Any) -> None:
+    with serving(Unsent(["a"] * 4), name="demo") as server:
+        fields = ["temperature"] if path == "responses" else ["temperature", "seed"]
+        for field, value in itertools.product(fields, (0, 3)):
+            said = HTTP.post(f"{server.url}/v1/{path}", json={**base, field: value})
+            assert said.status_code == 400 and "has none: leave it out" in said.json()["error"]["message"], said.text
+            assert path == "messages" or said.json()["error"]["param"] == field
+        for stated in ({}, {"temperature": 1}):
+            assert HTTP.post(f"{server.url}/v1/{path}", json={**base, **stated}).status_code == 200
+    with serving(Scripted(["a"]), name="demo") as server:
+        assert HTTP.post(f"{server.url}/v1/{path}", json={**base, "temperature": 0}).status_code == 200

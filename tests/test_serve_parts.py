@@ -17,6 +17,7 @@ from firsthand.errors import (
     FirsthandError,
     GrammarIgnored,
     LimitExceeded,
+    ModelError,
     PromptTooLong,
     QueueFull,
     TemplateError,
@@ -233,6 +234,13 @@ class Bug(FirsthandError):
     """An error of no other kind."""
 
 
+def lasting(status: int, field: str | None = None) -> ModelError:
+    """What an endpoint refused for good."""
+    error = ModelError("x")
+    error.refused_as, error.refused_field = status, field
+    return error
+
+
 @pytest.mark.parametrize(
     "error, status, param, code, headers",
     [
@@ -247,6 +255,9 @@ class Bug(FirsthandError):
         (UnknownName("x"), 404, None, None, {}),
         (GrammarIgnored("x"), 502, None, "grammar_ignored", {}),
         (DataError("x"), 501, None, None, {}),
+        (ModelError("x"), 500, None, None, {}),
+        (lasting(400, "seed"), 400, "seed", None, {"x-should-retry": "false"}),
+        (lasting(502), 502, None, "upstream_refused", {"x-should-retry": "false"}),
         (Bug("x"), 500, None, None, {}),
         (KeyError("secret"), 500, None, "internal_error", {}),
     ],

@@ -56,6 +56,8 @@ class AnthropicModel:
 
     call_settings = ("tool_choice", "parallel_tool_calls")
     """The settings of a Sampling about calls that its requests have a field for."""
+    unsent_settings = ("temperature", "seed")
+    """The settings of a Sampling that it takes and does not send: a server refuses them where a client states them."""
 
     def __init__(
         self,

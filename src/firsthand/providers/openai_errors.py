@@ -30,6 +30,10 @@ _TOO_LONG = re.compile(
 )
 _NO_MONEY = ("insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "billing_error")
 _NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)
+_REQUEST_FAULTS = (400, 413, 415, 422)
+"""Statuses at which what was asked is at fault."""
+_KEY_AT_FAULT = re.compile(r"\bapi[ _-]?key\b", re.IGNORECASE)
+"""Words at which it is the key all the same: Google and xAI answer 400."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,14 @@ class Endpoint:
         if overflow and status in (400, 413, 422, 500):
             return PromptTooLong(f"{answered}: shorten the conversation, or ask for fewer tokens")
         if marks & set(_NO_MONEY) or _NO_CREDIT.search(message):
-            return ModelError(f"{answered}: the account has no credit left; top it up or use another key")
-        if status in (408, 409, 425, 429) or status >= 500:
+            return _lasting(ModelError(f"{answered}: the account has no credit left; top it up or use another key"))
+        if (status in (408, 409, 425, 429) or status >= 500) and not _is_final(status, headers or {}):
             return TransientError(f"{answered}: it may pass, try again", retry_after_s(headers or {}))
-        return ModelError(f"{answered}: {self._advice(status, known)}")
+        error = ModelError(f"{answered}: {self._advice(status, known)}")
+        if status not in _REQUEST_FAULTS or _KEY_AT_FAULT.search(message):
+            return _lasting(error)
+        field = body.get("param") if isinstance(body, dict) else None
+        return _lasting(error, status, self.quote(field, 80) if isinstance(field, str) and field else None)
 
     def hide(self, text: str) -> str:
         """Returns the text without our secrets, in any escapes."""
@@ -150,7 +158,20 @@ class Endpoint:
             return (f"did you mean {close!r}? " if close else "") + f"it has {', '.join(known[:10])}{more}"
         if status in (404, 405) or status < 400:
             return f"check the model's name and the address ({self.address_hint})"
+        if status >= 500:
+            return "it says that a try again meets the same fault"
         return "change what it refuses, such as a sampling setting or a tool that it does not know"
+
+
+def _lasting(error: ModelError, status: int = 502, field: str | None = None) -> ModelError:
+    """Returns the error, with the status and the field that a client of ours is told."""
+    error.refused_as, error.refused_field = status, field
+    return error
+
+
+def _is_final(status: int, headers: Mapping[str, str]) -> bool:
+    """Returns True if a server, or one behind it, says that a try again meets the same fault."""
+    return status >= 500 and headers.get("x-should-retry", "").strip().lower() == "false"
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

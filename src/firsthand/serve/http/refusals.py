@@ -15,6 +15,7 @@ from firsthand.errors import (
     GrammarUnchecked,
     LimitExceeded,
     MissingExtra,
+    ModelError,
     PromptTooLong,
     QueueFull,
     TemplateError,
@@ -34,6 +35,7 @@ KINDS = {
     411: "invalid_request_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
+    422: "invalid_request_error",
     429: "rate_limit_error",
 }
 _MOST_CHARS = 1000
@@ -112,6 +114,11 @@ def refusal_of(error: Exception) -> Refusal:
             return Refusal(502, str(error), code="grammar_ignored")
         case GrammarUnchecked():
             return bad(str(error), code="grammar_unchecked")
+        case ModelError(refused_as=int(status)):
+            code = "upstream_refused" if status >= 500 else None
+            return Refusal(
+                status, str(error), param=error.refused_field, code=code, headers={"x-should-retry": "false"}
+            )
         case FirsthandError():
             return Refusal(500, str(error))
         case _:

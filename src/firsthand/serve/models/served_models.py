@@ -65,6 +65,14 @@ class ServedModel:
         """The settings of a Sampling about tool calls that a model elsewhere takes."""
         return () if self.facts is not None else tuple(getattr(self.model, "call_settings", ()))
 
+    def check_stated(self, fields: Mapping[str, Any]) -> None:
+        """Refuse what a client states (not None) and the model's endpoint has no field for, but a temperature of 1, at
+        which such an endpoint samples."""
+        for name in () if self.facts is not None else getattr(self.model, "unsent_settings", ()):
+            value = fields.get(name)
+            if value is not None and (name, value) != ("temperature", 1):
+                raise bad(f"{name} is {value}, and {self.name} has none: leave it out", name, "unsupported_parameter")
+
     @property
     def charges_turns(self) -> bool:
         """True for a served agent: its sessions charge clients for their turns, whichever door these came by."""

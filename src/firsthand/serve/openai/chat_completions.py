@@ -86,6 +86,7 @@ async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest
     body = request_parsing.with_effort(body, served.facts)
     if (field := request_parsing.needs_tokens(body)) is not None:
         served.token_model(field)
+    served.check_stated(dict(body))
     if body.top_logprobs is not None and not body.logprobs:
         raise bad("top_logprobs needs logprobs: set it to true", "top_logprobs")
     if body.stream and body.prompt_logprobs is not None:

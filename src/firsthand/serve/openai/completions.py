@@ -89,6 +89,7 @@ def _job(state: OpenAIState, request: ActiveRequest, body: CompletionRequest) ->
     prompts = _prompts(body)
     if (field := request_parsing.needs_tokens(body)) is not None:
         served.token_model(field)
+    served.check_stated(dict(body))
     for prompt in prompts:
         if isinstance(prompt, list):
             served.token_model("prompt")
