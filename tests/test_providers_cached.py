@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from firsthand.context import Context
 from firsthand.errors import ModelError, StoreError
 from firsthand.loop.prompt_size import size_key
 from firsthand.message import Json, user
-from firsthand.model import Completion, Delta, Model, Prompt, Sampling, ToolSpec, request_key
+from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
 from firsthand.providers.cached import Cached, MemoryStore, Replay
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout
@@ -68,6 +69,42 @@ def test_models_of_different_fingerprints_share_nothing() -> None:
     assert complete(Cached(Scripted(["one"]), store))[0].message.text == "one"
     assert complete(Cached(Scripted(["two"]), store))[0].message.text == "two"
     assert len(store.replies) == 2
+
+
+def test_a_model_that_changes_is_asked_anew_and_a_reply_that_it_changed_under_is_not_kept() -> None:
+    class Trained(Scripted):
+        def __init__(self) -> None:
+            super().__init__(lambda *_: f"of {self.fingerprint}")
+            self.fingerprint, self.next = "a", "a"
+
+        async def complete(self, *given: Any, **more: Any) -> list[Completion]:
+            made = await super().complete(*given, **more)
+            self.fingerprint = self.next
+            return made
+
+        async def stream(self, *given: Any, **more: Any) -> AsyncIterator[Delta]:
+            async for delta in super().stream(*given, **more):
+                self.fingerprint = self.next
+                yield delta
+
+        async def score(self, *given: Any, **more: Any) -> Scored:
+            self.fingerprint = self.next
+            return Scored((), Usage())
+
+    model, store = Trained(), MemoryStore()
+    cached = Cached(model, store)
+    for weights in ("a", "b", "a", "b"):
+        model.fingerprint = model.next = weights
+        assert cached.fingerprint == weights
+        assert complete(cached)[0].message.text == text(stream(cached, "s")) == f"of {weights}"
+        assert len(store.replies) == (2 if weights == "a" and model.asked[2:] == [] else 4)
+    model.next = "c"
+    asyncio.run(cached.score("q", ["x"]))
+    model.fingerprint = "b"
+    complete(cached, "new")
+    model.fingerprint = "b"
+    stream(cached, "new too")
+    assert len(store.replies) == 4 and cached.fingerprint == "c"
 
 
 def test_a_stream_fills_the_store_and_is_answered_from_it() -> None:

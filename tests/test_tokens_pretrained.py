@@ -19,11 +19,17 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from firsthand.errors import FirsthandError, ModelFileError
+from firsthand.hub.content_hash import model_files
+from firsthand.message import user
+from firsthand.model import ToolSpec
 from firsthand.tokens.pretokenizers import EXPRESSIONS, pre_tokenizer
 from firsthand.tokens.pretrained import from_metadata, load
+from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.text_growth import check_growth
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 from firsthand.tokens.vocab_export import vocabulary_metadata
+from firsthand.train.model_folder import save_model
+from lora_tiny import base
 
 CORPUS = [
     "The cat sat on the mat, the 12 dogs didn't.",
@@ -298,6 +304,39 @@ def test_end_tokens_are_gathered_from_every_file(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").write_text("J")
     assert load(folder).chat_template == "J"
     assert load(folder).fingerprint == tokenizer.fingerprint
+
+
+def test_conversations_with_tools_are_rendered_by_the_template_named_tool_use(tmp_path: Path) -> None:
+    plain = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    for_tools = "T{{ mark }}{% for t in tools %}{{ t.function.name }}{% endfor %}<tool_call>" + plain
+    named = [{"name": "default", "template": plain}, {"name": "tool_use", "template": for_tools}]
+    folder = write_folder(tmp_path / "listed", trained_description(), chat_template=named)
+    tool, said = ToolSpec("add", "adds", {"type": "object"}), [user("hi")]
+
+    def shown(tokenizer: Tokenizer) -> list[str]:
+        chat = ChatTemplate(tokenizer, tokenizer.chat_template)
+        assert chat.markup == "hermes"
+        with_mark = chat.with_variables({"mark": "!"}).with_reasoning()
+        made = chat.encode(said), chat.encode(said, [tool]), with_mark.encode(said, [tool])
+        return [tokenizer.decode(ids) for ids in made]
+
+    expected = ["hi", "Tadd<tool_call>hi", "T!add<tool_call>hi"]
+    listed = load(folder)
+    assert shown(listed) == expected
+    assert shown(from_metadata(vocabulary_metadata(folder))) == expected
+    own = ChatTemplate(listed, "{{ tools | length }}")  # a template of the caller's own is used with tools too
+    assert listed.decode(own.encode(said, [tool])) == "1"
+    before = model_files(folder)
+    extra = folder / "additional_chat_templates" / "tool_use.jinja"
+    (folder / "chat_template.jinja").write_text(plain)
+    assert load(folder).tool_template is None  # a file goes before all of tokenizer_config.json
+    extra.parent.mkdir()
+    extra.write_text(for_tools)
+    assert shown(load(folder)) == expected
+    assert set(model_files(folder)) - set(before) == {folder / "chat_template.jinja", extra}
+    saved = save_model(base(vocab_size=listed.vocab_size), listed, tmp_path / "copied", base=folder)
+    assert shown(load(saved)) == expected
+    assert shown(load(save_model(base(vocab_size=listed.vocab_size), listed, tmp_path / "written"))) == expected
 
 
 def test_bos_is_added_where_the_post_processor_adds_it(tmp_path: Path) -> None:

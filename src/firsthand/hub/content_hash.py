@@ -17,6 +17,7 @@ def model_files(path: Path) -> list[Path]:
         return [path]
     suffixes = (".json", ".jinja", ".safetensors", ".model")
     files = sorted(file for file in path.iterdir() if file.suffix in suffixes) if path.is_dir() else []
+    files += [file for file in [path / "additional_chat_templates" / "tool_use.jinja"] if files and file.is_file()]
     if not files:
         raise ModelFileError(f"{path} is neither a .gguf file nor a folder with a model in it")
     return files

@@ -41,7 +41,7 @@ def is_packed(source: Path) -> bool:
 _SEQUENCE, _SEQUENCES = 512, 128
 _FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
-    "chat_template.jinja",
+    "chat_template.jinja", "additional_chat_templates/tool_use.jinja",
 )  # fmt: skip
 
 
@@ -70,7 +70,9 @@ def quantize_folder(
     rounded, group = round_model(model, sequences, chosen, told=told)
     save_rounded(model, rounded, group, chosen, folder)
     for path in kept:
-        copy_new(path, folder / path.name)
+        copy = folder / path.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        copy_new(path, copy)
     return (folder / "model.safetensors").stat().st_size
 
 

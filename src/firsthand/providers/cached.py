@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from firsthand.errors import ModelError, StoreError
+from firsthand.errors import FirsthandError, ModelError, StoreError
 from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
 from firsthand.loop.reply_body import Continued, ReplyChain, answered, from_body, to_body
 from firsthand.message import Json, Message, canonical
@@ -179,49 +179,62 @@ def _conversation(messages: Sequence[Message]) -> str:
 
 
 class Cached:
-    """The model, answering from the store what it holds. New replies are kept if the store has `keep`."""
+    """The model, answering from the store what it holds. New replies are kept if the store has `keep`.
+
+    A model whose weights change has another fingerprint then, and is asked anew. A reply during which they changed is not
+    kept.
+    """
 
     def __init__(self, model: Model, store: Store):
         self.name = model.name
-        self.fingerprint = model.fingerprint
+        assert isinstance(model.fingerprint, str)  # a model's files are hashed now, not within a request
         self._model = model
         self._store = store
         self._replies = Replies(store)
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's own, as it is now."""
+        return self._model.fingerprint
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
     ) -> list[Completion]:
         """`n` answers, kept or new."""
-        key = request_key(self.fingerprint, prompt, sampling, tools, n)
+        before = self.fingerprint
+        key = request_key(before, prompt, sampling, tools, n)
         found = self._replies.find(key, n)
         if found is not None:
             return found
         completions = await self._model.complete(prompt, sampling, tools=tools, n=n)
-        self._replies.keep(key, prompt, completions)
+        if self._is_still(before):
+            self._replies.keep(key, prompt, completions)
         return completions
 
     async def stream(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = ()
     ) -> AsyncIterator[Delta]:
         """One answer: a kept one in one piece, a new one as it comes."""
-        key = request_key(self.fingerprint, prompt, sampling, tools, 1)
+        before = self.fingerprint
+        key = request_key(before, prompt, sampling, tools, 1)
         found = self._replies.find(key, 1)
         if found is not None:
             yield Delta(found[0].message.text, found[0])
             return
         async for delta in self._model.stream(prompt, sampling, tools=tools):
-            if delta.completion is not None:
+            if delta.completion is not None and self._is_still(before):
                 self._replies.keep(key, prompt, [delta.completion])
             yield delta
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihoods, kept or new."""
-        key = request_key(self.fingerprint, prompt, continuations=continuations)
+        before = self.fingerprint
+        key = request_key(before, prompt, continuations=continuations)
         found = self._store.reply(key)
         if found is not None:
             return _scored(found)
         scored = await self._model.score(prompt, continuations)
-        if isinstance(self._store, Writer):
+        if isinstance(self._store, Writer) and self._is_still(before):
             self._store.keep(key, scored.to_json())
         return scored
 
@@ -230,6 +243,13 @@ class Cached:
     ) -> int:
         """Tokens that a prompt costs the model."""
         return await prompt_size(self._model, prompt, tools, continuations)
+
+    def _is_still(self, fingerprint: str) -> bool:
+        """True if the model has this fingerprint; one that was unloaded meanwhile has none."""
+        try:
+            return self.fingerprint == fingerprint
+        except FirsthandError:
+            return False
 
 
 class Replay:

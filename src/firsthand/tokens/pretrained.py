@@ -1,8 +1,8 @@
 """`load`: the Tokenizer of a model, from a Hugging Face folder or from the vocabulary inside a GGUF file.
 
 A folder is read from tokenizer.json (or a tokenizer.model of SentencePiece or Llama 3, or a rank file of tiktoken),
-tokenizer_config.json, special_tokens_map.json, generation_config.json (or config.json) and
-chat_template.jinja. No code from the folder runs.
+tokenizer_config.json, special_tokens_map.json, generation_config.json (or config.json),
+chat_template.jinja and additional_chat_templates/tool_use.jinja. No code from the folder runs.
 Not supported: vocab.json with merges.txt alone; save such a tokenizer once with transformers.
 """
 
@@ -26,6 +26,8 @@ __all__ = ["TextRun", "Tokenizer", "from_metadata", "load"]
 
 _MAX_TOKENIZER_BYTES = 1 << 27
 _MAX_TEMPLATE_BYTES = 1 << 20
+TOOL_TEMPLATE = "additional_chat_templates/tool_use.jinja"
+"""The file, within a model's folder, of the template for conversations with tools."""
 
 
 def load(path: Path | str) -> Tokenizer:
@@ -66,6 +68,7 @@ def from_metadata(metadata: dict[str, Any], *, source: str = "GGUF") -> Tokenize
         eos_ids=[end for end in ends if end is not None],
         add_bos=gguf_vocab.adds_bos(metadata),
         chat_template=_template(metadata.get("tokenizer.chat_template"), source),
+        tool_template=_template(metadata.get("tokenizer.chat_template.tool_use"), source),
         recommended=recommended(metadata, GGUF),
         source=source,
     )
@@ -84,12 +87,14 @@ def _from_folder(folder: Path) -> Tokenizer:
     ends = _ends(folder, generation, vocab)
     eos = [_id(names.get("eos_token"), vocab), *ends]
     stated = config.get("add_bos_token")
+    template, tool_template = _folder_templates(folder, config)
     return Tokenizer(
         description,
         bos_id=bos,
         eos_ids=[end for end in eos if end is not None],
         add_bos=stated if isinstance(stated, bool) else bos is not None and _begins_with(description, bos),
-        chat_template=_folder_template(folder, config),
+        chat_template=template,
+        tool_template=tool_template,
         recommended=recommended(generation, FOLDER),
         table=table,
         source=str(folder),
@@ -179,10 +184,19 @@ def _begins_with(description: Json, bos: int) -> bool:
             return False
 
 
-def _folder_template(folder: Path, config: Json) -> str | None:
-    path = folder / "chat_template.jinja"
-    if not path.is_file():
-        return _template(config.get("chat_template"), str(folder))
+def _folder_templates(folder: Path, config: Json) -> tuple[str | None, str | None]:
+    """The template, and the one named `tool_use`; files go before tokenizer_config.json, as in transformers."""
+    path, tool_path = folder / "chat_template.jinja", folder / TOOL_TEMPLATE
+    stated, source = config.get("chat_template"), str(folder)
+    default = _template_file(path) if path.is_file() else _template(stated, source)
+    if tool_path.is_file():
+        return default, _template_file(tool_path)
+    if path.is_file() or not isinstance(stated, list):
+        return default, None
+    return default, _template(_named(stated).get("tool_use"), source)
+
+
+def _template_file(path: Path) -> str | None:
     refuse_link_out(path)
     try:
         with open_ordinary(path) as file:
@@ -192,10 +206,14 @@ def _folder_template(folder: Path, config: Json) -> str | None:
         raise ModelFileError(f"{path} cannot be read as UTF-8 text: {reason_of(error)}") from error
 
 
+def _named(templates: list[Any]) -> dict[str, Any]:
+    return {str(entry.get("name")): entry.get("template") for entry in templates if isinstance(entry, dict)}
+
+
 def _template(value: object, source: str) -> str | None:
     """Returns a template given as text, or the `default` one of a list of named ones."""
     if isinstance(value, list):
-        named = {str(entry.get("name")): entry.get("template") for entry in value if isinstance(entry, dict)}
+        named = _named(value)
         value = named.get("default", next(iter(named.values()), None))
     if value is None:
         return None

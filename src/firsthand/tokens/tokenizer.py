@@ -97,6 +97,8 @@ class Tokenizer:
     """The special tokens: no untrusted text is ever encoded to one of them, but to that for unknown text."""
     chat_template: str | None
     """The model's chat template (Jinja), if there is one."""
+    tool_template: str | None
+    """Its template `tool_use` for conversations with tools, if it has one beside the other."""
     recommended: dict[str, float]
     """Sampling settings that the model's files recommend, by the fields of a Sampling."""
     fingerprint: str
@@ -112,6 +114,7 @@ class Tokenizer:
         eos_ids: Iterable[int] = (),
         add_bos: bool = False,
         chat_template: str | None = None,
+        tool_template: str | None = None,
         recommended: Mapping[str, float] | None = None,
         table: str = "",
         source: str = "tokenizer",
@@ -151,7 +154,7 @@ class Tokenizer:
         self.closing_ids = self.eos_ids | inner
         self.add_bos = add_bos and bos_id is not None
         self._protected = self._no_text(prepared["model"])
-        self.chat_template = chat_template
+        self.chat_template, self.tool_template = chat_template, tool_template
         self.recommended = dict(recommended or {})
         self._hidden = self.special_ids - {self._added[name].id for name in CALL_MARKERS & self._added.keys()}
         self._special = {token.content: token for token in self._added.values() if token.special and token.content}

@@ -57,6 +57,9 @@ def vocabulary_metadata(path: Path | str) -> dict[str, Any]:
         raise _unfit(folder, f"it has {len(ends)} end tokens, and GGUF has places for 3")
     if tokenizer.chat_template is not None:
         metadata[f"{PREFIX}chat_template"] = tokenizer.chat_template
+    if tokenizer.tool_template is not None:
+        metadata[f"{PREFIX}chat_templates"] = ["tool_use"]
+        metadata[f"{PREFIX}chat_template.tool_use"] = tokenizer.tool_template
     return metadata
 
 

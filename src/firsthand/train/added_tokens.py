@@ -34,7 +34,10 @@ def with_added_tokens(model: Decoder, tokenizer: Tokenizer, texts: Sequence[str]
         for place, text in enumerate(missing)
     ]  # fmt: skip
     description["added_tokens"] = [*description.get("added_tokens", ()), *added]
-    grown = Tokenizer(**settings, chat_template=tokenizer.chat_template, recommended=tokenizer.recommended)
+    grown = Tokenizer(
+        **settings, chat_template=tokenizer.chat_template, tool_template=tokenizer.tool_template,
+        recommended=tokenizer.recommended,
+    )  # fmt: skip
     if grown.vocab_size <= model.architecture.vocab_size:
         _fill(model.embed, known, known + len(missing))
         if isinstance(model.lm_head, nn.Linear) and model.lm_head.weight is not model.embed.weight:

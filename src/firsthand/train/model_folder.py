@@ -19,6 +19,7 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "generation_config.json",
 )
 
@@ -33,7 +34,9 @@ def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path, *, base: Path
     weights.save(model, folder)
     if base is not None and base.is_dir() and not any(links_out(base / name) for name in TOKENIZER_FILES):
         for path in own_files(base, TOKENIZER_FILES):
-            copy_new(path, folder / path.name)
+            copy = folder / path.relative_to(base)
+            copy.parent.mkdir(exist_ok=True)
+            copy_new(path, copy)
     else:
         _write_json(folder / "tokenizer.json", tokenizer.settings()["description"])
         _write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer))
@@ -52,8 +55,16 @@ def _tokenizer_config(tokenizer: Tokenizer) -> Json:
         "bos_token": None if tokenizer.bos_id is None else tokenizer.text_of(tokenizer.bos_id),
         "eos_token": None if tokenizer.eos_id is None else tokenizer.text_of(tokenizer.eos_id),
         "add_bos_token": tokenizer.add_bos,
-        "chat_template": tokenizer.chat_template,
+        "chat_template": _chat_template(tokenizer),
     }
+
+
+def _chat_template(tokenizer: Tokenizer) -> str | list[Json] | None:
+    """The template, or a list of named ones where there is one for tools."""
+    if tokenizer.tool_template is None:
+        return tokenizer.chat_template
+    named = {"default": tokenizer.chat_template, "tool_use": tokenizer.tool_template}
+    return [{"name": name, "template": template} for name, template in named.items() if template is not None]
 
 
 def _recommended(tokenizer: Tokenizer) -> Json:

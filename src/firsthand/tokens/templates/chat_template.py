@@ -37,13 +37,17 @@ _MAX_REMEMBERED_IDS = 1 << 22
 
 class ChatTemplate:
     """Encodes conversations with a template (None: ChatML if the model has it, else plain text). `now` sets the
-    template's clock. With `max_tokens`, the model's context, longer texts are refused before they are encoded."""
+    template's clock. With `max_tokens`, the model's context, longer texts are refused before they are encoded.
+    Where the tokenizer has a template for tools beside its own, that one renders conversations with tools."""
 
     def __init__(
         self, tokenizer: Tokenizer, template: str | None, *, now: datetime | None = None, max_tokens: int | None = None
     ) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
+        self._for_tools: ChatTemplate | None = None
+        if tokenizer.tool_template not in (None, template) and template == tokenizer.chat_template:
+            self._for_tools = ChatTemplate(tokenizer, tokenizer.tool_template, now=now, max_tokens=max_tokens)
         if template is None:
             template = (
                 template_messages.CHATML if tokenizer.id_of("<|im_start|>") is not None else template_messages.PLAIN
@@ -53,7 +57,7 @@ class ChatTemplate:
         """True if the template renders tools; otherwise they are described in the system prompt."""
         self.has_channels = tokenizer.has_channels and "<|channel|>" in template
         """True if an answer has Harmony's channels, as those of gpt-oss."""
-        self.markup = markup_of(template)
+        self.markup = markup_of(template if self._for_tools is None else tokenizer.tool_template or "")
         """The model's tool-call markup; None if unknown."""
         self._marks = ControlMarks(map(tokenizer.text_of, tokenizer.special_ids))
         self._short_ids = "length != 9" in template
@@ -73,12 +77,14 @@ class ChatTemplate:
         other._variables = check_variables(
             variables, lambda text: self._marks.may_forge(text) or self._names_control(text)
         )
+        other._for_tools = self._for_tools and self._for_tools.with_variables(variables)
         return other
 
     def with_reasoning(self) -> ChatTemplate:
         """Returns a copy that gives the template the reasoning of messages too, for training."""
         other = copy(self)
         other._with_reasoning, other._remembered = True, OrderedDict()
+        other._for_tools = self._for_tools and self._for_tools.with_reasoning()
         return other
 
     def encode(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> list[int]:
@@ -88,6 +94,8 @@ class ChatTemplate:
         conversation. Raises TemplateError if the template refuses the conversation, PromptTooLong if it clearly exceeds
         `max_tokens`.
         """
+        if tools and self._for_tools is not None:
+            return self._for_tools.encode(messages, tools, reply=reply)
         try:
             return self._encode(messages, tools, reply)
         except RecursionError:
