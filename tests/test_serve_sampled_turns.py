@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,6 +165,41 @@ def test_an_answer_with_calls_is_known_by_their_ids_whatever_came_before() -> No
     spoken = SampledTurns()
     spoken.remember("a", ASKED, Message("assistant", SIGNED.parts[2:]), ("aa", "bb"))
     assert came_back(said, *CALLS, known=spoken) == (signature, *CALLS, said)
+
+
+def test_another_text_takes_the_place_of_the_first_of_several() -> None:
+    spoken = SampledTurns()
+    thought = SIGNED.parts[0]
+    spoken.remember("a", ASKED, Message("assistant", (thought, Text("a"), Text("b"), CALLS[0])), ("aa",))
+    assert came_back(Text("c"), CALLS[0], known=spoken) == (thought, Text("c"), Text(""), CALLS[0])
+    assert came_back(Text("ab"), CALLS[0], known=spoken) == (thought, Text("a"), Text("b"), CALLS[0])
+
+
+def test_tokens_of_answers_with_calls_stay_those_of_their_conversation() -> None:
+    spoken = SampledTurns()
+    for mark in "xyz":
+        spoken.remember("a", ASKED, sampled("", 7, calls=(CALLS[0],)), (mark,))
+    assert len(spoken) == 1
+    spoken.remember("a", ASKED, replace(SIGNED, sampled=Sampled((5,), (-0.5,))), ("aa", "bb"))
+    (_, found) = spoken.recall("a", [*ASKED, Message("assistant", (Text("So: "), *CALLS))])
+    assert found.sampled is not None and found.sampled.token_ids == (5,) and len(found.parts) == 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_of_several_answers_keeps_its_own_signature(stream: bool) -> None:
+    pieces = []
+    for index in range(2):
+        part = {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": f"c{index}"}
+        whole = google_wire.read_completion({"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]})
+        pieces.append(Delta("", whole, index=index))
+    model = SpelledModel(*pieces)
+    state = state_of(model)
+    told = answered(chat_completions, state, {"messages": FIRST, "n": 2, "stream": stream})
+    ids = list(dict.fromkeys(re.findall(r"call_[0-9a-f]{24}", json.dumps(told))))
+    kept = {mark: each.parts[0] for each in state.sampled_turns._known.values() for mark in each.marks}
+    assert [kept[id.removeprefix("call_")] for id in ids] == [
+        Reasoning("", {"thoughtSignature": f"c{index}"}) for index in range(2)
+    ]
 
 
 @pytest.mark.parametrize(

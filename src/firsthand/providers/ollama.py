@@ -63,4 +63,4 @@ def _host() -> str:
     if port is None and not has_scheme:
         port = PORT
     netloc = f"{user}{at}{_OWN.get(host, host)}" + (f":{port}" if port else "")
-    return address._replace(netloc=netloc, path=address.path.rstrip("/")).geturl()
+    return address._replace(netloc=netloc).geturl()
