@@ -178,6 +178,11 @@ def test_counts_are_whole_numbers_below_a_limit_and_costs_are_not_negative():
         assert wire.read_usage({"cost": cost}).cost_usd == expected
     cached = {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}
     assert wire.read_usage(cached) == Usage(9, 4, 0)
+    for name in ("prompt_cache_hit_tokens", "cached_tokens"):  # DeepSeek's, Moonshot's
+        assert wire.read_usage({"prompt_tokens": 9, name: 5, "prompt_cache_miss_tokens": 4}) == Usage(9, 5, 0)
+        assert wire.read_usage(cached | {name: 3}) == Usage(9, 4, 0), "the larger one"
+        assert wire.read_usage({"prompt_tokens": 9, name: 10}) == Usage(9, 9, 0), "within the prompt"
+        assert wire.read_usage({"prompt_tokens": 9, name: "5"}) == Usage(9, 0, 0)
 
 
 def test_names_of_models_are_read_from_a_list_of_objects():

@@ -16,6 +16,39 @@ THOUGHT = Reasoning("hm", {"type": "thinking", "thinking": "hm", "signature": "s
 SIGNED = Reasoning("", {"thoughtSignature": "sig"})
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "usage"),
+    [
+        ((10, 1000, 200, 1), (0, 0, 0, 50), (1210, 1000, 50, 200)),
+        ((10, 1000, 200, 1), (None, None, None, 50), (1210, 1000, 50, 200)),
+        ((10, 1000, 200, 9), (10, None, None, 0), (1210, 1000, 9, 200)),
+        ((10, 0, 0, 1), (None, 1000, None, 50), (1010, 1000, 50, 0)),
+        ((0, 0, 0, 0), (10, 1000, 200, 50), (1210, 1000, 50, 200)),
+        ((1210, 0, 0, 1), (10, 1000, 200, 50), (1210, 1000, 50, 200)),
+        ((1209, 0, 0, 1), (10, 1000, 200, 50), (1210, 1000, 50, 200)),
+        ((1211, 0, 0, 1), (10, 1000, 200, 50), (1211, 0, 50, 0)),
+    ],
+)
+def test_counts_of_an_anthropic_stream_only_grow_and_those_of_the_prompt_are_one(start, end, usage):
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+    stream = anthropic_wire.MessageStream()
+    stream.add({"type": "message_start", "message": {"usage": dict(zip(names, start, strict=True))}})
+    stream.add(
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": dict(zip(names, end, strict=True))}
+    )
+    prompt, cached, answer, written = usage
+    assert stream.usage == Usage(prompt, cached, answer, cache_write_tokens=written) == stream.completion().usage
+
+
+@pytest.mark.parametrize("end", [{}, {"promptTokenCount": 0, "cachedContentTokenCount": 0}, None])
+def test_counts_of_a_google_stream_are_not_erased_by_an_end_without_them(end):
+    stream = google_wire.CandidateStream()
+    stream.add({"usageMetadata": {"promptTokenCount": 9, "cachedContentTokenCount": 4, "candidatesTokenCount": 1}})
+    last = None if end is None else {**end, "candidatesTokenCount": 5}
+    stream.add({"candidates": [{"finishReason": "STOP"}], "usageMetadata": last})
+    assert stream.usage == Usage(9, 4, 1 if end is None else 5)
+
+
 def test_an_anthropic_request_holds_what_was_asked_and_no_more():
     def body_of(conversation, sampling=None, tools=(), stream=False):
         return anthropic_wire.request("m", conversation, sampling or Sampling(max_tokens=5), tools, stream=stream)

@@ -136,7 +136,7 @@ def test_events_of_anthropic_with_odd_fields_add_nothing_and_counts_of_nothing_c
     stream.add({"type": "message_stop"})
     assert stream.finished
     found = stream.completion()
-    assert found.usage == Usage(10, 3, 0) and found.finish_reason == "tool_calls"
+    assert found.usage == Usage(10, 3, 2) and found.finish_reason == "tool_calls"
     assert [part.text for part in found.message.parts if isinstance(part, Text)] == [MENDED, MENDED]
     assert found.message.tool_calls[0] == ToolCall("call_2", "add", {"a": 2})
 

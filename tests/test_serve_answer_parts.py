@@ -202,7 +202,8 @@ def test_a_choice_of_a_chat_shows_kept_tokens_alone_and_a_missing_text_where_the
                            Completion(assistant(""), "stop", Usage(7, 1, 4))])  # fmt: skip
     assert choices.usage_json(total) == {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19,
                                          "prompt_tokens_details": {"cached_tokens": 3}}  # fmt: skip
-    ids = [choices.call_id() for _ in range(2)]
+    marks = choices.CallMarks()
+    ids = [choices.call_id(marks.of(at)) for at in range(2)]
     assert len(set(ids)) == 2 and all(len(id) == 29 for id in ids)
     assert choices.arguments(ToolCall("0", "a", {"x": 1}, "{bad")) == "{bad"
 
@@ -368,7 +369,9 @@ def test_the_items_of_a_response_are_a_thought_a_text_and_calls() -> None:
 
     def output(reasoning: str, content: str, *calls: ToolCall, reason: Any = "stop") -> list[Any]:
         whole = Completion(assistant(content, *calls), reason, Usage())
-        return made_responses._output(request, choices.WholeAnswer(content, completion=whole), reasoning, content)
+        return made_responses._output(
+            request, choices.WholeAnswer(content, completion=whole), reasoning, content, choices.CallMarks()
+        )
 
     def said(text: str) -> dict[str, Any]:
         part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
@@ -441,7 +444,7 @@ def test_arguments_of_a_cut_call_are_what_came_of_them_and_of_any_other_those_of
         ):  # fmt: skip
             answer.add(delta)
         assert answer.arguments() == ['{"a":1}', second, "{x"]
-        assert [each["function"]["arguments"] for each in choices.calls_json(answer)] == answer.arguments()
+        assert [each["function"]["arguments"] for each in choices.calls_json(answer, "xyz")] == answer.arguments()
 
 
 def test_an_answer_that_a_stop_string_cut_need_not_have_the_call_that_was_required() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +12,9 @@ import pytest
 from firsthand.message import Message, Reasoning, Sampled, Text, ToolCall, ToolResult, assistant, user
 from firsthand.model import CallDelta, Completion, Delta, Usage
 from firsthand.providers import google_wire
+from firsthand.serve.anthropic.anthropic_messages import messages
 from firsthand.serve.openai.chat_completions import chat_completions
+from firsthand.serve.openai.responses import responses
 from firsthand.serve.openai.sampled_turns import SampledTurns
 from spelled_model import SpelledModel, answered, state_of
 
@@ -131,6 +136,153 @@ def test_tokens_and_reasoning_of_one_answer_come_back_together() -> None:
     spoken.remember("a", ASKED, reasoned("x", sampled=Sampled((5,), (-0.5,))))
     (_, found) = spoken.recall("a", [*ASKED, assistant("x")])
     assert found == reasoned("x", sampled=Sampled((5,), (-0.5,))) and found.is_as_sampled
+
+
+SIGNED = Message(
+    "assistant",
+    (
+        Reasoning("hm", {"type": "thinking", "signature": "A"}), Text("So: "),
+        Reasoning("", {"thoughtSignature": "c2ln"}), ToolCall("one", "f", {"x": 1}), ToolCall("two", "f", {"x": 2}),
+    ),
+)  # fmt: skip
+CALLS = (ToolCall("call_aa", "f", {"x": 1}), ToolCall("toolu_bb", "f", {"x": 2}))
+
+
+def came_back(*parts: Any, owner: str = "a", known: SampledTurns | None = None) -> tuple[Any, ...]:
+    """The parts of a turn after recall, in a conversation that has changed since the answer."""
+    if known is None:
+        known = SampledTurns()
+        known.remember("a", ASKED, SIGNED, ("aa", "bb"))
+    return known.recall(owner, [user("Something else"), Message("assistant", parts)])[1].parts
+
+
+def test_an_answer_with_calls_is_known_by_their_ids_whatever_came_before() -> None:
+    thought, said, signature = SIGNED.parts[:3]
+    assert came_back(said, *CALLS) == (thought, said, signature, *CALLS)
+    assert came_back(*CALLS) == (thought, Text(""), signature, *CALLS), "a signature stays before its own part"
+    assert came_back(Text("I look"), *CALLS) == (thought, Text("I look"), signature, *CALLS)
+    assert came_back(said, CALLS[1]) == (thought, said, signature, CALLS[1]), "calls may be left out"
+    spoken = SampledTurns()
+    spoken.remember("a", ASKED, Message("assistant", SIGNED.parts[2:]), ("aa", "bb"))
+    assert came_back(said, *CALLS, known=spoken) == (signature, *CALLS, said)
+
+
+def test_another_text_takes_the_place_of_the_first_of_several() -> None:
+    spoken = SampledTurns()
+    thought = SIGNED.parts[0]
+    spoken.remember("a", ASKED, Message("assistant", (thought, Text("a"), Text("b"), CALLS[0])), ("aa",))
+    assert came_back(Text("c"), CALLS[0], known=spoken) == (thought, Text("c"), Text(""), CALLS[0])
+    assert came_back(Text("ab"), CALLS[0], known=spoken) == (thought, Text("a"), Text("b"), CALLS[0])
+
+
+def test_tokens_of_answers_with_calls_stay_those_of_their_conversation() -> None:
+    spoken = SampledTurns()
+    for mark in "xyz":
+        spoken.remember("a", ASKED, sampled("", 7, calls=(CALLS[0],)), (mark,))
+    assert len(spoken) == 1
+    spoken.remember("a", ASKED, replace(SIGNED, sampled=Sampled((5,), (-0.5,))), ("aa", "bb"))
+    (_, found) = spoken.recall("a", [*ASKED, Message("assistant", (Text("So: "), *CALLS))])
+    assert found.sampled is not None and found.sampled.token_ids == (5,) and len(found.parts) == 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_of_several_answers_keeps_its_own_signature(stream: bool) -> None:
+    pieces = []
+    for index in range(2):
+        part = {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": f"c{index}"}
+        whole = google_wire.read_completion({"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]})
+        pieces.append(Delta("", whole, index=index))
+    model = SpelledModel(*pieces)
+    state = state_of(model)
+    told = answered(chat_completions, state, {"messages": FIRST, "n": 2, "stream": stream})
+    ids = list(dict.fromkeys(re.findall(r"call_[0-9a-f]{24}", json.dumps(told))))
+    kept = {mark: each.parts[0] for each in state.sampled_turns._known.values() for mark in each.marks}
+    assert [kept[id.removeprefix("call_")] for id in ids] == [
+        Reasoning("", {"thoughtSignature": f"c{index}"}) for index in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        (ToolCall("call_aa", "f", {"x": 3}), CALLS[1]),
+        (ToolCall("call_aa", "g", {"x": 1}), CALLS[1]),
+        (ToolCall("call_aa", "f", {"x": 1}, "{"), CALLS[1]),
+        (*CALLS, ToolCall("call_cc", "f", {})),
+        (CALLS[1], CALLS[0]),
+        (CALLS[0], CALLS[0]),
+        (ToolCall("call_ab", "f", {"x": 1}),),
+    ],
+)
+def test_calls_that_were_changed_bring_no_reasoning_back(calls: tuple[ToolCall, ...]) -> None:
+    assert came_back(*calls) == calls
+
+
+def test_ids_of_calls_open_nothing_to_another_client() -> None:
+    assert came_back(*CALLS, owner="b") == CALLS
+    assert len(came_back(*CALLS)) == 5
+
+
+def test_equal_answers_to_one_prompt_keep_a_signature_each_and_are_forgotten_each() -> None:
+    spoken = SampledTurns(max_answers=2)
+
+    def kept(mark: str) -> list[Any]:
+        parts = came_back(ToolCall(f"call_{mark}", "f", {}), known=spoken)
+        return [part.state["thoughtSignature"] for part in parts if isinstance(part, Reasoning)]
+
+    for mark in "xyz":
+        answer = (Reasoning("", {"thoughtSignature": mark}), ToolCall("0", "f", {}))
+        spoken.remember("a", ASKED, Message("assistant", answer), (mark,))
+    assert [kept(mark) for mark in "xyz"] == [[], ["y"], ["z"]]
+    renamed = [*ASKED, Message("assistant", (ToolCall("mine", "f", {}),))]
+    assert len(spoken.recall("a", renamed)[1].parts) == 2, (
+        "a client that gives ids of its own is known by what was said"
+    )
+    for place in range(2):
+        spoken.remember("a", ASKED, sampled(f"{place}", place))
+    assert [kept(mark) for mark in "yz"] == [[], []] and len(spoken.recall("a", renamed)[1].parts) == 1
+    assert not spoken._names, "what was forgotten takes no room"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["chat", "messages", "responses"])
+def test_every_protocol_brings_a_signature_back_after_the_system_message_has_changed(path: str, stream: bool) -> None:
+    part = {"functionCall": {"name": "f", "args": {"x": 1}}, "thoughtSignature": "c2ln"}
+    whole = google_wire.read_completion({"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]})
+    model = SpelledModel(Delta("", whole))
+    state = state_of(model)
+    schema: dict[str, Any] = {"type": "object"}
+    hello = {"role": "user", "content": "Hi"}
+    if path == "chat":
+        body: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]}
+        first = {**body, "messages": [{"role": "system", "content": "12:00"}, hello], "stream": stream}
+        told = answered(chat_completions, state, first)
+        reply = [each for each in told if isinstance(each, dict)] if stream else [told]
+        (call,) = [
+            call
+            for each in reply
+            for call in each["choices"][0]["delta" if stream else "message"].get("tool_calls", ())
+        ]
+        said = [{"role": "assistant", "tool_calls": [{key: call[key] for key in ("id", "type", "function")}]}]
+        result = {"role": "tool", "tool_call_id": call["id"], "content": "ok"}
+        answered(chat_completions, state, {**body, "messages": [hello, *said, result]})
+    elif path == "messages":
+        body = {"tools": [{"name": "f", "input_schema": schema}], "max_tokens": 9, "model": "demo"}
+        told = answered(messages, state, {**body, "system": "12:00", "messages": [hello], "stream": stream})
+        (id,) = set(re.findall(r"toolu_[0-9a-f]{24}", json.dumps(told)))
+        used: list[Any] = [{"type": "tool_use", "id": id, "name": "f", "input": {"x": 1}}]
+        result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": id, "content": "ok"}]}
+        answered(messages, state, {**body, "messages": [hello, {"role": "assistant", "content": used}, result]})
+    else:
+        body = {"tools": [{"type": "function", "name": "f", "parameters": schema}], "model": "demo"}
+        told = answered(responses, state, {**body, "instructions": "12:00", "input": "Hi", "stream": stream})
+        (id,), (before, *_) = (sorted(set(re.findall(each, json.dumps(told)))) for each in
+                               (r"call_[0-9a-f]{24}", r"resp_\w+"))  # fmt: skip
+        result = {"type": "function_call_output", "call_id": id, "output": "ok"}
+        answered(responses, state, {**body, "previous_response_id": before, "input": [result]})
+    prompt = model.asked[-1]["prompt"]
+    assert prompt[0] == user("Hi")
+    assert [part["thoughtSignature"] for part in google_wire.contents(prompt)[1]["parts"]] == ["c2ln"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

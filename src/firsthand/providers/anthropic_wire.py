@@ -27,6 +27,8 @@ from firsthand.providers.openai_wire import (
 )
 
 _THINKING = ("thinking", "redacted_thinking")
+_PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+"""The counts that are those of the prompt together."""
 SUPPORTED = ("max_tokens", "temperature", "seed", "stop", "tool_choice", "parallel_tool_calls")
 """Settings that a request may have. Temperature and seed have no field: the API samples as the model's makers set it."""
 
@@ -180,7 +182,7 @@ class MessageStream:
         """Returns the text that an event adds."""
         kind, index = event.get("type"), count(event.get("index"))
         if kind == "message_start":
-            self._usage |= _counts(json_object(event.get("message")).get("usage"))
+            self._count(json_object(event.get("message")).get("usage"))
         elif kind == "content_block_start":
             block = dict(json_object(event.get("content_block")))
             if self._keys.get(index, index) in self._blocks:
@@ -200,7 +202,7 @@ class MessageStream:
         elif kind == "content_block_stop":
             self._show_whole(self._keys.get(index, index))
         elif kind == "message_delta":
-            self._usage |= _counts(event.get("usage"))
+            self._count(event.get("usage"))
             delta = json_object(event.get("delta"))
             self._stop = delta.get("stop_reason") or self._stop
             self._stop_sequence = delta.get("stop_sequence") or self._stop_sequence
@@ -223,6 +225,17 @@ class MessageStream:
         blocks = [block | self._joined(index) for index, block in sorted(self._blocks.items())]
         ended = {"stop_reason": self._stop, "stop_sequence": self._stop_sequence}
         return read_completion({"content": blocks, **ended, "usage": self._usage})
+
+    def _count(self, usage: Any) -> None:
+        """Take over the counts that an event states. They only grow: some gateways leave some out at the end or state 0.
+
+        Those of the prompt are one count: a later event may divide it otherwise between the cache and the rest.
+        """
+        stated = self._usage | {key: count(value) for key, value in json_object(usage).items() if value is not None}
+        before, after = read_usage(self._usage), read_usage(stated)
+        if after.prompt_tokens < before.prompt_tokens:
+            stated |= {key: self._usage.get(key, 0) for key in _PROMPT}
+        self._usage = stated | {"output_tokens": max(before.completion_tokens, after.completion_tokens)}
 
     def _add_delta(self, index: int, delta: Json) -> str:
         if index not in self._blocks:
@@ -267,8 +280,3 @@ class MessageStream:
 
     def _joined(self, index: int) -> Json:
         return {field: "".join(pieces) for field, pieces in self._written.get(index, {}).items()}
-
-
-def _counts(usage: Any) -> Json:
-    """Returns the counts that an event states: those of the end are cumulative, and may leave some out."""
-    return {key: value for key, value in json_object(usage).items() if value is not None}

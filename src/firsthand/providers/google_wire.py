@@ -19,6 +19,7 @@ from firsthand.providers.finish_reasons import finish_reason
 from firsthand.providers.openai_wire import CallReader, Unreadable, clean, count, json_object, says_something
 
 _SIGNATURE = "thoughtSignature"
+_USAGE = "usageMetadata"
 SUPPORTED = (
     "max_tokens", "temperature", "top_k", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop",
     "tool_choice",
@@ -104,7 +105,7 @@ def read_completion(body: Json) -> Completion:
     candidates = body.get("candidates")
     blocked = json_object(body.get("promptFeedback")).get("blockReason")
     if blocked and not candidates:
-        return Completion(Message("assistant", (Text(""),)), "content_filter", read_usage(body.get("usageMetadata")))
+        return Completion(Message("assistant", (Text(""),)), "content_filter", read_usage(body.get(_USAGE)))
     if not isinstance(candidates, list) or not candidates or not isinstance(candidates[0], dict):
         raise Unreadable(
             "its reply holds no candidates but ", ", ".join(body), ": check that it speaks the Gemini API", 80
@@ -122,7 +123,7 @@ def read_completion(body: Json) -> Completion:
     return Completion(
         message=Message("assistant", tuple(parts)),
         finish_reason=finish_reason(given, has_answer=has_answer, calls=calls, error=candidates[0].get("error")),
-        usage=read_usage(body.get("usageMetadata")),
+        usage=read_usage(body.get(_USAGE)),
     )
 
 
@@ -179,7 +180,12 @@ class CandidateStream:
 
     def add(self, chunk: Json) -> str:
         """Returns the text that a chunk adds."""
+        counts = json_object(self._body.get(_USAGE)) | {
+            key: value for key, value in json_object(chunk.get(_USAGE)).items() if value
+        }  # some gateways leave some out at the end, or state zeros
         self._body |= {key: value for key, value in chunk.items() if key != "candidates" and value}
+        if counts:
+            self._body[_USAGE] = counts
         candidates = chunk.get("candidates")
         candidate = json_object(candidates[0]) if isinstance(candidates, list) and candidates else {}
         self._finish = candidate.get("finishReason") or self._finish
@@ -207,7 +213,7 @@ class CandidateStream:
     @property
     def usage(self) -> Usage:
         """The usage that the endpoint has reported for the answer so far."""
-        return read_usage(self._body.get("usageMetadata"))
+        return read_usage(self._body.get(_USAGE))
 
     def completion(self) -> Completion:
         """Returns the whole answer."""

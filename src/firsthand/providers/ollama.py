@@ -6,12 +6,16 @@ Without an address it is OLLAMA_HOST, as Ollama's own client reads it, or http:/
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
 
 from firsthand.errors import ConfigError
 from firsthand.providers.openai import OpenAIModel
 from firsthand.providers.openai_wire import clip
 
-DEFAULT = "http://localhost:11434"
+PORT = 11434
+DEFAULT = f"http://localhost:{PORT}"
+_OWN = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""Hosts that stand for this machine, and its addresses."""
 
 
 def open_model(rest: str) -> OllamaModel:
@@ -39,11 +43,24 @@ class OllamaModel(OpenAIModel):
 
 
 def _host() -> str:
-    """OLLAMA_HOST as an address: it may lack the scheme and the port, and 0.0.0.0 is what a server listens on."""
-    host = os.environ.get("OLLAMA_HOST", "").strip()
-    if not host:
+    """OLLAMA_HOST as an address; ConfigError if it is none. It may lack the scheme, the host and the port.
+
+    What a server listens on for all addresses, 0.0.0.0 or [::], is asked at its own machine.
+    """
+    given = os.environ.get("OLLAMA_HOST", "").strip()
+    if not given:
         return DEFAULT
-    scheme, has_scheme, rest = host.partition("://")
-    scheme, rest = (scheme, rest) if has_scheme else ("http", host)
-    rest = rest.rstrip("/").replace("0.0.0.0", "127.0.0.1", 1)
-    return f"{scheme}://{rest}" if ":" in rest or has_scheme else f"{scheme}://{rest}:11434"
+    has_scheme = "://" in given
+    try:
+        address = urlsplit(given if has_scheme else f"http://{given}")
+        port = address.port or None  # 0 is none, as for Ollama's client
+    except ValueError:
+        raise ConfigError(  # it may hold a password, so it is not shown
+            "OLLAMA_HOST is no address: give HOST, HOST:PORT or a URL, with an IPv6 address in brackets, such as [::1]"
+        ) from None
+    user, at, place = address.netloc.rpartition("@")
+    host = f"{place.partition(']')[0]}]" if place.startswith("[") else place.partition(":")[0]
+    if port is None and not has_scheme:
+        port = PORT
+    netloc = f"{user}{at}{_OWN.get(host, host)}" + (f":{port}" if port else "")
+    return address._replace(netloc=netloc).geturl()

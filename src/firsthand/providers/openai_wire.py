@@ -91,6 +91,10 @@ def read_completions(body: Json, *, most: int | None = None) -> list[Completion]
     return [_completion(choice, usage, prompt_ids) for choice, usage in zip(choices, usages, strict=True)]
 
 
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
+"""DeepSeek's name and Moonshot's for the cached tokens of a prompt, beside OpenAI's."""
+
+
 def read_usage(body: Any) -> Usage:
     """Returns the token counts of a reply; missing or invalid ones are 0. `cost` is in USD if the endpoint reports it.
 
@@ -100,7 +104,10 @@ def read_usage(body: Any) -> Usage:
     prompt, answer = count(body.get("prompt_tokens")), count(body.get("completion_tokens"))
     if prompt:  # a total without it is that of the prompt too
         answer = max(answer, count(body.get("total_tokens")) - prompt)
-    cached = count(json_object(body.get("prompt_tokens_details")).get("cached_tokens"))
+    cached = max(
+        count(json_object(body.get("prompt_tokens_details")).get("cached_tokens")),
+        *(count(body.get(name)) for name in _CACHED),
+    )
     cost = _number(body.get("cost"))
     return Usage(prompt, min(cached, prompt), answer, max(cost or 0.0, 0.0))
 

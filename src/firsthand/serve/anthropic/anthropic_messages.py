@@ -29,8 +29,9 @@ async def messages(state: OpenAIState, request: ActiveRequest) -> Reply | Events
     content: list[Json] = [{"type": "thinking", "thinking": reasoning, "signature": ""}] if reasoning else []
     if text:
         content.append({"type": "text", "text": text, "citations": None})
-    for call, told in zip(completion.message.tool_calls, answer.arguments(), strict=True):
-        content.append({"type": "tool_use", "id": tool_use_id(), "name": call.name, "input": tool_input(call, told)})
+    for at, (call, told) in enumerate(zip(completion.message.tool_calls, answer.arguments(), strict=True)):
+        id, given = tool_use_id(job.marks.of(at)), tool_input(call, told)
+        content.append({"type": "tool_use", "id": id, "name": call.name, "input": given})
     ended, usage = ended_json(job, completion), usage_json(completion.usage)
     return reply(message_json(request, job, content, ended, usage))
 

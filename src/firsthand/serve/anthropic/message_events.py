@@ -13,7 +13,7 @@ from firsthand.serve.anthropic.message_parts import ended_json, message_json, to
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.http.replies import event
 from firsthand.serve.openai.chat_completions import ChatJob, check_called, check_number, deltas, remember, splitter
-from firsthand.serve.openai.choices import arguments
+from firsthand.serve.openai.choices import CallMarks, arguments
 from firsthand.serve.openai.openai_state import OpenAIState
 
 
@@ -21,7 +21,7 @@ async def message_events(
     state: OpenAIState, request: ActiveRequest, job: ChatJob, prompt_tokens: int
 ) -> AsyncGenerator[bytes, None]:
     """The events. `prompt_tokens` is the count that the first one tells; the last has those of the model."""
-    blocks, split = _Blocks(), splitter(job)
+    blocks, split = _Blocks(job.marks), splitter(job)
     completion: Completion | None = None
     is_begun = False
     async with aclosing(deltas(state, request, job)) as pieces:
@@ -61,7 +61,8 @@ async def message_events(
 class _Blocks:
     """The blocks of one message, in order; the last one is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, marks: CallMarks) -> None:
+        self._marks = marks
         self.calls: dict[int, int] = {}
         """The places of blocks of calls, by the number of the call."""
         self._kinds: list[str] = []
@@ -79,7 +80,12 @@ class _Blocks:
         """The events of a piece of a call."""
         events: list[bytes] = []
         if call.index not in self.calls:
-            block = {"type": "tool_use", "id": tool_use_id(), "name": call.name or "", "input": {}}
+            block = {
+                "type": "tool_use",
+                "id": tool_use_id(self._marks.of(call.index)),
+                "name": call.name or "",
+                "input": {},
+            }
             events = self._begin("tool_use", block)
             self.calls[call.index] = len(self._kinds) - 1
         if call.arguments:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 
 from firsthand.message import Json, ToolCall
@@ -46,9 +45,9 @@ def usage_json(usage: Usage) -> Json:
     }
 
 
-def tool_use_id() -> str:
-    """A unique id for a call."""
-    return f"toolu_{secrets.token_hex(12)}"
+def tool_use_id(mark: str) -> str:
+    """The id of the call of this mark."""
+    return f"toolu_{mark}"
 
 
 def tool_input(call: ToolCall, text: str) -> Json:

@@ -8,7 +8,7 @@ import time
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -21,6 +21,7 @@ from firsthand.serve.http.replies import EventForm, Events, Reply, event, long_r
 from firsthand.serve.models.served_models import ServedModel
 from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.choices import (
+    CallMarks,
     WholeAnswer,
     arguments,
     call_id,
@@ -54,6 +55,8 @@ class ChatJob:
     tools: Tools
     starts_in_thought: bool
     """True if the prompt ends with the beginning of a thought."""
+    marks: CallMarks = field(default_factory=CallMarks)
+    """Of the ids by which the client knows the calls."""
 
     @property
     def n(self) -> int:
@@ -154,9 +157,9 @@ async def gather_answers(state: OpenAIState, request: ActiveRequest, job: ChatJo
     async with aclosing(deltas(state, request, job)) as pieces:
         async for delta in pieces:
             answers[delta.index].add(delta)
-    for each in answers:
+    for index, each in enumerate(answers):
         check_called(job, each.whole)
-        remember(state, request, job, each.whole)
+        remember(state, request, job, each.whole, index)
     return answers
 
 
@@ -198,7 +201,7 @@ def _choice(job: ChatJob, index: int, answer: WholeAnswer) -> Json:
     if reasoning:
         message["reasoning_content"] = reasoning
     if calls:
-        message["tool_calls"] = calls_json(answer)
+        message["tool_calls"] = calls_json(answer, job.marks.first(len(calls), index))
     choice = {"index": index, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
     if job.body.logprobs:
         choice["logprobs"] = chat_logprobs(job.served, answer)
@@ -213,8 +216,8 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
     splits = [splitter(job) for _ in range(job.n)]
     ended: list[Completion] = []
     begun: set[int] = set()
-    called: dict[tuple[int, int], str] = {}
-    """The ids of calls that have begun, by answer and place."""
+    called: set[tuple[int, int]] = set()
+    """The calls that have begun, by answer and place."""
     options = body.stream_options
     with_usage = options is not None and bool(options.include_usage)
     tail = {"usage": None} if with_usage else {}
@@ -253,12 +256,14 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
             if (call := each.call) is not None:
                 check_number(job, call.index + 1)
                 place = (index, call.index)
-                head_of = {} if place in called else {"id": called.setdefault(place, call_id()), "type": "function"}
+                made_id = call_id(job.marks.of(call.index, index))
+                head_of = {} if place in called else {"id": made_id, "type": "function"}
+                called.add(place)
                 function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
                 yield chunk(index, {"tool_calls": [{"index": call.index, **head_of, "function": function}]})
             if each.completion is not None:
                 ended.append(each.completion)
-                remember(state, request, job, each.completion)
+                remember(state, request, job, each.completion, index)
                 check_called(job, each.completion)
                 calls = each.completion.message.tool_calls
                 for kind, text in splits[index].finish():
@@ -266,7 +271,12 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
                 for at, made in enumerate(calls):
                     if (index, at) not in called:
                         function = {"name": made.name, "arguments": arguments(made)}
-                        whole = {"index": at, "id": call_id(), "type": "function", "function": function}
+                        whole = {
+                            "index": at,
+                            "id": call_id(job.marks.of(at, index)),
+                            "type": "function",
+                            "function": function,
+                        }
                         yield chunk(index, {"tool_calls": [whole]})
                 yield chunk(index, {}, each.completion.finish_reason)
     if len(ended) < job.n:
@@ -275,13 +285,14 @@ async def _events(state: OpenAIState, request: ActiveRequest, job: ChatJob) -> A
         yield event({**head, "choices": [], "usage": usage_json(total(ended))})
 
 
-def remember(state: OpenAIState, request: ActiveRequest, job: ChatJob, completion: Completion) -> None:
+def remember(state: OpenAIState, request: ActiveRequest, job: ChatJob, completion: Completion, index: int = 0) -> None:
     """Keep an answer for the next turn: its reasoning, and its tokens if the client was shown all that they say."""
     message = completion.message
     has_reasoning = job.served.thinks and CLOSE in message.text
     if job.sampling.stop or job.sampling.stop_ids or has_reasoning or completion.has_control:
         message = replace(message, sampled=None)
-    state.sampled_turns.remember(turns_owner(request, job.served, job.body), job.messages, message)
+    marks = job.marks.first(len(message.tool_calls), index)
+    state.sampled_turns.remember(turns_owner(request, job.served, job.body), job.messages, message, marks)
 
 
 def turns_owner(request: ActiveRequest, served: ServedModel, body: ChatRequest) -> str:

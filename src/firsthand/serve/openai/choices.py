@@ -96,11 +96,11 @@ def _token(raw: bytes, logprob: float) -> Json:
     return {"token": raw.decode("utf-8", "replace"), "logprob": max(logprob, LEAST), "bytes": list(raw)}
 
 
-def calls_json(answer: WholeAnswer) -> list[Json]:
-    """The tool calls of an answer. Broken arguments are passed on as they came."""
+def calls_json(answer: WholeAnswer, marks: Sequence[str]) -> list[Json]:
+    """The tool calls of an answer, by their marks. Broken arguments are passed on as they came."""
     return [
-        {"id": call_id(), "type": "function", "function": {"name": call.name, "arguments": text}}
-        for call, text in zip(answer.whole.message.tool_calls, answer.arguments(), strict=True)
+        {"id": call_id(mark), "type": "function", "function": {"name": call.name, "arguments": text}}
+        for call, text, mark in zip(answer.whole.message.tool_calls, answer.arguments(), marks, strict=True)
     ]
 
 
@@ -109,6 +109,26 @@ def arguments(call: ToolCall) -> str:
     return call.invalid if call.invalid is not None else canonical(call.arguments)
 
 
-def call_id() -> str:
-    """A unique id for a call: a model's own ids start again with every answer."""
-    return f"call_{secrets.token_hex(12)}"
+class CallMarks:
+    """Random marks for the calls of one request's answers: a model's own ids start again with every answer."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, int], str] = {}
+
+    def of(self, place: int, answer: int = 0) -> str:
+        """The mark of a call by its place in its answer: 24 hexadecimal digits."""
+        return self._made.setdefault((answer, place), secrets.token_hex(12))
+
+    def first(self, count: int, answer: int = 0) -> list[str]:
+        """The marks of an answer's first calls."""
+        return [self.of(place, answer) for place in range(count)]
+
+
+def call_id(mark: str) -> str:
+    """The id of the call of this mark."""
+    return f"call_{mark}"
+
+
+def mark_of(id: str) -> str:
+    """The mark in the id of a call, as any of the server's protocols gave it."""
+    return id.rpartition("_")[2]

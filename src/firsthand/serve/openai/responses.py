@@ -23,7 +23,7 @@ from firsthand.serve.openai.chat_completions import (
     split_reasoning,
     splitter,
 )
-from firsthand.serve.openai.choices import WholeAnswer, call_id
+from firsthand.serve.openai.choices import CallMarks, WholeAnswer, call_id
 from firsthand.serve.openai.openai_state import OpenAIState
 from firsthand.serve.openai.request_schema import ChatRequest, read
 from firsthand.serve.openai.responses_schema import ResponseItem, ResponsesRequest, as_chat, items
@@ -43,7 +43,7 @@ async def responses(state: OpenAIState, request: ActiveRequest) -> Reply | Event
         return await Events.begin(request, _events(state, request, body, job), done=False)
     (answer,) = await gather_answers(state, request, job)
     reasoning, content = split_reasoning(job, answer.text)
-    output = _output(request, answer, reasoning, content)
+    output = _output(request, answer, reasoning, content, job.marks)
     return await long_reply(await _finished(state, request, body, job, output, answer))
 
 
@@ -77,20 +77,20 @@ async def _finished(
     return whole
 
 
-def _output(request: ActiveRequest, answer: WholeAnswer, reasoning: str, content: str) -> list[Json]:
+def _output(request: ActiveRequest, answer: WholeAnswer, reasoning: str, content: str, marks: CallMarks) -> list[Json]:
     """The items of an answer."""
     calls = answer.whole.message.tool_calls
     items: list[Json] = [_reasoning(request, reasoning)] if reasoning else []
     if content or not calls:
         items.append(_message(request, content, "completed" if calls else _status(answer.whole)))
-    return [*items, *_calls(answer)]
+    return [*items, *_calls(answer, marks)]
 
 
-def _calls(answer: WholeAnswer) -> list[Json]:
+def _calls(answer: WholeAnswer, marks: CallMarks) -> list[Json]:
     """The items of an answer's calls."""
     return [
-        _call(call_id(), call.name, text, "completed" if call.invalid is None else _status(answer.whole))
-        for call, text in zip(answer.whole.message.tool_calls, answer.arguments(), strict=True)
+        _call(call_id(marks.of(at)), call.name, text, "completed" if call.invalid is None else _status(answer.whole))
+        for at, (call, text) in enumerate(zip(answer.whole.message.tool_calls, answer.arguments(), strict=True))
     ]
 
 
@@ -244,7 +244,7 @@ async def _events(
             for kind, piece in shown:
                 for made in add(kind, piece):
                     yield made
-    calls = _calls(answer)
+    calls = _calls(answer, job.marks)
     if not opened and not calls:
         for made in begin("content"):
             yield made
