@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,37 @@ def test_the_settings_of_an_adapter_have_peft_s_defaults_and_a_scale_for_each_mo
     assert [_found(values, name, 7.0) for name in ("a.q_proj", "a.b.k_proj", "ab.k_proj", "a.xq_proj", "q_proj")] == [
         1.0, 2.0, 3.0, 7.0, 1.0
     ]  # fmt: skip
+
+
+def test_a_dot_in_a_pattern_is_any_character_as_in_peft() -> None:
+    names = (
+        "q_pro.",
+        "a.q_proj",
+        "layers.1.q_proj",
+        ".",
+        "......",
+        ".q_proj",
+        "q_proj",
+        "q.proj",
+        "a..q_proj",
+        "x_proj.",
+    )
+    modules = (
+        "a.q_proj",
+        "q_proj",
+        "layers.1.q_proj",
+        "layers.11.q_proj",
+        "a.b.q_proj",
+        "a.xq_proj",
+        "a.w1",
+        "ab.q",
+        "q",
+    )
+    for name in names:
+        for module in modules:
+            peft = re.match(rf"(.*\.)?({name})$", module) is not None  # peft.utils.other.get_pattern_key
+            assert (_found({name: 9.0}, module, 2.0) == 9.0) == peft, (name, module)
+    assert settings(alpha_pattern={"q_pro.": 9}).scale("a.q_proj", 3) == 3
 
 
 def test_settings_that_change_the_arithmetic_are_refused_by_name() -> None:

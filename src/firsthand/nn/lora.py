@@ -310,8 +310,16 @@ class _Config:
 
 
 def _found(values: Mapping[str, float], module: str, otherwise: float) -> float:
-    """The value of the first name that equals the module's name or its last parts."""
-    return next((value for name, value in values.items() if f".{module}".endswith(f".{name}")), otherwise)
+    """The value of the first name that fits the module's name or its last parts."""
+    return next((value for name, value in values.items() if _fits(name, module)), otherwise)
+
+
+def _fits(name: str, module: str) -> bool:
+    """True if the module's last parts are this name, in which `.` stands for any character, as in PEFT."""
+    end = module[-len(name) :]
+    before = module[: len(module) - len(end)]
+    same = all(one in (".", other) for one, other in zip(name, end, strict=False))
+    return len(end) == len(name) and same and (not before or before.endswith("."))
 
 
 def _updates(update: LowRankUpdate, module: FileModule) -> dict[str, LowRankUpdate]:
