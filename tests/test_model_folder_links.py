@@ -28,7 +28,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def with_link(whole: Path, folder: Path, name: str) -> Path:
     """A copy of the model in which one of its files is a link to a file elsewhere."""
     shutil.copytree(whole, folder)
-    secret = folder.parent / f"secret of {name}"
+    secret = folder.parent / f"secret of {Path(name).name}"
+    (folder / name).parent.mkdir(exist_ok=True)
     if (folder / name).exists():
         (folder / name).rename(secret)
     else:
@@ -37,7 +38,7 @@ def with_link(whole: Path, folder: Path, name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in TOKENIZER_FILES if name != "chat_template.jinja"])
+@pytest.mark.parametrize("name", [name for name in TOKENIZER_FILES if not name.endswith(".jinja")])
 def test_a_quantised_folder_takes_no_file_that_a_link_leads_out_to(whole: Path, tmp_path: Path, name: str) -> None:
     folder = with_link(whole, tmp_path / "model", name)
     with pytest.raises(ModelFileError) as refused:
@@ -45,7 +46,7 @@ def test_a_quantised_folder_takes_no_file_that_a_link_leads_out_to(whole: Path, 
     assert str(refused.value).startswith(f"{folder / name} is a link to ") and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in TOKENIZER_FILES if name != "chat_template.jinja"])
+@pytest.mark.parametrize("name", [name for name in TOKENIZER_FILES if not name.endswith(".jinja")])
 def test_a_trained_model_is_saved_without_what_links_lead_out_to(whole: Path, tmp_path: Path, name: str) -> None:
     folder = with_link(whole, tmp_path / "model", name)
     tokenizer = pretrained.load(folder)
