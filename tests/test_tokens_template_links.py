@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from firsthand.errors import ModelFileError
-from firsthand.tokens.pretrained import _folder_templates
+from firsthand.system.folder_links import links_out, own_files
+from firsthand.tokens.pretrained import TOOL_TEMPLATE, _folder_template, _tool_template
 
 if sys.platform == "win32":
     pytest.skip("links need a right there", allow_module_level=True)
@@ -57,3 +58,22 @@ def test_a_template_that_links_within_its_folder_or_to_the_blobs_of_its_reposito
     (tmp_path / "to").symlink_to(within)
     found = [_folder_templates(each, {})[0] for each in (within, hub, tmp_path / "named", tmp_path / "to")]
     assert found == ["own", "blob", "blob", "own"]
+
+
+def test_a_template_for_tools_is_read_from_the_hubs_blobs_and_never_through_a_linked_folder(tmp_path: Path) -> None:
+    revision, blobs = tmp_path / "models--a--b" / "snapshots" / "0f", tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "1").write_text("T")
+    (revision / TOOL_TEMPLATE).parent.mkdir(parents=True)
+    (revision / TOOL_TEMPLATE).symlink_to("../../../blobs/1")
+    assert _tool_template(revision, {}) == "T" and own_files(revision, [TOOL_TEMPLATE])
+    elsewhere, model = tmp_path / "elsewhere", tmp_path / "model"
+    elsewhere.mkdir()
+    model.mkdir()
+    (elsewhere / "tool_use.jinja").write_text("of the host")
+    (model / TOOL_TEMPLATE).parent.symlink_to(elsewhere)
+    assert links_out(model / TOOL_TEMPLATE, model)
+    with pytest.raises(ModelFileError, match="outside of the model's folder"):
+        _tool_template(model, {})
+    with pytest.raises(ModelFileError, match="outside of the model's folder"):
+        own_files(model, [TOOL_TEMPLATE])

@@ -87,14 +87,13 @@ def _from_folder(folder: Path) -> Tokenizer:
     ends = _ends(folder, generation, vocab)
     eos = [_id(names.get("eos_token"), vocab), *ends]
     stated = config.get("add_bos_token")
-    template, tool_template = _folder_templates(folder, config)
     return Tokenizer(
         description,
         bos_id=bos,
         eos_ids=[end for end in eos if end is not None],
         add_bos=stated if isinstance(stated, bool) else bos is not None and _begins_with(description, bos),
-        chat_template=template,
-        tool_template=tool_template,
+        chat_template=_folder_template(folder, config),
+        tool_template=_tool_template(folder, config),
         recommended=recommended(generation, FOLDER),
         table=table,
         source=str(folder),
@@ -184,20 +183,23 @@ def _begins_with(description: Json, bos: int) -> bool:
             return False
 
 
-def _folder_templates(folder: Path, config: Json) -> tuple[str | None, str | None]:
-    """The template, and the one named `tool_use`; files go before tokenizer_config.json, as in transformers."""
-    path, tool_path = folder / "chat_template.jinja", folder / TOOL_TEMPLATE
-    stated, source = config.get("chat_template"), str(folder)
-    default = _template_file(path) if path.is_file() else _template(stated, source)
-    if tool_path.is_file():
-        return default, _template_file(tool_path)
-    if path.is_file() or not isinstance(stated, list):
-        return default, None
-    return default, _template(_named(stated).get("tool_use"), source)
+def _folder_template(folder: Path, config: Json) -> str | None:
+    path = folder / "chat_template.jinja"
+    return _template_file(path, folder) if path.is_file() else _template(config.get("chat_template"), str(folder))
 
 
-def _template_file(path: Path) -> str | None:
-    refuse_link_out(path)
+def _tool_template(folder: Path, config: Json) -> str | None:
+    """The template named `tool_use`; files go before tokenizer_config.json, as in transformers."""
+    path, stated = folder / TOOL_TEMPLATE, config.get("chat_template")
+    if path.is_file():
+        return _template_file(path, folder)
+    if (folder / "chat_template.jinja").is_file() or not isinstance(stated, list):
+        return None
+    return _template(_named(stated).get("tool_use"), str(folder))
+
+
+def _template_file(path: Path, folder: Path) -> str | None:
+    refuse_link_out(path, folder)
     try:
         with open_ordinary(path) as file:
             data = file.read(_MAX_TEMPLATE_BYTES + 1)

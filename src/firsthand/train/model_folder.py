@@ -32,7 +32,7 @@ def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path, *, base: Path
     """
     expect_own_tree(folder)
     weights.save(model, folder)
-    if base is not None and base.is_dir() and not any(links_out(base / name) for name in TOKENIZER_FILES):
+    if base is not None and base.is_dir() and not any(links_out(base / name, base) for name in TOKENIZER_FILES):
         for path in own_files(base, TOKENIZER_FILES):
             copy = folder / path.relative_to(base)
             copy.parent.mkdir(exist_ok=True)
