@@ -83,7 +83,7 @@ def test_an_ollama_model_is_asked_where_its_name_or_the_environment_says(bare: p
         (" \n", "m:1b", ("m:1b", "http://localhost:11434/v1", "ollama:m:1b")),
         ("box", "m", ("m", "http://box:11434/v1", "ollama:m")),
         ("0.0.0.0:80/", "m", ("m", "http://127.0.0.1:80/v1", "ollama:m")),
-        ("https://o.ai/0.0.0.0", "m", ("m", "https://o.ai/127.0.0.1/v1", "ollama:m")),
+        ("https://o.ai/0.0.0.0", "m", ("m", "https://o.ai/0.0.0.0/v1", "ollama:m")),
         ("https://o.ai/v1/", "m", ("m", "https://o.ai/v1", "ollama:m")),
         ("box", "m@http://h:8/", ("m", "http://h:8/v1", "ollama:m@http://h:8")),
         ("box", "m@http://u:p@h/v1", ("m", "http://u:p@h/v1", "ollama:m@http://h")),

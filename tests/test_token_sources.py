@@ -20,7 +20,7 @@ from firsthand.tokens.llguidance_grammar import lark_json, lark_text
 from firsthand.tokens.plain_encoder import can_forge, without_special
 from firsthand.tokens.pretrained import (
     _begins_with,
-    _folder_templates,
+    _folder_template,
     _id,
     _ids_by_text,
     _rank_file,
@@ -230,23 +230,23 @@ def test_names_ids_and_templates_are_read_in_each_of_their_forms(tmp_path: Path)
     too_long = "S: the chat template should be a text of at most 1048576 bytes"
     assert refused(_template, 3, "S") == too_long == refused(_template, "x" * ((1 << 20) + 1), "S")
     assert len(_template("x" * (1 << 20), "S") or "") == 1 << 20
-    assert _folder_templates(tmp_path, {"chat_template": "c"})[0] == "c"
+    assert _folder_template(tmp_path, {"chat_template": "c"}) == "c"
     (tmp_path / "chat_template.jinja").write_text("é", encoding="utf-8")
-    assert _folder_templates(tmp_path, {"chat_template": "c"})[0] == "é"
+    assert _folder_template(tmp_path, {"chat_template": "c"}) == "é"
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
-    assert refused(_folder_templates, tmp_path, {}).startswith(
+    assert refused(_folder_template, tmp_path, {}).startswith(
         f"{tmp_path / 'chat_template.jinja'} cannot be read as UTF-8 text: "
     )
     template = tmp_path / "chat_template.jinja"
     for most in ("x" * (1 << 20), "é" * (1 << 19)):  # bytes are counted, not letters
         template.write_text(most, encoding="utf-8")
-        assert _folder_templates(tmp_path, {})[0] == most
+        assert _folder_template(tmp_path, {}) == most
         for more in ("a", "ab"):  # what is read ends behind a letter, and within one
             template.write_text(more + most, encoding="utf-8")
             told = f"{template}: the chat template should be a text of at most 1048576 bytes"
-            assert refused(_folder_templates, tmp_path, {}) == told
+            assert refused(_folder_template, tmp_path, {}) == told
     template.write_text("")
-    assert _folder_templates(tmp_path, {"chat_template": "c"})[0] == "", "its own file counts, if it is empty too"
+    assert _folder_template(tmp_path, {"chat_template": "c"}) == "", "its own file counts, if it is empty too"
     assert pretrained._MAX_TEMPLATE_BYTES == 1 << 20
 
 

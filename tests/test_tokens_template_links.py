@@ -39,7 +39,7 @@ def test_a_template_that_links_out_of_its_model_folder_is_refused(tmp_path: Path
         (tmp_path / "blobs").mkdir(exist_ok=True)
         (tmp_path / "blobs" / "a").write_text("of another folder")
         with pytest.raises(ModelFileError) as refused:
-            _folder_templates(folder, {})[0]
+            _folder_template(folder, {})
         path = folder / "chat_template.jinja"
         assert str(refused.value) == (
             f"{path} is a link to {path.resolve()}, outside of the model's folder, and is not followed: put a copy of the "
@@ -56,7 +56,7 @@ def test_a_template_that_links_within_its_folder_or_to_the_blobs_of_its_reposito
     (hub.parent.parent / "blobs" / "5d41").write_text("blob")
     (tmp_path / "named").symlink_to(hub)  # a person's own name for the folder
     (tmp_path / "to").symlink_to(within)
-    found = [_folder_templates(each, {})[0] for each in (within, hub, tmp_path / "named", tmp_path / "to")]
+    found = [_folder_template(each, {}) for each in (within, hub, tmp_path / "named", tmp_path / "to")]
     assert found == ["own", "blob", "blob", "own"]
 
 

@@ -16,7 +16,7 @@ from firsthand.tokens import isolated_grammar, pretrained, spm
 from firsthand.tokens.compile_slots import CompileSlots, HeldSlot
 from firsthand.tokens.isolated_grammar import GrammarProcesses, _Server
 from firsthand.tokens.llguidance_grammar import Vocabulary
-from firsthand.tokens.pretrained import _folder_templates, _read, load
+from firsthand.tokens.pretrained import _folder_template, _read, load
 from firsthand.tokens.text_growth import _longest
 from firsthand.tokens.token_bytes import byte_reader, strips_leading_space
 from firsthand.tokens.tokenizer import Tokenizer, _build, _special_finder
@@ -152,11 +152,11 @@ def test_files_of_a_folder_that_cannot_be_read_are_named(tmp_path: Path, monkeyp
     template = tmp_path / "chat_template.jinja"
     template.write_bytes(b"\xff")
     with pytest.raises(ModelFileError, match=rf"^{template} cannot be read as UTF-8 text: "):
-        _folder_templates(tmp_path, {"chat_template": "c"})[0]
+        _folder_template(tmp_path, {"chat_template": "c"})
     template.write_text("é")
-    assert _folder_templates(tmp_path, {"chat_template": "c"})[0] == "é"
+    assert _folder_template(tmp_path, {"chat_template": "c"}) == "é"
     template.unlink()
-    assert _folder_templates(tmp_path, {"chat_template": "c"})[0] == "c" and _folder_templates(tmp_path, {})[0] is None
+    assert _folder_template(tmp_path, {"chat_template": "c"}) == "c" and _folder_template(tmp_path, {}) is None
 
 
 def test_the_vocabulary_of_grammars_counts_marks_of_calls_as_text() -> None:
