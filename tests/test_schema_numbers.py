@@ -139,5 +139,53 @@ def test_a_number_beyond_doubles_is_a_sentence() -> None:
 
 
 def test_a_large_bound_is_moved_to_the_next_double() -> None:
-    moved = json.loads(exact_schema('{"type": "number", "minimum": 999999.5, "exclusiveMaximum": 1000000}'))
-    assert moved == {"type": "number", "minimum": 999999.5, "exclusiveMaximum": 999999.9999999999}
+    moved = json.loads(exact_schema('{"type": "number", "exclusiveMinimum": 1000000, "maximum": 1000000.5}'))
+    assert moved == {"type": "number", "exclusiveMinimum": 1000000.0000000001, "maximum": 1000000.5}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "drawn"),
+    [
+        ({"minimum": 4.5, "exclusiveMaximum": 5}, ["4.5", "4.9", "4.99"]),
+        ({"exclusiveMinimum": -1, "maximum": -0.5}, ["-0.5", "-0.9", "-0.99"]),
+        ({"exclusiveMinimum": 0, "maximum": 0.05}, ["0.05", "0.01", "0.000000000000001"]),
+        ({"exclusiveMinimum": -5.5, "exclusiveMaximum": -5}, ["-5.4", "-5.01"]),
+    ],
+)
+def test_numbers_near_an_excluded_whole_bound_are_drawn(bounds: dict[str, object], drawn: list[str]) -> None:
+    asked = grammar.json_schema({"type": "number", **bounds})
+    for text in drawn:
+        matcher = matcher_of(asked, byte_vocabulary(), forcing=False)
+        assert matcher.try_consume_tokens(list(text.encode())) == len(text) and matcher.is_accepting(), text
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [{"type": "number", "exclusiveMinimum": 0}, {"maximum": 0.5}]},
+        {"$defs": {"p": {"type": "number", "exclusiveMinimum": 0}}, "$ref": "#/$defs/p", "maximum": 0.5},
+        {"type": "number", "exclusiveMinimum": 0, "anyOf": [{"maximum": 0.25}, {"minimum": 0.4, "maximum": 0.5}]},
+    ],
+)
+def test_a_whole_bound_is_excluded_where_the_other_one_stands_elsewhere(schema: dict[str, object]) -> None:
+    asked = grammar.json_schema(schema)
+    assert not accepts(asked, "0") and not accepts(asked, "0.0") and accepts(asked, "0.2")
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"exclusiveMinimum": 0},
+        {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        {"exclusiveMinimum": 0, "maximum": 1.75},
+        {"minimum": -1.25},
+        {"maximum": 1.251},
+    ],
+)
+def test_fractions_are_accepted_in_any_spelling_and_place(bounds: dict[str, object]) -> None:
+    properties = {"a": {"type": "integer"}, "x": {"type": "number", **bounds}}
+    asked = grammar.json_schema({"type": "object", "properties": properties, "required": ["a", "x"]})
+    sign = "-" if bounds in ({"minimum": -1.25}, {"maximum": 1.251}) else ""
+    for number in ("0.5", "0.50", "5e-1"):
+        assert accepts(asked, f'{{"x": {sign}{number}, "a": 1}}'), number
+        assert accepts(asked, f'{{"a": 1, "x": {sign}{number}}}'), number

@@ -14,10 +14,6 @@ from io import StringIO
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from firsthand.tokens.schema_numbers import BOUNDS
-
-_BEYOND = 24
-"""Digits of a fraction beyond those of its bounds."""
 MAX_EXPONENT = 400
 """A larger or smaller number stays as it is written; floats reach from 1e-324 to 1e308."""
 
@@ -195,12 +191,15 @@ class _Writer:
 
 
 def _spelled(number: _Number, rules: list[tuple[str, Any]]) -> str:
-    """The number, with zeros at the end of a fraction that has bounds: llguidance refuses 99.9 where 99.99 is one."""
-    bounds = [body for keyword, body in rules if keyword in BOUNDS and isinstance(body, _Number)]
-    if not bounds or number in bounds or "." not in number.text:
-        return number.text
-    most = max(len(each.text.partition(".")[2]) for each in bounds) + _BEYOND
-    return number.text + "0" * (most - len(number.text.partition(".")[2]))
+    """The number, with zeros up to the digits of a bound on its side away from 0 that has the same whole part.
+
+    llguidance refuses 99.9 where 99.99 is the maximum, and zeros at the end of 0.5 where 0 is excluded.
+    """
+    whole, _, digits = number.text.partition(".")
+    outer = ("minimum", "exclusiveMinimum") if whole.startswith("-") else ("maximum", "exclusiveMaximum")
+    bounds = [body.text.partition(".") for keyword, body in rules if keyword in outer and isinstance(body, _Number)]
+    most = max((len(each[2]) for each in bounds if each[0] == whole), default=0)
+    return number.text + "0" * (most - len(digits)) if digits else number.text
 
 
 def _constants(keyword: str, body: Any) -> list[Any]:

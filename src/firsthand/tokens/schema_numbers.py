@@ -1,8 +1,9 @@
 """Finds the numbers of a JSON schema that llguidance, which reads numbers as doubles, would follow as other numbers.
 
 Of an integer beyond 2^53 a double may hold only a neighbour: `{"const": 1234567890123456789}` would force
-1234567890123456768. And it lets an excluded whole bound through where the other one lies within the same unit, as 0 of
-`{"exclusiveMinimum": 0, "maximum": 0.5}`: such a bound is moved inwards by a part of 10^12.
+1234567890123456768. And it lets an excluded whole bound through where the other one lies in the unit beyond it, away from 0,
+as 0 of `{"exclusiveMinimum": 0, "maximum": 0.5}`: such a bound is moved inwards by a part of 10^30, or to the next double.
+Where schemas are combined, by `allOf` or `$ref`, the other bound may stand anywhere else.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _VALUES = ("const", "enum")
 _NO_SCHEMAS = frozenset({*_VALUES, *BOUNDS, "default", "examples", "example"})
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _MAY_DIFFER = re.compile(r"\d{16}|\"exclusiveM")
-_INWARDS = 1e-12
+_INWARDS = 1e-30
+_COMBINED = re.compile(r"\"(?:allOf|anyOf|oneOf|\$ref)\"")
 
 
 def exact_schema(source: str, *, lenient: bool = False) -> str:
@@ -33,20 +35,23 @@ def exact_schema(source: str, *, lenient: bool = False) -> str:
         schema = json.loads(source, parse_float=_float)
     except ValueError as error:  # an integer of more digits than Python reads
         raise ConfigError(f"the schema cannot be read: {str(error)[:200]}") from None
-    return json.dumps(_schema(schema, lenient), ensure_ascii=False)
+    near = _Near() if _COMBINED.search(source) else None
+    made = _schema(schema, lenient, near)
+    return json.dumps(made if near is None else _all_moved(made, near), ensure_ascii=False)
 
 
-def _schema(schema: Any, lenient: bool) -> Any:
+def _schema(schema: Any, lenient: bool, near: _Near | None) -> Any:
+    """The schema with numbers that are followed; `near` gets its bounds, which are otherwise moved at once."""
     if isinstance(schema, list):
-        return [_schema(each, lenient) for each in schema]
+        return [_schema(each, lenient, near) for each in schema]
     if not isinstance(schema, dict):
         return schema
     made: dict[str, Any] = {}
     for keyword, body in schema.items():
         if keyword in _BY_NAME and isinstance(body, dict):
-            made[keyword] = {name: _schema(each, lenient) for name, each in body.items()}
+            made[keyword] = {name: _schema(each, lenient, near) for name, each in body.items()}
         elif keyword not in _NO_SCHEMAS:
-            made[keyword] = _schema(body, lenient)
+            made[keyword] = _schema(body, lenient, near)
         elif keyword not in (*BOUNDS, *_VALUES) or (number := _first_inexact(body, keyword in _VALUES)) is None:
             made[keyword] = body
         elif not lenient:
@@ -56,22 +61,64 @@ def _schema(schema: Any, lenient: bool) -> Any:
             )
         elif keyword in _VALUES and "type" not in schema and _are_integers(body):
             made["type"] = "integer"
-    return made | _moved(made)
+    own = _Near() if near is None else near
+    own.add(made)
+    return made if near is not None else made | own.moved(made)
 
 
-def _moved(schema: dict[str, Any]) -> dict[str, Any]:
-    """The excluded whole bounds of a schema whose range is shorter than 1, a little further in."""
-    low = [schema[name] for name in ("minimum", "exclusiveMinimum") if _is_number(schema.get(name))]
-    high = [schema[name] for name in ("maximum", "exclusiveMaximum") if _is_number(schema.get(name))]
-    if schema.get("type") == "integer" or not low or not high or not 0 < (room := min(high) - max(low)) < 1:
-        return {}
-    moved = {}
-    for name, towards in (("exclusiveMinimum", math.inf), ("exclusiveMaximum", -math.inf)):
-        bound = schema.get(name)
-        if bound is not None and _is_number(bound) and bound == int(bound):
-            step = math.copysign(min(_INWARDS, room / 1000), towards)
-            moved[name] = bound + step if bound + step != bound else math.nextafter(bound, towards)
-    return moved
+def _all_moved(schema: Any, near: _Near) -> Any:
+    """The schema with each of its bounds moved for which another one of them is near."""
+    if isinstance(schema, list):
+        return [_all_moved(each, near) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made: dict[str, Any] = {}
+    for keyword, body in schema.items():
+        if keyword in _BY_NAME and isinstance(body, dict):
+            made[keyword] = {name: _all_moved(each, near) for name, each in body.items()}
+        else:
+            made[keyword] = body if keyword in _NO_SCHEMAS else _all_moved(body, near)
+    return made | near.moved(made)
+
+
+class _Near:
+    """The fractions that bound numbers of a schema: for each unit between whole numbers, the one nearest its end towards 0."""
+
+    def __init__(self) -> None:
+        self.high: dict[int, float] = {}
+        """The least upper bound within each unit, by the whole number below it."""
+        self.low: dict[int, float] = {}
+        """The greatest lower bound within each unit, by the whole number above it."""
+
+    def add(self, schema: dict[str, Any]) -> None:
+        """Take note of the bounds of one schema."""
+        for name in ("maximum", "exclusiveMaximum"):
+            if (bound := _fraction(schema.get(name))) is not None:
+                self.high[math.floor(bound)] = min(bound, self.high.get(math.floor(bound), bound))
+        for name in ("minimum", "exclusiveMinimum"):
+            if (bound := _fraction(schema.get(name))) is not None:
+                self.low[math.ceil(bound)] = max(bound, self.low.get(math.ceil(bound), bound))
+
+    def moved(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The excluded whole bound of a schema that has the other bound in the unit beyond it, a little further in.
+
+        Only where the range leads away from 0: of the others llguidance follows the bound as it is, and 4.9 below 5, too.
+        """
+        if schema.get("type") == "integer":
+            return {}
+        moved: dict[str, Any] = {}
+        for name, others, away in (("exclusiveMinimum", self.high, 1), ("exclusiveMaximum", self.low, -1)):
+            bound = schema.get(name)
+            if not _is_number(bound) or bound != bound // 1 or bound * away < 0 or bound not in others:
+                continue
+            step = away * min(_INWARDS, abs(others[bound] - bound) / 1000)
+            moved[name] = bound + step if bound + step != bound else math.nextafter(bound, away * math.inf)
+        return moved
+
+
+def _fraction(bound: Any) -> float | None:
+    """A bound that is no whole number; None for any other."""
+    return float(bound) if isinstance(bound, float) and math.isfinite(bound) and not bound.is_integer() else None
 
 
 def _is_number(value: Any) -> bool:
