@@ -82,7 +82,7 @@ def _all_moved(schema: Any, near: _Near) -> Any:
 
 
 class _Near:
-    """The fractions that bound numbers of a schema: for each unit between whole numbers, the one nearest its end towards 0."""
+    """The fractions that bound numbers of a schema: for each unit between whole numbers, the one nearest to 0."""
 
     def __init__(self) -> None:
         self.high: dict[int, float] = {}
@@ -108,7 +108,7 @@ class _Near:
             return {}
         moved: dict[str, Any] = {}
         for name, others, away in (("exclusiveMinimum", self.high, 1), ("exclusiveMaximum", self.low, -1)):
-            bound = schema.get(name)
+            bound: Any = schema.get(name)
             if not _is_number(bound) or bound != bound // 1 or bound * away < 0 or bound not in others:
                 continue
             step = away * min(_INWARDS, abs(others[bound] - bound) / 1000)
