@@ -13,6 +13,7 @@ from firsthand.guard import AttemptView, GuardVerdict
 from firsthand.loop.private_texts import private_texts
 from firsthand.loop.tool_call import _replayed
 from firsthand.message import Json, ToolCall, ToolResult
+from firsthand.patterns.parts.self_tests import SelfTests
 from firsthand.patterns.plan_mode import plan_mode
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -163,3 +164,19 @@ def test_a_fork_keeps_the_text_without_marks() -> None:
     result = _replayed(ToolCall("1", "inbox", {}), entry)
     assert (result.plain, result.content) == (inbox_text(), entry["content"])
     assert private_texts(trace.calls) == [inbox_text(), inbox_text().replace(" ", "^")]
+
+
+def test_the_results_of_a_models_own_tests_are_read_without_marks() -> None:
+    @tool(effect="read")
+    def python(code: str) -> str:
+        """Run code."""
+        return "\nown test 0: passed\n\nown test 1: passed\n"
+
+    async def judged(task: Task, ctx: Context) -> str:
+        found = await SelfTests(["assert f(1) == 1", "assert f(2) == 2"])(task, ctx, "def f(x): return x")
+        return str(found.passed)
+
+    task = Task("1", "x", metadata={"entry_point": "f"})
+    for names in ((), ("spotlight",)):
+        agent = Agent("c", Scripted([]), judged, tools=(python,), guard=given(*names))
+        assert asyncio.run(rollout(agent, task)).answer == "True"

@@ -57,7 +57,8 @@ class SelfTests:
         if not self.tests:
             return Feedback(True, "There is no test to fail.")
         call = ToolCall("tests", "python", {"code": program(task, answer, self.tests)})
-        return read_results(self.tests, (await ctx.call(call)).content)
+        result = await ctx.call(call)
+        return read_results(self.tests, result.content if result.plain is None else result.plain)
 
 
 def usable_tests(text: str, name: str) -> list[str]:
