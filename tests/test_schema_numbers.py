@@ -21,7 +21,7 @@ ID = 1234567890123456789
         ({"const": [1, {"a": ID}]}, "const", ID),
         ({"enum": [7, ID, ID + 2]}, "enum", ID),
         ({"const": 10**20}, "const", 10**20),
-        ({"minimum": 2**53 + 1}, "minimum", 2**53 + 1),
+        ({"minimum": 0, "multipleOf": 2**53 + 1}, "multipleOf", 2**53 + 1),
         ({"exclusiveMaximum": 10**400 + 1}, "exclusiveMaximum", 10**400 + 1),
         ({"type": "object", "properties": {"enum": {"items": {"anyOf": [{"multipleOf": ID}]}}}}, "multipleOf", ID),
         ({"$defs": {"default": {"const": ID}}}, "const", ID),
@@ -59,7 +59,7 @@ def test_a_lenient_schema_requires_the_type_alone() -> None:
 
     assert lenient({"const": ID}) == {"type": "integer"} == lenient({"enum": [1, ID]})
     assert lenient({"enum": ["a", ID]}) == {} == lenient({"enum": [True, ID]})
-    assert lenient({"type": "integer", "minimum": ID, "maximum": 2**60}) == {"type": "integer", "maximum": 2**60}
+    assert lenient({"type": "integer", "multipleOf": ID, "maximum": 2**60}) == {"type": "integer", "maximum": 2**60}
     assert lenient({"type": ["integer", "null"], "const": ID}) == {"type": ["integer", "null"]}
 
 
@@ -189,3 +189,28 @@ def test_fractions_are_accepted_in_any_spelling_and_place(bounds: dict[str, obje
     for number in ("0.5", "0.50", "5e-1"):
         assert accepts(asked, f'{{"x": {sign}{number}, "a": 1}}'), number
         assert accepts(asked, f'{{"a": 1, "x": {sign}{number}}}'), number
+
+
+@pytest.mark.parametrize(
+    ("keyword", "bound", "strict", "lenient"),
+    [
+        ("minimum", 2**53 + 1, 2**53 + 2, 2**53),
+        ("exclusiveMinimum", 2**53 + 1, 2**53 + 2, 2**53),
+        ("maximum", 2**63 - 1, 2**63 - 1024, 2**63),
+        ("exclusiveMaximum", 2**53 + 3, 2**53 + 2, 2**53 + 4),
+        ("maximum", -(2**53) - 1, -(2**53) - 2, -(2**53)),
+        ("minimum", -(2**63) - 1, -(2**63), -(2**63) - 2048),
+    ],
+)
+def test_a_bound_becomes_the_next_double_within_or_outside(keyword: str, bound: int, strict: int, lenient: int) -> None:
+    source = json.dumps({"type": "integer", keyword: bound})
+    assert json.loads(exact_schema(source)) == {"type": "integer", keyword: strict}
+    assert json.loads(exact_schema(source, lenient=True)) == {"type": "integer", keyword: lenient}
+
+
+def test_a_schema_with_the_bounds_of_a_64_bit_integer_is_followed() -> None:
+    schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+    matcher = matcher_of(grammar.json_schema(schema), byte_vocabulary(), forcing=False)
+    assert matcher.try_consume_tokens(list(b"9223372036854774784")) == 19 and matcher.is_accepting()
+    assert accepts(grammar.json_schema(schema), "9223372036854775807")
+    assert not accepts(grammar.json_schema(schema), "9223372036854775809")

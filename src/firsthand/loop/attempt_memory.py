@@ -88,7 +88,7 @@ async def learn(memory: Memory, trace: Trace, kind: object) -> None:
 
 
 async def _items_of(learnt: Callable[[Trace], Any], trace: Trace, kind: object) -> list[MemoryItem]:
-    """What a memory's `learn`, sync or async, makes of a trace. ConfigError naming the memory for anything but items."""
+    """Returns the items that a memory's `learn`, sync or async, gives for a trace. ConfigError for anything but items."""
     with _named(kind, "learn"):
         found = learnt(trace)
         found = list(await found if inspect.isawaitable(found) else found)

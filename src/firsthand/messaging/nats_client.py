@@ -439,7 +439,7 @@ class NatsClient:
         return body
 
     def _ack_subject(self, group: str, offset: int) -> str:
-        """Where `+ACK` is heard for a message of which no delivery is known."""
+        """The subject of an `+ACK` for a message that this connection did not fetch."""
         return f"$JS.ACK.{self.name}_messages.{coded(group)}.1.{offset}.1.0.0"
 
     def _subject(self, topic: str) -> str:

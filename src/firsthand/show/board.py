@@ -289,7 +289,7 @@ def other_names(attempts: Sequence[Trace | AttemptSummary], metric: str) -> dict
 
 
 def other_names_of(attempts: Sequence[AttemptSummary]) -> dict[str, dict[str, int]]:
-    """What `other_names` finds of each benchmark, by the name that the benchmark's first score has; nothing is left out."""
+    """The result of `other_names` for each benchmark that has any, by the name of the benchmark's first score."""
     made: dict[str, list[AttemptSummary]] = {}
     for each in attempts:
         made.setdefault(each.benchmark, []).append(each)

@@ -15,7 +15,9 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 
-BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_LOW = ("minimum", "exclusiveMinimum")
+_RANGES = (*_LOW, "maximum", "exclusiveMaximum")
+BOUNDS = (*_RANGES, "multipleOf")
 _VALUES = ("const", "enum")
 _NO_SCHEMAS = frozenset({*_VALUES, *BOUNDS, "default", "examples", "example"})
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
@@ -25,9 +27,10 @@ _COMBINED = re.compile(r"\"(?:allOf|anyOf|oneOf|\$ref)\"")
 
 
 def exact_schema(source: str, *, lenient: bool = False) -> str:
-    """Returns a JSON schema whose numbers llguidance follows; ConfigError naming the first integer that no double holds.
+    """Returns a JSON schema whose numbers llguidance follows. ConfigError naming a value that no double holds.
 
-    If `lenient`, the keyword of such an integer is left out instead, and of values only the type is required.
+    A bound that no double holds, such as 2^63 - 1, becomes the next one within the range: what is drawn fits the schema.
+    If `lenient`, it becomes the next one outside, other keywords are left out, and of values only the type is required.
     """
     if not _MAY_DIFFER.search(source):
         return source
@@ -54,6 +57,8 @@ def _schema(schema: Any, lenient: bool, near: _Near | None) -> Any:
             made[keyword] = _schema(body, lenient, near)
         elif keyword not in (*BOUNDS, *_VALUES) or (number := _first_inexact(body, keyword in _VALUES)) is None:
             made[keyword] = body
+        elif keyword in _RANGES and (moved := _next_double(number, up=(keyword in _LOW) != lenient)) is not None:
+            made[keyword] = moved
         elif not lenient:
             raise ConfigError(
                 f"the schema's {keyword} has the number {str(number)[:40]}, which a grammar cannot follow exactly: "
@@ -82,22 +87,22 @@ def _all_moved(schema: Any, near: _Near) -> Any:
 
 
 class _Near:
-    """The fractions that bound numbers of a schema: for each unit between whole numbers, the one nearest to 0."""
+    """The units between whole numbers in which fractions bound numbers of a schema."""
 
     def __init__(self) -> None:
-        self.high: dict[int, float] = {}
-        """The least upper bound within each unit, by the whole number below it."""
-        self.low: dict[int, float] = {}
-        """The greatest lower bound within each unit, by the whole number above it."""
+        self.high: set[int] = set()
+        """The whole numbers just below upper bounds."""
+        self.low: set[int] = set()
+        """The whole numbers just above lower bounds."""
 
     def add(self, schema: dict[str, Any]) -> None:
         """Take note of the bounds of one schema."""
         for name in ("maximum", "exclusiveMaximum"):
             if (bound := _fraction(schema.get(name))) is not None:
-                self.high[math.floor(bound)] = min(bound, self.high.get(math.floor(bound), bound))
+                self.high.add(math.floor(bound))
         for name in ("minimum", "exclusiveMinimum"):
             if (bound := _fraction(schema.get(name))) is not None:
-                self.low[math.ceil(bound)] = max(bound, self.low.get(math.ceil(bound), bound))
+                self.low.add(math.ceil(bound))
 
     def moved(self, schema: dict[str, Any]) -> dict[str, Any]:
         """The excluded whole bound of a schema that has the other bound in the unit beyond it, a little further in.
@@ -111,7 +116,7 @@ class _Near:
             bound: Any = schema.get(name)
             if not _is_number(bound) or bound != bound // 1 or bound * away < 0 or bound not in others:
                 continue
-            step = away * min(_INWARDS, abs(others[bound] - bound) / 1000)
+            step = away * _INWARDS
             moved[name] = bound + step if bound + step != bound else math.nextafter(bound, away * math.inf)
         return moved
 
@@ -150,6 +155,15 @@ def _first_inexact(body: Any, is_written: bool) -> int | None:
         elif isinstance(value, int) and not (_is_exact(value) and (abs(value) < 1 << 64 or not is_written)):
             return value
     return None
+
+
+def _next_double(number: int, *, up: bool) -> int | None:
+    """The double next to an integer that none equals, above or below it; None beyond all of them."""
+    try:
+        near = float(number)
+        return int(near if (near > number) == up else math.nextafter(near, math.inf if up else -math.inf))
+    except OverflowError:
+        return None
 
 
 def _is_exact(number: int) -> bool:

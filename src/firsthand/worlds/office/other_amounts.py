@@ -66,7 +66,7 @@ _YEAR_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _ENDS_LIKE_A_YEAR = re.compile(r"(?:[.,;:!?)]|\Z| (?:is|was|are|were|comes|amounts|and)\b|\s*\n)", re.IGNORECASE)
-"""What stands behind a year; a noun, `instead` or `more` behind it makes it an amount."""
+"""Matches the text after a year. With a noun, `instead` or `more` after it the number is an amount."""
 
 
 class Amount(NamedTuple):
