@@ -100,8 +100,17 @@ def test_a_guard_that_marks_comes_last_and_keeps_what_the_others_left(first: boo
 
 
 def test_two_marks_keep_the_text_before_the_first() -> None:
-    detail = attempt(sends("hello"), (Spotlight(), Spotlight("_"))).calls[0].detail
-    assert detail["plain"] == inbox_text()
+    class Stars:
+        """A guard of a user's own, which makes a new result."""
+
+        marks_results = True
+
+        def result(self, view: AttemptView, tool: Tool, result: ToolResult) -> GuardVerdict:
+            return GuardVerdict.replaced("stars", ToolResult(result.call_id, result.name, f"*{result.content}*"))
+
+    for second in (Spotlight("_"), Stars()):
+        detail = attempt(sends("hello"), (Spotlight(), second)).calls[0].detail
+        assert detail["plain"] == inbox_text()
 
 
 def test_a_private_result_is_known_by_its_marks_and_without() -> None:

@@ -146,8 +146,8 @@ class Borders:
                 before, value = value, verdict.value
                 if border == "call" and isinstance(value, dict):
                     value = _as_read(about[0], value)
-                if border == "result" and marks_results(guard) and value.plain is None:
-                    value = replace(value, plain=before.content)
+                if border == "result" and marks_results(guard):
+                    value = replace(value, plain=before.content if before.plain is None else before.plain)
             if border == "call":
                 passed[index] = canonical(value)
         return value
