@@ -76,7 +76,7 @@ PROTOCOLS = {
     "mmlu@lm-eval-continuation:data=packaged": "602eedd0411c",
     "mbpp:data=packaged": "a6378a2a7b32",
     "mbpp@chat-0shot:data=packaged": "8f75321234b3",
-    "humaneval:data=packaged": "4562554f9615",
+    "humaneval:data=packaged": "09ce3daa436b",
 }
 
 GAMES = ["2 6 9 10", "4 5 7 8", "4 5 9 12", "1 2 4 4", "4 6 9 12", "3 4 9 9"]

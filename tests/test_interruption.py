@@ -382,6 +382,34 @@ def test_a_training_run_says_how_to_go_on_and_does(tmp_path: Path, number: int, 
     assert again.returncode == 0, told
 
 
+DROPPED = """
+import os, signal, time, weakref
+from firsthand.system import interruption
+class Held: pass
+held = Held()
+told = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGINT))
+interruption.install()
+interruption.install()
+try:
+    del held
+    time.sleep(30)
+    print("never heard")
+except KeyboardInterrupt:
+    print("heard")
+class Broken:
+    def __del__(self): raise ValueError("another error")
+broken = Broken()
+del broken
+"""
+
+
+def test_ctrl_c_in_a_callback_of_a_weak_reference_is_not_lost() -> None:
+    """Python drops what is raised there; other errors are still reported."""
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "heard"
+    assert done.stderr.count("another error") == 1 and "KeyboardInterrupt" not in done.stderr
+
+
 def test_ctrl_c_while_python_imports_is_no_traceback(tmp_path: Path) -> None:
     code = """
 import sys

@@ -30,7 +30,6 @@ from firsthand.runs.database import (
     _readable,
     _run_script,
     checksum,
-    never_begun,
     plain,
     put,
 )
@@ -128,7 +127,10 @@ def test_an_older_file_is_migrated_once_and_a_newer_or_foreign_one_is_refused(tm
     assert refused() == f"{damaged}: it has triggers or views{rescue}"
     made("", 0, 0)
     path.write_bytes(b"")
-    assert refused() == str(never_begun(tmp_path))
+    assert refused() == (
+        f"{path} holds nothing yet: its maker was stopped before a shelf was in it. "
+        "Write to it again, or delete this one file"
+    )
     made("CREATE TABLE other (id INTEGER)", 0, 0)
     assert "is a SQLite file, but not a shelf" in refused()
     path.write_bytes(b"no database" * 100)

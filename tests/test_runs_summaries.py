@@ -52,6 +52,7 @@ def boards(run: Run, attempts: Sequence[Trace | AttemptSummary]) -> str:
         row.pop("left_out") for board in made for row in board["rows"]
     )  # nor had a figure that leaves tasks out
     assert not any(board.pop("lower_is_better") for board in made)  # nor told of scores of harm
+    assert not any(board.pop("other_names") for board in made)  # nor of scores of other names
     return json.dumps(made, indent=1)
 
 

@@ -7,6 +7,7 @@ the background, it stays so, and SIGTERM ends the command all the same.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import atexit
 import os
@@ -14,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
@@ -27,6 +28,8 @@ _received: list[float] = []
 _leaving = threading.Event()
 _ends_by_leave = False
 """True in a process whose interrupted command ends with `leave`, as the command line's does."""
+LOST_SIGNAL_S = 0.05
+"""How long after Python dropped a KeyboardInterrupt it is raised again, so that the callback is over."""
 
 
 class Runner:
@@ -81,6 +84,23 @@ def install() -> None:
     _ends_by_leave = True
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
+    if getattr(sys.unraisablehook, "__func__", None) is not _Dropped.__call__:
+        sys.unraisablehook = _Dropped(sys.unraisablehook).__call__
+
+
+class _Dropped:
+    """Raises Ctrl-C again where Python dropped it, as it does in `__del__` and in callbacks of weak references."""
+
+    def __init__(self, before: Callable[[Any], object]) -> None:
+        self._before = before
+
+    def __call__(self, dropped: Any) -> None:
+        if dropped.exc_type is None or not issubclass(dropped.exc_type, KeyboardInterrupt):
+            self._before(dropped)
+            return
+        again = threading.Timer(LOST_SIGNAL_S, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
 
 
 @contextmanager
