@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, GrammarIgnored
 from firsthand.grammar import choice
-from firsthand.message import user
-from firsthand.model import Sampling, ToolSpec
+from firsthand.message import ToolCall, assistant, user
+from firsthand.model import Completion, Sampling, ToolSpec, Usage
 from firsthand.providers import anthropic_wire, google_wire, openai_request
 from firsthand.providers.demanded_calls import demands_calls
+from firsthand.providers.output_validation import check
 
 TOOLS = (ToolSpec("add", "", {"type": "object"}), ToolSpec("sub", "", {"type": "object"}))
 HI = [user("Hi")]
@@ -69,3 +72,51 @@ def test_what_is_demanded_is_written_only_where_it_is_not_the_default() -> None:
     with pytest.raises(ConfigError, match="tool_choice is ''"):
         Sampling(tool_choice="")
     assert not demands_calls(Sampling(), ())
+
+
+SHAPE = {
+    "type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}},
+    "required": ["a", "b"], "additionalProperties": False,
+}  # fmt: skip
+STRICT = Sampling(strict_tools=("sub", "mul"))
+
+
+def test_strict_tools_are_named_to_each_protocol_and_others_are_as_before() -> None:
+    def sent(sampling: Sampling) -> list[list[bool | None]]:
+        wires = (
+            openai_request.request("m", HI, sampling, TOOLS, 1, token_ids=False, limit="max_tokens")["tools"],
+            anthropic_wire.request("m", HI, sampling, TOOLS, stream=False)["tools"],
+        )
+        return [[each.get("function", each).get("strict") for each in tools] for tools in wires]
+
+    assert sent(Sampling()) == [[None, None]] * 2 and sent(STRICT) == [[None, True]] * 2
+    assert google(STRICT) == {"function_calling_config": {"mode": "VALIDATED"}}
+    assert google(STRICT, TOOLS[:1]) is None, "none of the strict ones is offered"
+    assert google(replace(STRICT, tool_choice="required")) == {"function_calling_config": {"mode": "ANY"}}
+    assert STRICT.to_json()["strict_tools"] == ["sub", "mul"] and "strict_tools" not in Sampling().to_json()
+
+
+@pytest.mark.parametrize(
+    ("call", "finish", "fits"),
+    [
+        (ToolCall("1", "sub", {"b": "x", "a": 1}), "tool_calls", True),
+        (ToolCall("1", "sub", {"a": 1}), "tool_calls", False),
+        (ToolCall("1", "sub", {"a": 1}), "stop", False),
+        (ToolCall("1", "sub", {"a": "1", "b": "x"}), "tool_calls", False),
+        (ToolCall("1", "sub", {"a": 1, "b": "x", "c": 0}), "tool_calls", False),
+        (ToolCall("1", "sub", {}, '{"a": '), "tool_calls", False),
+        (ToolCall("1", "sub", {"a": 1}), "length", True),
+        (ToolCall("1", "add", {"a": 1}), "tool_calls", True),
+        (ToolCall("1", "gone", {"a": 1}), "tool_calls", True),
+    ],
+)
+def test_calls_of_strict_tools_are_checked(call: ToolCall, finish: Any, fits: bool) -> None:
+    tools = [ToolSpec(name, "", SHAPE) for name in ("add", "sub")]
+    answers = [Completion(assistant("", ToolCall("0", "sub", {"a": 0, "b": ""}), call), finish, Usage(3, 0, 2))]
+    asyncio.run(check("m", answers, Sampling(), tools))
+    if fits:
+        asyncio.run(check("m", answers, STRICT, tools))
+        return
+    with pytest.raises(GrammarIgnored, match=r"m called sub with .* which does not fit the tool's schema") as caught:
+        asyncio.run(check("m", answers, STRICT, tools))
+    assert caught.value.answers == tuple(answers) and caught.value.usage == Usage(3, 0, 2)

@@ -335,6 +335,9 @@ def test_calls_that_a_sampling_demands_are_made(local):
     mine = Sampling(max_tokens=3, parallel_tool_calls=False, grammar=g.choice(["a"]))
     assert asyncio.run(with_calls(loaded, HI, mine, [CALC])) is mine, "a grammar of the request's own rules"
     assert asyncio.run(with_calls(loaded, HI, Sampling(parallel_tool_calls=False), [])).grammar is None
+    strict = Sampling(strict_tools=("calculator", "gone"))
+    assert asyncio.run(with_calls(loaded, HI, strict, [CALC, WEATHER])).grammar == tool_grammar([CALC, WEATHER])
+    assert asyncio.run(with_calls(loaded, HI, strict, [WEATHER])) is strict, "no strict tool is offered"
 
 
 @pytest.mark.parametrize("opens", [True, False])
@@ -347,7 +350,7 @@ def test_demanded_calls_follow_the_thought_that_a_prompt_opens(local, opens):
     chat = copy.copy(loaded.chat)
     chat.markup = None
     unknown = replace(loaded, chat=chat)
-    with pytest.raises(ConfigError, match="leave out tool_choice and parallel_tool_calls"):
+    with pytest.raises(ConfigError, match="leave out tool_choice, parallel_tool_calls and strict_tools"):
         asyncio.run(with_calls(unknown, text, Sampling(tool_choice="required"), [CALC]))
 
 

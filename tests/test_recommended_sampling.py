@@ -92,7 +92,7 @@ def test_each_field_of_a_request_sets_its_own_setting_and_no_other(
 
 def test_every_setting_of_a_sampling_can_be_asked_for() -> None:
     reached = {field for _, _, field, _ in STATED} | {"top_logprobs", "grammar"}  # those two are arguments
-    reached |= {"tool_choice", "parallel_tool_calls"}  # of the tools
+    reached |= {"tool_choice", "parallel_tool_calls", "strict_tools"}  # of the tools
     assert reached == {each.name for each in fields(Sampling)}
     first = {name: (given, field, found) for name, given, field, found in reversed(STATED)}
     together = parsed(None, **{name: given for name, (given, _, _) in first.items()})

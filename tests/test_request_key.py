@@ -35,6 +35,7 @@ OTHER: dict[str, Any] = {
     "include_stop_str_in_output": True,
     "tool_choice": "required",
     "parallel_tool_calls": False,
+    "strict_tools": ("add",),
 }
 """For each setting a value that is not its default."""
 

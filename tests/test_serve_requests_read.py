@@ -145,16 +145,16 @@ def test_tools_and_the_calls_that_are_demanded() -> None:
         ({}, Tools()),
         ({"tool_choice": "auto"}, Tools()),
         ({"tool_choice": "none"}, Tools()),
-        ({"tools": both}, Tools(specs, "auto", True, False)),
+        ({"tools": both}, Tools(specs, "auto", True)),
         ({"tools": both, "tool_choice": "none"}, Tools()),
         (
             {"tools": both, "tool_choice": "required", "parallel_tool_calls": False},
-            Tools(specs, "required", False, False),
+            Tools(specs, "required", False),
         ),
-        ({"tools": both, "tool_choice": named, "parallel_tool_calls": True}, Tools(specs, "two", True, False)),
+        ({"tools": both, "tool_choice": named, "parallel_tool_calls": True}, Tools(specs, "two", True)),
         (
             {"tools": [tool("one", shape, description="Does."), tool("two", strict=True)]},
-            Tools(specs, "auto", True, True),
+            Tools(specs, "auto", True, ("two",)),
         ),
     ):
         assert request_parsing.tools(chat(**fields)) == expected, fields
@@ -200,7 +200,7 @@ def test_calls_are_ruled_where_they_are_demanded_single_or_strict() -> None:
     Tools, rule = request_parsing.Tools, request_parsing.calls_grammar
     for tools, is_ruled in (
         (Tools(), False), (Tools(spec), False), (Tools(spec, "required"), True), (Tools(spec, "one"), True),
-        (Tools(spec, parallel=False), True), (Tools(spec, strict=True), True),
+        (Tools(spec, parallel=False), True), (Tools(spec, strict=("one",)), True),
     ):  # fmt: skip
         assert (rule(tools, FACTS) is not None) is is_ruled
         assert rule(tools, None) is None

@@ -246,19 +246,22 @@ def test_an_answer_without_an_end_or_without_the_demanded_call_is_502() -> None:
             assert caught.value.status == 502
 
 
-@pytest.mark.parametrize("takes", [(), ("tool_choice",), ("tool_choice", "parallel_tool_calls")])
+@pytest.mark.parametrize(
+    "takes", [(), ("tool_choice",), ("tool_choice", "parallel_tool_calls"), ("tool_choice", "strict_tools")]
+)
 def test_a_model_elsewhere_is_asked_for_the_calls_that_a_request_demands(takes: Any) -> None:
     whole = Completion(assistant("", ToolCall("0", "go", {})), "tool_calls", Usage())
     model: Any = SpelledModel(Delta("", whole))
     model.facts, model.call_settings = None, takes
     named = {"type": "function", "function": {"name": "go"}}
-    neutral = {"tool_choice": "auto", "parallel_tool_calls": True}
+    neutral = {"tool_choice": "auto", "parallel_tool_calls": True, "strict_tools": ()}
+    strict_go = {**GO, "function": {**GO["function"], "strict": True}}
     for choice, parallel in ((named, False), ("required", True), ("auto", False), (None, None)):
-        body = {"messages": HI, "tools": [GO, STOP], "tool_choice": choice, "parallel_tool_calls": parallel}
+        body = {"messages": HI, "tools": [strict_go, STOP], "tool_choice": choice, "parallel_tool_calls": parallel}
         answered(chat_completions, state_of(model), body)
         asked = model.asked[-1]["sampling"]
         wanted: Any = {"tool_choice": "go" if choice is named else choice or "auto"}
-        wanted |= {"parallel_tool_calls": parallel is not False}
+        wanted |= {"parallel_tool_calls": parallel is not False, "strict_tools": ("go",)}
         assert {name: getattr(asked, name) for name in wanted} == neutral | {name: wanted[name] for name in takes}
     answered(chat_completions, state_of(model), {"messages": HI, "parallel_tool_calls": False})
     assert model.asked[-1]["sampling"].parallel_tool_calls, "without tools there is nothing to ask for"

@@ -15,7 +15,7 @@ MAX_BAD_WORDS = 1024
 MAX_WORD_CHARS = 256
 _LATER = (
     "grammar", "logit_bias", "stop_ids", "ignore_eos", "min_tokens", "allowed_token_ids", "bad_words",
-    "include_stop_str_in_output",
+    "include_stop_str_in_output", "strict_tools",
 )  # fmt: skip
 
 
@@ -70,6 +70,10 @@ class Sampling:
     that one. To forbid calls, give no tools."""
     parallel_tool_calls: bool = True
     """Allow several tool calls in one answer."""
+    strict_tools: tuple[str, ...] = ()
+    """The tools whose calls must fit their schemas: endpoints are asked for it (`strict`), and their calls are checked.
+
+    Calls of a local model fit anyway, but for what a grammar cannot express; a schema with none is refused with this."""
 
     def __post_init__(self) -> None:
         check_kinds(self, whole=False)
@@ -116,7 +120,7 @@ class Sampling:
     def to_json(self) -> Json:
         """The settings as a JSON object. Those newer than version 0.2 have a key only if they are used."""
         body: Json = dict(vars(self))  # asdict copies deeply: slow
-        for name in ("stop", "stop_ids", "bad_words"):
+        for name in ("stop", "stop_ids", "bad_words", "strict_tools"):
             body[name] = list(body[name])
         body["allowed_token_ids"] = None if self.allowed_token_ids is None else list(self.allowed_token_ids)
         body["logit_bias"] = [list(pair) for pair in self.logit_bias]

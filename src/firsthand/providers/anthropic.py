@@ -54,7 +54,7 @@ def open_model(rest: str) -> AnthropicModel:
 class AnthropicModel:
     """A model behind Anthropic's Messages API. It can be used from several event loops, also in sequence."""
 
-    call_settings = ("tool_choice", "parallel_tool_calls")
+    call_settings = ("tool_choice", "parallel_tool_calls", "strict_tools")
     """The settings of a Sampling about calls that its requests have a field for."""
     unsent_settings = ("temperature", "seed")
     """The settings of a Sampling that it takes and does not send: a server refuses them where a client states them."""
@@ -123,7 +123,7 @@ class AnthropicModel:
         """Returns `n` answers to one prompt, each from a request of its own, whose prompt is charged."""
         body = self._body(prompt, sampling, tools, stream=False)
         completions = await together(self._complete, [body] * n, attrgetter("usage"))
-        await check(self.name, completions, sampling)
+        await check(self.name, completions, sampling, tools)
         return completions
 
     async def stream(
@@ -148,7 +148,7 @@ class AnthropicModel:
             if not answer.finished:
                 raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
             completion = self._read(answer.completion)
-        await check(self.name, [completion], sampling)
+        await check(self.name, [completion], sampling, tools)
         yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:

@@ -29,7 +29,7 @@ from firsthand.providers.openai_wire import (
 _THINKING = ("thinking", "redacted_thinking")
 _PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 """The counts that are those of the prompt together."""
-SUPPORTED = ("max_tokens", "temperature", "seed", "stop", "tool_choice", "parallel_tool_calls")
+SUPPORTED = ("max_tokens", "temperature", "seed", "stop", "tool_choice", "parallel_tool_calls", "strict_tools")
 """Settings that a request may have. Temperature and seed have no field: the API samples as the model's makers set it."""
 
 
@@ -49,9 +49,7 @@ def request(
         body["system"] = system
     must_call = demands_calls(sampling, tools)
     if tools:
-        body["tools"] = [
-            {"name": spec.name, "description": spec.description, "input_schema": spec.parameters} for spec in tools
-        ]
+        body["tools"] = [_tool(spec, is_strict=spec.name in sampling.strict_tools) for spec in tools]
         if must_call or not sampling.parallel_tool_calls:
             body["tool_choice"] = _choice(sampling)
     elif called := {call.name: None for message in conversation for call in message.tool_calls}:
@@ -68,6 +66,11 @@ def request(
     if stream:
         body["stream"] = True
     return body
+
+
+def _tool(spec: ToolSpec, *, is_strict: bool) -> Json:
+    body = {"name": spec.name, "description": spec.description, "input_schema": spec.parameters}
+    return {**body, "strict": True} if is_strict else body
 
 
 def _choice(sampling: Sampling) -> Json:

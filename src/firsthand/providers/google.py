@@ -58,7 +58,7 @@ def open_model(rest: str) -> GoogleModel:
 class GoogleModel:
     """A model behind the Gemini API. It can be used from several event loops, also in sequence."""
 
-    call_settings = ("tool_choice",)
+    call_settings = ("tool_choice", "strict_tools")
     """The settings of a Sampling about calls that its requests have a field for."""
 
     def __init__(
@@ -118,7 +118,7 @@ class GoogleModel:
         """Returns `n` answers to one prompt, each from a request with a seed of its own, whose prompt is charged."""
         requests = [self._request(prompt, _seeded(sampling, i), tools) for i in range(n)]
         completions = await together(self._complete, requests, attrgetter("usage"))
-        await check(self.name, completions, sampling)
+        await check(self.name, completions, sampling, tools)
         return completions
 
     async def stream(
@@ -139,7 +139,7 @@ class GoogleModel:
             if not answer.finished:
                 raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
             completion = self._read(answer.completion)
-        await check(self.name, [completion], sampling)
+        await check(self.name, [completion], sampling, tools)
         yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:

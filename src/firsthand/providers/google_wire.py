@@ -22,7 +22,7 @@ _SIGNATURE = "thoughtSignature"
 _USAGE = "usageMetadata"
 SUPPORTED = (
     "max_tokens", "temperature", "top_k", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop",
-    "tool_choice",
+    "tool_choice", "strict_tools",
 )  # fmt: skip
 """Settings that a request may have."""
 
@@ -54,6 +54,8 @@ def config(conversation: Sequence[Message], sampling: Sampling, tools: Sequence[
     if demands_calls(sampling, tools):
         named = {} if sampling.tool_choice == "required" else {"allowed_function_names": [sampling.tool_choice]}
         body["tool_config"] = {"function_calling_config": {"mode": "ANY", **named}}
+    elif any(spec.name in sampling.strict_tools for spec in tools):
+        body["tool_config"] = {"function_calling_config": {"mode": "VALIDATED"}}  # calls fit schemas; none is demanded
     if sampling.grammar is not None:
         schema = sampling.grammar.parsed()
         body["response_mime_type"] = "application/json"

@@ -31,14 +31,16 @@ async def with_calls(
     channel. ConfigError if the model's way of writing calls is not known.
     """
     is_demanded = demands_calls(sampling, tools)
-    if not is_demanded and (sampling.parallel_tool_calls or not tools or sampling.grammar is not None):
+    is_strict = any(tool.name in sampling.strict_tools for tool in tools)
+    is_free = sampling.parallel_tool_calls and not is_strict
+    if not is_demanded and (is_free or not tools or sampling.grammar is not None):
         grammar = sampling.grammar
         if grammar is None or not rules_final(loaded, prompt, grammar):
             return sampling
         return replace(sampling, grammar=replace(grammar, in_final=True))
     if (markup := loaded.chat.markup) is None:
         raise ConfigError(
-            "how this model writes tool calls is not known: leave out tool_choice and parallel_tool_calls"
+            "how this model writes tool calls is not known: leave out tool_choice, parallel_tool_calls and strict_tools"
         )
     grammar = tool_grammar(tools, choice=sampling.tool_choice, parallel=sampling.parallel_tool_calls, markup=markup)
     in_thought = await loaded.preparation.run(

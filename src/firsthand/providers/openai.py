@@ -79,7 +79,7 @@ class _Ask(NamedTuple):
 class OpenAIModel:
     """A model behind an OpenAI-compatible endpoint. It can be used from several event loops, also in sequence."""
 
-    call_settings = ("tool_choice", "parallel_tool_calls")
+    call_settings = ("tool_choice", "parallel_tool_calls", "strict_tools")
     """The settings of a Sampling about calls that its requests have a field for."""
 
     def __init__(
@@ -145,7 +145,7 @@ class OpenAIModel:
                 set_aside(error, self._complete, [(first, completions)], usage_of)
                 raise
             completions = completions + [each[0] for each in more]
-        await check(self.name, completions[:n], sampling)
+        await check(self.name, completions[:n], sampling, tools)
         return completions[:n]
 
     async def stream(
@@ -171,7 +171,7 @@ class OpenAIModel:
             if not answer.finished:
                 raise TransientError(f"{self.name} broke off in the middle of an answer: try again")
             completion = self._read(answer.completion)
-        await check(self.name, [completion], sampling)
+        await check(self.name, [completion], sampling, tools)
         yield Delta("", completion)
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:

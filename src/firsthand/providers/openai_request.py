@@ -22,7 +22,7 @@ def request(
     body: Json = {"model": model, **({"messages": messages(prompt)} if chat else {"prompt": prompt})}
     body |= {limit if chat else "max_tokens": sampling.max_tokens, "temperature": sampling.temperature}
     if tools:
-        body["tools"] = [spec.to_json() for spec in tools]
+        body["tools"] = [_tool(spec, is_strict=spec.name in sampling.strict_tools) for spec in tools]
     if demands_calls(sampling, tools):
         body["tool_choice"] = (
             "required"
@@ -57,6 +57,11 @@ def request(
     if sampling.grammar is not None:
         body |= structure(sampling.grammar, chat=chat)
     return body
+
+
+def _tool(spec: ToolSpec, *, is_strict: bool) -> Json:
+    body = spec.to_json()
+    return {**body, "function": {**body["function"], "strict": True}} if is_strict else body
 
 
 def reply_values(body: Json) -> int:

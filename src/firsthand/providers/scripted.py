@@ -140,7 +140,7 @@ class Scripted:
         completions = [_completion(reply, sampling, words if i == 0 else 0) for i, reply in enumerate(replies)]
         if self.is_ordered:
             completions = [replace(each, reply_index=first + i) for i, each in enumerate(completions)]
-        await check(self.name, completions, sampling)
+        await check(self.name, completions, sampling, tools)
         return completions
 
     async def stream(

@@ -115,6 +115,7 @@ async def chat_job(state: OpenAIState, request: ActiveRequest, body: ChatRequest
     served.check_sampling(sampling)
     if tools.specs:
         calls: dict[str, Any] = {"tool_choice": tools.choice, "parallel_tool_calls": tools.parallel}
+        calls |= {"strict_tools": tools.strict}
         sampling = replace(sampling, **{name: calls[name] for name in served.call_settings})
     request.notes |= {"stream": bool(body.stream), "messages": len(messages)}
     if state.log_texts:

@@ -38,8 +38,8 @@ class Tools:
     choice: str = "auto"
     """`auto`, `required`, or the name of the tool that must be called."""
     parallel: bool = True
-    strict: bool = False
-    """True if a schema that no grammar can express is refused."""
+    strict: tuple[str, ...] = ()
+    """The tools whose calls must fit their schemas: a schema that no grammar can express is refused."""
     is_single: bool = False
     """True if a model that runs here makes one call: of a named tool, as at OpenAI, unless several are asked for."""
 
@@ -143,7 +143,7 @@ def tools(body: ChatRequest) -> Tools:
         return Tools()
     known = specs(body.tools)
     parallel = body.parallel_tool_calls is not False
-    strict = any(each.function.strict for each in body.tools)
+    strict = tuple(each.function.name for each in body.tools if each.function.strict)
     match body.tool_choice:
         case "none":
             return Tools()
