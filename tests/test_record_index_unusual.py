@@ -12,13 +12,20 @@ import pytest
 
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.retrieval.chunk import Chunk
-from firsthand.retrieval.chunk_index import DocumentOutline, IndexedDocument, IndexHeader, IngestReceipt, outlines
+from firsthand.retrieval.chunk_index import (
+    DocumentOutline,
+    IndexedDocument,
+    IndexHeader,
+    IngestReceipt,
+    Vectors,
+    outlines,
+)
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.hit_json import hit_from_json, hit_to_json
 from firsthand.retrieval.retriever import Hit, TrailStep
 from firsthand.retrieval.store.analyzer import Analyzer
 from firsthand.retrieval.store.record_index import RecordIndex, _document_id, _is_id, _key, _value
-from firsthand.retrieval.store.records import Every, Match, Range, Record
+from firsthand.retrieval.store.records import Condition, Every, Match, Range, Record
 from listed_records import ListedRecords
 
 HEADER = IndexHeader("small", "print", 2, "lines")
@@ -37,6 +44,46 @@ def family(id: str = "d", text: str = "fox hen\nowl", *, title: str = "") -> Ind
 
 def one(id: str, text: str) -> IndexedDocument:
     return IndexedDocument(Document(id, text), [Chunk(id, 0, len(text), text)], None)
+
+
+class Forgetful(ListedRecords):
+    """Its search misses some records, as that of a worn graph does."""
+
+    lost: frozenset[str] = frozenset()
+
+    def nearest(self, vector: Vectors, k: int, condition: Condition) -> list[tuple[str, float]]:
+        return [pair for pair in super().nearest(vector, 99, condition) if pair[0] not in self.lost][:k]
+
+
+def test_verify_tells_of_chunks_that_searches_by_vector_miss() -> None:
+    store = Forgetful()
+    index = RecordIndex(store, "the shelf", HEADER)
+    index.put([family("d"), family("e", "goose\nduck")])
+    chunks = {each.text: each.id for each in [*index.chunks("d"), *index.chunks("e")]}
+    assert index.verify() == []
+    store.lost = frozenset({chunks["owl"]})
+    assert index.verify() == [], "another chunk lies as near"
+    store.lost = frozenset({chunks["owl"], chunks["duck"]})
+    first = min(store.lost)
+    assert index.verify() == [
+        f"Searches by vector miss 2 of 4 chunks tried, {first} among them: the engine's graph is worn by updates, so index "
+        "the documents into a new collection."
+    ]
+    store.lost = frozenset(store.records)
+    assert "miss 4 of 4 chunks tried" in index.verify()[0], "and where none is found at all"
+
+
+def test_records_that_are_not_searched_have_vectors_of_their_own_in_all_directions() -> None:
+    store = ListedRecords()
+    index = RecordIndex(store, "the shelf", HEADER)
+    index.put([family(f"d{n}") for n in range(40)])
+    rows = np.array([each.vector for each in store.records.values() if each.fields.get("searchable") != "1"])
+    assert len(rows) == 81 and len(np.unique(rows, axis=0)) == 81, "40 documents, 40 parents and the header"
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1) and np.abs(rows.mean(axis=0)).max() < 0.35
+    before = {id: each.vector for id, each in store.records.items()}
+    index.put([family("d0", "cat\ndog")])
+    again = store.records[_document_id("d0")].vector
+    assert again is not None and np.array_equal(again, before[_document_id("d0")]), "an update moves no document"
 
 
 class Failing(ListedRecords):

@@ -46,6 +46,8 @@ from firsthand.retrieval.store.term_postings import K1, B
 ReadT = TypeVar("ReadT")
 _CLOSE = 1e-4
 """An engine's sums may be off by so much; candidates so close to the k-th are scored again here."""
+_PROBES = 100
+"""Chunks whose own vectors `verify` searches for: an approximate engine may have lost some."""
 _READS = 8
 """Times that a search is asked again while documents that it reads are being updated."""
 _CHUNKS = Match("kind", ("chunk",))
@@ -60,7 +62,7 @@ class RecordIndex:
         self._analyzer = Analyzer()
         found = store.get([_HEADER_ID]).get(_HEADER_ID)
         if found is None and header is not None:
-            made = Record(_HEADER_ID, {"kind": "header"}, json.dumps(asdict(header)), _some_vector(header))
+            made = Record(_HEADER_ID, {"kind": "header"}, json.dumps(asdict(header)), _some_vector(header, _HEADER_ID))
             with store.atomically():
                 if _HEADER_ID not in store.get([_HEADER_ID]):  # again, now that nobody else makes one in a transaction
                     store.upsert([made])
@@ -123,13 +125,13 @@ class RecordIndex:
                     "header": self._made_with,
                     "form": str(NEWEST_FORM),
                 }
-                vector = _some_vector(self.header) if vector is not None and not vector.any() else vector
                 name = _twin(chunk.id) if chunk.id in named else chunk.id
+                vector = _some_vector(self.header, name) if vector is not None and not vector.any() else vector
                 records.append(Record(name, fields, json.dumps(asdict(chunk) | {"meta": dict(chunk.meta)}), vector))
             body = {"digest": digest, "sha256": document.sha256, "chunks": [record.id for record in records]}
             body |= {"document": asdict(document) | {"meta": dict(document.meta)}}
             fields = {"kind": "document", "header": self._made_with}
-            records.append(Record(id, fields, json.dumps(body), _some_vector(self.header)))
+            records.append(Record(id, fields, json.dumps(body), _some_vector(self.header, id)))
             self._store.upsert(records)  # the document last: until then none of its new chunks is found
             self._store.remove([each for each in there if each not in {record.id for record in records}])
         return "added" if found is None else "updated"
@@ -386,6 +388,7 @@ class RecordIndex:
             except StoreError as error:
                 found.append(f"{error}.")
         counts = dict.fromkeys(owners, 0)
+        vectors: dict[str, Vectors] = {}
         for each in self._store.select(_CHUNKS, vectors=bool(self.header.dimension)):
             owner = owners.get(str(each.fields.get("of")))
             if owner is None or each.id not in owner.chunks or not _is_of(each, owner.digest):
@@ -402,9 +405,25 @@ class RecordIndex:
                 found.append(f"The chunk {each.id} is not its document's text.")
             if vector is not None and not abs(float(np.linalg.norm(vector)) - 1) <= 0.01:
                 found.append(f"The vector of the chunk {each.id} does not have the length 1.")
+            elif vector is not None and each.fields.get("searchable") == "1":
+                vectors[each.id] = vector
+        found += self._lost(vectors)
         found += [f"The document {owner.id!r} has {counts[id]} of {len(owner.chunks)} chunks."
                   for id, owner in owners.items() if counts[id] != len(owner.chunks)]  # fmt: skip
         return found
+
+    def _lost(self, vectors: Mapping[str, Vectors]) -> list[str]:
+        """A fault if searches for some of the vectors, taken by the order of their ids, find nothing so near."""
+        probes = sorted(vectors)[:_PROBES]
+        best = {id: max((score for _, score in self._store.nearest(vectors[id], 10, _SEARCHED)), default=-1.0)
+                for id in probes}  # fmt: skip
+        lost = [id for id in probes if best[id] < float(vectors[id] @ vectors[id]) - 0.01]
+        if not lost:
+            return []
+        return [
+            f"Searches by vector miss {len(lost)} of {len(probes)} chunks tried, {lost[0]} among them: the engine's graph "
+            "is worn by updates, so index the documents into a new collection."
+        ]
 
     def close(self) -> None:
         """Releases the connection."""
@@ -469,6 +488,12 @@ def _made_with(header: IndexHeader) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _some_vector(header: IndexHeader) -> Vectors | None:
-    """A vector for records that are not searched, as engines want one in each."""
-    return np.eye(1, header.dimension, dtype=np.float32)[0] if header.dimension else None
+def _some_vector(header: IndexHeader, id: str) -> Vectors | None:
+    """A vector for a record that is not searched, as engines want one in each.
+
+    Each has another, in any direction: if many shared one, a graph such as HNSW would link them to each other alone, and
+    after some updates the chunks around them could no longer be reached.
+    """
+    if not header.dimension:
+        return None
+    return of_length_one(np.random.default_rng(int(id, 16)).normal(size=header.dimension).astype(np.float32))
