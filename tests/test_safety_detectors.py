@@ -193,7 +193,8 @@ def test_four_words_in_a_row_a_code_or_a_whole_short_result_are_copies_of_a_priv
     assert sends((user("two three four"), user("is all")), long) == ""
     assert sends((user("the ab12C"),), long) == told and sends((user("the ab12"),), long) == ""
     assert sends((user("a"), Message("tool", (ToolResult("1", "x", "one two three four"),))), long) == told
-    assert sends((user("the blue house"),), short) == told and sends((user("a blue\thouse"),), short) == ""
+    assert sends((user("the blue house"),), short) == told and sends((user("a Blue\thouse"),), short) == told
+    assert sends((user("a blue housefly"),), short) == "" == sends((user("blue, then a house"),), short)
     assert sends((user("one"), user("two three four")), long) == told
     assert sends((user("x"), user("the blue house")), call_of("diary", "nothing of this"), short) == told
     assert sends((user("a b c e"),), call_of("diary", "a b c d")) == ""
@@ -371,7 +372,7 @@ def test_a_private_result_is_found_after_public_ones_and_in_any_part_of_any_mess
         assert sends((user("say Rosebud now"),), *before) == told, before
     earlier = Task("1", "Go on.", conversation=(user("hello"), assistant("Rosebud")))
     assert sends((user("say Rosebud now"),), word, task=earlier) == told
-    assert sends((user("a blue house"),), spaced) == told and sends((user("rosebud"),), word) == ""
+    assert sends((user("a blue house"),), spaced) == told and sends((user("rosebuds"),), word) == ""
     later = (user("x"), Message("tool", (ToolResult("1", "a", "y"), ToolResult("2", "b", "a Rosebud"))))
     assert sends(later, word) == told == sends(later[1:], word) and sends((later[0],), word) == ""
     assert sends((Message("tool", (Text("hm"), ToolResult("2", "b", "Rosebud"))),), word) == told

@@ -8,6 +8,7 @@ import pytest
 from firsthand import Agent, Task, catalog
 from firsthand.context import Context
 from firsthand.declaration import Declaration
+from firsthand.loop.private_texts import copies
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -75,3 +76,30 @@ def test_a_short_private_result_is_not_sent_whole(result: str, body: str) -> Non
 )
 def test_other_words_are_sent(result: str, body: str) -> None:
     assert sends(result, body)
+
+
+@pytest.mark.parametrize(
+    ("result", "text", "said", "copied"),
+    [
+        ('{"pin": "4711"}', "the pin is 4711", "", True),
+        ('{"pin": "471"}', "the pin is 471", "", False),
+        ('{"pin": "471"}', "PIN 471", "", True),
+        ('["swordfish"]', "Swordfish!", "", True),
+        ("Ann@Home.org", "to ann@home.org", "", True),
+        ("swordfish", "it is swordfish", "swordfish?", False),
+        ("7", "7 apples", "", True),
+        ("7", "17 apples", "", False),
+        ("true", "that is true", "", False),
+        ("one two three", "one, two and three", "", False),
+        ("口座", "私の口座です", "", True),
+        ("รหัส", "คือรหัสลับ", "", True),
+        ("🦊🐻", "a 🦊🐻 here", "", True),
+        ("🦊🐻", "a 🐻🦊 here", "", False),
+        ('""', "anything", "", False),
+        ("  ", "a  b", "", False),
+    ],
+)
+def test_peers_and_memories_know_the_same_copies_of_a_short_text(
+    result: str, text: str, said: str, copied: bool
+) -> None:
+    assert (copies(text, [result], [said] if said else []) is not None) is copied

@@ -5,11 +5,12 @@ A memory keeps with an item that it copies one, so that the item is known as pri
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from firsthand.message import ERROR, Json
 from firsthand.system.normalised_text import normalised_text
@@ -27,7 +28,7 @@ A letter of a southern script weighs 1; a row of such letters between marks is a
 CODE = 5
 """The least characters of a word with a digit that counts as a copy by itself, such as a code or an account number."""
 SHORT = 4
-"""A text of fewer words between blanks counts as copied where the whole of it stands."""
+"""The least letters and digits of a short text that a tool's arguments are compared with."""
 _CONSTANTS = {("true",), ("false",), ("null",), ("none",)}
 READERS = "readers"
 """Key of a tool call's detail, and of an item's provenance; its value is `user` where only the user may read it."""
@@ -92,21 +93,37 @@ def runs(text: str) -> frozenset[str]:
 
 
 def copies(text: str, private: Iterable[str], said: Sequence[str] = ()) -> str | None:
-    """The first private text that a text copies, in words that the user did not say; None if it copies none."""
+    """The first private text that a text copies, in words that the user did not say; None if it copies none.
+
+    A text of fewer words than a run is copied where it stands whole, of JSON with one value that value.
+    """
     sent = runs(text).difference(*map(runs, said))
     for each in private:
-        short = 0 < len(each.split()) < SHORT and each.strip() in text
-        if short or not sent.isdisjoint(runs(each)):
+        if not sent.isdisjoint(runs(each)) or (
+            _stands_in(text, each) and not any(_stands_in(own, each) for own in said)
+        ):
             return each
     return None
+
+
+def _stands_in(text: str, private: str) -> bool:
+    """True if a private text of fewer words than a run stands in a text as a whole; signs alone letter for letter."""
+    short = only_text(private).strip()
+    words = _words(_plain(short))
+    if not short or sum(words.weights) >= RUN or words.texts in _CONSTANTS:
+        return False
+    if not words.texts or re.search(_LETTERS, _plain(short)):  # no blanks between the words of some scripts
+        return short in text
+    return _holds(text, words.texts)
 
 
 def copies_short(texts: Iterable[str], private: str, said: Sequence[str] = ()) -> bool:
     """True if one of the texts holds a private text of fewer words than a run, as a whole, and the user did not say it.
 
-    Capitals and marks make no difference. Less than four letters and digits, and JSON's constants, tell too little.
+    Capitals and marks make no difference. Less than four letters and digits, and JSON's constants, tell too little. Of JSON
+    with one value it is that value.
     """
-    words = _words(_plain(private))
+    words = _words(_plain(only_text(private)))
     if sum(words.weights) >= RUN or len("".join(words.texts)) < SHORT or words.texts in _CONSTANTS:
         return False
     return any(_holds(text, words.texts) for text in texts) and not any(_holds(text, words.texts) for text in said)
@@ -114,8 +131,34 @@ def copies_short(texts: Iterable[str], private: str, said: Sequence[str] = ()) -
 
 def _holds(text: str, words: tuple[str, ...]) -> bool:
     """True if the words stand in a text in a row."""
-    given = _words(_plain(text)).texts
-    return any(given[at : at + len(words)] == words for at in range(len(given) - len(words) + 1))
+    return f" {' '.join(words)} " in _spaced(text)
+
+
+@lru_cache(maxsize=64)
+def _spaced(text: str) -> str:
+    return f" {' '.join(_words(_plain(text)).texts)} "
+
+
+def only_text(result: str) -> str:
+    """The one value of a result that is JSON with one, unless it is so short that it tells too little; else the result."""
+    try:
+        found = _values_in(json.loads(result))
+    except (ValueError, RecursionError):
+        return result
+    value = str(found[0]) if len(found) == 1 else ""
+    return value if sum(map(str.isalnum, value)) >= SHORT else result
+
+
+def _values_in(body: Any) -> list[Any]:
+    """The values of JSON that are no lists or objects."""
+    found, waiting = [], [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        else:
+            found.append(value)
+    return found
 
 
 def private_texts(calls: Iterable[Call]) -> list[str]:

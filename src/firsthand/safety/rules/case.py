@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,7 +195,7 @@ class CallCase:
             (
                 each.name
                 for each in private
-                if not copied.isdisjoint(runs(each.result)) or copies_short(texts, _only_text(each.result), self.words)
+                if not copied.isdisjoint(runs(each.result)) or copies_short(texts, each.result, self.words)
             ),
             "",
         )
@@ -320,27 +319,6 @@ def earlier_calls(view: AttemptView) -> tuple[Earlier, ...]:
             private = Declaration(readers="user")
             read += [Earlier("memory", READING, private, {}, each, False) for each in private_texts([call])]
     return tuple(read)
-
-
-def _only_text(result: str) -> str:
-    """The one value of a result that is JSON with one; any other result whole."""
-    try:
-        found = _values_in(json.loads(result))
-    except (ValueError, RecursionError):
-        return result
-    return str(found[0]) if len(found) == 1 else result
-
-
-def _values_in(body: Any) -> list[Any]:
-    """The values of JSON that are no lists or objects."""
-    found, waiting = [], [body]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict | list):
-            waiting += value.values() if isinstance(value, dict) else value
-        else:
-            found.append(value)
-    return found
 
 
 def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
