@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -231,3 +233,35 @@ def test_a_file_is_made_with_its_folders_only_where_that_is_asked(tmp_path: Path
         ItemFile(tmp_path / "plain" / "under" / "m.db")
     with pytest.raises(StoreError, match=r"none cannot be copied to be read: No such file or directory$"):
         ItemFile(tmp_path / "none", create=False, salvage=True)
+
+
+def test_what_is_forgotten_is_in_no_file_while_the_program_goes_on_and_goes_later_where_another_reads(
+    tmp_path: Path,
+) -> None:
+    def on_disk(word: bytes) -> bool:
+        return any(word in each.read_bytes() for each in copied(tmp_path))
+
+    file, other = ItemFile(tmp_path / "m.db"), sqlite3.connect(tmp_path / "m.db", isolation_level=None)
+    assert put(file, "a", "quuxfrob 1") and put(file, "b", "wibble 2") and put(file, "c", "kept 3")
+    assert on_disk(b"quuxfrob") and on_disk(b"wibble")
+    assert file.remove("ann", "facts", "a") and not on_disk(b"quuxfrob") and on_disk(b"wibble")
+    assert put(file, "d", "new 4")
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM items").fetchall()
+    began = time.monotonic()
+    assert file.remove("ann", "facts", "b") and ids(file) == ["c", "d"] and on_disk(b"wibble")
+    assert time.monotonic() - began < 5, "it waits for nobody for long"
+    other.execute("COMMIT")
+    assert put(file, "e", "new 5") and not on_disk(b"wibble") and on_disk(b"kept 3")
+    [(wait,)] = file._database.read("PRAGMA busy_timeout")
+    assert wait == 10_000, "other writes wait as before"
+    other.close()
+    file.close()
+
+
+def copied(folder: Path) -> list[Path]:
+    """Copies of its files, made by another process: closing a file here would drop SQLite's locks."""
+    (folder / "copies").mkdir(exist_ok=True)
+    for each in folder.glob("m.db*"):
+        subprocess.run(["cp", str(each), str(folder / "copies")], check=True)
+    return sorted((folder / "copies").iterdir())

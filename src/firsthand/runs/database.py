@@ -174,6 +174,16 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
+    def empty_log(self, wait_s: float = _BUSY_TIMEOUT_S) -> bool:
+        """Move what was written from the log beside the file into the file. False if other connections read for `wait_s`."""
+        with self._sentences(), self._lock:
+            connection = self._connected()
+            connection.execute(f"PRAGMA busy_timeout = {round(wait_s * 1000)}")
+            try:
+                return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {round(_BUSY_TIMEOUT_S * 1000)}")
+
     def get(self, digest: Any) -> Any:
         """The body of that SHA-256; StoreError if it is missing or was changed."""
         found = self.read("SELECT zlib FROM bodies WHERE sha256 = ?", (digest,))

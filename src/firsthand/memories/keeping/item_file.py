@@ -94,6 +94,8 @@ _PAUSE_S = 0.03
 """Between two steps of a renewal, for others to write: SQLite has them look every 0.1 s at most."""
 _MOST_MISSES = 10_000
 """Numbers in a row without a readable item at which a salvage ends."""
+_LOG_WAIT_S = 0.05
+"""How long an item that is forgotten waits for readers of other processes to leave the log."""
 
 
 class KeepingBounds(NamedTuple):
@@ -158,6 +160,7 @@ class ItemFile:
         self._secured: object = None
         self._counted: set[int] = set()
         """Scopes whose sizes are those of their items."""
+        self._log_holds_deleted = False
 
     # -- writing --
 
@@ -179,6 +182,8 @@ class ItemFile:
             times: When it was stored first; None: now.
             once: The name of this change: one that was made under that name is not made again.
         """
+        if self._log_holds_deleted:
+            self._empty_log()
         body, counts, given = body_of(item), words_of(item.text), time_of(item)
         length = sum(counts.values())
         self._count(self.scope(owner, kind))
@@ -214,7 +219,10 @@ class ItemFile:
             return bounds is None or number not in _bound(connection, scope, bounds)
 
     def remove(self, owner: str, kind: str, id: str, *, once: str = "") -> bool:
-        """Delete an item for good; False if it is not there, or if a change of the name `once` was made before."""
+        """Delete an item for good; False if it is not there, or if a change of the name `once` was made before.
+
+        Its bytes leave the log beside the file too, or with a later write while another process is reading.
+        """
         self._count(self.scope(owner, kind))
         with self._database.write() as connection:
             self._secure(connection)
@@ -228,7 +236,13 @@ class ItemFile:
                 return False
             begin_renewal(connection, scope)
             _delete(connection, scope, found[0])
+        self._empty_log()
         return True
+
+    def _empty_log(self) -> None:
+        self._log_holds_deleted = True
+        with suppress(StoreError):  # a full disk; the item is deleted all the same
+            self._log_holds_deleted = not self._database.empty_log(_LOG_WAIT_S)
 
     def _count(self, scope: int) -> None:
         """Put right the size of a scope, once. Where that cannot be read or written, it stays as it is for readers."""
@@ -433,7 +447,7 @@ class ItemFile:
 
     def checkpoint(self) -> None:
         """Move what was written into the file itself, so that nothing of a deleted item stays beside it."""
-        self._database.read("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._database.empty_log()
 
     def close(self) -> None:
         """Close the file."""
