@@ -74,9 +74,18 @@ def test_a_step_without_usage_is_charged_an_estimate() -> None:
     assert charged(Call("1", "tool", 0, 0.0, 1.0, "r"), "tool") == []
 
 
-@pytest.mark.parametrize(("tokens", "said"), [((0.0, 5.0), True), ((0.0, 0.0), False), ((4.0, 5.0), False)])
-def test_a_table_says_of_whom_no_tokens_were_reported(tokens: tuple[float, float], said: bool) -> None:
-    costs = [Cost(each, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0) for each in tokens]
+@pytest.mark.parametrize(
+    ("tokens", "calls", "named"),
+    [
+        ((0.0, 5.0), 1.0, "silent"),
+        ((0.0, 5.0), 0.0, "silent"),
+        ((0.0, 0.0), 1.0, "silent, base"),
+        ((0.0, 0.0), 0.0, ""),
+        ((4.0, 5.0), 1.0, ""),
+    ],
+)
+def test_a_table_says_of_whom_no_tokens_were_reported(tokens: tuple[float, float], calls: float, named: str) -> None:
+    costs = [Cost(each, 0.0, 0.0, 1.0, 1.0, calls, 0.0, 1.0) for each in tokens]
     made = board(row("silent", 0.5, costs[0]), row("base", 0.25, costs[1]))
-    text = "No tokens were reported of silent: where a model was asked, the cost is unknown."
-    assert [each for each in caveats(made) if "No tokens" in each] == [text] * said
+    text = f"No tokens were reported of {named}: where a model was asked, the cost is unknown."
+    assert [each for each in caveats(made) if "No tokens" in each] == ([text] if named else [])

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import httpx
 import pytest
 
 import firsthand
-from firsthand.errors import DataError, StoreError
+from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.span_sender import OtlpSender
+from firsthand.providers.endpoint_clients import bounded_client
 from firsthand.retrieval.store.weaviate_index import open_weaviate_index
 from firsthand.system.bounded_reply import Reply, answer_of, ask, ask_async
 from firsthand.system.json_values import ValueCount
@@ -208,3 +210,26 @@ def test_as_many_redirects_are_followed_as_the_client_allows_and_no_more() -> No
             assert ask(client, request, max_bytes=9, within_s=9).text == "here"
         with pytest.raises(DataError, match="it redirects more than 2 times"):
             ask(client, client.build_request("GET", "http://a.example/3"), max_bytes=9, within_s=9)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ALL_PROXY", "socks5://u:secretpw@127.0.0.1:1", "ALL_PROXY names a SOCKS proxy, which needs a package: `pip"),
+        ("http_proxy", "socks://u:secretpw@127.0.0.1:1", "http_proxy holds no address of a proxy: give http://HOST:PORT"),
+        ("HTTPS_PROXY", "ftp://u:secretpw@127.0.0.1:1", "HTTPS_PROXY holds no address of a proxy"),
+        ("HTTP_PROXY", "http://u:secretpw@127.0.0.1:notaport", "HTTP_PROXY holds no address of a proxy"),
+        ("SSL_CERT_FILE", "/nope/secretpw.pem", "the certificates of SSL_CERT_FILE cannot be read: No such file"),
+    ],
+)  # fmt: skip
+def test_proxies_and_certificates_that_cannot_be_used_are_one_sentence_without_their_value(
+    variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)  # not installed
+    for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        bounded_client(httpx, timeout_s=1, max_reply_bytes=9, follow_redirects=False)
+    assert str(caught.value).startswith(said) and "secretpw" not in str(caught.value)

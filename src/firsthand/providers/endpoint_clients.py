@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from firsthand.errors import DataError, ModelError, TransientError
+from firsthand.errors import ConfigError, DataError, ModelError, TransientError
 from firsthand.loop.concurrency import first_error
 from firsthand.loop.kept_replies import current
 from firsthand.model import Completion, Usage, add_lost_usage, lost_usage
@@ -73,7 +73,8 @@ def bounded_client(
     """Returns an AsyncClient of `library` (httpx or httpx2) whose replies are uncompressed and bounded.
 
     `unsent_headers` are taken from every request, whoever put them there. With `only_origin`, a URL, no request leaves its
-    host and port but for https, so that a redirect takes no prompt to a service that only this machine reaches.
+    host and port but for https, so that a redirect takes no prompt to a service that only this machine reaches. ConfigError
+    for proxies and certificates of the environment that it cannot use.
     """
 
     class BoundedReply(library.AsyncByteStream):  # type: ignore[misc]
@@ -114,13 +115,31 @@ def bounded_client(
         for name in unsent_headers:
             request.headers.pop(name, None)
 
-    return library.AsyncClient(
-        timeout=library.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
-        limits=library.Limits(max_connections=1000, max_keepalive_connections=100),
-        headers={"Accept-Encoding": "identity"},
-        event_hooks={"request": [strip], "response": [bound]},
-        follow_redirects=follow_redirects,
-    )
+    try:
+        return library.AsyncClient(
+            timeout=library.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s)),
+            limits=library.Limits(max_connections=1000, max_keepalive_connections=100),
+            headers={"Accept-Encoding": "identity"},
+            event_hooks={"request": [strip], "response": [bound]},
+            follow_redirects=follow_redirects,
+        )
+    except (ImportError, OSError, ValueError, library.InvalidURL) as error:
+        raise ConfigError(_environment_fault(error, library.__name__)) from None
+
+
+def _environment_fault(error: Exception, library: str) -> str:
+    """What is wrong with the environment's proxies or certificates, without their values, which may hold a password."""
+    if isinstance(error, OSError):
+        given = _given(("SSL_CERT_FILE", "SSL_CERT_DIR"))
+        return f"the certificates of {given} cannot be read: {error.strerror or error}"
+    given = _given([name for kind in ("ALL", "HTTP", "HTTPS") for name in (f"{kind}_PROXY", f"{kind.lower()}_proxy")])
+    if isinstance(error, ImportError):
+        return f"{given} names a SOCKS proxy, which needs a package: `pip install '{library}[socks]'`, or unset it"
+    return f"{given} holds no address of a proxy: give http://HOST:PORT, or unset it"
+
+
+def _given(names: Iterable[str]) -> str:
+    return " or ".join(name for name in names if os.environ.get(name)) or "the environment"
 
 
 def environment_headers(variable: str) -> list[str]:

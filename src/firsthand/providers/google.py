@@ -231,7 +231,7 @@ class GoogleModel:
             max_reply_values=_MAX_REPLY_VALUES,
             follow_redirects=False,
         )
-        unused = httpx.Client()  # for calls that are not async; without it the SDK makes one, and reads certificates
+        unused = httpx.Client(trust_env=False)  # for calls that are not async; else the SDK makes one
         options = {
             "base_url": self._base_url,
             "httpx_async_client": connections,

@@ -437,7 +437,7 @@ def caveats(board: Board) -> list[str]:
     if board.other_names:
         wider.append(f"{misnamed_text(board.metric, board.other_names)}.")
     silent = [row.agent for row in board.rows if not row.cost.tokens]
-    if silent and len(silent) < len(board.rows):
+    if silent and (len(silent) < len(board.rows) or any(row.cost.calls for row in board.rows)):
         wider.append(f"No tokens were reported of {', '.join(silent)}: where a model was asked, the cost is unknown.")
     if errors := sum(row.errors for row in board.rows):
         lacking = [f"{count_of(row.left_out, 'task')} of {row.agent}" for row in board.rows if row.left_out]
