@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.gguf_file import raw_pairs, read_gguf
 from firsthand.formats.gguf_output import PlannedTensor, packed_pair, write_tensors
 from firsthand.nn import weights
@@ -224,10 +224,11 @@ def test_one_part_of_a_split_file_is_refused_and_a_value_that_fails_names_its_te
     for count in (0, 1):
         made_of = _file(read_gguf(file(**{"split.count": count})), out, "F16", 1, None)
         assert made_of.types == {"F16": 1} and "general.alignment" not in raw_pairs(out)
-    with pytest.raises(ConfigError) as refused:
-        _file(read_gguf(file(**{"split.count": 2})), out, "F16", 1, None)
-    assert str(refused.value) == (
-        f"{tmp_path / 'part.gguf'} is one part of a split model: merge the parts first (llama-gguf-split --merge)"
+    with pytest.raises(ModelFileError) as part:
+        read_gguf(file(**{"split.count": 2}))
+    assert str(part.value) == (
+        f"{tmp_path / 'part.gguf'} is one of 2 parts of a model: merge them into one file first "
+        "(`llama-gguf-split --merge FIRST_PART OUT`)"
     )
     with pytest.raises(ConfigError, match=r"part\.gguf, blk\.0\.ffn_up\.weight: "):
         _file(read_gguf(file(1e30)), out, "Q8_0", 1, None)

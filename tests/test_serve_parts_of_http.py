@@ -321,7 +321,7 @@ def test_a_log_line_leaves_out_what_is_none_and_counts_what_it_cannot_write(tmp_
 
 
 def test_the_end_of_a_message_has_its_reason_and_counts() -> None:
-    job = SimpleNamespace(sampling=SimpleNamespace(max_tokens=5))
+    job = SimpleNamespace(sampling=SimpleNamespace(max_tokens=5), served=SimpleNamespace(facts=object()))
     for reason, stopped, tokens, expected in (
         ("stop", None, 5, ("end_turn", None)), ("stop", "###", 5, ("stop_sequence", "###")),
         ("length", "x", 5, ("max_tokens", None)),
@@ -331,6 +331,9 @@ def test_the_end_of_a_message_has_its_reason_and_counts() -> None:
         completion = Completion(assistant(""), reason, Usage(0, 0, tokens), stop_string=stopped)  # type: ignore[arg-type]
         found = ended_json(job, completion)  # type: ignore[arg-type]
         assert (found["stop_reason"], found["stop_sequence"]) == expected
+    job.served.facts = None
+    cut = Completion(assistant(""), "length", Usage(0, 0, 4))
+    assert ended_json(job, cut)["stop_reason"] == "max_tokens", "an endpoint may have a limit of its own"  # type: ignore[arg-type]
     assert usage_json(Usage(10, 3, 4, cache_write_tokens=2)) == {
         "input_tokens": 5, "cache_creation_input_tokens": 2, "cache_read_input_tokens": 3, "output_tokens": 4,
     }  # fmt: skip

@@ -88,7 +88,7 @@ class GGUF:
 
 
 def read_gguf(path: Path | str) -> GGUF:
-    """Read the metadata and the tensor table of a GGUF file; ModelFileError if any of it is malformed."""
+    """Read the metadata and the tensor table of a GGUF file; ModelFileError if it is malformed, or one part of a model."""
     path = Path(path)
     with map_file(path) as data:
         header = HeaderReader(path, data)
@@ -108,6 +108,11 @@ def read_gguf(path: Path | str) -> GGUF:
             if key in metadata:
                 raise header.error(f"metadata key {key!r} comes twice")
             metadata[key] = header.value(header.number("I"))
+        if (parts := metadata.get("split.count", 0)) not in (0, 1):
+            raise ModelFileError(
+                f"{path} is one of {str(parts)[:20]} parts of a model: merge them into one file first "
+                "(`llama-gguf-split --merge FIRST_PART OUT`)"
+            )
         header.expect_room(num_tensors, 33, "tensors")
         header.expect_count(num_tensors, MAX_TENSORS, "tensors")
         listed = [_gguf_tensor(header) for _ in range(num_tensors)]

@@ -68,8 +68,6 @@ def quantise_model(
 def _file(file: GGUF, path: Path, file_type: str, threads: int, told: Told | None) -> Quantised:
     import gguf
 
-    if file.metadata.get("split.count", 0) not in (0, 1):
-        raise ConfigError(f"{file.path} is one part of a split model: merge the parts first (llama-gguf-split --merge)")
     kept = {name: tensor.dtype for name, tensor in file.tensors.items()}
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     kinds = tensor_types(shapes, file_type, shape_of(file.metadata), kept)

@@ -36,10 +36,10 @@ def majority_agreement(task: Task, trace: Trace) -> Score:
 
 
 def order_consistency(task: Task, trace: Trace) -> Score:
-    """Score 1 if the judge's verdict is the same in both orders; fails for a trace without two orders."""
+    """Score 1 if the judge's verdict is the same in both orders; no part of a mean for a trace without two orders."""
     orders = judgement_of(trace).get("orders", ())
     if len(orders) != 2:
-        return Score("order_consistency", 0.0, failure="the pair was not judged in both orders")
+        return Score("order_consistency", 0.0, failure="the pair was not judged in both orders", unjudged=True)
     return Score("order_consistency", float(orders[0] == orders[1]))
 
 

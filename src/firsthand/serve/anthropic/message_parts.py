@@ -30,7 +30,9 @@ def ended_json(job: ChatJob, completion: Completion) -> Json:
     reason, stopped = _REASONS[completion.finish_reason], completion.stop_string
     if completion.finish_reason == "stop" and stopped is not None:
         reason = "stop_sequence"
-    if completion.finish_reason == "length" and 0 < completion.usage.completion_tokens < job.sampling.max_tokens:
+    is_short = 0 < completion.usage.completion_tokens < job.sampling.max_tokens
+    runs_here = job.served.facts is not None  # an endpoint may have a limit of its own
+    if completion.finish_reason == "length" and is_short and runs_here:
         reason = "model_context_window_exceeded"
     return {"stop_reason": reason, "stop_sequence": stopped if reason == "stop_sequence" else None}
 
