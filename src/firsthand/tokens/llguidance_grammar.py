@@ -13,6 +13,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar
+from firsthand.tokens.gbnf import lark_of_gbnf
 from firsthand.tokens.schema_numbers import exact_schema
 from firsthand.tokens.schema_patterns import followed_schema
 from firsthand.tokens.tokenizer import Tokenizer
@@ -168,7 +169,7 @@ def _answer_of(grammar: Grammar, flexible: bool) -> str:
         case "lark":
             return str(LLMatcher.grammar_from_lark(grammar.source))
         case "gbnf":
-            return str(LLMatcher.grammar_from_lark(_lark_from_gbnf(grammar.source)))
+            return str(LLMatcher.grammar_from_lark(lark_of_gbnf(grammar.source)))
 
 
 def _unforced(text: str) -> str:
@@ -181,15 +182,6 @@ def _unforced(text: str) -> str:
         lark = part["lark_grammar"] if schema is None else f"start: %json {json.dumps(schema)}"
         part["lark_grammar"] = f"{_UNFORCED}\n{lark}"
     return json.dumps(body)
-
-
-def _lark_from_gbnf(text: str) -> str:
-    from llguidance.gbnf_to_lark import any_to_lark
-
-    try:
-        return str(any_to_lark(text))
-    except (Exception, RecursionError) as error:
-        raise ConfigError(f"the gbnf grammar cannot be used: {str(error)[:300] or type(error).__name__}") from None
 
 
 @cache
