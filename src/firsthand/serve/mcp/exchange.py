@@ -21,6 +21,7 @@ from mcp.shared.message import ServerMessageMetadata
 
 from firsthand.message import Json
 from firsthand.serve.admission.active_request import request_of
+from firsthand.serve.mcp.whole_texts import whole
 
 ClientRequest = types.ElicitRequest | types.CreateMessageRequest | types.ListRootsRequest
 """The requests that a tool may make of the client."""
@@ -129,11 +130,11 @@ class DirectExchange:
         """The client's result."""
         expect_capability(self._declared, request)
         meta = ServerMessageMetadata(related_request_id=self._ctx.request_id)
-        return await self._ctx.session.send_request(request, _RESULTS[type(request)], metadata=meta)
+        return await self._ctx.session.send_request(whole(request), _RESULTS[type(request)], metadata=meta)
 
     async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Report to the client, if it asked for that."""
-        await self._ctx.session.report_progress(done, total, message or None)
+        await self._ctx.session.report_progress(done, total, whole(message) or None)
 
     async def log(self, level: Any, text: str) -> None:
         """Send it on the stream of the call."""
@@ -152,7 +153,7 @@ def client_of(ctx: ServerRequestContext[Any, Any]) -> str | None:
 async def send_log(ctx: ServerRequestContext[Any, Any], level: Any, text: str) -> None:
     """Sends a log message on the stream of a call; from 2026-07-28 only if the call asked for it."""
     session: Any = ctx.session  # its method is marked as deprecated, and has no successor on the older wire
-    await session.send_log_message(level, text, related_request_id=ctx.request_id)
+    await session.send_log_message(level, whole(text), related_request_id=ctx.request_id)
 
 
 @dataclass
@@ -230,7 +231,7 @@ class ParkedExchange:
         self.status = f"{share} {message}".strip()
         self.moved.set()
         if self.ctx is not None:
-            await self.ctx.session.report_progress(done, total, message or None)
+            await self.ctx.session.report_progress(done, total, whole(message) or None)
 
     async def log(self, level: Any, text: str) -> None:
         """Send it with the request that is under way, if there is one."""

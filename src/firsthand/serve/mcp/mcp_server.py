@@ -37,6 +37,7 @@ from firsthand.serve.mcp.server_tasks import (
     expect_tasks,
 )
 from firsthand.serve.mcp.task_file import TaskFile
+from firsthand.serve.mcp.whole_texts import whole
 
 PAGE = 500
 """Entries of a list that one page holds."""
@@ -318,8 +319,13 @@ def _sealing() -> RequestStateSecurity:
 async def _hide_bugs(ctx: Context, call_next: Any) -> Any:
     """Tells the client of a bug that there is one, and the log the rest: an exception may hold anything."""
     try:
-        return await call_next(ctx)
-    except (MCPError, ValidationError):
+        return whole(await call_next(ctx))
+    except MCPError as error:
+        told = whole(error.error)
+        if told is error.error:
+            raise
+        raise MCPError.from_error_data(told) from None
+    except ValidationError:
         raise
     except Exception:
         logging.getLogger("firsthand").exception("a bug in the answer to %s", ctx.method)
