@@ -1,6 +1,7 @@
 """Tests of integers in JSON schemas that a double does not hold: refused, or left out where schemas are read leniently."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -214,3 +215,10 @@ def test_a_schema_with_the_bounds_of_a_64_bit_integer_is_followed() -> None:
     assert matcher.try_consume_tokens(list(b"9223372036854774784")) == 19 and matcher.is_accepting()
     assert accepts(grammar.json_schema(schema), "9223372036854775807")
     assert not accepts(grammar.json_schema(schema), "9223372036854775809")
+
+
+@pytest.mark.parametrize("step", ["0.25", "0.125", "0.1", "0.05", "2.5", "3", "1e-3"])
+def test_multiples_of_a_step_are_accepted_as_they_are_usually_written(step: str) -> None:
+    steps = grammar.json_schema({"type": "number", "multipleOf": json.loads(step)})
+    for text in ("0", "0.5", "0.25", "0.50", "1", "1.0", "1.5", "-0.5", "2.5", "0.1", "0.3", "7.50", "5", "0.375", "3"):
+        assert accepts(steps, text) is (Decimal(text) % Decimal(step) == 0), (text, step)
