@@ -103,6 +103,12 @@ def test_each_question_of_a_turn_is_a_call_in_two_pieces_and_the_answers_make_it
         assert [sessions.store.approval(each.id).state for each in asked] == ["denied", "allowed"]
         with pytest.raises(UnknownName, match=f"no approval '{asked[0].id}'"):
             await streamed(model, user("pay 5 7"), made.message, result(calls[0], "no"), who="bob")
+        again = await streamed(model, user("pay 5 7"), made.message, result(calls[0], "no"), result(calls[1], "yes"))
+        assert again[-1].completion == paid[-1].completion and sent == [7], "a retry"
+        for at, (other, state) in enumerate((("yes", "denied"), ("no", "allowed"))):
+            with pytest.raises(ModelError, match=f"{asked[at].id} was {state} before: it is answered once") as told:
+                await streamed(model, user("pay 5 7"), made.message, result(calls[at], other))
+            assert told.value.refused_as == 409
         with pytest.raises(
             ConfigError, match="the last message answers no call of approval: send its result, yes or no"
         ):

@@ -23,7 +23,7 @@ from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, ca
 from firsthand.model import CallDelta, Completion, Delta, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
-from firsthand.serve.agents.served_sessions import News, ServedSessions, check_text
+from firsthand.serve.agents.served_sessions import News, ServedSessions, TurnOver, check_text
 from firsthand.serve.agents.session_store import SessionTurn
 from firsthand.serve.agents.shown_steps import step_line
 from firsthand.system.json_values import values_in_text
@@ -169,14 +169,22 @@ class SessionModel:
         for id, (decision, content) in said.items():
             assert decision is not None
             check_text("the approval", id)
-            approval = self._sessions.store.approval(id, who.name)
-            if approval.state == "pending":
-                turn = self._sessions.answer(id, decision, owner=who.name, by=who.name, content=content)
-            else:  # a retry of an answer that was kept
-                turn = self._sessions.store.turn(approval.turn, who.name)
+            turn = self._decided(who, id, decision, content)
         if turn is None:
             raise ConfigError(f"the last message answers no call of {ASK}: send its result, yes or no")
         return turn
+
+    def _decided(self, who: Caller, id: str, decision: bool, content: Json | None) -> SessionTurn:
+        """The turn of an approval that has this answer, now or from an earlier try. ModelError, a 409, if it has another."""
+        if self._sessions.store.approval(id, who.name).state == "pending":
+            with suppress(TurnOver):  # answered just now
+                return self._sessions.answer(id, decision, owner=who.name, by=who.name, content=content)
+        approval = self._sessions.store.approval(id, who.name)
+        if approval.state != "pending" and approval.state != ("allowed" if decision else "denied"):
+            error = ModelError(f"{id} was {approval.state} before: it is answered once")
+            error.refused_as = 409
+            raise error
+        return self._sessions.store.turn(approval.turn, who.name)
 
     def _digest(self, turn: SessionTurn) -> str:
         said = _transcript([*self._sessions.history(turn), user(turn.prompt), assistant(turn.answer or "")])
