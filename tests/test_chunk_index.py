@@ -645,6 +645,29 @@ def test_chroma_finds_every_chunk_after_many_updates(tmp_path: Path) -> None:
     assert found >= 490 and index.verify() == []
 
 
+@pytest.mark.slow
+def test_chroma_is_searched_without_its_graph_where_that_finds_too_few(tmp_path: Path) -> None:
+    pytest.importorskip("chromadb")
+    from firsthand.retrieval.store.chroma_index import open_chroma_index
+
+    index = open_chroma_index(tmp_path / "folder", "chunks", IndexHeader("small", "print", 16, "lines"))
+    rows = of_length_one_each(np.random.default_rng(0).normal(size=(30, 16)))
+    index.put([lines(f"d{n}", [f"line {n}\n"], vectors=rows[n : n + 1]) for n in range(30)])
+    store: Any = index._store
+    called = store._called
+
+    def worn(method: str, **options: Any) -> Any:
+        found = called(method, **options)
+        if method == "query":
+            found = {name: [each[0][:2]] for name, each in found.items() if name in ("ids", "distances")}
+        return found
+
+    store._called = worn
+    best = [f"d{n}" for n in np.argsort(-(rows @ rows[7]))[:10]]
+    assert ids(index.search_vectors(rows[7], 10, {})) == best
+    assert len(index.search_vectors(rows[7], 99, {})) == 30
+
+
 def of_length_one_each(rows: Any) -> Any:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 

@@ -117,7 +117,14 @@ class ChromaRecords:
         found = self._called(
             "query", query_embeddings=[vector.tolist()], n_results=min(k, len(ids)), ids=ids, include=["distances"]
         )
-        return [(id, 1.0 - float(far)) for id, far in zip(found["ids"][0], found["distances"][0], strict=True)]
+        best = [(id, 1.0 - float(far)) for id, far in zip(found["ids"][0], found["distances"][0], strict=True)]
+        return best if len(best) == min(k, len(ids)) else self._nearest_of_all(vector, k, ids)
+
+    def _nearest_of_all(self, vector: Vectors, k: int, ids: Sequence[str]) -> list[tuple[str, float]]:
+        """The same from the vectors themselves, where a graph that updates have worn leads to fewer."""
+        there = self._get(ids, vectors=True)
+        scores = [(id, float(each.vector @ vector)) for id, each in there.items() if each.vector is not None]
+        return sorted(scores, key=lambda pair: (-pair[1], pair[0]))[:k]
 
     def close(self) -> None:
         """Leave the client to its owner."""
