@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +150,22 @@ def test_received_traces_are_listed_grouped_shown_and_copied(client: TestClient)
     assert "gives no training example" in problem(client.get(f"{two}/copy/example.jsonl")) and problem(
         client.get("/traces/zz"), 404
     )
+
+
+def test_the_command_of_a_trace_is_one_that_a_shell_reads_as_it_is_meant(client: TestClient) -> None:
+    """A filter holds what a sender wrote, as the name of a user; a reader may paste the command."""
+    hostile = "user=\"ann' ; touch OWNED ; echo '\""
+    for given, asked in (
+        ("", "has:error"),
+        ("session:s", "session:s"),
+        (hostile, hostile),
+        ("user=O'Brien", "user=O'Brien"),
+    ):
+        page = client.get(f"/traces/{2:032x}", params={"filter": given}).text
+        [command, then] = [html.unescape(each) for each in re.findall(r"<code>(firsthand [^<]*)</code>", page)]
+        words = ["firsthand", "data", "traces", "--as", "tasks", "--filter", asked, "--out", "tasks.toml"]
+        assert shlex.split(command) == words
+        assert then == "firsthand run ./tasks.toml"
 
 
 def test_sums_of_sessions_users_and_days_are_exact(home: Path) -> None:

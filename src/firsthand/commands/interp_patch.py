@@ -34,7 +34,7 @@ class Config:
     by_position: bool = False
     """Patch each token's position alone."""
     top: int = 15
-    """Rows to show, those that restore most; JSON has all."""
+    """Rows to show, those that change most in either direction; JSON has all."""
     json: bool = False
     """Print JSON for programs."""
 

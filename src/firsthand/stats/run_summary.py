@@ -54,7 +54,7 @@ class SummaryRow:
         return smallest_detectable(1, sd=math.sqrt(2) * self.score.error) if self.score.error > 0 else math.nan
 
     def to_json(self) -> Json:
-        """The line as a JSON object."""
+        """The line as a JSON object. `tokens`, `seconds` and `usd` are those of an attempt, `cost_usd` that of all."""
         return {
             "benchmark": self.benchmark,
             "agent": self.agent,
@@ -65,6 +65,7 @@ class SummaryRow:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "cost_usd": self.cost_usd,
+            "usd": self.cost_usd / self.attempts if self.attempts else 0.0,
             "detectable": finite(self.detectable),
             "figures": {name: interval.to_json() for name, interval in self.figures.items()},
         }

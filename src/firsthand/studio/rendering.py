@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def _environment() -> Environment:
     environment.globals.update(
         asset=asset, address=address, part=part, term=written_term, words=board_words, count_of=count_of
     )
+    environment.filters["shell_word"] = shlex.quote  # of a command that a reader may paste: the text may be a sender's
     return environment
 
 
