@@ -135,6 +135,13 @@ def test_a_hand_over_to_nobody_is_told_in_any_form(line: str) -> None:
     assert trace.answer == "7" and [event.data["known"] for event in trace.events] == [False]
 
 
+def test_a_hand_over_to_an_agent_counts_before_one_to_nobody_and_quotes_of_any_kind_are_equal() -> None:
+    found = hand_over("1. Hand over to Bob\n2. Hand over to Back\n3. Hand over to Third", DESK)
+    assert found is not None and found.agent == "Back"
+    quoted = hand_over("Hand over to Dr. No’s “B” desk", ['Dr. No\'s "B" desk', "Dr. No"])
+    assert quoted is not None and quoted.agent == 'Dr. No\'s "B" desk'
+
+
 def test_a_line_without_a_name_is_told() -> None:
     trace, model = run(swarm, {"agents": DESK}, ["Hand over to ...", "The answer is 7"])
     assert last_prompts(model, 1)[0].startswith('No name stands behind "Hand over to".\n\nYou are the Front.')

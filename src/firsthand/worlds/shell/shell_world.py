@@ -17,7 +17,7 @@ from random import Random
 from firsthand.errors import ConfigError, DataError, SandboxError
 from firsthand.message import Json
 from firsthand.sandbox.box import Box
-from firsthand.sandbox.sandbox import Outcome, available
+from firsthand.sandbox.sandbox import Outcome, available, joined_streams
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.bounded_search import search
 from firsthand.worlds.shell.os_items import OsItem, Script
@@ -92,7 +92,7 @@ class ShellWorld:
         await self.prepared()
         self.commands.append(code)
         outcome = await self._run(["bash", "-c", _SHELL, "bash", code], "/")
-        said = outcome.stdout + outcome.stderr
+        said = joined_streams(outcome.stdout, outcome.stderr)
         self.last_output = said
         if len(said) > MAX_OUTPUT:
             said = said[: MAX_OUTPUT - 20] + "\n[truncated because the output is too long]"
