@@ -106,7 +106,8 @@ def test_a_hand_over_in_any_form_reaches_an_agent_of_any_name(line: str, name: s
 @pytest.mark.parametrize(
     "reply",
     [
-        "The answer is 5", "The seller must hand over to Back the keys.", "I do not need to hand over to Back: it is 5",
+        "The answer is 5", "Final answer: 12. Hand over to Back", "I would hand over to Back, but it is 5",
+        "The seller must hand over to Back the keys.", "I do not need to hand over to Back: it is 5",
         "If it were a bill, I would hand over to Back.", "Should I hand over to Back? No, it is 5.", "Hand over your keys",
         "1. Add.\n2. Hand over to Back to check.\nThe answer is 5", "The answer is 5, so I hand over to Back.",
         "It is 5, so I hand over to the court", "#### 5\nHanding over to Back",
@@ -122,6 +123,8 @@ def test_a_line_as_asked_counts_before_others_and_beside_an_answer() -> None:
     found = hand_over(plan, DESK)
     assert found is not None and found.agent == "Back"
     assert found.rest == "1. Add.\n\nThe answer is 5,\n"
+    within = hand_over("It is a bill and so I hand over to Back", DESK)
+    assert within is not None and within.rest == "It is a bill "
     after = hand_over("Hand over to Back. The answer is 5", DESK)
     assert after is not None and after.agent == "Back" and after.rest.strip() == "The answer is 5"
 

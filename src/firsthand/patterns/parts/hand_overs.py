@@ -15,15 +15,16 @@ from firsthand.patterns.parts.answers import states_answer
 
 _LEAD = (
     r"(?:(?:(?:and|so|thus|hence|therefore|then|now|next|finally|please|okay|ok|i|we|let|me|us|(?:i|we|let)'(?:ll|d|m|s)|will"
-    r"|shall|must|should|need|have|want|am|would|like|going|to|step|action|decision|answer)\b"
-    r"|\d{1,3}[.):])[ \t,:.)*]*+){0,8}"
+    r"|shall|must|should|need|have|want|am|would[ \t]+like|going|to|(?:step|action)(?:[ \t]+\d{1,3})?|decision|answer)\b)"
+    r"[ \t,:.)*]*+){0,8}"
 )
 _PHRASE = (
     r"hand(?:ing)?(?:[ \t]+(?:it|this|that|things|everything|back|the[ \t]+\w{1,30}))?[ \t-]*(?:over|off)"
     r"(?:[ \t*_\"':→=>-]*+to\b|[ \t*_]*+[:→=>])"
 )
 _HAND_OVER = re.compile(
-    r"(?:^(?:[^\w\n]|_)*+|[.!?:;,–—][ \t\"'*(]*+|\b(?=(?:and|so|thus|hence|therefore|then)\b))" + _LEAD + _PHRASE,
+    r"(?:^(?:[^\w\n]|_)*+(?:\d{1,3}[.):][^\w\n]*+)?"
+    r"|[.!?:;,–—][ \t\"'*(]*+|\b(?=(?:and|so|thus|hence|therefore|then)\b))" + _LEAD + _PHRASE,
     re.IGNORECASE | re.MULTILINE,
 )
 _AS_ASKED = re.compile(r"(?:[^\w\n]|_)*+hand over to(?=\s|$)", re.IGNORECASE)
@@ -125,7 +126,7 @@ def _without(text: str, found: list[_Found]) -> str:
     """The text without the sentences that hand over."""
     parts, last = [], 0
     for each in found:
-        start = each.start if each.begins_line else each.start + 1
+        start = each.start if each.begins_line or text[each.start].isalpha() else each.start + 1
         parts.append(text[last : max(last, start)])
         last = max(last, _sentence_end(text, each.end))
     return "".join([*parts, text[last:]])
