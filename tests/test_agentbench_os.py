@@ -117,6 +117,23 @@ def test_one_shell_is_kept_from_command_to_command_and_an_attempt_without_an_end
     }  # fmt: skip
 
 
+def test_a_commands_own_exit_trap_runs_and_loses_no_state(machine: Benchmark):
+    trace = attempt(
+        machine,
+        1,
+        command("trap 'echo bye $?; n=2' EXIT; cd /tmp; n=1; (trap 'echo sub' 0; cd /; exit 1)"),
+        command("pwd; echo $n; set -e; trap 'echo left $?; exit 5' EXIT; cd /; n=3; false; n=4"),
+        command("pwd; echo $n; trap 'echo a' 0; trap - 0; n=5; trap 'echo dbg' DEBUG; true"),
+        command("echo $n; set -u; trap - EXIT; trap '' EXIT; trap 'echo b' EXIT; n=6; exit 3"),
+        command("echo $n; trap 'exit 1' EXIT; n=7"),
+        command("set +u; (trap 'echo sub' EXIT; n=8; exit 1); kill -9 $$"),
+        command("echo $n"),
+    )
+    assert [each.removeprefix("The output of the OS:\n") for each in told(trace)] == [
+        "sub\nbye 1\n", "/tmp\n2\nleft 1\n", "/\n3\ndbg\ndbg\n", "5\nb\n", "6\n", "sub\n\n[it was killed]", "7\n"
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 @needs_sandbox
 def test_commands_that_fork_hang_print_or_break_things_are_stopped_and_the_next_one_runs():

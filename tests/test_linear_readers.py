@@ -9,7 +9,7 @@ import pytest
 from firsthand.arena.vote_files import style_count
 from firsthand.memories.keeping.fenced_items import LEAD, origins_of
 from firsthand.message import user
-from firsthand.patterns.swarm import _HAND_OVER
+from firsthand.patterns.parts.hand_overs import hand_over
 from firsthand.scorers.concerns.refusal_rule import _GOES_ON
 from firsthand.worlds.database.database_world import _SQL
 from firsthand.worlds.database.mysql_dialect import for_sqlite
@@ -32,7 +32,10 @@ HOSTILE: dict[str, tuple[Callable[[str], object], str, str]] = {
     "a final answer of spaces": (_FINAL.fullmatch, "final answer", " "),
     "a triple of spaces": (_triple, "a b x", " "),
     "origins without an end": (lambda text: origins_of([user(text)]), f"{LEAD}\n{NAMED}", "origin: "),
-    "a hand-over after line ends": (_HAND_OVER.search, "I think", "\n"),
+    "a hand-over after line ends": (lambda text: hand_over(text, ["a", "b"]), "I think", "\n"),
+    "a hand-over to line ends": (lambda text: hand_over(text, ["a", "b"]), "Hand over to", "\n"),
+    "many hand-overs": (lambda text: hand_over(text, ["a", "b"]), "", "so I, hand over to the \n"),
+    "leads of a hand-over": (lambda text: hand_over(text, ["a", "b"]), "", "so, and "),
     "a refusal of line ends": (_GOES_ON.search, "", "\n"),
     "a vote of line ends": (lambda text: style_count(text, "lists"), "", "\n"),
 }

@@ -210,7 +210,7 @@ def test_a_swarm_hands_over_to_names_it_knows_and_ends_after_its_turns():
     assert ended[0] == "x 3" and len(ended[1]) == 2
     for marked in ('\n\n > Hand over to the "b"', "done\n\n- **hand over to** b", "9\r\n\t* Hand over to\nb"):
         told = played(swarm, question(), [marked, "4"], agents={"a": "1.", "b": "2."}, notes=("hand_over",))[2]
-        assert told == ([("hand_over", {"source": "a", "target": "b", "known": True})] if "**" not in marked else [])
+        assert told == [("hand_over", {"source": "a", "target": "b", "known": True})]
 
 
 def test_a_route_is_told_by_the_first_line_of_its_pattern_and_scored():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from firsthand.errors import ConfigError
 from firsthand.loop.journal import MemoryJournal
 from firsthand.patterns.blackboard_team import blackboard_team
 from firsthand.patterns.debate import debate
+from firsthand.patterns.parts.hand_overs import hand_over
 from firsthand.patterns.swarm import swarm
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -80,6 +82,84 @@ def test_one_that_names_nobody_goes_on_itself() -> None:
         swarm, {"agents": DESK, "max_steps": 3}, ["Hand over to Back", "Hand over to Bob", "The answer is 3"]
     )
     assert last_prompts(model, 1)[0].startswith("There is no agent 'Bob'.\n\nYou are the Back.")
+
+
+OFFICE = {"Front": "", "Dr. No": "", "Dr. No's desk": "", "the boss": "", "data": "", "Data": "", "*star*": ""}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Hand over to: X", "1. Hand over to X", "2) **Hand over to X**", "I hand over to X.", "Handing over to X",
+        "Hand over to “X”", "Hand over to X (an invoice)", "_Hand over to X_", "Hand over to <X>",
+        "I'll hand this over to X",
+        "Hand over to\n\n- X", "Step 3: hand over to the X", "Handoff to X", "Hand over: X", "hand over to\tX's team",
+        "It is about bills, so I will now hand over to X because they know", "It is a bill and so I hand over to X.",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["Front", "Dr. No", "Dr. No's desk", "the boss", "Data", "data", "*star*"])
+def test_a_hand_over_in_any_form_reaches_an_agent_of_any_name(line: str, name: str) -> None:
+    found = hand_over(f"It is about an invoice.\n{line.replace('X', name)}", OFFICE)
+    assert found is not None and found.agent == name and not re.search(r"\d|hand", found.rest, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "The answer is 5", "Final answer: 12. Hand over to Back", "I would hand over to Back, but it is 5",
+        "The seller must hand over to Back the keys.", "I do not need to hand over to Back: it is 5",
+        "If it were a bill, I would hand over to Back.", "Should I hand over to Back? No, it is 5.", "Hand over your keys",
+        "1. Add.\n2. Hand over to Back to check.\nThe answer is 5", "The answer is 5, so I hand over to Back.",
+        "It is 5, so I hand over to the court", "#### 5\nHanding over to Back",
+        "Nothing is wrong, I will not hand over to Back",
+    ],
+)  # fmt: skip
+def test_an_answer_that_speaks_of_handing_over_ends_the_swarm(reply: str) -> None:
+    assert hand_over(reply, DESK) is None
+
+
+def test_a_line_as_asked_counts_before_others_and_beside_an_answer() -> None:
+    plan = "1. Add.\n2. Hand over to Third.\nThe answer is 5, and so I hand over to Third.\nHand over to Back"
+    found = hand_over(plan, DESK)
+    assert found is not None and found.agent == "Back"
+    assert found.rest == "1. Add.\n\nThe answer is 5,\n"
+    within = hand_over("It is a bill and so I hand over to Back", DESK)
+    assert within is not None and within.rest == "It is a bill "
+    after = hand_over("Hand over to Back. The answer is 5", DESK)
+    assert after is not None and after.agent == "Back" and after.rest.strip() == "The answer is 5"
+
+
+@pytest.mark.parametrize(
+    "line", ["Handing over to X", "I hand over to: X", "3. Hand over to X", "Hand over to Back-office"]
+)
+def test_a_hand_over_to_nobody_is_told_in_any_form(line: str) -> None:
+    trace, model = run(swarm, {"agents": DESK, "max_steps": 2}, [line.replace("X", "Bob"), "The answer is 7"])
+    assert re.match(r"There is no agent '(Bob|Back-office)'\.\n\nYou are the Front\.", last_prompts(model, 1)[0])
+    assert trace.answer == "7" and [event.data["known"] for event in trace.events] == [False]
+
+
+def test_a_hand_over_to_an_agent_counts_before_one_to_nobody_and_quotes_of_any_kind_are_equal() -> None:
+    found = hand_over("1. Hand over to Bob\n2. Hand over to Back\n3. Hand over to Third", DESK)
+    assert found is not None and found.agent == "Back"
+    quoted = hand_over("Hand over to Dr. No’s “B” desk", ['Dr. No\'s "B" desk', "Dr. No"])
+    assert quoted is not None and quoted.agent == 'Dr. No\'s "B" desk'
+
+
+def test_a_line_without_a_name_is_told() -> None:
+    trace, model = run(swarm, {"agents": DESK}, ["Hand over to ...", "The answer is 7"])
+    assert last_prompts(model, 1)[0].startswith('No name stands behind "Hand over to".\n\nYou are the Front.')
+    assert trace.answer == "7" and trace.events[0].data == {"source": "Front", "target": "", "known": False}
+
+
+def test_no_answer_is_read_from_the_line_that_hands_over_in_the_last_turn() -> None:
+    for line in ("1. Hand over to Back", "Hand over to Back, 2 bills"):
+        assert run(swarm, {"agents": DESK, "max_steps": 1}, [f"It is 5.\n{line}"])[0].answer == "5"
+
+
+@pytest.mark.parametrize("agents", [{"a": "", " ": ""}, {"a b": "", "a  b ": ""}])
+def test_names_that_cannot_be_told_apart_are_refused(agents: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="give each a name of its own, which is not blank"):
+        Agent("a", Scripted([]), swarm, {"agents": agents})
 
 
 # -- team --

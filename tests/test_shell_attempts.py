@@ -143,7 +143,7 @@ def test_what_a_command_prints_is_told_cut_at_the_limit_and_with_the_reason_of_i
         return told
 
     told, box, world = ran(
-        OsItem("i", "?", match="1"), outcome("out\n", "err"), outcome(), outcome("x" * MAX_OUTPUT), outcome("y" * 801),
+        OsItem("i", "?", match="1"), outcome("out", "err"), outcome(), outcome("x" * MAX_OUTPUT), outcome("y" * 801),
         outcome("z", ended="timeout"), outcome(ended="memory"), do=said,
     )  # fmt: skip
     assert told == [

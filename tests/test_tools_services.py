@@ -196,15 +196,17 @@ def test_an_output_is_shown_with_the_reason_why_the_run_ended() -> None:
     def outcome(out: str = "", err: str = "", ended: Any = "done", status: int | None = 0) -> Outcome:
         return Outcome(ended, status, out, err, 0.5, None, None, "bubblewrap")
 
+    assert output_of(outcome("42", "3 warnings\n")) == "42\n3 warnings" and output_of(outcome("", "3\n")) == "3"
+    assert output_of(outcome("42")) == "42" and output_of(outcome("a\n\n", "b")) == "a\n\nb"
     assert output_of(outcome("a\n", "b\n")) == "a\nb" and output_of(outcome(" \n")) == "(no output)"
     stopped = "it did not finish within its time and was stopped: use a faster method or smaller numbers"
     for given, said in (
         (outcome("a", "", "error", 3), "a\nit ended with exit status 3"),
-        (outcome("a", "trace", "error", 1), "atrace"),
+        (outcome("a", "trace", "error", 1), "a\ntrace"),
         (outcome("", "", "timeout", None), stopped),
-        (outcome("a", "b", "memory", None), "ab\nit used too much memory and was stopped: work on smaller pieces"),
+        (outcome("a", "b", "memory", None), "a\nb\nit used too much memory and was stopped: work on smaller pieces"),
         (outcome("", "", "output", None), "it printed too much and was stopped: print only what is needed"),
-        (outcome("a", "b", "killed", -11), "ab\nit was ended by signal 11"),
+        (outcome("a", "b", "killed", -11), "a\nb\nit was ended by signal 11"),
     ):
         assert refused(output_of, given) == said
     assert shortened("ab \n", 2) == "ab" and shortened("abcde", 3) == "a\n[3 characters left out]\ne"
@@ -225,7 +227,7 @@ def test_an_output_is_told_with_why_it_ended_and_with_neither_side_of_a_fence_lo
 
     assert told("done", 0, " a\n", "b\n\n") == "given:  a\nb" and told("done", 0, " \n") == "given: (no output)"
     assert told("error", 3) == "it ended with exit status 3" and told("error", 3, "", "Boom\n") == "Boom"
-    assert told("error", None, "x\n") == "x\nit ended with exit status None" and told("error", 1, "x", "y") == "xy"
+    assert told("error", None, "x\n") == "x\nit ended with exit status None" and told("error", 1, "x", "y") == "x\ny"
     assert told("killed", -9, "x\n") == "x\nit was ended by signal 9"
     assert told("killed", None, "", "y") == "y\nit was ended by signal 0"
     for ended, why in (
@@ -233,7 +235,7 @@ def test_an_output_is_told_with_why_it_ended_and_with_neither_side_of_a_fence_lo
         ("memory", "it used too much memory and was stopped: work on smaller pieces"),
         ("output", "it printed too much and was stopped: print only what is needed"),
     ):
-        assert told(ended, None) == why and told(ended, None, "x", "y") == f"xy\n{why}"
+        assert told(ended, None) == why and told(ended, None, "x", "y") == f"x\ny\n{why}"
     exact, more = "x" * 8_000, "a" * 4_000 + "b" + "c" * 4_000
     assert told("done", 0, exact, "\n") == f"given: {exact}"
     assert told("done", 0, more) == f"given: {'a' * 4_000}\n[1 characters left out]\n{'c' * 4_000}"

@@ -64,6 +64,12 @@ class Outcome:
         return self.ended == "done"
 
 
+def joined_streams(stdout: str, stderr: str) -> str:
+    """stdout, and stderr below it on lines of its own, so that no word or number of one goes on in the other."""
+    between = "\n" if stdout and stderr and not stdout.endswith("\n") else ""
+    return f"{stdout}{between}{stderr}"
+
+
 class SandboxRunner(Protocol):
     """Carries out one run at a time."""
 

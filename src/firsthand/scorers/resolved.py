@@ -29,6 +29,7 @@ from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError, DataError
 from firsthand.sandbox.git_repository import commit_alone
 from firsthand.sandbox.repository_workspace import ROOT, ContainerPlace, SandboxPlace, Workplace, container_engine
+from firsthand.sandbox.sandbox import joined_streams
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.patches.applied_patch import PatchRefused, apply_patch
 from firsthand.scorers.patches.hidden_files import ARCHIVE
@@ -272,7 +273,7 @@ async def run_tests(place: Workplace, patch: str, tests: HiddenTests, limits: Ru
         results = {name: status for name, status in results.items() if not canary.owns(name)}
     return TestRun(
         results, outcome.exit_status, outcome.ended, applied.how or "nothing", doubt, outcome.wall_s, outcome.tier,
-        log + outcome.stderr, applied.machinery, skips_told(log),
+        joined_streams(outcome.stdout, outcome.stderr), applied.machinery, skips_told(log),
     )  # fmt: skip
 
 

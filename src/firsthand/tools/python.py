@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from firsthand.declaration import Declaration
 from firsthand.errors import ToolError
-from firsthand.sandbox.sandbox import Outcome, available, shared_sandbox
+from firsthand.sandbox.sandbox import Outcome, available, joined_streams, shared_sandbox
 from firsthand.tool import tool
 
 MAX_CHARS = 8_000
@@ -29,7 +29,7 @@ async def python(code: str) -> str:
 
 def output_of(outcome: Outcome) -> str:
     """The output of a run that succeeded, as text for a model; otherwise a ToolError with output and reason."""
-    output = shortened(outcome.stdout + outcome.stderr)
+    output = shortened(joined_streams(outcome.stdout, outcome.stderr))
     if outcome.ok:
         return output or "(no output)"
     reason = _REASONS.get(outcome.ended)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from firsthand.errors import ToolError
 from firsthand.message import Json
 from firsthand.sandbox.repository_workspace import Workplace, work
+from firsthand.sandbox.sandbox import joined_streams
 from firsthand.scorers.patches.patch import MAX_BYTES, MAX_FILES
 from firsthand.scorers.resolved import COMMANDS, TaskWorkplaces
 from firsthand.task import Task
@@ -79,7 +80,7 @@ class Checkout:
                 command: A command line, such as: grep -rn 'def parse' src | head
             """
             outcome = await self._open_place().shell(command, limits=COMMANDS)
-            said = shortened(outcome.stdout + outcome.stderr) or "(no output)"
+            said = shortened(joined_streams(outcome.stdout, outcome.stderr)) or "(no output)"
             if outcome.ok:
                 return said
             return f"{said}\n[{_ENDS.get(outcome.ended, f'exit status {outcome.exit_status}')}]"

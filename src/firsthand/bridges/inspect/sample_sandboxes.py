@@ -25,6 +25,7 @@ from firsthand.bridges.inspect.sandbox_requirements import LenientConfig, requir
 from firsthand.errors import ConfigError, SandboxError, ToolError
 from firsthand.message import Json
 from firsthand.sandbox.box import Box
+from firsthand.sandbox.sandbox import joined_streams
 from firsthand.task import Task
 from firsthand.tool import Tool, tool
 from firsthand.tools.python import shortened
@@ -204,7 +205,7 @@ def _tools() -> Sequence[Tool]:
     async def output_of(words: list[str]) -> str:
         with _as_tool_errors():
             result = await sandbox().exec(words, timeout=TOOL_S, timeout_retry=False)
-        output = shortened(result.stdout + result.stderr) or "(no output)"
+        output = shortened(joined_streams(result.stdout, result.stderr)) or "(no output)"
         return output if result.success else f"{output}\n[exit status {result.returncode}]"
 
     @tool(effect="write", timeout_s=TOOL_S + 60)

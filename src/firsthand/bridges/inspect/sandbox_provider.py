@@ -16,7 +16,7 @@ from typing import Any
 from firsthand.bridges.inspect.sandbox_requirements import RequiredSandbox, required_sandboxes
 from firsthand.errors import ConfigError, SandboxError
 from firsthand.sandbox.box import LIMITS, Box, exit_status
-from firsthand.sandbox.sandbox import Outcome, shared_packages
+from firsthand.sandbox.sandbox import Outcome, joined_streams, shared_packages
 
 NAME = "firsthand"
 USERS = ("", "sandbox", "1000")
@@ -92,7 +92,7 @@ def sandbox_environment() -> Any:
                 )
             if outcome.ended == "timeout":
                 late = TimeoutError(f"the command did not end within {_seconds(outcome, timeout)} s")
-                late.truncated_output = outcome.stdout + outcome.stderr  # type: ignore[attr-defined]
+                late.truncated_output = joined_streams(outcome.stdout, outcome.stderr)  # type: ignore[attr-defined]
                 raise late
             if outcome.ended == "output":
                 raise OutputLimitExceededError(

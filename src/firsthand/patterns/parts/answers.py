@@ -143,6 +143,12 @@ def states_number(text: str) -> bool:
     return any(re.search(r"\d", stated) for stated, _ in _standing(_tail(text)))
 
 
+def states_answer(text: str) -> bool:
+    """True if the text states an answer in one of the forms of `extract_answer`, whatever the answer is."""
+    tail = _tail(text)
+    return next(_stated(tail), None) is not None or _TAGGED.search(tail) is not None
+
+
 def last_number(text: str) -> str | None:
     """The last number in the text, without $ and grouping commas, or None."""
     found = _last(_NUMBER, _as_slash(plain_values(_tail(text))))

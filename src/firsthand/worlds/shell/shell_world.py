@@ -17,7 +17,7 @@ from random import Random
 from firsthand.errors import ConfigError, DataError, SandboxError
 from firsthand.message import Json
 from firsthand.sandbox.box import Box
-from firsthand.sandbox.sandbox import Outcome, available
+from firsthand.sandbox.sandbox import Outcome, available, joined_streams
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.bounded_search import search
 from firsthand.worlds.shell.os_items import OsItem, Script
@@ -43,12 +43,33 @@ _SESSION = "/var/tmp/.session"
 _SHELL = f"""
 exec 2>&1
 shopt -s expand_aliases
-__save() {{ {{ declare -p; declare -f; alias -p; }} >{_SESSION} 2>/dev/null; pwd >{_SESSION}.cwd; }}
+__save() {{
+  set -- $?
+  {{ declare -p; declare -f; alias -p; }} >{_SESSION} 2>/dev/null; pwd >{_SESSION}.cwd
+  return $1
+}}
+__saved() {{
+  case ${{3-}} in
+    __save*) ;;
+    "") builtin trap __save EXIT ;;
+    *) builtin trap -- "__save && :
+${{3-}}
+__save || :" EXIT ;;
+  esac
+}}
+trap() {{
+  case $BASH_SUBSHELL$* in
+    0*[Ee][Xx][Ii][Tt]*|0*0*) builtin trap "$@" && eval "__saved $(builtin trap -p EXIT)" ;;
+    *) builtin trap "$@" ;;
+  esac
+}}
 [ -f {_SESSION} ] && . {_SESSION} >/dev/null 2>&1
 cd "$(cat {_SESSION}.cwd 2>/dev/null || echo {HOME})" 2>/dev/null
-trap __save EXIT
+builtin trap __save EXIT
 eval "$1"
 """
+# A command's own EXIT trap would replace ours: `trap` puts `__save` around it, in front too, as it may end with `exit`.
+# `&& :` keeps `$?` for it under `set -e`. Other traps are the builtin's alone: DEBUG would see more.
 _CODE = re.compile(r"```(?:bash|sh)?[ \t]*\n(.*?)```", re.DOTALL)
 _ENDS = {
     "timeout": f"[it did not end within {LIMITS.wall_s:g} s and was stopped]",
@@ -92,7 +113,7 @@ class ShellWorld:
         await self.prepared()
         self.commands.append(code)
         outcome = await self._run(["bash", "-c", _SHELL, "bash", code], "/")
-        said = outcome.stdout + outcome.stderr
+        said = joined_streams(outcome.stdout, outcome.stderr)
         self.last_output = said
         if len(said) > MAX_OUTPUT:
             said = said[: MAX_OUTPUT - 20] + "\n[truncated because the output is too long]"
