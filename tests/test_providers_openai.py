@@ -897,6 +897,8 @@ def test_null_content_is_an_empty_answer(server):
     assert ask(server.model())[0].message.text == ""
     server.reply(chat(None, refusal="I will not."))
     assert ask(server.model())[0].message.text == "I will not."
+    (refused,) = ask(server.model(), sampling=Sampling(grammar=Grammar("json_schema", '{"type": "object"}')))
+    assert (refused.message.text, refused.finish_reason) == ("I will not.", "content_filter")
 
 
 def test_usage_that_makes_no_sense_is_zero(server):
