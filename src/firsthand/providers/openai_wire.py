@@ -68,6 +68,12 @@ def parse(raw: bytes | str, address_hint: str = "most end in /v1") -> Json:
     return body
 
 
+def with_error(body: Json) -> Json:
+    """Returns the object of a reply or an event; one that is an error, as of older vLLM, has itself as `error`."""
+    is_error = "error" in (body.get("object"), body.get("type")) and "choices" not in body
+    return body | {"error": body} if is_error and not body.get("error") else body
+
+
 def clip(value: object, most: int = 300) -> str:
     """Returns a value from outside as one short line, for an error message; control characters are escapes in it."""
     words = printable(" ".join(clean(str(value)[: 4 * most]).split()))
