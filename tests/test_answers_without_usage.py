@@ -134,6 +134,10 @@ def test_a_table_says_which_calls_count_as_nothing_or_are_estimates() -> None:
         "The tokens of 2 model calls of base are estimates from bytes, for none were reported.",
         "No cost was reported of 3 attempts of base: a limit in USD counts them as free.",
     ]
+    assert made.frontier == ("base",), "what mute costs is not known"
+    partly = board(row("base", 0.25, cost), row("some", 0.5, cost, unreported=Unreported(4)), row("free", 0.125, none))
+    assert partly.frontier == ("free", "some"), "an agent that asks no model costs nothing"
+    assert board(row("mute", 0.5, none, unreported=Unreported(4))).frontier == ()
     assert unreported_notes({"a": Unreported(), "b": Unreported(0, 1)}) == [
         "The tokens of 1 model call of b are estimates from bytes, for none were reported."
     ]

@@ -122,10 +122,11 @@ class Board:
 
     @property
     def frontier(self) -> tuple[str, ...]:
-        """The agents on the Pareto frontier of score against tokens, the cheapest first."""
+        """The agents on the Pareto frontier of score against tokens, the cheapest first; none whose tokens are unknown."""
         sign = -1 if self.lower_is_better else 1
-        indices = frontier([(row.cost.tokens, sign * row.score.value) for row in self.rows])
-        return tuple(self.rows[index].agent for index in indices)
+        known = [row for row in self.rows if row.cost.tokens or not row.unreported.silent]
+        indices = frontier([(row.cost.tokens, sign * row.score.value) for row in known])
+        return tuple(known[index].agent for index in indices)
 
     def share(self, row: Row) -> float | None:
         """The share of the budget that an agent used; None without a budget."""
