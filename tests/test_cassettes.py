@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -152,6 +153,47 @@ def test_a_run_of_ones_own_can_be_recorded_and_played(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"prompt": 1}\n')
     with pytest.raises(ConfigError, match="has a line without prompt and replies"):
         catalog.model(f"cassette:{tmp_path / 'bad.jsonl'}")
+
+
+def test_a_recording_keeps_why_its_replies_ended(tmp_path):
+    call = {"id": "c", "name": "look", "arguments": {}}
+    replies = [
+        {"text": "The answer is", "finish_reason": "length"},
+        "The answer is 12.",
+        {"text": "", "finish_reason": "content_filter"},
+        {"text": "", "tool_calls": [call], "finish_reason": "length"},
+    ]
+    question = "What is 3 * 4?"
+
+    async def four(task, ctx):
+        return (await ctx.say(task.question).sample(4))[0].text
+
+    live = asyncio.run(rollout(Agent("a", Cassette({question: replies}), four), Task("1", question)))
+    (generation,) = (each for each in live.calls if each.kind == "generate")
+    assert generation.detail["finish_reasons"] == ["length", "stop", "content_filter", "length"]
+    assert recorded([live]) == {question: replies}  # a whole answer is its text alone
+    lines = [json.dumps({"prompt": prompt, "replies": each}) for prompt, each in recorded([live]).items()]
+    calling = [{"text": "", "tool_calls": [call]}]
+    (tmp_path / "run.jsonl").write_text("\n".join([*lines, json.dumps({"prompt": "call", "replies": calling})]))
+    played = open_model(str(tmp_path / "run.jsonl"))
+    made = asyncio.run(played.complete(question, Sampling(), n=4)) + asyncio.run(played.complete("call", Sampling()))
+    assert [each.finish_reason for each in made] == ["length", "stop", "content_filter", "length", "tool_calls"]
+    assert made[3].message.tool_calls and made[0].message.text == "The answer is"
+
+
+def test_a_recording_of_a_trace_without_reasons_has_texts_alone():
+    live = asyncio.run(rollout(Agent("a", Scripted(["12"]), direct), Task("1", "q")))
+    calls = tuple(replace(each, detail={}) for each in live.calls)
+    assert [*recorded([replace(live, calls=calls)]).values()] == [["12"]]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"finish_reason": "cut"}, {"finish_reason": ["length"]}, {"finish_reason": "length", "tool_calls": [1]}, {}]
+)
+def test_a_reply_that_ended_for_no_reason_known_is_refused(tmp_path, odd):
+    (tmp_path / "odd.jsonl").write_text(json.dumps({"prompt": "q", "replies": [{"text": "a"} | odd]}))
+    with pytest.raises(ConfigError, match="has replies that are no list of texts: "):
+        open_model(str(tmp_path / "odd.jsonl"))
 
 
 def test_conversations_are_keyed_with_their_roles():

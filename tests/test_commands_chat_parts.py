@@ -123,6 +123,12 @@ def test_a_question_is_answered_and_its_facts_are_its_own(
     dear = talk()
     dear.dialogue = SimpleNamespace(usage=Usage(7, 2, 5, 0.01234), calls=[1])  # type: ignore[assignment]
     assert dear.usage() == "1 call, 7 tokens in (2 cached), 5 out, 0.0123 USD"
+    dear.config = replace(dear.config, budget_usd=1.0)
+    assert dear.usage().endswith(" 5 out, 0.0123 USD")
+    made.config = replace(made.config, budget_usd=1.0)
+    assert made.usage().endswith(", 2 out, no cost reported, so --budget-usd limits nothing")
+    made.dialogue = SimpleNamespace(usage=Usage(), calls=[])  # type: ignore[assignment]
+    assert made.usage() == "0 calls, 0 tokens in (0 cached), 0 out"
     slow = talk(Scripted(["three words more"]))
     slow.screen.writing_s = 50.0  # of answers before
     slow.ask(runner, "q")

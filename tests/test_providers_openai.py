@@ -588,6 +588,19 @@ def test_closing_a_stream_closes_the_connection(server):
     asyncio.run(take_two())
 
 
+@pytest.mark.parametrize("kind", [{"object": "error"}, {"type": "error"}])
+def test_an_error_that_stands_in_no_field_of_its_own_is_told_in_its_words(server, kind):
+    for code, told in ((500, "answered 500 (boom): it may pass"), (400, "answered 400 (boom): change what it refuses")):
+        server.reply(sse(piece("a"), kind | {"message": "boom", "code": code}))
+        with pytest.raises(TransientError if code == 500 else ModelError) as streamed:
+            collect(server.model())
+        assert told in str(streamed.value)
+        server.reply(kind | {"message": "boom", "code": str(code)})
+        assert told in failure(server.model(), TransientError if code == 500 else ModelError)
+    server.reply(chat("fine") | kind)
+    assert ask(server.model())[0].message.text == "fine"
+
+
 def test_a_cancelled_request_closes_the_connection(server):
     async def cancel() -> None:
         asking = asyncio.create_task(server.model().complete((user("hi"),), GREEDY))
@@ -897,6 +910,8 @@ def test_null_content_is_an_empty_answer(server):
     assert ask(server.model())[0].message.text == ""
     server.reply(chat(None, refusal="I will not."))
     assert ask(server.model())[0].message.text == "I will not."
+    (refused,) = ask(server.model(), sampling=Sampling(grammar=Grammar("json_schema", '{"type": "object"}')))
+    assert (refused.message.text, refused.finish_reason) == ("I will not.", "content_filter")
 
 
 def test_usage_that_makes_no_sense_is_zero(server):

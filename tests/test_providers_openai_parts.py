@@ -136,7 +136,7 @@ def test_answers_come_in_the_order_of_their_index_and_share_the_tokens():
     }  # fmt: skip
     assert wire.read_completions(body) == [
         Completion(assistant("a"), "stop", Usage(10, 10, 3, 0.25), prompt_ids=(4, 5)),
-        Completion(assistant("no"), "stop", Usage(0, 0, 3), prompt_ids=(4, 5)),
+        Completion(assistant("no"), "content_filter", Usage(0, 0, 3), prompt_ids=(4, 5)),
         Completion(assistant("c"), "length", Usage(0, 0, 2), prompt_ids=(4, 5)),
     ]
     unordered = {"choices": [{"index": 1, "text": "b"}, {"text": "a"}], "prompt_token_ids": [1]}

@@ -34,6 +34,23 @@ def test_a_streamed_refusal_is_the_text_as_it_is_in_a_whole_reply() -> None:
     assert read(piece({"content": "a", "refusal": "b"}, "stop"))[0] == ["a"]
 
 
+def test_a_refusal_is_a_filtered_answer_and_no_other_end_is_changed() -> None:
+    for refusal, given, reason in (
+        ("I can't.", "stop", "content_filter"), ("I can't.", None, "content_filter"), ("I ca", "length", "length"),
+        ("", "stop", "stop"), (" ", "stop", "stop"), (None, "stop", "stop"),
+    ):  # fmt: skip
+        said = {"content": None if refusal and refusal.strip() else "7", "refusal": refusal}
+        (whole,) = read_completions({"choices": [{"message": said, "finish_reason": given}]})
+        assert whole.finish_reason == reason
+        assert read(piece(said), piece(reason=given or "stop"))[1] == whole
+        assert read({"choices": [{"message": said, "finish_reason": given or "stop"}]})[1] == whole
+    begun = read(piece({"content": '{"a": '}), piece({"refusal": "I can't."}), piece(reason="stop"))[1]
+    assert (begun.finish_reason, begun.message.text) == ("content_filter", '{"a": I can\'t.')
+    called = {"content": None, "tool_calls": [{"id": "c", "function": {"name": "f"}}], "refusal": "no"}
+    (both,) = read_completions({"choices": [{"message": called, "finish_reason": "stop"}]})
+    assert both.finish_reason == "tool_calls"
+
+
 def message(content: str, reason: str | None = None, **more: Any) -> dict[str, Any]:
     return {"choices": [{"message": {"content": content, **more}, "finish_reason": reason}]}
 

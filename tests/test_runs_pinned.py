@@ -29,6 +29,7 @@ from firsthand.runs.index import RunInfo
 from firsthand.runs.pairing import compare, scores_of
 from firsthand.runs.score_totals import ScoreMean
 from firsthand.runs.store import Run, create
+from firsthand.runs.unreported_usage import Unreported
 from firsthand.task import Task
 from firsthand.trace import Call, Event, Failure, Node, Score, Trace
 
@@ -212,7 +213,7 @@ def test_tables_read_what_is_kept_of_a_score_and_nothing_else() -> None:
     summary = AttemptSummary.of(made)
     assert (summary.num_calls, summary.usage, summary.critical_s) == (2, Usage(12, 2, 4, 0.125), 2.0)
     assert summary.scores == (without_words(score),)  # of the whole attempt
-    assert unpack_numbers(pack_numbers(summary)) == ((12, 2, 4), 2.0, summary.scores)
+    assert unpack_numbers(pack_numbers(summary)) == ((12, 2, 4), 2.0, summary.scores, Unreported())
     hidden = AttemptSummary.of(trace(value=None, events=(Event("protected", 0.0, {"why": "w"}),)))
     assert hidden.error == "E" and AttemptSummary.of(trace(value=None)).error == "E: gone"
     for given in ({}, {"why": ""}):  # protected for no reason that is told

@@ -105,6 +105,7 @@ def test_every_number_of_a_row_is_that_of_its_agent() -> None:
         "late: inconclusive vs. direct (0.60 vs. 0.17, p=0.375), for 10.8x its tokens.",
     ]
     assert body["caveats"] == caveats(board) == [
+        "No tokens were reported of 12 model calls of cot, 20 model calls of late: they count as 0, so the cost is higher.",
         "Errors: 4 attempts failed or could not be scored. Each counts as 0; one without a verdict of its judge is left "
         "out.",
         "Minimum detectable effect with 6 tasks: 0.90 (80% power).",

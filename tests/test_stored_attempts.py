@@ -22,6 +22,7 @@ from firsthand.runs.database import Database, checksum, put
 from firsthand.runs.run_names import DATABASE
 from firsthand.runs.score_totals import ScoreMean, TaskMean, Totals
 from firsthand.runs.stored_journal import StoredJournal, now
+from firsthand.runs.unreported_usage import Unreported
 from firsthand.task import Task
 from firsthand.trace import TRACE_VERSION, Call, Event, Failure, Node, Score, Trace
 from made_traces import trace
@@ -95,7 +96,7 @@ def test_the_latest_try_of_each_attempt_is_listed_in_the_order_they_ended(
 
 def test_summaries_have_the_scores_given_later_and_are_decoded_where_there_are_none(database: Database) -> None:
     one = trace("1", "t1", 0.5, calls=(call(":1", 7, 0.5), call(":2", 5, 0.25, 2.0)))
-    two = trace("2", "t2", None, agent="z", epoch=4)
+    two = trace("2", "t2", None, agent="z", epoch=4, calls=(Call(":1", "generate", 0, 0.0, 1.5, "r"),))
     keep(database, one, one, two)
     given = Score("later", 0.25, {"why": "words", "judge": "j"})
     with database.write() as connection:
@@ -111,7 +112,7 @@ def test_summaries_have_the_scores_given_later_and_are_decoded_where_there_are_n
     )  # fmt: skip
     other = AttemptSummary.of(two).scored((Score("later", 0.0, failure="E: no"),))
     assert list(summaries(database, None, None)) == [whole, other]
-    assert list(summaries(database, None, "z")) == [other]
+    assert list(summaries(database, None, "z")) == [other] and other.unreported == (1, 0, 0)
     with database.write() as connection:
         connection.execute("UPDATE traces SET numbers = NULL")
         connection.execute("UPDATE scores SET numbers = NULL")
@@ -179,8 +180,18 @@ def test_a_summary_tells_an_error_in_one_line_and_no_words_of_a_protected_task()
     assert replace(made, error="E").value() is None
     assert made.scored((plain,)).value() is None
     assert made.score("c") == Score("c", float("inf"))
-    assert unpack_numbers(pack_numbers(made)) == ((0, 0, 0), 0.0, made.scores)
-    for wrong in ("[]", "[[1, 2], 0, []]", '[[1, 2, 3], 0, [{"value": 1}]]', "5"):
+    assert unpack_numbers(pack_numbers(made)) == ((0, 0, 0), 0.0, made.scores, (0, 0, 0))
+    told = replace(made, unreported=Unreported(1, 2, 3))
+    assert unpack_numbers(pack_numbers(told)) == ((0, 0, 0), 0.0, made.scores, (1, 2, 3))
+    for wrong in (
+        "[]",
+        "[[1, 2], 0, []]",
+        '[[1, 2, 3], 0, [{"value": 1}]]',
+        "5",
+        "[[1, 2, 3], 0, [], [1, 2, 3], 4]",
+        "[[1, 2, 3], 0, [], [1, 2, 3, 4]]",
+        "[[1, 2, 3], 0, [], 4]",
+    ):
         with pytest.raises((KeyError, TypeError, ValueError)):
             unpack_numbers(wrong)
 

@@ -262,6 +262,8 @@ class Chat:
         """Calls and tokens so far, in one line."""
         used, calls = self.dialogue.usage, len(self.dialogue.calls)
         cost = f", {used.cost_usd:.4f} USD" if used.cost_usd else ""
+        if calls and not cost and self.config.budget_usd is not None:
+            cost = ", no cost reported, so --budget-usd limits nothing"
         counts = f"{used.prompt_tokens} tokens in ({used.cached_tokens} cached), {used.completion_tokens} out"
         return f"{count_of(calls, 'call')}, {counts}{cost}"
 

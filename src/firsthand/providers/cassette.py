@@ -13,8 +13,9 @@ import hashlib
 import io
 import json
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, islice, pairwise, zip_longest
 from pathlib import Path
+from typing import cast, get_args
 
 from firsthand.errors import ConfigError, ModelError
 from firsthand.message import Json, Message, ToolCall, assistant, canonical
@@ -24,7 +25,8 @@ from firsthand.system.ordinary_file import read_bounded
 from firsthand.trace import Trace
 
 Reply = str | Json
-"""A text, or an object with `text` and `tool_calls`, a list of `id`, `name` and `arguments`."""
+"""A text, or an object with `text` and one or both of `tool_calls`, a list of `id`, `name` and `arguments`, and
+`finish_reason`, why the reply ended. Without one it ended by itself."""
 Recordings = Mapping[str, Sequence[Reply]]
 """Prompt, as `prompt_text` writes it -> its replies, in order."""
 _MAX_BYTES, _MAX_VALUES = 1 << 28, 2_000_000
@@ -65,11 +67,12 @@ def open_model(text: str) -> Cassette:
                         f"the cassette {text!r} has a prompt that is no text: {line.rstrip()[:60]!r}; write "
                         '{"prompt": "...", "replies": ["...", "..."]} on each line'
                     )
-                if not isinstance(replies, list) or not all(_is_text(reply) or _is_calling(reply) for reply in replies):
+                if not isinstance(replies, list) or not all(_is_text(reply) or _is_object(reply) for reply in replies):
                     raise ConfigError(
                         f"the cassette {text!r} has replies that are no list of texts: {line.rstrip()[:60]!r}; write "
                         '{"prompt": "...", "replies": ["...", "..."]}, or for a reply with tool calls '
-                        '{"text": "...", "tool_calls": [{"id": "...", "name": "...", "arguments": {}}]}, on each line'
+                        '{"text": "...", "tool_calls": [{"id": "...", "name": "...", "arguments": {}}]}, and for one that '
+                        'was cut or filtered {"text": "...", "finish_reason": "length"}, or "content_filter", on each line'
                     )
                 read = [reply if isinstance(reply, dict) else str(reply) for reply in replies]
                 recordings.setdefault(str(prompt), []).extend(read)
@@ -89,10 +92,20 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _is_calling(value: object) -> bool:
-    """True for a reply with tool calls, as `recorded` writes it."""
+def _is_object(value: object) -> bool:
+    """True for a reply with tool calls, with the reason why it ended, or with both, as `recorded` writes it."""
     match value:
-        case {"text": str(), "tool_calls": [_, *_] as calls}:
+        case {"text": str(), "finish_reason": reason, **others}:
+            is_known = isinstance(reason, str) and reason in get_args(FinishReason)
+            return is_known and ("tool_calls" not in others or _are_calls(others["tool_calls"]))
+        case {"text": str(), "tool_calls": calls}:
+            return _are_calls(calls)
+    return False
+
+
+def _are_calls(value: object) -> bool:
+    match value:
+        case [_, *_] as calls:
             return all(map(_is_call, calls))
     return False
 
@@ -151,8 +164,7 @@ class Cassette:
             reply = self._recordings[text][index - indices.start]
             message = _message(reply)
             usage = Usage(0 if completions else len(text.split()), 0, len(_said(message).split()))
-            reason: FinishReason = "tool_calls" if message.tool_calls else "stop"
-            completions.append(Completion(message, reason, usage, reply_index=index))
+            completions.append(Completion(message, _reason(reply), usage, reply_index=index))
             self._next[text] = index + 1
         self._given.update(free)
         return completions
@@ -216,22 +228,30 @@ def _message(reply: Reply) -> Message:
     """The message of a recorded reply."""
     if isinstance(reply, str):
         return assistant(reply)
-    calls = reply["tool_calls"]
+    calls = reply.get("tool_calls", ())
     return assistant(
         reply["text"], *(ToolCall(call["id"], call["name"], call["arguments"], call.get("invalid")) for call in calls)
     )
 
 
-def _reply(message: Message) -> Reply:
-    """The message as recordings hold it: its text, or an object if it has tool calls."""
+def _reason(reply: Reply) -> FinishReason:
+    """Why a recorded reply ended."""
+    if isinstance(reply, str):
+        return "stop"
+    return cast(FinishReason, reply.get("finish_reason", "tool_calls" if reply.get("tool_calls") else "stop"))
+
+
+def _reply(message: Message, reason: object) -> Reply:
+    """The message as recordings hold it: its text, or an object if it has tool calls, was cut or was filtered."""
+    ended: Json = {"finish_reason": reason} if reason in ("length", "content_filter") else {}
     if not message.tool_calls:
-        return message.text
+        return {"text": message.text} | ended if ended else message.text
     calls = [
         {"id": call.id, "name": call.name, "arguments": call.arguments}
         | ({} if call.invalid is None else {"invalid": call.invalid})
         for call in message.tool_calls
     ]
-    return {"text": message.text, "tool_calls": calls}
+    return {"text": message.text, "tool_calls": calls} | ended
 
 
 def _differences(near: str, asked: str) -> list[str]:
@@ -287,12 +307,14 @@ def _lines(text: str) -> set[str]:
 
 
 def recorded(traces: Iterable[Trace]) -> dict[str, list[Reply]]:
-    """Returns the prompts and replies of attempts, a reply with tool calls as an object. Write each as a line for
-    `cassette:FILE.jsonl`."""
+    """Returns the prompts and replies of attempts; a reply with tool calls is an object, and one that was cut or filtered.
+    Write each as a line for `cassette:FILE.jsonl`."""
     found: dict[str, list[Reply]] = {}
     for trace in traces:
         for call in trace.calls:
             if call.kind == "generate" and call.nodes:
-                replies = [_reply(trace.nodes[node].message) for node in call.nodes]
+                reasons = call.detail.get("finish_reasons") or ()  # traces from elsewhere may have none
+                ended = zip_longest(call.nodes, reasons[: len(call.nodes)])
+                replies = [_reply(trace.nodes[node].message, reason) for node, reason in ended]
                 found.setdefault(prompt_text(trace.messages(call.at)), []).extend(replies)
     return found

@@ -319,7 +319,7 @@ class OpenAIModel:
 
     def _parse(self, raw: bytes | str) -> Json:
         try:
-            return wire.parse(raw)
+            return wire.with_error(wire.parse(raw))
         except ModelError as error:
             raise self._faults.garbled(error) from None
 

@@ -29,9 +29,11 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _NO_MONEY = ("insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "billing_error")
-_NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)
+_NO_CREDIT = re.compile(r"credit balance is too low|insufficient balance", re.IGNORECASE)
+_PAYMENT_REQUIRED = 402
 _REQUEST_FAULTS = (400, 413, 415, 422)
 """Statuses at which what was asked is at fault."""
+_FILTERED = "its content filter took the prompt: change the prompt, or the filter's settings on its side"
 _KEY_AT_FAULT = re.compile(r"\bapi[ _-]?key\b", re.IGNORECASE)
 """Words at which it is the key all the same: Google and xAI answer 400."""
 
@@ -128,11 +130,12 @@ class Endpoint:
         overflow = {"context_length_exceeded", "exceed_context_size_error"} & marks or _TOO_LONG.search(message)
         if overflow and status in (400, 413, 422, 500):
             return PromptTooLong(f"{answered}: shorten the conversation, or ask for fewer tokens")
-        if marks & set(_NO_MONEY) or _NO_CREDIT.search(message):
+        if status == _PAYMENT_REQUIRED or marks & set(_NO_MONEY) or _NO_CREDIT.search(message):
             return _lasting(ModelError(f"{answered}: the account has no credit left; top it up or use another key"))
         if (status in (408, 409, 425, 429) or status >= 500) and not _is_final(status, headers or {}):
             return TransientError(f"{answered}: it may pass, try again", retry_after_s(headers or {}))
-        error = ModelError(f"{answered}: {self._advice(status, known)}")
+        is_filtered = status in _REQUEST_FAULTS and "content_filter" in marks
+        error = ModelError(f"{answered}: {_FILTERED if is_filtered else self._advice(status, known)}")
         if status not in _REQUEST_FAULTS or _KEY_AT_FAULT.search(message):
             return _lasting(error)
         field = body.get("param") if isinstance(body, dict) else None

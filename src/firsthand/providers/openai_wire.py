@@ -68,6 +68,12 @@ def parse(raw: bytes | str, address_hint: str = "most end in /v1") -> Json:
     return body
 
 
+def with_error(body: Json) -> Json:
+    """Returns the object of a reply or an event; one that is an error, as of older vLLM, has itself as `error`."""
+    is_error = "error" in (body.get("object"), body.get("type")) and "choices" not in body
+    return body | {"error": body} if is_error and not body.get("error") else body
+
+
 def clip(value: object, most: int = 300) -> str:
     """Returns a value from outside as one short line, for an error message; control characters are escapes in it."""
     words = printable(" ".join(clean(str(value)[: 4 * most]).split()))
@@ -166,6 +172,7 @@ class StreamedAnswer:
         self.usage = Usage()
         """The usage that the endpoint has reported for the answer so far."""
         self._num_chars = 0
+        self._refuses = False
         self._repeats: bool | None = None
         """True if messages hold what came before again, False if they are pieces as deltas are, None if not known yet."""
         self._stated_calls: dict[str | int, Json] = {}
@@ -200,6 +207,7 @@ class StreamedAnswer:
             self._repeats = True
             self._keep_text(text)
         if message := json_object(choice.get("message")):
+            self._refuses = self._refuses or _refuses(message)
             stated = self._new_in(_text(message) or _text(message, "refusal"))
             self._keep_text(stated)
             text += stated
@@ -219,7 +227,7 @@ class StreamedAnswer:
     def completion(self) -> Completion:
         """Returns the whole answer."""
         calls = [self._whole(call) for call in self._calls if call["name"] or call["arguments"]]
-        message = {"content": "".join(self._text), "tool_calls": calls}
+        message = {"refusal" if self._refuses else "content": "".join(self._text), "tool_calls": calls}
         choices = [self._choice | {"message": message}]
         return replace(
             read_completions({"choices": choices, "prompt_token_ids": self._prompt_ids})[0], usage=self.usage
@@ -229,6 +237,7 @@ class StreamedAnswer:
         """Add the calls of a delta, and return its text, or that of a refusal."""
         for call in _wired_calls(delta):
             self._add_call(json_object(call))
+        self._refuses = self._refuses or _refuses(delta)
         return _text(delta) or _text(delta, "refusal")
 
     def _keep_text(self, text: str) -> None:
@@ -324,14 +333,11 @@ def _completion(choice: Json, usage: Usage, prompt_ids: tuple[int, ...] | None) 
     logprobs = json_object(choice.get("logprobs"))
     said = assistant(_text(message) or _text(message, "refusal"), *calls)
     sampled = _sampled(choice.get("token_ids"), logprobs)
+    has_answer, error = bool(said.text or calls), choice.get("error")
+    reason = finish_reason(choice.get("finish_reason"), has_answer=has_answer, calls=bool(calls), error=error)
     return Completion(
         message=Message("assistant", said.parts, sampled),
-        finish_reason=finish_reason(
-            choice.get("finish_reason"),
-            has_answer=bool(said.text or calls),
-            calls=bool(calls),
-            error=choice.get("error"),
-        ),
+        finish_reason="content_filter" if reason == "stop" and _refuses(message) else reason,
         usage=usage,
         top_logprobs=_top_logprobs(logprobs),
         prompt_ids=prompt_ids,
@@ -496,6 +502,11 @@ def _text(body: Json, field: str = "content") -> str:
         texts = [json_object(part).get("text") for part in value]
         value = "".join(text for text in texts if isinstance(text, str))
     return clean(value) if isinstance(value, str) else ""
+
+
+def _refuses(body: Json) -> bool:
+    """True for a message or delta that refuses, as OpenAI's models do beside the schema of their answers."""
+    return bool(_text(body, "refusal").strip())
 
 
 def says_something(part: Any) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from firsthand.loop.critical_path import critical_seconds
 from firsthand.message import Json
 from firsthand.model import Usage
+from firsthand.runs.unreported_usage import ALL_REPORTED, Unreported, unreported_in
 from firsthand.trace import NOTE, Score, Trace
 
 KEPT_DETAIL = (
@@ -47,6 +48,8 @@ class AttemptSummary:
     """Seconds on the critical path, see `loop.critical_path`."""
     scores: tuple[Score, ...] = field(default=())
     """Those of the whole attempt, with the keys of their details that are in KEPT_DETAIL."""
+    unreported: Unreported = ALL_REPORTED
+    """The calls whose tokens or cost no endpoint reported; none are known of runs that 0.28.0 or older made."""
 
     @staticmethod
     def of(trace: Trace) -> AttemptSummary:
@@ -66,6 +69,7 @@ class AttemptSummary:
             duration_s=float(trace.duration_s),
             critical_s=critical_seconds(trace),
             scores=tuple(without_words(score, is_protected) for score in trace.attempt_scores),
+            unreported=unreported_in(trace),
         )
 
     @property
@@ -129,16 +133,22 @@ def pack_numbers(summary: AttemptSummary) -> str:
     """The numbers that have no column of their own, as the text that a run's file keeps."""
     usage = summary.usage
     tokens = [usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens]
-    return _ENCODER.encode([tokens, summary.critical_s, [_packed(score) for score in summary.scores]])
+    numbers = [tokens, summary.critical_s, [_packed(score) for score in summary.scores]]
+    return _ENCODER.encode([*numbers, summary.unreported] if any(summary.unreported) else numbers)
 
 
-def unpack_numbers(text: str) -> tuple[tuple[int, int, int], float, tuple[Score, ...]]:
-    """Prompt, cached and completion tokens, the critical seconds and the scores that `pack_numbers` wrote.
+def unpack_numbers(text: str) -> tuple[tuple[int, int, int], float, tuple[Score, ...], Unreported]:
+    """Prompt, cached and completion tokens, the critical seconds, the scores and what was not reported, as `pack_numbers`
+    wrote them.
 
     KeyError, TypeError or ValueError if the text is anything else.
     """
-    (prompt, cached, completion), critical_s, scores = json.loads(text)
-    return (int(prompt), int(cached), int(completion)), float(critical_s), tuple(_unpacked(each) for each in scores)
+    (prompt, cached, completion), critical_s, scores, *rest = json.loads(text)
+    if len(rest) > 1:
+        raise ValueError("more numbers than there are")
+    unreported = Unreported(*map(int, *rest)) if rest else ALL_REPORTED
+    usage = (int(prompt), int(cached), int(completion))
+    return usage, float(critical_s), tuple(_unpacked(each) for each in scores), unreported
 
 
 def pack_score(score: Score) -> str:

@@ -124,11 +124,11 @@ def summaries(database: Database, benchmark: str | None, agent: str | None) -> I
         if numbers is None:
             summary = AttemptSummary.of(read_trace(database, body))
         else:
-            (prompt, cached, completion), critical_s, scores = parsed(database, unpack_numbers, numbers)
+            (prompt, cached, completion), critical_s, scores, unreported = parsed(database, unpack_numbers, numbers)
             usage = Usage(prompt, cached, completion, cost_usd)
             summary = AttemptSummary(
                 id, place, its_benchmark, task, its_agent, epoch, stop_reason, error, num_calls, usage, duration_s,
-                critical_s, scores,
+                critical_s, scores, unreported,
             )  # fmt: skip
         found = later.get((place, number))
         yield summary.scored((*summary.scores, *found.values())) if found else summary

@@ -20,7 +20,9 @@ from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
 from firsthand.runs.epoch_reducer import reduced
 from firsthand.runs.run_folder import Run
+from firsthand.runs.unreported_usage import ALL_REPORTED, Unreported, total_unreported
 from firsthand.show.board_words import p_text, value_text
+from firsthand.show.unreported_words import unreported_notes
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.figures import figures as figures_of
 from firsthand.stats.pareto import frontier
@@ -79,6 +81,8 @@ class Row:
     """The means of the other scores, and the figures, by name."""
     left_out: int = 0
     """Tasks that failed and are no part of the score, as of a correlation or of a score of harm."""
+    unreported: Unreported = ALL_REPORTED
+    """The calls whose tokens or cost no endpoint reported."""
 
     def to_json(self) -> Json:
         """The row as a JSON object."""
@@ -118,10 +122,11 @@ class Board:
 
     @property
     def frontier(self) -> tuple[str, ...]:
-        """The agents on the Pareto frontier of score against tokens, the cheapest first."""
+        """The agents on the Pareto frontier of score against tokens, the cheapest first; none whose tokens are unknown."""
         sign = -1 if self.lower_is_better else 1
-        indices = frontier([(row.cost.tokens, sign * row.score.value) for row in self.rows])
-        return tuple(self.rows[index].agent for index in indices)
+        known = [row for row in self.rows if row.cost.tokens or not row.unreported.silent]
+        indices = frontier([(row.cost.tokens, sign * row.score.value) for row in known])
+        return tuple(known[index].agent for index in indices)
 
     def share(self, row: Row) -> float | None:
         """The share of the budget that an agent used; None without a budget."""
@@ -357,6 +362,7 @@ def _row(
         stopped=sum(each.error is None and each.stop_reason not in ("done", "error") for each in attempts),
         secondary={name: _interval(each, clusters) for name, each in others.items()} | dict(passes),
         left_out=_left_out(attempts, values),
+        unreported=total_unreported(each.unreported for each in attempts),
     )
 
 
@@ -439,6 +445,7 @@ def caveats(board: Board) -> list[str]:
     silent = [row.agent for row in board.rows if not row.cost.tokens]
     if silent and (len(silent) < len(board.rows) or any(row.cost.calls for row in board.rows)):
         wider.append(f"No tokens were reported of {', '.join(silent)}: where a model was asked, the cost is unknown.")
+    wider += unreported_notes({row.agent: row.unreported for row in board.rows}, silent)
     if errors := sum(row.errors for row in board.rows):
         lacking = [f"{count_of(row.left_out, 'task')} of {row.agent}" for row in board.rows if row.left_out]
         counted = (
