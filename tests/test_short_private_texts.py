@@ -115,3 +115,10 @@ def test_peers_and_memories_know_the_same_copies_of_a_short_text(
     result: str, text: str, said: str, copied: bool
 ) -> None:
     assert (copies(text, [result], [said] if said else []) is not None) is copied
+
+
+@pytest.mark.parametrize("sent", ["余额12元，账户名王小明", "余额 12 元，账户名王小明", "余额12 元 账户名王小明"])
+def test_blanks_beside_numbers_between_chinese_characters_make_no_difference(sent: str) -> None:
+    assert copies(sent, ["余额 12 元，账户名王小明在北京"]) is not None
+    assert copies(sent, ["余额12元，账户名王小明在北京"]) is not None
+    assert copies(sent, ["余额 13 元，账户名李小明在北京"]) is None

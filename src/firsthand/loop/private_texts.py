@@ -23,6 +23,7 @@ RUN = 16
 _WORD, _CHARACTER = 4, 2
 """The weight of a word, and of a Chinese or Japanese character or a number of at most four digits before one.
 
+A blank between such a number and the character makes no difference.
 A letter of a southern script weighs 1; a row of such letters between marks is a word as well.
 """
 CODE = 5
@@ -37,7 +38,7 @@ READERS = "readers"
 _ONE = f"[{HAN}{KANA}]"
 _LETTERS = f"(?:(?=[{SOUTHERN}])[^\\W_])+"
 _OTHER = f"[^\\W{HAN}{KANA}{SOUTHERN}]+"
-_TOKENS = re.compile(rf"({_ONE}|\d{{1,4}}(?={_ONE}))|({_LETTERS})|[^\W_{HAN}{KANA}{SOUTHERN}]+")
+_TOKENS = re.compile(rf"({_ONE}|\d{{1,4}}(?=\s?{_ONE}))|({_LETTERS})|[^\W_{HAN}{KANA}{SOUTHERN}]+")
 
 
 class _Words(NamedTuple):
