@@ -36,6 +36,11 @@ class Waits(Base):
     async def learn(self, trace): return [MemoryItem.of("a fact", {})]
 class Snaps(Base):
     def snapshot(self): raise ValueError("gone")
+class Empty(Base):
+    def snapshot(self): return None
+class Later(Base):
+    async def snapshot(self): return self
+empty, later = Empty, Later
 raises, nothing, words, waits, snaps = Raises, Nothing, Words, Waits, Snaps
 
 def right(task, trace): return Score("right", 1.0)
@@ -53,6 +58,8 @@ def world(): return Benchmark("world", tasks, scorers=(right,), protocol="p", en
         (["plain", "--memory", "own.py:nothing"], "the memory Nothing: learn failed with TypeError: "),
         (["plain", "--memory", "own.py:words"], "the memory Words: learn gave 'text' where a MemoryItem was expected"),
         (["plain", "--memory", "own.py:snaps"], "the memory Snaps: snapshot failed with ValueError: gone"),
+        (["plain", "--memory", "own.py:empty"], "the memory Empty: snapshot gave None where a memory was expected"),
+        (["plain", "--memory", "own.py:later"], "the memory Later: snapshot gave <coroutine object Later.snapshot at"),
         (["world"], "the environment of world failed with OSError: no room"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError, StoreError
-from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds, ScopeSize, WordRow, _delete
+from firsthand.memories.keeping.item_file import _LOG_WAIT_S, ItemFile, KeepingBounds, ScopeSize, WordRow, _delete
 from firsthand.memories.keeping.item_words import put_words
 from firsthand.memories.keeping.kept_item import KeptItem
 from firsthand.memory import MemoryItem
@@ -257,6 +257,23 @@ def test_what_is_forgotten_is_in_no_file_while_the_program_goes_on_and_goes_late
     assert wait == 10_000, "other writes wait as before"
     other.close()
     file.close()
+
+
+def test_a_long_reader_does_not_hold_up_writes_and_closing_empties_the_log(tmp_path: Path) -> None:
+    file, other = ItemFile(tmp_path / "m.db"), sqlite3.connect(tmp_path / "m.db", isolation_level=None)
+    assert put(file, "a", "quuxfrob 1")
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM items").fetchall()
+    assert file.remove("ann", "facts", "a")
+    began = time.monotonic()
+    for number in range(60):
+        assert put(file, f"b{number}", "new")
+    assert time.monotonic() - began < 60 * _LOG_WAIT_S, "no write waits for the reader"
+    other.execute("COMMIT")
+    assert any(b"quuxfrob" in each.read_bytes() for each in copied(tmp_path))
+    file.close()
+    assert not any(b"quuxfrob" in each.read_bytes() for each in copied(tmp_path)), "the other still has it open"
+    other.close()
 
 
 def copied(folder: Path) -> list[Path]:

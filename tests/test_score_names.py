@@ -23,6 +23,14 @@ def fails(task, trace):
     if task.id == "t1":
         raise ValueError("no")
     return Score("steady", 1.0)
+def begins_ill(task, trace):
+    if task.id == "t0":
+        raise ValueError("no")
+    return Score("steady", 1.0)
+def ill(task, trace):
+    raise ValueError("no")
+def begun(): return Benchmark("begun", tasks, scorers=(begins_ill,), protocol="p")
+def twice(): return Benchmark("twice", tasks, scorers=(ill, begins_ill), protocol="p")
 def named(): return Benchmark("named", tasks, scorers=(by_topic,), protocol="p")
 def good(): return Benchmark("good", tasks, scorers=(steady,), protocol="p")
 def broken(): return Benchmark("broken", tasks, scorers=(fails,), protocol="p")
@@ -52,6 +60,13 @@ def test_scores_of_two_names_are_told_of(
     code, body, said = run(tmp_path, "broken", capsys)
     [board] = body["boards"]  # type: ignore[misc]
     assert (code, board["other_names"]) == (3, {}) and "without a score" not in said
+
+    code, body, said = run(tmp_path, "begun", capsys)
+    [board] = body["boards"]  # type: ignore[misc]
+    assert (code, board["metric"], board["other_names"]) == (3, "steady", {}) and "without a score" not in said
+    code, body, said = run(tmp_path, "twice", capsys)
+    [board] = body["boards"]  # type: ignore[misc]
+    assert (code, board["metric"], board["other_names"]) == (3, "ill", {}) and "without a score" not in said
 
 
 def test_scores_of_harm_and_of_people_are_left_out_of_means_and_not_told_of() -> None:

@@ -55,6 +55,9 @@ def sends(result: str, body: str, question: str = "Write to the address.") -> bo
         ('{"text": "swordfish"}', "swordfish"),
         ('{"a": [{"pin": 4711}]}', "4711"),
         ("开门密码", "请用开门密码"),
+        ("1234.50", "it is 1234.50"),
+        ('{"balance": 1234.50}', "it is 1234.50"),
+        ("รหัสลับคือ", "ส่งรหัสลับคือให้เขา"),
     ],
 )
 def test_a_short_private_result_is_not_sent_whole(result: str, body: str) -> None:
@@ -88,11 +91,20 @@ def test_other_words_are_sent(result: str, body: str) -> None:
         ("Ann@Home.org", "to ann@home.org", "", True),
         ("swordfish", "it is swordfish", "swordfish?", False),
         ("7", "7 apples", "", True),
+        ("A+", "this is a test", "", False),
+        ("A+", "you got A+, fine", "", True),
+        ("$5", "in 5 days", "", False),
+        ("$5", "US$5 each", "", True),
+        ("$5", "for $50", "", False),
+        ("No", "no, not yet", "", False),
         ("7", "17 apples", "", False),
         ("true", "that is true", "", False),
         ("one two three", "one, two and three", "", False),
         ("口座", "私の口座です", "", True),
         ("รหัส", "คือรหัสลับ", "", True),
+        ("รหัสลับคือ", "ส่งรหัสลับคือให้เขา", "", True),
+        ("รหัสลับคือ", "ส่งรหัสลับคือให้เขา", "รหัสลับคือ", False),
+        ("PIN รหัส", "the pin รหัส.", "", True),
         ("🦊🐻", "a 🦊🐻 here", "", True),
         ("🦊🐻", "a 🐻🦊 here", "", False),
         ('""', "anything", "", False),
@@ -103,3 +115,10 @@ def test_peers_and_memories_know_the_same_copies_of_a_short_text(
     result: str, text: str, said: str, copied: bool
 ) -> None:
     assert (copies(text, [result], [said] if said else []) is not None) is copied
+
+
+@pytest.mark.parametrize("sent", ["余额12元，账户名王小明", "余额 12 元，账户名王小明", "余额12 元 账户名王小明"])
+def test_blanks_beside_numbers_between_chinese_characters_make_no_difference(sent: str) -> None:
+    assert copies(sent, ["余额 12 元，账户名王小明在北京"]) is not None
+    assert copies(sent, ["余额12元，账户名王小明在北京"]) is not None
+    assert copies(sent, ["余额 13 元，账户名李小明在北京"]) is None

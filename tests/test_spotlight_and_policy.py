@@ -129,6 +129,29 @@ def test_a_private_result_is_known_by_its_marks_and_without() -> None:
         assert (trace.answer, trace.stop_reason) == (None, "guard"), said
 
 
+@pytest.mark.parametrize("secret", ["4711-0815-12", "sword-fish"])
+@pytest.mark.parametrize("guard", ["policy", "peer"])
+def test_what_a_mark_is_taken_out_of_is_known_as_the_model_reads_it(guard: str, secret: str) -> None:
+    @tool(effect="read", declares=Declaration(readers="user"))
+    def code() -> str:
+        """A code."""
+        return secret
+
+    async def tells(task: Task, ctx: Context) -> str:
+        shown = (await ctx.call(ToolCall("1", "code", {}))).content
+        assert shown == secret.replace("-", "")
+        await ctx.call(ToolCall("2", "inbox", {}))
+        if guard == "peer":
+            return (await ctx.say(f"It is {shown}").generate()).text
+        return (await ctx.call(ToolCall("3", "send_mail", {"to": "Ann Smith", "body": f"It is {shown}"}))).content
+
+    tools = (send_mail, inbox, code)
+    agent = Agent("c", Scripted(["sent"]), tells, tools=tools, guard=given("spotlight:mark=-", guard))
+    trace = asyncio.run(rollout(agent, Task("1", "Answer whoever wrote.")))
+    assert trace.error is None and not str(trace.answer).startswith("sent")
+    assert guard == "peer" or "what code gave the user alone" in str(trace.answer)
+
+
 @pytest.mark.parametrize("text", ["a fine season came", "Alaska"])
 def test_the_mark_is_explained_where_a_pattern_quotes_results(text: str) -> None:
     @tool(effect="read", origin="the notes")

@@ -103,7 +103,13 @@ async def _items_of(learnt: Callable[[Trace], Any], trace: Trace, kind: object) 
 def snapshot_of(memory: Memory) -> Memory:
     """The memory's snapshot. ConfigError naming the memory if it makes none."""
     with _named(memory, "snapshot"):
-        return memory.snapshot()
+        made: Any = memory.snapshot()
+    if inspect.iscoroutine(made):
+        made.close()
+    if not all(callable(getattr(made, name, None)) for name in ("write", "search", "forget", "list", "snapshot")):
+        raise ConfigError(f"the memory {type(memory).__name__}: snapshot gave {made!r:.80} where a memory was expected")
+    snapshot: Memory = made
+    return snapshot
 
 
 @contextmanager

@@ -23,6 +23,7 @@ RUN = 16
 _WORD, _CHARACTER = 4, 2
 """The weight of a word, and of a Chinese or Japanese character or a number of at most four digits before one.
 
+A blank between such a number and the character makes no difference.
 A letter of a southern script weighs 1; a row of such letters between marks is a word as well.
 """
 CODE = 5
@@ -37,7 +38,7 @@ READERS = "readers"
 _ONE = f"[{HAN}{KANA}]"
 _LETTERS = f"(?:(?=[{SOUTHERN}])[^\\W_])+"
 _OTHER = f"[^\\W{HAN}{KANA}{SOUTHERN}]+"
-_TOKENS = re.compile(rf"({_ONE}|\d{{1,4}}(?={_ONE}))|({_LETTERS})|[^\W_{HAN}{KANA}{SOUTHERN}]+")
+_TOKENS = re.compile(rf"({_ONE}|\d{{1,4}}(?=\s?{_ONE}))|({_LETTERS})|[^\W_{HAN}{KANA}{SOUTHERN}]+")
 
 
 class _Words(NamedTuple):
@@ -95,7 +96,8 @@ def runs(text: str) -> frozenset[str]:
 def copies(text: str, private: Iterable[str], said: Sequence[str] = ()) -> str | None:
     """The first private text that a text copies, in words that the user did not say; None if it copies none.
 
-    A text of fewer words than a run is copied where it stands whole, of JSON with one value that value.
+    A text of fewer words than a run is copied where it stands whole, of JSON with one value that value; one of less than
+    four letters and digits where it stands letter for letter.
     """
     sent = runs(text).difference(*map(runs, said))
     for each in private:
@@ -106,15 +108,47 @@ def copies(text: str, private: Iterable[str], said: Sequence[str] = ()) -> str |
     return None
 
 
+class _Short(NamedTuple):
+    """A text of fewer words than a run, as it is looked for in others."""
+
+    text: str
+    words: tuple[str, ...]
+    is_southern: bool
+    """True if letters of a southern script are in it."""
+
+    @property
+    def size(self) -> int:
+        """Its letters and digits."""
+        return len("".join(self.words))
+
+    def stands_in(self, text: str) -> bool:
+        """True if it stands in a text as a whole: letter for letter if it is very short, by its words if not."""
+        if not self.words:  # signs alone
+            return self.text in text
+        if self.is_southern:  # no blanks between the words
+            return _plain(self.text) in _whole_plain(text)
+        if self.size < SHORT and not re.search(_ONE, self.text):
+            before = r"(?<!\w)" if self.text[0].isalnum() else ""
+            after = r"(?!\w)" if self.text[-1].isalnum() else ""
+            return re.search(before + re.escape(self.text) + after, text) is not None
+        return f" {' '.join(self.words)} " in _spaced(text)
+
+
+@lru_cache(maxsize=512)
+def _short(private: str) -> _Short | None:
+    """A private text of fewer words than a run, of JSON with one value that value; None for others and JSON's constants."""
+    text = only_text(private).strip()
+    is_southern = re.search(_LETTERS, _plain(text)) is not None
+    words = _words(_plain(text), by_letter=is_southern)
+    if not text or sum(words.weights) >= RUN or words.texts in _CONSTANTS:
+        return None
+    return _Short(text, words.texts, is_southern)
+
+
 def _stands_in(text: str, private: str) -> bool:
-    """True if a private text of fewer words than a run stands in a text as a whole; signs alone letter for letter."""
-    short = only_text(private).strip()
-    words = _words(_plain(short))
-    if not short or sum(words.weights) >= RUN or words.texts in _CONSTANTS:
-        return False
-    if not words.texts or re.search(_LETTERS, _plain(short)):  # no blanks between the words of some scripts
-        return short in text
-    return _holds(text, words.texts)
+    """True if a private text of fewer words than a run stands in a text as a whole."""
+    short = _short(private)
+    return short is not None and short.stands_in(text)
 
 
 def copies_short(texts: Iterable[str], private: str, said: Sequence[str] = ()) -> bool:
@@ -123,15 +157,10 @@ def copies_short(texts: Iterable[str], private: str, said: Sequence[str] = ()) -
     Capitals and marks make no difference. Less than four letters and digits, and JSON's constants, tell too little. Of JSON
     with one value it is that value.
     """
-    words = _words(_plain(only_text(private)))
-    if sum(words.weights) >= RUN or len("".join(words.texts)) < SHORT or words.texts in _CONSTANTS:
+    short = _short(private)
+    if short is None or short.size < SHORT:
         return False
-    return any(_holds(text, words.texts) for text in texts) and not any(_holds(text, words.texts) for text in said)
-
-
-def _holds(text: str, words: tuple[str, ...]) -> bool:
-    """True if the words stand in a text in a row."""
-    return f" {' '.join(words)} " in _spaced(text)
+    return any(map(short.stands_in, texts)) and not any(map(short.stands_in, said))
 
 
 @lru_cache(maxsize=64)
@@ -139,10 +168,15 @@ def _spaced(text: str) -> str:
     return f" {' '.join(_words(_plain(text)).texts)} "
 
 
+@lru_cache(maxsize=64)
+def _whole_plain(text: str) -> str:
+    return _plain(text)
+
+
 def only_text(result: str) -> str:
     """The one value of a result that is JSON with one, unless it is so short that it tells too little; else the result."""
     try:
-        found = _values_in(json.loads(result))
+        found = _values_in(json.loads(result, parse_int=str, parse_float=str))  # numbers as they are written
     except (ValueError, RecursionError):
         return result
     value = str(found[0]) if len(found) == 1 else ""

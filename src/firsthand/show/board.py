@@ -231,7 +231,7 @@ def _board(
     agents = {agent: summaries_of(made) for agent, made in attempts.items()}
     everything = [each for made in agents.values() for each in made]
     names = list(dict.fromkeys(score.name for each in everything for score in each.scores))
-    metric = next(iter(names), "")
+    metric = _first_name(everything)
     cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
     first = baseline if baseline is not None and baseline in agents else cheapest
     found = figures_of(attempts if figures is not None else agents, figures)
@@ -284,6 +284,15 @@ def _rank(row: Row, lower_is_better: bool) -> tuple[bool, float]:
     return False, row.score.value if lower_is_better else -row.score.value
 
 
+def _first_name(attempts: Sequence[Trace | AttemptSummary]) -> str:
+    """The name of the first score of the attempts, which agents are ranked by; empty if there is none.
+
+    A scorer that failed may have given its score a name that its others do not have: its others go before it.
+    """
+    firsts = [each.scores[0] for each in attempts if each.scores]
+    return next((score.name for score in firsts if not score.failed), firsts[0].name if firsts else "")
+
+
 def other_names(attempts: Sequence[Trace | AttemptSummary], metric: str) -> dict[str, int]:
     """The attempts that have scores of which none is named `metric`, by the first one's name.
 
@@ -298,7 +307,7 @@ def other_names_of(attempts: Sequence[AttemptSummary]) -> dict[str, dict[str, in
     made: dict[str, list[AttemptSummary]] = {}
     for each in attempts:
         made.setdefault(each.benchmark, []).append(each)
-    firsts = {name: next((score.name for each in found for score in each.scores), "") for name, found in made.items()}
+    firsts = {name: _first_name(found) for name, found in made.items()}
     names = ((firsts[name], other_names(found, firsts[name])) for name, found in made.items())
     return {metric: others for metric, others in names if others}
 

@@ -183,7 +183,7 @@ class ItemFile:
             once: The name of this change: one that was made under that name is not made again.
         """
         if self._log_holds_deleted:
-            self._empty_log()
+            self._empty_log(0)  # a long reader does not hold up every write
         body, counts, given = body_of(item), words_of(item.text), time_of(item)
         length = sum(counts.values())
         self._count(self.scope(owner, kind))
@@ -221,7 +221,7 @@ class ItemFile:
     def remove(self, owner: str, kind: str, id: str, *, once: str = "") -> bool:
         """Delete an item for good; False if it is not there, or if a change of the name `once` was made before.
 
-        Its bytes leave the log beside the file too, or with a later write while another process is reading.
+        Its bytes leave the file and the log beside it; while another process is reading, with a later write or `close`.
         """
         self._count(self.scope(owner, kind))
         with self._database.write() as connection:
@@ -239,10 +239,10 @@ class ItemFile:
         self._empty_log()
         return True
 
-    def _empty_log(self) -> None:
+    def _empty_log(self, wait_s: float = _LOG_WAIT_S) -> None:
         self._log_holds_deleted = True
         with suppress(StoreError):  # a full disk; the item is deleted all the same
-            self._log_holds_deleted = not self._database.empty_log(_LOG_WAIT_S)
+            self._log_holds_deleted = not self._database.empty_log(wait_s)
 
     def _count(self, scope: int) -> None:
         """Put right the size of a scope, once. Where that cannot be read or written, it stays as it is for readers."""
@@ -450,7 +450,9 @@ class ItemFile:
         self._database.empty_log()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and empty its log if something that was forgotten is still there."""
+        if self._log_holds_deleted:
+            self._empty_log()
         self._database.close()
         if self._copies is not None:
             self._copies.cleanup()

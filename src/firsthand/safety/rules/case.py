@@ -195,7 +195,8 @@ class CallCase:
             (
                 each.name
                 for each in private
-                if not copied.isdisjoint(runs(each.result)) or copies_short(texts, each.result, self.words)
+                for result in (each.result, each.shown)  # a guard's mark is taken out of what it marks
+                if not copied.isdisjoint(runs(result)) or copies_short(texts, result, self.words)
             ),
             "",
         )
