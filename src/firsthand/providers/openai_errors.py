@@ -32,8 +32,8 @@ _NO_MONEY = ("insufficient_quota", "billing_not_active", "billing_hard_limit_rea
 _NO_CREDIT = re.compile(r"credit balance is too low", re.IGNORECASE)
 _REQUEST_FAULTS = (400, 413, 415, 422)
 """Statuses at which what was asked is at fault."""
-_KEY_AT_FAULT = re.compile(r"\bapi[ _-]?key\b", re.IGNORECASE)
-"""Words at which it is the key all the same: Google and xAI answer 400."""
+_KEY_AT_FAULT = re.compile(r"(?<![\w.'\"`])api[ _-]?key(?![\w'\"`])", re.IGNORECASE)
+"""Words at which it is the key all the same: Google and xAI answer 400. Quoted or behind a dot it is a tool's own field."""
 
 
 @dataclass(frozen=True)
