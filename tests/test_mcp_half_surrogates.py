@@ -1,6 +1,7 @@
 """Half surrogates in what the MCP server sends become U+FFFD, so that no result ends the connection."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ import mcp_types as types
 from mcp import Client, MCPError
 
 from firsthand.serve.mcp.mcp_server import McpServer, Offer
+from firsthand.serve.mcp.older_tasks import OlderTasks
 from firsthand.serve.mcp.served_tool import ServedTool, served
 from firsthand.serve.mcp.whole_texts import whole
 from firsthand.tool import tool
@@ -69,3 +71,20 @@ def test_results_errors_and_progress_with_half_surrogates_reach_the_client() -> 
     result, error = asyncio.run(main())
     assert result.content[0].text == MADE and (error.message, error.data) == (MADE, {"why": MADE})
     assert heard in ([MADE], [])  # progress may come after the answer
+
+
+def test_what_an_older_task_asks_of_the_client_is_made_whole() -> None:
+    sent: list[types.ElicitRequest] = []
+
+    async def send_request(request, kind, metadata):
+        sent.append(request)
+
+    brought = SimpleNamespace(bring=lambda task, answers: None)
+    context = SimpleNamespace(request_id=1, session=SimpleNamespace(send_request=send_request))
+    schema = types.ElicitRequestFormParams.model_validate(
+        {"message": HALF, "requestedSchema": {"type": "object", "properties": {}}}
+    )
+    asked = types.ElicitRequest(params=schema)
+    task = SimpleNamespace(call=SimpleNamespace(id="t"))
+    asyncio.run(OlderTasks._ask(SimpleNamespace(_tasks=brought), context, task, "k", asked))
+    assert sent[0].params.message == MADE and sent[0].model_dump_json()

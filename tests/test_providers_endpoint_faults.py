@@ -389,3 +389,17 @@ def test_a_server_that_says_that_no_try_will_pass_is_believed():
     assert said.refused_as == 502
     for status, headers in ((502, {"x-should-retry": "true"}), (502, {}), (429, {"x-should-retry": "false"})):
         assert isinstance(HERE.status(status, "", headers), TransientError)
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("API key not valid. Please pass a valid API key.", 502),
+        ("Incorrect API key provided: sk-1", 502),
+        ("Invalid schema for function 'login': 'api_key' has no type", 400),
+        ("tools[0].function.parameters.properties.api_key: unknown type", 400),
+    ],
+)
+def test_a_field_of_a_tool_that_is_named_as_a_key_is_no_fault_of_the_key(message: str, status: int) -> None:
+    error = Endpoint("m", "m", (), 1.0).status(400, {"message": message}, {})
+    assert error.refused_as == status

@@ -222,3 +222,61 @@ def test_multiples_of_a_step_are_accepted_as_they_are_usually_written(step: str)
     steps = grammar.json_schema({"type": "number", "multipleOf": json.loads(step)})
     for text in ("0", "0.5", "0.25", "0.50", "1", "1.0", "1.5", "-0.5", "2.5", "0.1", "0.3", "7.50", "5", "0.375", "3"):
         assert accepts(steps, text) is (Decimal(text) % Decimal(step) == 0), (text, step)
+
+
+@pytest.mark.parametrize(
+    ("step", "bounds"),
+    [
+        ("0.25", {"exclusiveMinimum": 0}),
+        ("0.25", {"exclusiveMinimum": 5, "exclusiveMaximum": 7.5}),
+        ("0.125", {"exclusiveMinimum": 0, "minimum": -1, "maximum": 7.5}),
+        ("0.01", {"minimum": -0.75, "maximum": 0.75}),
+        ("0.1", {"maximum": 7.5, "exclusiveMinimum": 0.3}),
+        ("0.25", {"minimum": -0.75}),
+        ("0.75", {"exclusiveMinimum": -3, "maximum": 7.5}),
+    ],
+)
+def test_multiples_within_bounds_are_accepted_as_they_are_usually_written(step: str, bounds: dict[str, float]) -> None:
+    steps = grammar.json_schema({"type": "number", "multipleOf": json.loads(step), **bounds})
+    low, over = bounds.get("minimum", -99), bounds.get("exclusiveMinimum", -99)
+    high, under = bounds.get("maximum", 99), bounds.get("exclusiveMaximum", 99)
+    for text in (
+        "0",
+        "0.25",
+        "0.5",
+        "0.75",
+        "1.5",
+        "0.3",
+        "5",
+        "5.25",
+        "5.5",
+        "7.5",
+        "7.6",
+        "7.25",
+        "-0.75",
+        "-3",
+        "-2.25",
+    ):
+        fits = low <= float(text) <= high and over < float(text) < under and Decimal(text) % Decimal(step) == 0
+        assert accepts(steps, text) is fits, text
+
+
+def test_the_zeros_of_a_half_above_a_bound_of_minus_one_are_read() -> None:
+    steps = grammar.json_schema({"type": "number", "multipleOf": 0.25, "minimum": -0.75})
+    assert accepts(steps, "-0.5") and accepts(steps, "-0.75") and not accepts(steps, "-1")
+
+
+def test_bounds_of_multiples_that_are_far_or_hold_nothing_stay() -> None:
+    for schema in (
+        {"multipleOf": 0.25, "maximum": 1e13},
+        {"multipleOf": 0.75, "minimum": 0.5, "exclusiveMaximum": 0.75},
+        {"type": "integer", "multipleOf": 0.5, "maximum": 3},
+        {"multipleOf": 3, "exclusiveMinimum": 0},
+    ):
+        assert json.loads(exact_schema(json.dumps(schema))) == schema
+
+
+@pytest.mark.parametrize("name", ["NaN", "Infinity", "-Infinity"])
+def test_a_bound_that_is_no_number_of_json_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is no number of JSON"):
+        exact_schema(f'{{"multipleOf": 0.25, "maximum": {name}}}')

@@ -34,8 +34,8 @@ _PAYMENT_REQUIRED = 402
 _REQUEST_FAULTS = (400, 413, 415, 422)
 """Statuses at which what was asked is at fault."""
 _FILTERED = "its content filter took the prompt: change the prompt, or the filter's settings on its side"
-_KEY_AT_FAULT = re.compile(r"\bapi[ _-]?key\b", re.IGNORECASE)
-"""Words at which it is the key all the same: Google and xAI answer 400."""
+_KEY_AT_FAULT = re.compile(r"(?<![\w.'\"`])api[ _-]?key(?![\w'\"`])", re.IGNORECASE)
+"""Words at which it is the key all the same: Google and xAI answer 400. Quoted or behind a dot it is a tool's own field."""
 
 
 @dataclass(frozen=True)

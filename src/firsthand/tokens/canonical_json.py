@@ -191,7 +191,7 @@ class _Writer:
 
 
 def _spelled(number: _Number, rules: list[tuple[str, Any]]) -> str:
-    """The number, with zeros up to the digits of a bound on its side away from 0 that has the same whole part, and of steps.
+    """The number, with zeros up to the digits of steps, or of a bound on its side away from 0 that has the same whole part.
 
     llguidance refuses 99.9 where 99.99 is the maximum, 0.5 among multiples of 0.25, and zeros at the end of 0.5 where 0 is
     excluded.
@@ -200,7 +200,7 @@ def _spelled(number: _Number, rules: list[tuple[str, Any]]) -> str:
     outer = ("minimum", "exclusiveMinimum") if whole.startswith("-") else ("maximum", "exclusiveMaximum")
     bounds = [body.text.partition(".") for keyword, body in rules if keyword in outer and isinstance(body, _Number)]
     steps = [body.text.partition(".") for name, body in rules if name == "multipleOf" and isinstance(body, _Number)]
-    most = max((len(each[2]) for each in [*steps, *(each for each in bounds if each[0] == whole)]), default=0)
+    most = max((len(each[2]) for each in steps or [each for each in bounds if each[0] == whole]), default=0)
     return number.text + "0" * (most - len(digits)) if digits else number.text
 
 

@@ -3,7 +3,9 @@
 Of an integer beyond 2^53 a double may hold only a neighbour: `{"const": 1234567890123456789}` would force
 1234567890123456768. And it lets an excluded whole bound through where the other one lies in the unit beyond it, away from 0,
 as 0 of `{"exclusiveMinimum": 0, "maximum": 0.5}`: such a bound is moved inwards by a part of 10^30, or to the next double.
-Where schemas are combined, by `allOf` or `$ref`, the other bound may stand anywhere else.
+Where schemas are combined, by `allOf` or `$ref`, the other bound may stand anywhere else. Of multiples of a fraction such
+as 0.25, which it wants written with as many digits, a bound such as 7.5 or an excluded 0 would refuse some: it becomes
+another one between the same two of them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from fractions import Fraction
 from typing import Any
 
 from firsthand.errors import ConfigError
@@ -21,8 +24,10 @@ BOUNDS = (*_RANGES, "multipleOf")
 _VALUES = ("const", "enum")
 _NO_SCHEMAS = frozenset({*_VALUES, *BOUNDS, "default", "examples", "example"})
 _BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-_MAY_DIFFER = re.compile(r"\d{16}|\"exclusiveM")
+_MAY_DIFFER = re.compile(r"\d{16}|\"(?:exclusiveM|multipleOf)")
 _INWARDS = 1e-30
+_MOST_STEPS = 1 << 40
+"""From 0 to a bound: beyond, a double no longer surely holds the multiple next to it."""
 _COMBINED = re.compile(r"\"(?:allOf|anyOf|oneOf|\$ref)\"")
 
 
@@ -35,7 +40,7 @@ def exact_schema(source: str, *, lenient: bool = False) -> str:
     if not _MAY_DIFFER.search(source):
         return source
     try:
-        schema = json.loads(source, parse_float=_float)
+        schema = json.loads(source, parse_float=_float, parse_constant=_constant)
     except ValueError as error:  # an integer of more digits than Python reads
         raise ConfigError(f"the schema cannot be read: {str(error)[:200]}") from None
     near = _Near() if _COMBINED.search(source) else None
@@ -66,9 +71,43 @@ def _schema(schema: Any, lenient: bool, near: _Near | None) -> Any:
             )
         elif keyword in _VALUES and "type" not in schema and _are_integers(body):
             made["type"] = "integer"
+    made = _between_steps(made)
     own = _Near() if near is None else near
     own.add(made)
     return made if near is not None else made | own.moved(made)
+
+
+def _between_steps(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with bounds at multiples of its fraction: towards 0 the outermost one, away from 0 the next, excluded."""
+    step: Any = schema.get("multipleOf")
+    if schema.get("type") == "integer" or _fraction(step) is None or step <= 0:
+        return schema
+    size = Fraction(str(step))
+    low, high = _multiples(schema, size, 1), _multiples(schema, size, -1)
+    if max(map(abs, low + high), default=0) > _MOST_STEPS or (low and high and max(low) > min(high)):
+        return schema
+    made = {name: body for name, body in schema.items() if name not in _RANGES or not _is_number(body)}
+    if low:
+        least = max(low)
+        closed = (
+            least >= 0 or (least - 1) * size <= -1 < least * size
+        )  # of -0.5 it takes zeros at the end only above -1
+        made |= {"minimum": float(least * size)} if closed else {"exclusiveMinimum": float((least - 1) * size)}
+    if high:
+        most = min(high)
+        made |= {"maximum": float(most * size)} if most <= 0 else {"exclusiveMaximum": float((most + 1) * size)}
+    return made
+
+
+def _multiples(schema: dict[str, Any], step: Fraction, sign: int) -> list[int]:
+    """The outermost multiples that the bounds at one end of a range allow, in steps. `sign`: 1 for the lower end, or -1."""
+    closed, excluded = ("minimum", "exclusiveMinimum") if sign > 0 else ("maximum", "exclusiveMaximum")
+    found: list[int] = []
+    if _is_number(bound := schema.get(closed)):
+        found.append(sign * math.ceil(sign * Fraction(str(bound)) / step))
+    if _is_number(bound := schema.get(excluded)):
+        found.append(sign * (math.floor(sign * Fraction(str(bound)) / step) + 1))
+    return found
 
 
 def _all_moved(schema: Any, near: _Near) -> Any:
@@ -136,6 +175,10 @@ def _float(text: str) -> float:
             f"the schema has the number {text[:40]}, which is beyond those of a double: give a smaller one"
         )
     return number
+
+
+def _constant(name: str) -> float:
+    raise ConfigError(f"the schema cannot be read: {name} is no number of JSON")
 
 
 def _are_integers(body: Any) -> bool:

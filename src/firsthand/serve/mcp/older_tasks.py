@@ -22,6 +22,7 @@ from firsthand.serve.mcp.running_call import RunningCall
 from firsthand.serve.mcp.served_tool import ServedTool
 from firsthand.serve.mcp.server_tasks import ServerTask, ServerTasks, TaskIdParams, row_state
 from firsthand.serve.mcp.task_file import TaskRow
+from firsthand.serve.mcp.whole_texts import whole
 
 REVISION = "2025-11-25"
 RELATED = "io.modelcontextprotocol/related-task"
@@ -117,7 +118,7 @@ class OlderTasks:
     async def _ask(self, ctx: Context, task: ServerTask, key: str, request: Any) -> None:
         body = request.params.model_dump(by_alias=True, mode="json", exclude_none=True) if request.params else {}
         body["_meta"] = {**(body.get("_meta") or {}), RELATED: {"taskId": task.call.id}}
-        related = type(request).model_validate({"method": request.method, "params": body})
+        related = whole(type(request).model_validate({"method": request.method, "params": body}))
         meta = ServerMessageMetadata(related_request_id=ctx.request_id)
         answer = await ctx.session.send_request(related, result_type(request), metadata=meta)
         self._tasks.bring(task, {key: answer})
