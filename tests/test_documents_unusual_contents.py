@@ -94,6 +94,7 @@ def test_an_item_has_the_first_id_and_text_that_are_of_their_kind_and_values_tha
         ("real", {"kind": "record", "body": "other"}), ("", {"kind": "record"}), ("a", {"kind": "record"}),
     ]  # fmt: skip
     assert made.notes == (
+        "1 record without text, not indexed: number 2",
         f"{_OTHER_TEXTS}: body (1), content (1)", f"{_LEFT_OUT}: content (1), title (1)"
     )  # fmt: skip
     line = '{"text": "a\u2028b"}'.encode()

@@ -57,3 +57,20 @@ def test_a_quote_that_is_never_closed_takes_no_row_with_it() -> None:
 def test_the_delimiter_that_a_first_line_states_is_taken() -> None:
     for data in (b"sep=;\nname;a,b\nBob;5\n", b"SEP=|\r\nname|a,b\r\nBob|5\r\n"):
         assert read_table(data, "t.csv", PLAIN).documents[0].text == "name: Bob\na,b: 5\n\n"
+
+
+def test_records_without_text_are_told_by_their_numbers() -> None:
+    made = records({"id": "1"}, {"id": "2", "text": ""}, {"id": "3", "text": " \u200b"}, {"id": "2"})
+    assert made.notes == ("2 records without text, not indexed: number 2, 3",)
+    texts = {each.id: each.text for each in made.documents}
+    assert texts["r.jsonl:2"] == "t" and not made.failed, "the id of a record without text is still free"
+    again = records({"id": "1"}, {"id": "1", "text": ""})
+    assert [each.text for each in again.documents] == ["t"] and not again.failed and "number 2" in again.notes[0]
+    failed = read_jsonl(b'{"text": ""}\n5', "r.jsonl", PLAIN)
+    assert failed.notes and failed.failed, "only a file that is empty is told as a whole"
+    assert read_json(b'[{"text": "a"}, {"text": ""}]', "r.json", PLAIN).notes == (
+        "1 record without text, not indexed: number 2",
+    )
+    assert records(*[{"text": ""}] * 20, {}).notes[0].endswith("19, 20")
+    assert records(*[{"text": ""}] * 21, {}).notes[0].endswith("19, 20 and 1 more")
+    assert records({}).notes == records({"text": ""}).notes == ()

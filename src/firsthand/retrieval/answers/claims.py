@@ -17,6 +17,7 @@ from firsthand.retrieval.answers.citations import (
 )
 from firsthand.retrieval.answers.passage_words import whole_words
 from firsthand.retrieval.retriever import Hit
+from firsthand.retrieval.store.unspaced_words import has_unspaced
 from firsthand.system.sentence_ends import SENTENCE_END
 
 Unsupported = Literal["mark", "drop", "keep"]
@@ -116,11 +117,12 @@ def check_claims(
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The words of a text that carry its content, in lower case and without a plural's s; numbers are whole."""
+    """The words of a text that carry its content, in lower case and without a plural's s; numbers are whole, and text of
+    scripts without blanks is pairs of its letters."""
     return frozenset(
         word.rstrip("s") or word
         for word in whole_words(text)
-        if word not in _STOP and (len(word) > 1 or word.isdigit())
+        if word not in _STOP and (len(word) > 1 or word.isdigit() or has_unspaced(word))
     )
 
 

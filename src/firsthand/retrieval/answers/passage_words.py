@@ -8,6 +8,7 @@ from bisect import bisect_left
 from functools import cache, lru_cache
 from itertools import groupby
 
+from firsthand.retrieval.answers.divided_words import divided
 from firsthand.retrieval.store.unspaced_words import has_unspaced
 from firsthand.retrieval.store.word_marks import marked, marks
 from firsthand.system.normalised_text import normalised_text
@@ -51,8 +52,8 @@ _NEGATED = re.compile(r"['’]t\b")
 
 def whole_words(text: str) -> list[str]:
     """The words and numbers of a text in order. Numbers of one value are alike as `1,500` and `1500`, `2,5` and `2.5`,
-    and keep their minus and what is written behind them without a blank."""
-    return [part for found in _word().finditer(_apart(text)) for part in _parts(found[0])]
+    and keep their minus and what is written behind them without a blank. Scripts without blanks are divided."""
+    return [part for found in _word().finditer(_apart(divided(text))) for part in _parts(found[0])]
 
 
 def _apart(text: str) -> str:

@@ -35,7 +35,7 @@ _TOO_MANY_FIELDS = f"it has more than {MAX_FIELDS} fields: leave out those that 
 MAX_META_CHARS = 1000
 """Characters of a value, of a list or an object as JSON; longer ones are left out, with a note."""
 _MAX_TOLD = 20
-"""Names of fields in a note."""
+"""Names of fields, or numbers of records, in a note."""
 _LEFT_OUT = f"fields that filters do not see (of a name that is taken, beyond 64 bits or {MAX_META_CHARS:,} characters)"
 _WHOLE = "fields of lists or objects, which filters compare whole"
 _OTHER_TEXTS = "texts beside the one that is indexed, which --text-field names"
@@ -78,14 +78,19 @@ def _content(
     failed: list[tuple[str, str]] = []
     more = 0
     told: _Told = Counter()
+    blank: list[int] = []
     only_records = True
     for number, body, problem in items:
         made = None if problem or not isinstance(body, dict) else _document(body, number, name, settings, told)
         only_records = only_records and isinstance(body, dict) and made is None
-        if made is not None and made.id not in documents and len(body) <= MAX_FIELDS:
+        if is_blank := made is not None and not made.text.strip():
+            blank.append(number)
+        if made is not None and len(body) <= MAX_FIELDS and _is_free(made.id, documents):
             documents[made.id] = made
             if len(documents) > most:
                 raise DataError(f"it has more than {most:,} documents: divide the file")
+        elif is_blank:
+            continue
         elif len(failed) < MAX_NAMED:
             failed.append((f"{name}:{number}", _fault(body, problem, made, settings)))
         else:
@@ -96,7 +101,14 @@ def _content(
         )
     if more:
         failed.append((name, f"it has {count_of(more, 'more item', ',')} of which no document was made"))
+    if failed or any(each.text.strip() for each in documents.values()):  # else the whole file is told to be empty
+        notes = [*notes, *_blank_notes(blank)]
     return FileContent(tuple(documents.values()), (*notes, *_field_notes(told)), tuple(failed))
+
+
+def _is_free(id: str, documents: dict[str, Document]) -> bool:
+    """True if no record with a text has the id."""
+    return id not in documents or not documents[id].text.strip()
 
 
 def _fault(body: Any, problem: str, made: Document | None, settings: ReadSettings) -> str:
@@ -169,6 +181,15 @@ def _is_value(value: Any) -> bool:
         return len(json.dumps(value, ensure_ascii=False, allow_nan=False)) <= MAX_META_CHARS
     except (ValueError, RecursionError):
         return False
+
+
+def _blank_notes(numbers: list[int]) -> list[str]:
+    """A note of the lines or items whose text is blank; none if there are none."""
+    if not numbers:
+        return []
+    more = f" and {len(numbers) - _MAX_TOLD:,} more" if len(numbers) > _MAX_TOLD else ""
+    named = ", ".join(map(str, numbers[:_MAX_TOLD]))
+    return [f"{count_of(len(numbers), 'record', ',')} without text, not indexed: number {named}{more}"]
 
 
 def _field_notes(told: _Told) -> list[str]:
