@@ -86,7 +86,7 @@ class BenchmarkDescription:
     stratum: str = ""
     """Template of the key of fixed groups, such as {subject}: errors are those within them."""
     reduce: str = ""
-    """Reducer of several attempts at a task: mean, median, max, mode, pass_at_k, pass_hat_k, at_least_k."""
+    """Reducer of several attempts at a task: mean, median, max, mode, pass_at_2, pass_hat_2, at_least_2."""
     hint: str = ""
     """Expected form of an answer, such as `a number`."""
     encoding: str = ""
