@@ -18,6 +18,8 @@ from firsthand.errors import ConfigError, DataError, MissingExtra, UnknownName
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.runs.attempt_summary import failures_of
+from firsthand.trace import Score
 
 CAPITALS = "country,capital\nFrance,Paris\nPeru,Lima\n"
 TOML = 'data = "capitals.csv"\nprompt = "What is the capital of {country}?"\ntarget = "{capital}"\n'
@@ -426,3 +428,26 @@ def test_mutual_information_has_the_text_without_the_question(tmp_path, prompt, 
 def test_a_baseline_that_nothing_reads_or_that_is_no_text_is_refused(tmp_path, more, says):
     with pytest.raises(ConfigError, match=says):
         own(tmp_path, **more)
+
+
+def test_a_further_score_that_failed_at_every_attempt_has_no_number_and_its_reason_is_told(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    own(tmp_path, choices=["Lima", "Paris"], scorer=["acc", "acc_mutual_info"])
+    said = {"direct": "", "cot": ""}
+    for pattern in said:
+        assert main(["run", str(tmp_path / "mine.toml"), "--model", "scripted:echo", "--pattern", pattern]) == 0
+        said[pattern] = " ".join(capsys.readouterr().out.split())
+    why = "No acc_mutual_info of cot: the choices were not scored without the question."
+    assert why in said["cot"] and "acc_mutual_info 0.00" not in said["cot"]
+    assert "acc_mutual_info 0." in said["direct"] and "No acc_mutual_info" not in said["direct"]
+
+
+def test_a_score_that_failed_at_some_attempts_alone_keeps_its_mean():
+    lacking, fine = Score("a", 0.0, failure="no\nlog-probs"), Score("a", 0.0)
+    unjudged = Score("a", 0.0, failure="no verdict", unjudged=True)
+    made = [SimpleNamespace(score=lambda name, each=each: each) for each in (lacking, fine, unjudged, None)]
+    assert failures_of([made[0], made[3]], ["a"]) == {"a": "no log-probs"}
+    for attempts in (made[:2], [made[0], made[2]], made[2:3], made[3:], []):
+        assert failures_of(attempts, ["a"]) == {}
