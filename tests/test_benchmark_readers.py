@@ -62,7 +62,9 @@ def test_boolq_says_no_for_0_and_winogrande_and_truthfulqa_keep_their_columns() 
     assert item.fields == {"passage": "A -- P?\nQuestion: is it raw?", "question": "was there an answer"}
     assert (item.id, item.choices, item.gold, item.metadata) == ("i", ("yes", "no"), 1, {"cluster": "A"})
     targets = {"choices": ["t1", "f1", "t2"], "labels": [1, 0, 1]}
-    made = truthfulqa.from_hub({"question": "Q?", "mc2_targets": targets})
+    made = truthfulqa.from_hub(
+        {"question": "Q?", "mc2_targets": targets, "mc1_targets": {"choices": ["f1", "t1"], "labels": [0, 1]}}
+    )
     assert made == {"question": "Q?", "true": ["t1", "t2"], "false": ["f1"]}
     row = {"sentence": "The _ fell.", "option1": "cup", "option2": "hat", "answer": "2", "qID": "x"}
     assert winogrande.from_hub(row) == {key: row[key] for key in ("sentence", "option1", "option2", "answer")}

@@ -165,7 +165,10 @@ def test_rows_of_single_sets_are_converted_field_by_field():
     for change in ({"answer_index": 2}, {"answer": "A"}, {"answer_index": True}, {"options": "xy"}):
         with pytest.raises(DataError, match="w: "):
             mmlu_pro._item({**question, **change}, "i", "w")
-    hub = {"question": "Q", "mc2_targets": {"choices": ["f", "t", "u"], "labels": [0, 1, 1]}}
+    hub = {
+        "question": "Q", "mc1_targets": {"choices": ["t", "f"], "labels": [1, 0]},
+        "mc2_targets": {"choices": ["f", "u", "t"], "labels": [0, 1, 1]},
+    }  # fmt: skip
     assert truthfulqa.from_hub(hub) == {"question": "Q", "true": ["t", "u"], "false": ["f"]}
     item = truthfulqa._item(truthfulqa.from_hub(hub), "i", "w")
     assert [item.choices[at] for at in item.secret["true"]] == ["t", "u"] and item.choices[item.gold] == "t"

@@ -228,6 +228,29 @@ def test_a_summary_and_its_cells(runs: tuple[str, str], cli: Cli) -> None:
         assert code == 2 and said in err
 
 
+def test_json_lists_every_attempt_and_run_unless_a_limit_is_given(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("FIRSTHAND_HOME", str(home))
+    widen(monkeypatch)
+    with store.create(home, {"seed": 0}, "long", command=["firsthand"]) as run:
+        run.add_tasks("sums", [Task(f"t{n}", "?") for n in range(23)])
+        run.add_agent("ada", {"name": "ada"})
+        for n in range(23):
+            run.append(
+                Trace(f"{n:016}", "sums", f"t{n}", {"name": "ada"}, 0, 0, "", 1.5, scores=(Score("exact", 1.0),))
+            )
+    assert len(json.loads(cli("runs", run.id, "--json")[1])) == 23
+    assert len(json.loads(cli("runs", run.id, "--json", "--limit", "2")[1])) == 2
+    assert words(cli("runs", run.id)[1])[-1] == "20 of 23 attempts: --limit 23 shows all"
+    for n in range(22):
+        store.create(home, {"seed": n}, f"r{n}", command=["firsthand"]).close()
+    assert len(json.loads(cli("runs", "--json")[1])) == 23
+    assert len(json.loads(cli("runs", "--json", "--limit", "21")[1])) == 21
+    assert words(cli("runs")[1])[-1] == "20 of 23 runs: --limit 23 shows all"
+
+
 def test_runs_and_their_attempts_are_listed(runs: tuple[str, str], cli: Cli, tmp_path: Path) -> None:
     told = words(cli("runs", "--limit", "1")[1])
     assert told[0] == f"runs in {tmp_path}/home/runs" and told[1] == "run made state score attempts errors command"

@@ -60,15 +60,24 @@ def test_reducers_are_inspects(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("pass_at_k", "a number for k"),
+        ("pass_at_k", "^reduce is 'pass_at_k': give a number for k from 1 to 999999, as in pass_at_2$"),
+        ("pass_hat_k", "^reduce is 'pass_hat_k': give a number for k from 1 to 999999, as in pass_hat_2$"),
+        ("at_least_k", "^reduce is 'at_least_k': give a number for k from 1 to 999999, as in at_least_2$"),
+        ("pass_at", "^reduce is 'pass_at': give a number for k"),
+        ("at_least_0", "^reduce is 'at_least_0': give a number for k"),
+        ("pass_at_1000000", "^reduce is 'pass_at_1000000': give a number for k"),
         ("medain", "did you mean 'median'"),
-        ("at_least_0", "at_least_k"),
-        ("pass@2", "pass_at_2"),
+        ("pass@2", "did you mean 'pass_at_2'"),
     ],
 )
 def test_an_unknown_reducer_is_refused_in_words(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         epoch_reducer(name)
+
+
+def test_every_name_that_is_told_works() -> None:
+    for name in NAMES:
+        assert name == "mean" or epoch_reducer(name) is not None
 
 
 def test_more_attempts_than_there_are_is_refused() -> None:

@@ -18,6 +18,8 @@ from firsthand.errors import ConfigError, DataError, MissingExtra, UnknownName
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
+from firsthand.runs.attempt_summary import failures_of
+from firsthand.trace import Score
 
 CAPITALS = "country,capital\nFrance,Paris\nPeru,Lima\n"
 TOML = 'data = "capitals.csv"\nprompt = "What is the capital of {country}?"\ntarget = "{capital}"\n'
@@ -383,3 +385,69 @@ def test_the_scorer_that_the_page_writes_out_finds_the_target(tmp_path, monkeypa
     task = own(tmp_path).tasks(0)[0]
     scored = [scorer(task, SimpleNamespace(answer=answer)) for answer in ("Paris", "Rome")]
     assert [float(getattr(each, "value", each)) for each in scored] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "more", "baseline"),
+    [
+        ("Q: {q}\nA:", {}, "A:"),
+        ("Choose.\n{q}\nThe answer is:\n", {}, "The answer is:"),
+        ("Q: {q} Answer here:", {}, "Answer:"),
+        ("Choose.\n{q}", {}, "Answer:"),
+        ("Q: {q}\nA:", {"baseline": "Reply:"}, "Reply:"),
+        ("Q: {q}\nA:", {"scorer": ["acc", "mc1"]}, None),
+    ],
+)
+def test_mutual_information_has_the_text_without_the_question(tmp_path, prompt, more, baseline):
+    toml = f'data = "q.csv"\nprompt = {json.dumps(prompt)}\ntarget = "{{a}}"\nchoices = ["x", "y"]\n'
+    made = own(tmp_path, toml, "q,a\nOne?,x\n", "q.csv", **{"scorer": ["acc", "acc_mutual_info"], **more})
+    (task,) = made.tasks(0)
+    assert task.baseline == baseline and (f"; acc_mutual_info after {baseline!r}" in made.protocol) == (
+        baseline is not None
+    )
+    before = prompt.replace("{q}", "One?")
+    said = {(before, " x"): -2.0, (before, " y"): -1.0, (baseline, " x"): -5.0, (baseline, " y"): -1.5}
+    agent = Agent("direct", Scripted([""], score=lambda asked, text: said[asked, text]), direct)
+    trace = firsthand.run_sync(rollout(agent, task, benchmark=made))
+    assert trace.error is None and not any(score.failed for score in trace.scores)
+    assert [score.value for score in trace.scores] == ([0, 0] if baseline is None else [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"baseline": "A:", "scorer": ["acc"], "choices": ["x", "y"]}, "acc_mutual_info alone reads"),
+        ({"baseline": "A:", "scorer": ["acc_mutual_info"]}, "with choices"),
+        (
+            {"baseline": "{country}:", "scorer": ["acc_mutual_info"], "choices": ["x", "y"]},
+            "the same text for every row",
+        ),
+        ({"baseline": " ", "scorer": ["acc_mutual_info"], "choices": ["x", "y"]}, "the same text for every row"),
+    ],
+)
+def test_a_baseline_that_nothing_reads_or_that_is_no_text_is_refused(tmp_path, more, says):
+    with pytest.raises(ConfigError, match=says):
+        own(tmp_path, **more)
+
+
+def test_a_further_score_that_failed_at_every_attempt_has_no_number_and_its_reason_is_told(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    own(tmp_path, choices=["Lima", "Paris"], scorer=["acc", "acc_mutual_info"])
+    said = {"direct": "", "cot": ""}
+    for pattern in said:
+        assert main(["run", str(tmp_path / "mine.toml"), "--model", "scripted:echo", "--pattern", pattern]) == 0
+        said[pattern] = " ".join(capsys.readouterr().out.split())
+    why = "No acc_mutual_info of cot: the choices were not scored without the question."
+    assert why in said["cot"] and "acc_mutual_info 0.00" not in said["cot"]
+    assert "acc_mutual_info 0." in said["direct"] and "No acc_mutual_info" not in said["direct"]
+
+
+def test_a_score_that_failed_at_some_attempts_alone_keeps_its_mean():
+    lacking, fine = Score("a", 0.0, failure="no\nlog-probs"), Score("a", 0.0)
+    unjudged = Score("a", 0.0, failure="no verdict", unjudged=True)
+    made = [SimpleNamespace(score=lambda name, each=each: each) for each in (lacking, fine, unjudged, None)]
+    assert failures_of([made[0], made[3]], ["a"]) == {"a": "no log-probs"}
+    for attempts in (made[:2], [made[0], made[2]], made[2:3], made[3:], []):
+        assert failures_of(attempts, ["a"]) == {}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from firsthand.benchmarks import crows_pairs, truthfulqa
+from firsthand.errors import DataError, FirsthandError
 from firsthand.patterns.parts.answers import extract_answer
 from firsthand.scorers.choice import acc, chosen_letter, mc1, mc2
 from firsthand.scorers.familiar import choice
@@ -103,3 +106,59 @@ def test_a_small_letter_that_is_the_text_of_a_choice_is_that_text() -> None:
     assert chosen_letter("b", same) == 1, "two choices have that text, so that it is the letter"
     capitals = Task("t", "?", (" B", " A"), secret={"gold": 0})
     assert [chosen_letter(answer, capitals) for answer in "ABab"] == [0, 1, 0, 1]
+
+
+def hub_row(mc1_choices: str, mc1_labels: list[int], mc2_choices: str = "abxyz") -> dict[str, Any]:
+    """A row of truthfulqa/truthful_qa: each letter is an answer, and of MC2's `a` and `b` are the true ones."""
+    mc2 = {"choices": [*mc2_choices], "labels": [int(each in "ab") for each in mc2_choices]}
+    return {"question": "Q?", "mc1_targets": {"choices": [*mc1_choices], "labels": mc1_labels}, "mc2_targets": mc2}
+
+
+def hub_task(row: dict[str, Any], folder: Path) -> Task:
+    """The task of a hub row, read from the file that `fetch` keeps of it."""
+    made = {**truthfulqa.from_hub(row), "question": "Q?"}
+    (folder / Path(truthfulqa.SOURCE.path).name).write_text(json.dumps(made))
+    return truthfulqa.truthfulqa(data=str(folder)).tasks(0)[0]
+
+
+def test_mc1_of_a_hub_row_is_over_the_answers_of_mc1(tmp_path: Path) -> None:
+    task = hub_task(hub_row("xbyz", [0, 1, 0, 0]), tmp_path)  # MC2 has another true answer first
+    assert task.choices[task.secret["gold"]] == " b" and "rivals" not in task.secret
+    assert {task.choices[at] for at in task.secret["true"]} == {" a", " b"} and len(task.choices) == 5
+    assert mc1(task, attempt(task, "", {" a": -9, " b": -1, " x": -2, " y": -2, " z": -2})).value == 1
+    assert mc1(task, attempt(task, "", {" a": -1, " b": -9, " x": -2, " y": -2, " z": -2})).value == 0
+    assert mc1(task, attempt(task, task.secret["answer"])).value == 1
+    fewer = hub_task(hub_row("bxy", [1, 0, 0]), tmp_path)  # MC1 has fewer false answers
+    assert {fewer.choices[at] for at in fewer.secret["rivals"]} == {" x", " y"}
+    assert mc1(fewer, attempt(fewer, "", {" a": -1, " b": -3, " x": -4, " y": -4, " z": -2})).value == 1
+    for above in (" x", " y"):
+        values = {" a": -1, " b": -3, " x": -4, " y": -4, " z": -2, above: -2}
+        assert mc1(fewer, attempt(fewer, "", values)).value == 0
+
+
+@pytest.mark.parametrize(
+    ("choices", "labels"), [("bx", [0, 0]), ("abx", [1, 1, 0]), ("cx", [1, 0]), ("b", [1]), ("bxv", [1, 0, 0])]
+)
+def test_a_hub_row_whose_mc1_has_not_one_answer_of_mc2_is_refused(choices: str, labels: list[int]) -> None:
+    with pytest.raises(ValueError, match="mc1_targets are"):
+        truthfulqa.from_hub(hub_row(choices, labels))
+
+
+@pytest.mark.parametrize("given", ["x", ["v"], [["x"]]])
+def test_false_answers_of_mc1_that_are_no_false_answers_are_refused(given: object) -> None:
+    row = {"question": "Q?", "true": ["b"], "false": ["x", "y"], "mc1_false": given}
+    with pytest.raises(DataError, match="here: 'mc1_false' is"):
+        truthfulqa._item(row, "q", "here")
+
+
+def test_rows_that_an_older_version_kept_of_the_hub_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("FIRSTHAND_DATA", raising=False)
+    old = tmp_path / "data" / "mcq" / "truthfulqa_validation.jsonl"
+    old.parent.mkdir(parents=True)
+    old.write_text(json.dumps({"question": "Q?", "true": ["a", "b"], "false": ["x"]}))
+    with pytest.raises(FirsthandError, match="truthfulqa_multiple_choice"):
+        truthfulqa.truthfulqa(data="hub")

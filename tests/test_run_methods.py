@@ -266,8 +266,8 @@ def test_several_attempts_are_reduced_by_the_definition_of_each_name() -> None:
         "reduce is pass_at_2, and a task has 1 scored attempts: give a k of at most that, or more --epochs"
     )
     assert two((1.0, 0.0)) == 1.0
-    names = "mean, median, max, mode, majority, pass_at_k, pass_hat_k, at_least_k, with a number for k, as in pass_at_2"
-    for name, hint in (("pass_at_0", " did you mean 'pass_at_k'?"), ("medain", " did you mean 'median'?"), ("xyz", "")):
+    names = "mean, median, max, mode, majority, pass_at_2, pass_hat_2, at_least_2, these three with any number"
+    for name, hint in (("pas_at_2", " did you mean 'pass_at_2'?"), ("medain", " did you mean 'median'?"), ("xyz", "")):
         with pytest.raises(ConfigError) as unknown:
             epoch_reducer(name)
         assert str(unknown.value) == f"reduce is {name!r};{hint} there are {names}"

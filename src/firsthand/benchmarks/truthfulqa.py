@@ -2,8 +2,8 @@
 
 One task holds all of a question's answers, so `mc1` (the best answer against the false ones) and `mc2` (the probability of
 all true ones) come from one scoring. A pattern that writes its answer sees them in an order drawn by the question's id, so
-that no letter is right by its place. The published multiple-choice file selects some false answers of a few questions; here
-all of those in the authors' CSV file are used.
+that no letter is right by its place. The published multiple-choice file, which the hub has, selects some false answers of a
+few questions; from the authors' CSV file all are used.
 """
 
 from __future__ import annotations
@@ -35,20 +35,23 @@ PROTOCOLS = {
     ),
 }
 SOURCE = Source(
-    path="mcq/truthfulqa_validation.jsonl",
+    path="mcq/truthfulqa_multiple_choice.jsonl",
     rows=817,
     licence="Apache-2.0",
     dataset="truthfulqa/truthful_qa",
     config="multiple_choice",
     split="validation",
     from_hub=lambda row: from_hub(row),
+    also=(
+        "mcq/truthfulqa_validation.jsonl",
+    ),  # a user's own; that of 0.28.0's hub rows had another answer as the best one
 )
 
 
 def truthfulqa(*, protocol: str = "", data: str = "") -> Benchmark:
     """Return the benchmark over all questions. `data` is a folder with `TruthfulQA.csv`, or `hub`."""
     chosen = choose("truthfulqa", PROTOCOLS, protocol)[1]
-    path = located("mcq/TruthfulQA.csv", data, SOURCE.path)
+    path = located("mcq/TruthfulQA.csv", data, SOURCE.path, *SOURCE.also)
     rows = read_csv_rows(path) if path is not None and path.suffix == ".csv" else load(SOURCE, data)
     tasks = [make_task(_item(row, f"q-{i:04d}", rows.where(i)), chosen) for i, row in enumerate(rows.rows)]
     return make_benchmark(
@@ -86,11 +89,25 @@ def read_csv_rows(file: Path) -> Rows:
 
 
 def from_hub(row: Json) -> Json:
-    """Convert a row of truthfulqa/truthful_qa, multiple_choice, to a row of our file."""
-    target = row["mc2_targets"]
+    """Convert a row of truthfulqa/truthful_qa, multiple_choice, to a row of our file: `true` begins with MC1's answer.
+
+    `mc1_false` is there where MC1's false answers are not those of MC2. ValueError if they are others than MC2 has.
+    """
+    best, rivals = _by_label(row["mc1_targets"])
+    true, false = _by_label(row["mc2_targets"])
+    if len(best) != 1 or best[0] not in true or not rivals or not set(rivals) <= set(false):
+        raise ValueError(
+            f"mc1_targets are {best} and {rivals}: one of mc2_targets' true answers and false ones were expected"
+        )
+    true.remove(best[0])
+    made = {"question": row["question"], "true": [*best, *true], "false": false}
+    return made if sorted(rivals) == sorted(false) else {**made, "mc1_false": rivals}
+
+
+def _by_label(target: Json) -> tuple[list[str], list[str]]:
+    """Return the true answers, and the false ones, as they stand."""
     pairs = list(zip(target["choices"], target["labels"], strict=True))
-    true, false = [text for text, label in pairs if label == 1], [text for text, label in pairs if label == 0]
-    return {"question": row["question"], "true": true, "false": false}
+    return [text for text, label in pairs if label == 1], [text for text, label in pairs if label == 0]
 
 
 def _split(row: Json, column: str, where: str) -> list[str]:
@@ -105,10 +122,13 @@ def _item(row: Json, id: str, where: str) -> Item:
     assert isinstance(true, list) and isinstance(false, list)
     primer = "".join(f"Q: {each['question']}\nA: {each['answer']}\n\n" for each in _primer())
     fields = {"question": text_field(row, "question", where), "primer": primer}
-    answers = [*true, *false]
+    answers, compared = [*true, *false], row.get("mc1_false", [])
+    if not isinstance(compared, list) or not set(map(str, compared)) <= set(false):
+        raise DataError(f"{where}: 'mc1_false' is {str(compared)[:80]!r}, and some of the false answers were expected")
     order = Random(derive_seed("truthfulqa", id)).sample(range(len(answers)), len(answers))
     places = [order.index(at) for at in range(len(true))]  # the best answer's, then the other true ones'
-    return Item(id, fields, tuple(answers[at] for at in order), places[0], secret={"true": places})
+    rivals = {"rivals": [at for at, place in enumerate(order) if answers[place] in compared]} if compared else {}
+    return Item(id, fields, tuple(answers[at] for at in order), places[0], secret={"true": places, **rivals})
 
 
 def _primer() -> list[Json]:

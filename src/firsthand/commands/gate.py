@@ -61,7 +61,7 @@ class Config:
     strata: str | None = None
     """Key of the tasks' metadata, or column of own data, whose groups are fixed, such as subject: tests are stratified."""
     reduce: str | None = None
-    """Reducer of a task's epochs: mean, median, max, mode, pass_at_k, pass_hat_k, at_least_k; by default the run's own."""
+    """Reducer of a task's epochs: mean, median, max, mode, pass_at_2, pass_hat_2, at_least_2; by default the run's own."""
     junit: Path | None = None
     """Write the checks as JUnit XML into this file."""
     markdown: Path | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from firsthand.config import refuse_given
 from firsthand.errors import ConfigError, StoreError
@@ -28,6 +29,8 @@ firsthand runs --prune --older-than 30     # in days
 firsthand runs last --check    # read every byte of the run, and compare it with its checksums
 """
 
+LINES = 20
+
 
 @dataclass(frozen=True)
 class Config:
@@ -35,8 +38,8 @@ class Config:
 
     run: str | None = field(default=None, metadata={"positional": True})
     """List the attempts of this run; without it, all runs."""
-    limit: int = 20
-    """At most this many lines."""
+    limit: int | None = None
+    """At most this many lines; the default is 20, and with --json all."""
     prune: bool = False
     """Remove this run; without one, the empty runs (without a finished attempt, a number, a text or a file), or those older
     than --older-than."""
@@ -50,7 +53,7 @@ class Config:
     """Check every index, row, trace and reply of the run, or of all runs, for changes since it was written."""
 
     def __post_init__(self) -> None:
-        if self.limit < 1:
+        if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit is {self.limit}: give 1 or more")
         if self.older_than is not None and not self.older_than >= 0:
             raise ConfigError(f"older_than is {self.older_than}: give a number of days, 0 or more")
@@ -92,7 +95,7 @@ def check_runs(refs: Sequence[str]) -> int:
 def list_all(config: Config) -> int:
     """Print the runs, newest first."""
     known = store.list_runs(data_home(), complain, scored=agent_scores)
-    infos = known[: config.limit]
+    infos = known[: _most(config)]
     if config.json:
         print_as_json([{**asdict(info), "path": str(info.path)} for info in infos])
         return 0
@@ -116,6 +119,11 @@ def list_all(config: Config) -> int:
     if len(known) > len(infos):
         print(f"{len(infos)} of {len(known)} runs: --limit {len(known)} shows all")
     return 0
+
+
+def _most(config: Config) -> int | None:
+    """The number of lines; None for all: a program that reads JSON would not see that some are left off."""
+    return config.limit or (None if config.json else LINES)
 
 
 def prune(config: Config) -> int:
@@ -204,7 +212,7 @@ def _attempts(info: RunInfo) -> str:
 def list_attempts(ref: str, config: Config) -> int:
     """Print the attempts of one run, in the order they were finished."""
     with store.open_run(ref, data_home()) as run:
-        rows = [row for row, _ in zip(run.rows(), range(config.limit), strict=False)]
+        rows = list(islice(run.rows(), _most(config)))
         num_traces = run.info.num_traces
         if config.json:
             print_as_json([vars(row) for row in rows])

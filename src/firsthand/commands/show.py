@@ -53,7 +53,7 @@ class Config:
     strata: str | None = None
     """Of a leaderboard: key of the tasks' metadata, or column of own data, whose groups are fixed, such as subject."""
     reduce: str | None = None
-    """Of a leaderboard: reducer of the epochs of a task: mean, median, max, mode, pass_at_k, pass_hat_k, at_least_k."""
+    """Of a leaderboard: reducer of the epochs of a task: mean, median, max, mode, pass_at_2, pass_hat_2, at_least_2."""
     json: bool = False
     """Print JSON for programs."""
 

@@ -54,7 +54,7 @@ class RunSettings:
     epochs: int = 1
     """Attempts of each agent at each task."""
     reduce: str = ""
-    """Reducer of epochs in tables: mean, median, max, mode, pass_at_k, pass_hat_k, at_least_k; by default its own."""
+    """Reducer of epochs in tables: mean, median, max, mode, pass_at_2, pass_hat_2, at_least_2; by default its own."""
     metrics: Literal["own", "helm"] = "own"
     """helm: HELM's seven metrics, with perturbed copies of each task; --limit then counts tasks without their copies."""
     answers: Literal["found", "last_line"] = "found"

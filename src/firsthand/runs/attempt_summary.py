@@ -151,6 +151,20 @@ def unpack_numbers(text: str) -> tuple[tuple[int, int, int], float, tuple[Score,
     return usage, float(critical_s), tuple(_unpacked(each) for each in scores), unreported
 
 
+def failures_of(attempts: Iterable[AttemptSummary], names: Iterable[str]) -> dict[str, str]:
+    """The reason of the first failure, in at most 200 characters, for each score that failed wherever it was made."""
+    made = tuple(attempts)
+    found = {name: [score for each in made if (score := each.score(name)) is not None] for name in names}
+    reasons = {
+        name: str(scores[0].failure) for name, scores in found.items() if scores and all(map(_is_lacking, scores))
+    }
+    return {name: "".join(char if char.isprintable() else " " for char in why[:200]) for name, why in reasons.items()}
+
+
+def _is_lacking(score: Score) -> bool:
+    return score.failed and not score.unjudged
+
+
 def pack_score(score: Score) -> str:
     """A score as text, without the words of its detail."""
     return _ENCODER.encode(_packed(score))

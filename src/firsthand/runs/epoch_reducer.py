@@ -18,8 +18,10 @@ from firsthand.errors import ConfigError, nearest
 
 Reduce = Callable[[Sequence[float]], float]
 """The scores of the attempts at one task, in the order of their epochs -> its score."""
-NAMES = ("mean", "median", "max", "mode", "majority", "pass_at_k", "pass_hat_k", "at_least_k")
+NAMES = ("mean", "median", "max", "mode", "majority", "pass_at_2", "pass_hat_2", "at_least_2")
+"""Names that work, with 2 as the k of those that have one."""
 _WITH_COUNT = re.compile(r"(pass_at|pass_hat|at_least)_([1-9][0-9]{0,5})")
+_WITHOUT_COUNT = re.compile(r"(pass_at|pass_hat|at_least)(_.*)?", re.DOTALL)
 T = TypeVar("T")
 
 
@@ -45,9 +47,11 @@ def epoch_reducer(name: str) -> Reduce | None:
             return formula(values, count)
 
         return reduce
+    if found := _WITHOUT_COUNT.fullmatch(name):
+        raise ConfigError(f"reduce is {name!r}: give a number for k from 1 to 999999, as in {found[1]}_2")
     close = nearest(name, NAMES)
     hint = f" did you mean {close!r}?" if close else ""
-    raise ConfigError(f"reduce is {name!r};{hint} there are {', '.join(NAMES)}, with a number for k, as in pass_at_2")
+    raise ConfigError(f"reduce is {name!r};{hint} there are {', '.join(NAMES)}, these three with any number")
 
 
 def attempts_needed(name: str) -> int:

@@ -51,12 +51,14 @@ def acc_mutual_info(task: Task, trace: Trace) -> Score:
 def mc1(task: Task, trace: Trace) -> Score:
     """Score 1 if the best answer is more probable than every false one, ignoring other true ones (TruthfulQA).
 
-    As probable as a false one is not enough. A written answer has to name the best one.
+    As probable as a false one is not enough. A written answer has to name the best one. The false ones are all but the true
+    ones, or the indices `task.secret["rivals"]`.
     """
     found, gold, true = logprobs(task, trace), right_choice(task), task.secret.get("true", ())
     if found is None:
         return _verdict("mc1", task, trace, lambda text: 1)
-    rivals = [-math.inf if index == gold or index in true else value for index, value in enumerate(found)]
+    against = set(task.secret.get("rivals") or range(len(found))).difference(true, [gold])
+    rivals = [value if index in against else -math.inf for index, value in enumerate(found)]
     if found[gold] > -math.inf and max(rivals) == found[gold]:
         return Score("mc1", 0.0, {"chosen": task.letters[rivals.index(found[gold])], "by": "logprob"})
     return _choose("mc1", task, [found[gold] if index == gold else value for index, value in enumerate(rivals)])

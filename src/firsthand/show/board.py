@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from firsthand.benchmark import Figure, Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
-from firsthand.runs.attempt_summary import AttemptSummary, summaries_of
+from firsthand.runs.attempt_summary import AttemptSummary, failures_of, summaries_of
 from firsthand.runs.epoch_reducer import reduced
 from firsthand.runs.run_folder import Run
 from firsthand.runs.unreported_usage import ALL_REPORTED, Unreported, total_unreported
@@ -79,6 +79,8 @@ class Row:
     """Attempts that a limit ended; they are scored as they are."""
     secondary: Mapping[str, Interval] = field(default_factory=dict)
     """The means of the other scores, and the figures, by name."""
+    unscored: Mapping[str, str] = field(default_factory=dict)
+    """The reason for each other score that failed at every attempt: it has no mean."""
     left_out: int = 0
     """Tasks that failed and are no part of the score, as of a correlation or of a score of harm."""
     unreported: Unreported = ALL_REPORTED
@@ -361,6 +363,7 @@ def _row(
     passes: Mapping[str, Interval],
     clusters: Clusters | None,
 ) -> Row:
+    unscored = failures_of(attempts, (name for name, each in others.items() if not isinstance(each, Figure)))
     return Row(
         agent=agent,
         score=_interval(values, clusters),
@@ -369,7 +372,9 @@ def _row(
         attempts=len(attempts),
         errors=sum(each.error is not None or any(score.failed for score in each.scores) for each in attempts),
         stopped=sum(each.error is None and each.stop_reason not in ("done", "error") for each in attempts),
-        secondary={name: _interval(each, clusters) for name, each in others.items()} | dict(passes),
+        secondary={name: _interval(each, clusters) for name, each in others.items() if name not in unscored}
+        | dict(passes),
+        unscored=unscored,
         left_out=_left_out(attempts, values),
         unreported=total_unreported(each.unreported for each in attempts),
     )
@@ -468,6 +473,7 @@ def caveats(board: Board) -> list[str]:
             f"Errors: {count_of(errors, 'attempt')} failed or could not be scored. {counted}; "
             "one without a verdict of its judge is left out."
         )
+    wider.extend(f"No {name} of {row.agent}: {why}." for row in board.rows for name, why in row.unscored.items())
     if not versus:
         alike = "this one" if board.tasks == 1 else "these"
         return [*wider, f"Brackets are 95% CIs of the true score on tasks like {alike}."]

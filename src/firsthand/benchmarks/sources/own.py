@@ -39,6 +39,7 @@ from firsthand.task import Task
 
 T = TypeVar("T")
 NEED_CHOICES = frozenset({"acc", "acc_norm", "acc_bytes", "acc_mutual_info", "mc1", "mc2", "choice"})
+GAIN = "acc_mutual_info"
 NEED_NUMBERS = frozenset({"numeric", "flexible", "strict"})
 NEED_JUDGES = frozenset({"human_agreement", "majority_agreement", "order_consistency"})
 """Scorers of a judge's verdicts: benchmarks with votes, such as judge_mtbench, have them."""
@@ -67,6 +68,9 @@ class BenchmarkDescription:
     """One template per choice, or the name of one column that holds a list (JSON)."""
     continuation: str = " {choice}"
     """Template of the scored text of a choice: ` {letter}` if the prompt lists the choices under {options}."""
+    baseline: str = ""
+    """Text before a choice that is scored without its question, for acc_mutual_info; the default is the prompt's last line
+    if that names no column, else `Answer:`."""
     conversation: str = ""
     """Name of the column that holds the messages before the question: a list of objects with `role` and `content` (JSON)."""
     scorer: tuple[str, ...] = ()
@@ -82,7 +86,7 @@ class BenchmarkDescription:
     stratum: str = ""
     """Template of the key of fixed groups, such as {subject}: errors are those within them."""
     reduce: str = ""
-    """Reducer of several attempts at a task: mean, median, max, mode, pass_at_k, pass_hat_k, at_least_k."""
+    """Reducer of several attempts at a task: mean, median, max, mode, pass_at_2, pass_hat_2, at_least_2."""
     hint: str = ""
     """Expected form of an answer, such as `a number`."""
     encoding: str = ""
@@ -109,6 +113,12 @@ class BenchmarkDescription:
                 f"conversation is {self.conversation!r} and there are choices, which are scored after the prompt "
                 "alone: list them in the prompt, and leave `choices` out"
             )
+        if self.baseline and (not self.choices or GAIN not in map(_name_of, self.scorer)):
+            raise ConfigError(
+                f"baseline is {self.baseline!r}, which {GAIN} alone reads: add it to `scorer`, with choices"
+            )
+        if self.baseline and (not self.baseline.strip() or any(brace in self.baseline for brace in "{}")):
+            raise ConfigError(f"baseline is {self.baseline!r}: give the same text for every row, such as 'Answer:'")
         if self.target.strip() and self.target in self.prompt:
             raise ConfigError(
                 f"the prompt contains the target {self.target!r}: every question would give its answer away"
@@ -141,6 +151,8 @@ def read_benchmark(path: Path, *, data: str = "") -> Benchmark:
     examples = ExampleChoice(pool, about.shots, about.examples)
     tasks = _bounded((_task(item, about, protocol, examples.of(item)) for item in items), _task_bytes, path)
     source = f"{about.data}, {count_of(len(rows), 'row', ',')}; {about.shots}-shot{examples.told()}; {about.prompt!r}"
+    if protocol.baseline is not None:
+        source += f"; {GAIN} after {protocol.baseline!r}"
     if about.conversation:
         tasks = [replace(task, conversation=said) for task, said in zip(tasks, _said(rows, about), strict=True)]
         source += f" after the messages of {about.conversation!r}"
@@ -184,7 +196,14 @@ def _protocol(about: BenchmarkDescription) -> Protocol:
         shots=about.shots,
         examples=about.examples,
         continuation=about.continuation if about.choices else None,
+        baseline=_baseline(about) if GAIN in map(_name_of, about.scorer) else None,
     )
+
+
+def _baseline(about: BenchmarkDescription) -> str:
+    """Return the text before a choice without its question."""
+    last = about.prompt.rstrip().rpartition("\n")[2].strip()
+    return about.baseline or ("Answer:" if not last or "{" in last else last)
 
 
 def _check_braces(about: BenchmarkDescription, rows: Sequence[TableRow]) -> None:
