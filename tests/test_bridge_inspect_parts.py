@@ -223,7 +223,7 @@ def test_outcomes_of_commands_are_inspects_results_or_its_errors() -> None:
     assert memory.stderr == "x\nthe command used too much memory, or made too many files" and not memory.success
     with pytest.raises(TimeoutError, match="did not end within 7 s") as late:
         run(outcome("timeout", None), timeout=7)
-    assert late.value.truncated_output == "outerr"  # type: ignore[attr-defined]
+    assert late.value.truncated_output == "out\nerr"  # type: ignore[attr-defined]
     with pytest.raises(TimeoutError, match=r"did not end within 2\.5 s"):
         run(outcome("timeout", None))
     with pytest.raises(OutputLimitExceededError) as much:

@@ -109,7 +109,7 @@ def test_the_scores_of_epochs_are_reduced_by_their_definition() -> None:
     for name, said in (
         ("pass_at_0", "reduce is 'pass_at_0'"),
         ("meen", "did you mean 'mean'[?] there are mean, median"),
-        ("pass_at", "did you"),
+        ("pass_at", "give a number for k"),
     ):
         with pytest.raises(ConfigError, match=said):
             epoch_reducer(name)

@@ -285,4 +285,5 @@ def test_a_verdict_is_the_only_one_that_is_written() -> None:
         (["A", "A", "A"], 0.0, "the pair was not judged in both orders"),
     ):
         made = attempt("A", events=(Event("judgement", 0.0, {"orders": orders}),))
-        assert human_votes.order_consistency(tied, made) == Score("order_consistency", value, failure=failure), orders
+        expected = Score("order_consistency", value, failure=failure, unjudged=failure is not None)
+        assert human_votes.order_consistency(tied, made) == expected, orders

@@ -106,7 +106,7 @@ def snapshot_of(memory: Memory) -> Memory:
         made: Any = memory.snapshot()
     if inspect.iscoroutine(made):
         made.close()
-    if not all(callable(getattr(made, name, None)) for name in ("write", "search", "forget", "list", "snapshot")):
+    if not any(callable(getattr(made, name, None)) for name in ("write", "search", "forget", "list", "snapshot")):
         raise ConfigError(f"the memory {type(memory).__name__}: snapshot gave {made!r:.80} where a memory was expected")
     snapshot: Memory = made
     return snapshot

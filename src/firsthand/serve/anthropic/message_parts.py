@@ -30,11 +30,14 @@ def ended_json(job: ChatJob, completion: Completion) -> Json:
     reason, stopped = _REASONS[completion.finish_reason], completion.stop_string
     if completion.finish_reason == "stop" and stopped is not None:
         reason = "stop_sequence"
-    is_short = 0 < completion.usage.completion_tokens < job.sampling.max_tokens
-    runs_here = job.served.facts is not None  # an endpoint may have a limit of its own
-    if completion.finish_reason == "length" and is_short and runs_here:
+    if completion.finish_reason == "length" and _ended_by_context(job, completion):
         reason = "model_context_window_exceeded"
     return {"stop_reason": reason, "stop_sequence": stopped if reason == "stop_sequence" else None}
+
+
+def _ended_by_context(job: ChatJob, completion: Completion) -> bool:
+    """True if a model that runs here stopped before its limit; an endpoint may have a limit of its own."""
+    return 0 < completion.usage.completion_tokens < job.sampling.max_tokens and job.served.facts is not None
 
 
 def usage_json(usage: Usage) -> Json:
