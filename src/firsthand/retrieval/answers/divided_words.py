@@ -56,7 +56,7 @@ def _written_out(found: re.Match[str]) -> str:
     for number, unit in _ADDEND.findall(found[0]):
         value, power = Decimal(number.replace(",", "")), sum(_TIMES[each] for each in unit)
         value = value.scaleb(power)
-        if totals and power < least and value < Decimal(1).scaleb(least):
+        if totals and value < Decimal(1).scaleb(least):
             totals[-1] += value
         else:
             totals.append(value)
