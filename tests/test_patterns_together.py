@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import Any
 
 import pytest
@@ -111,7 +112,9 @@ def test_a_hand_over_in_any_form_reaches_an_agent_of_any_name(line: str, name: s
         "If it were a bill, I would hand over to Back.", "Should I hand over to Back? No, it is 5.", "Hand over your keys",
         "1. Add.\n2. Hand over to Back to check.\nThe answer is 5", "The answer is 5, so I hand over to Back.",
         "It is 5, so I hand over to the court", "#### 5\nHanding over to Back",
-        "Nothing is wrong, I will not hand over to Back",
+        "Nothing is wrong, I will not hand over to Back", "It is 5. Handing over to **Back** is not needed.",
+        "Handing over to Back would be wrong: it is 5", "1. Hand over to Back, if it is wrong", "To hand over to Back: 5",
+        "I hand over to Back: the answer is 5.", "So I hand over to Back, as my final answer: 5",
     ],
 )  # fmt: skip
 def test_an_answer_that_speaks_of_handing_over_ends_the_swarm(reply: str) -> None:
@@ -154,6 +157,22 @@ def test_a_line_without_a_name_is_told() -> None:
 def test_no_answer_is_read_from_the_line_that_hands_over_in_the_last_turn() -> None:
     for line in ("1. Hand over to Back", "Hand over to Back, 2 bills"):
         assert run(swarm, {"agents": DESK, "max_steps": 1}, [f"It is 5.\n{line}"])[0].answer == "5"
+
+
+def test_an_answer_behind_the_name_of_the_last_turn_stays_and_words_on_answers_are_none() -> None:
+    assert (
+        run(swarm, {"agents": DESK, "max_steps": 1}, ["It was 5.\nHand over to Back: the answer is 7"])[0].answer == "7"
+    )
+    for line in ("I hand over to Back to see whether the answer is right", "I hand over to Back, who would know"):
+        found = hand_over(line, DESK)
+        assert found is not None and found.agent == "Back"
+
+
+@pytest.mark.parametrize("text", ["; hand over to Back ?" * 20_000, "hand over to Back" + " \n" * 40_000])
+def test_hand_overs_of_a_long_reply_are_found_in_linear_time(text: str) -> None:
+    begun = time.perf_counter()
+    hand_over(text, DESK)
+    assert time.perf_counter() - begun < 10
 
 
 @pytest.mark.parametrize("agents", [{"a": "", " ": ""}, {"a b": "", "a  b ": ""}])

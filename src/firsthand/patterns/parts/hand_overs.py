@@ -2,7 +2,7 @@
 
 A line that begins with "Hand over to", as the prompt writes it, always counts. Another form ("1. Hand over to", "I will hand
 over to", "Handing over to:") counts in a reply that states no answer; inside a line, only with the name of an agent, and not
-behind a condition or a "not". All is linear in the text.
+behind a condition or a "not", nor where its sentence says that it is, would be or was something. All is linear in the text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import NamedTuple
 from firsthand.patterns.parts.answers import states_answer
 
 _LEAD = (
-    r"(?:(?:(?:and|so|thus|hence|therefore|then|now|next|finally|please|okay|ok|i|we|let|me|us|(?:i|we|let)'(?:ll|d|m|s)|will"
+    r"(?!to[ \t])(?:(?:(?:and|so|thus|hence|therefore|then|now|next|finally|please|okay|ok|i|we|let|me|us"
+    r"|(?:i|we|let)'(?:ll|d|m|s)|will"
     r"|shall|must|should|need|have|want|am|would[ \t]+like|going|to|(?:step|action)(?:[ \t]+\d{1,3})?|decision|answer)\b)"
     r"[ \t,:.)*]*+){0,8}"
 )
@@ -31,6 +32,19 @@ _AS_ASKED = re.compile(r"(?:[^\w\n]|_)*+hand over to(?=\s|$)", re.IGNORECASE)
 _DENIED = re.compile(
     r"\b(?:not|no|never|cannot|nobody|if|when|whether|unless|until|instead|could|might)\b|n't\b", re.IGNORECASE
 )
+_SPOKEN_OF = re.compile(
+    r"[\"'`*_]{0,3},?[ \t]+(?:(?:only|except|but)[ \t]+)?"
+    r"(?:is|was|are|were|would|will|could|should|can|cannot|may|might|must|seems|makes|(?:is|was|would|wo|ca|does)n't|if|unless"
+    r"|when|whenever|once)\b",
+    re.IGNORECASE,
+)
+"""Words behind the name at which a reply speaks of a hand-over, or makes it depend on something."""
+_STATED = re.compile(
+    r"[\s\"'`*_)]*+[,:;–—-]?\s*+(?:(?:and|so|as|because|since)\s++)?(?:(?:the|my)\s++)?(?:final\s++)?answer"
+    r"(?:\s++is\b|\s*+:)",
+    re.IGNORECASE,
+)
+"""The answer, stated in the sentence that hands over."""
 _SAID = re.compile(r"[ \t]*:?\s{0,20}(?:the\s+)?[\"'`*]*([^\n\"'`*.:,]{1,60})", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|$", re.MULTILINE)
 _REST_OF_LINE = re.compile(r"(?:[^\w\n]|_)*+$", re.MULTILINE)
@@ -75,15 +89,18 @@ def hand_over(text: str, agents: Iterable[str]) -> HandOver | None:
 def _found(text: str, agents: list[str]) -> list[_Found]:
     """The hand-overs in the text that are no question; those inside a line only if they name an agent and are not denied."""
     named = [(name, _reader(name)) for name in agents]
-    kept = []
+    kept: list[_Found] = []
+    sentence_end = -1
     for each in _HAND_OVER.finditer(text):
         begins_line = each.start() == 0 or text[each.start() - 1] == "\n"
         agent, end = _agent(text, each.end(), named)
         if not begins_line and (agent is None or _DENIED.search(_sentence_before(text, each.start()))):
             continue
         as_asked = begins_line and _AS_ASKED.match(text, each.start()) is not None
-        if not as_asked and text[_sentence_end(text, end) - 1] == "?":
-            continue
+        if not as_asked:
+            sentence_end = sentence_end if end <= sentence_end else _sentence_end(text, end)
+            if text[sentence_end - 1] == "?" or _SPOKEN_OF.match(text, end):
+                continue
         said = _SAID.match(text, each.end()) if agent is None else None
         kept.append(_Found(each.start(), end, agent, agent or (said[1].strip() if said else ""), as_asked, begins_line))
     return kept
@@ -123,10 +140,13 @@ def _sentence_end(text: str, begin: int) -> int:
 
 
 def _without(text: str, found: list[_Found]) -> str:
-    """The text without the sentences that hand over."""
+    """The text without the sentences that hand over; an answer that one states behind the name stays."""
     parts, last = [], 0
     for each in found:
         start = each.start if each.begins_line or text[each.start].isalpha() else each.start + 1
         parts.append(text[last : max(last, start)])
-        last = max(last, _sentence_end(text, each.end))
+        if _STATED.match(text, each.end):
+            last = max(last, each.end)
+        elif each.end > last:
+            last = _sentence_end(text, each.end)
     return "".join([*parts, text[last:]])
