@@ -6,6 +6,7 @@ interface, so it gets a token that only its own processes have. See docs/design.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -135,6 +136,7 @@ def open_ray(settings: Json, count: int, *, address: str | None, cpus: float | N
             around.enter_context(_own_ray())
             options |= {"object_store_memory": LOCAL_STORE_BYTES, "include_dashboard": False}
             options["num_cpus"] = max(os.cpu_count() or 1, ceil(count * (cpus or 1)))
+        gc.collect()  # caches that earlier models reserved: a process that holds more than the memory cannot fork
         try:
             ray.init(address=address, **options)
         except Exception as error:
