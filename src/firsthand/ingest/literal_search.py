@@ -33,13 +33,12 @@ def literal_search_in_bytes(literals: Iterable[str], rare: str) -> Callable[[byt
 
 
 def literals_within(literals: Iterable[str], rare: str) -> Callable[[str], frozenset[str]]:
-    """A function that returns the literals that a text contains, all of them for a text that holds very many.
+    """A function that returns the literals that a text contains.
 
     A literal that contains another one is left out: look for the other one.
     """
     groups = _groups(literals, rare)
     searches = [(re.compile(_pattern(anchor, group)).search, anchor, group) for anchor, group in groups.items()]
-    everything = frozenset(literal for group in groups.values() for literal in group)
 
     def within(text: str) -> frozenset[str]:
         found: set[str] = set()
@@ -48,7 +47,8 @@ def literals_within(literals: Iterable[str], rare: str) -> Callable[[str], froze
             while match is not None:
                 at, number = match.start(), number + 1
                 if number > _MOST:
-                    return everything
+                    found.update(each for each in group if each in text)
+                    break
                 found.update(each for each in group if text.startswith(each, at - each.index(anchor)))
                 match = search(text, at + 1)
         return frozenset(found)
@@ -57,7 +57,7 @@ def literals_within(literals: Iterable[str], rare: str) -> Callable[[str], froze
 
 
 _MOST = 64
-"""Places of a text at which a group's literals are told apart."""
+"""Places of a text at which a group's literals are told apart; with more, each is looked for."""
 
 
 def _patterns(literals: Iterable[str], rare: str) -> list[str]:
