@@ -15,7 +15,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.ingest.incoming_span import IncomingSpan
-from firsthand.ingest.literal_search import literal_search, literal_search_in_bytes
+from firsthand.ingest.literal_search import literal_search, literal_search_in_bytes, literals_within, shortest_of
 from firsthand.ingest.login_texts import (
     USER_FLAGS,
     is_basic,
@@ -77,7 +77,7 @@ class Redactor:
                 raise ConfigError(f"redact is {pattern!r}: it matches the empty text, and so everything")
         self._own = [Redact(pattern).expression for pattern in patterns]
         self._defaults = defaults
-        self._shapes = [(words, re.compile(pattern)) for words, pattern in SHAPES.values()] if defaults else []
+        self._shapes = [(_cores(words), re.compile(pattern)) for words, pattern in SHAPES.values()] if defaults else []
         self._secret_names: dict[str, bool] = {}
 
     def redact(self, span: IncomingSpan, budget: DecodedValues | None = None) -> bytes:
@@ -235,8 +235,9 @@ class Redactor:
                 found.number += times
             if not self._defaults or len(text) < _SHORTEST:
                 return text
+            hints = _hints_within(text)
             for words, pattern in self._shapes:
-                if any(word in text for word in words):
+                if any(word in text for word in _ADDRESS) if words is _ADDRESS else not hints.isdisjoint(words):
                     text, times = pattern.subn(PUT, text)
                     found.number += times
             has_named = _has_named(text.lower())
@@ -311,10 +312,12 @@ class _Count:
 _LONGEST_NAME = 100
 _SHORTEST = 8
 """No rule matches a text that is shorter."""
+_ADDRESS = SHAPES["password in a URL"][0]
 HINTS = tuple(dict.fromkeys(word for words, _ in SHAPES.values() for word in words if "://" not in words))
 _ALONE = ("passw", "bearer", "basic ", *WORDS)
 _has_word, _word_in_bytes = literal_search(_ALONE, "zwkb"), literal_search_in_bytes(_ALONE, "zwkb")
-_hint_in_bytes = literal_search_in_bytes(HINTS, "JA-_x")
+_RARE = "JA-_Zx~9."
+_hints_within, _hint_in_bytes = literals_within(HINTS, _RARE), literal_search_in_bytes(HINTS, _RARE)
 _PAIRED = [re.compile(pattern).search for pattern in paired_patterns()]
 _PAIRED_IN_BYTES = [re.compile(pattern.encode()).search for pattern in paired_patterns()]
 _ESCAPED_IN_BYTES = re.compile(rb"\\\\u00[2-7]")
@@ -322,6 +325,15 @@ _KELVIN = "\u212a".encode()
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _SMALL = 1 << 20
+
+
+def _cores(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The hints within a shape's words; those of an address as they are."""
+    return (
+        words
+        if words is _ADDRESS
+        else tuple(each for each in shortest_of(HINTS) if any(each in word for word in words))
+    )
 
 
 def _has_named(text: str) -> bool:

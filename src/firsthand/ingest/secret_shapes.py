@@ -1,10 +1,14 @@
 """The shapes of keys and tokens that are known by their beginning, whatever name they stand under.
 
-Keys of other services, and those without a beginning of their own (Azure, Cohere, Mistral AI, AWS secret keys), are known
-by the name beside them alone.
+Keys without a beginning of their own (Azure, Cohere, Mistral AI, Discord, Mailchimp, AWS secret keys), and those of services
+that `key_beginnings.py` does not list, are known by the name beside them alone.
 """
 
 from __future__ import annotations
+
+import re
+
+from firsthand.ingest.key_beginnings import BEGINNINGS
 
 
 def _shape(head: str, rest: str) -> str:
@@ -16,8 +20,8 @@ def _shape(head: str, rest: str) -> str:
 
 SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
     "PEM key": (
-        ("PRIVATE KEY-----",),
-        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+        ("PRIVATE KEY-----", "PRIVATE KEY BLOCK-----"),
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)",
     ),
     "OpenAI, Anthropic": (("sk-",), _shape("sk-", r"[A-Za-z0-9_-]{16,}")),
     "Langfuse": (("sk-lf-", "pk-lf-"), _shape("[sp]k-lf-", r"[A-Za-z0-9-]{8,}")),
@@ -47,6 +51,12 @@ SHAPES: dict[str, tuple[tuple[str, ...], str]] = {
         r"(?:(?<=hooks\.slack\.com/services)|(?<=hooks\.slack\.com/triggers)|(?<=hooks\.slack\.com/workflows)"
         r"|(?<=hooks\.slack\.com\\/services))(?:\\?/[A-Za-z0-9]+){3,}",
     ),
+    "Telegram": ((":AA",), r"(?<![0-9])[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])"),
+    "Terraform": ((".atlasv1.",), r"(?<![A-Za-z0-9])[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=-]{60,}"),
+    **{
+        f"{service} by its beginning": (heads, "|".join(_shape(re.escape(head), rest) for head in heads))
+        for service, (heads, rest) in BEGINNINGS.items()
+    },
     "JSON web token": (("eyJ",), _shape("eyJ", r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")),
     "password in a URL": (
         ("://", ":\\", "%3"),
