@@ -53,6 +53,9 @@ def boards(run: Run, attempts: Sequence[Trace | AttemptSummary]) -> str:
     )  # nor had a figure that leaves tasks out
     assert not any(board.pop("lower_is_better") for board in made)  # nor told of scores of harm
     assert not any(board.pop("other_names") for board in made)  # nor of scores of other names
+    rows = [row for board in made for row in board["rows"]]
+    assert not any(any(row.pop("unreported")) for row in rows)  # nor counted what is not reported
+    assert all(row.pop("unscored") in ({}, {"fails": "ValueError: no verdict"}) for row in rows)
     return json.dumps(made, indent=1)
 
 
@@ -61,6 +64,8 @@ def test_boards_of_a_run_of_schema_3_are_those_that_its_firsthand_made(old: Path
     """But for intervals that were wrong then: of figures with equal draws, of unequal clusters, of several at once."""
     with open_run(old, old.parent) as run:
         expected = json.loads((OLD / "boards.json").read_text())
+        zeros = [row["secondary"].pop("fails", None) for board in expected for row in board["rows"]]
+        assert {each and each["value"] for each in zeros} == {None, 0.0}, "a score that failed throughout was 0 then"
         assert json.loads(boards(run, list(run.summaries()))) == expected == json.loads(boards(run, list(run.traces())))
         traces = list(run.traces())
         assert {trace.version for trace in traces} == {3} and all(trace.place == trace.id for trace in traces)
