@@ -137,11 +137,26 @@ def test_mc1_of_a_hub_row_is_over_the_answers_of_mc1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choices", "labels"), [("bx", [0, 0]), ("abx", [1, 1, 0]), ("cx", [1, 0]), ("b", [1]), ("bxv", [1, 0, 0])]
+    ("choices", "labels"), [("bx", [0, 0]), ("abx", [1, 1, 0]), ("xy", [1, 0]), ("b", [1]), ("bax", [1, 0, 0])]
 )
 def test_a_hub_row_whose_mc1_has_not_one_answer_of_mc2_is_refused(choices: str, labels: list[int]) -> None:
     with pytest.raises(ValueError, match="mc1_targets are"):
         truthfulqa.from_hub(hub_row(choices, labels))
+
+
+def test_answers_of_mc1_that_mc2_lacks_are_compared_in_mc1_and_are_no_part_of_mc2(tmp_path: Path) -> None:
+    task = hub_task(hub_row("cxv", [1, 0, 0]), tmp_path)
+    assert task.choices[task.secret["gold"]] == " c" and len(task.choices) == 7
+    assert {task.choices[at] for at in task.secret["not_in_mc2"]} == {" c", " v"}
+    assert {task.choices[at] for at in task.secret["rivals"]} == {" x", " v"}
+    values = {" a": -2, " b": -2, " c": -1, " x": -2, " v": -3, " y": 0, " z": 0}
+    assert mc1(task, attempt(task, "", values)).value == 1
+    assert mc1(task, attempt(task, "", values | {" v": 0})).value == 0, "a false answer of MC1 alone counts"
+    equal = dict.fromkeys(values, -1.0)
+    assert mc2(task, attempt(task, "", equal)).value == pytest.approx(2 / 5)
+    assert mc2(task, attempt(task, "", equal | {" c": 9, " v": 9})).value == pytest.approx(2 / 5)
+    alone = hub_task(hub_row("cxyz", [1, 0, 0, 0]), tmp_path)
+    assert {alone.choices[at] for at in alone.secret["not_in_mc2"]} == {" c"} and "rivals" not in alone.secret
 
 
 @pytest.mark.parametrize("given", ["x", ["v"], [["x"]]])

@@ -91,17 +91,22 @@ def read_csv_rows(file: Path) -> Rows:
 def from_hub(row: Json) -> Json:
     """Convert a row of truthfulqa/truthful_qa, multiple_choice, to a row of our file: `true` begins with MC1's answer.
 
-    `mc1_false` is there where MC1's false answers are not those of MC2. ValueError if they are others than MC2 has.
+    `mc1_false` is there where MC1's false answers are not those of MC2, `not_in_mc2` where MC1 has answers that MC2 lacks.
+    ValueError if MC1 has no single best answer, no false one, or a false one that is true in MC2.
     """
     best, rivals = _by_label(row["mc1_targets"])
     true, false = _by_label(row["mc2_targets"])
-    if len(best) != 1 or best[0] not in true or not rivals or not set(rivals) <= set(false):
+    if len(best) != 1 or best[0] in false or not rivals or set(rivals) & {*true, *best}:
         raise ValueError(
-            f"mc1_targets are {best} and {rivals}: one of mc2_targets' true answers and false ones were expected"
+            f"mc1_targets are {best} and {rivals}: one true answer and false ones, as in mc2_targets, were expected"
         )
-    true.remove(best[0])
-    made = {"question": row["question"], "true": [*best, *true], "false": false}
-    return made if sorted(rivals) == sorted(false) else {**made, "mc1_false": rivals}
+    more = [each for each in dict.fromkeys(rivals) if each not in false]
+    lacking = [each for each in best if each not in true] + more
+    made = {"question": row["question"], "true": [*best, *(each for each in true if each != best[0])]}
+    made["false"] = [*false, *more]
+    if sorted(rivals) != sorted(false):
+        made["mc1_false"] = rivals
+    return {**made, "not_in_mc2": lacking} if lacking else made
 
 
 def _by_label(target: Json) -> tuple[list[str], list[str]]:
@@ -122,12 +127,15 @@ def _item(row: Json, id: str, where: str) -> Item:
     assert isinstance(true, list) and isinstance(false, list)
     primer = "".join(f"Q: {each['question']}\nA: {each['answer']}\n\n" for each in _primer())
     fields = {"question": text_field(row, "question", where), "primer": primer}
-    answers, compared = [*true, *false], row.get("mc1_false", [])
-    if not isinstance(compared, list) or not set(map(str, compared)) <= set(false):
-        raise DataError(f"{where}: 'mc1_false' is {str(compared)[:80]!r}, and some of the false answers were expected")
+    answers, compared, lacking = [*true, *false], row.get("mc1_false", []), row.get("not_in_mc2", [])
+    for name, given, known in (("mc1_false", compared, false), ("not_in_mc2", lacking, answers)):
+        if not isinstance(given, list) or not set(map(str, given)) <= set(known):
+            raise DataError(f"{where}: {name!r} is {str(given)[:80]!r}, and some of the answers were expected")
     order = Random(derive_seed("truthfulqa", id)).sample(range(len(answers)), len(answers))
     places = [order.index(at) for at in range(len(true))]  # the best answer's, then the other true ones'
     rivals = {"rivals": [at for at, place in enumerate(order) if answers[place] in compared]} if compared else {}
+    if lacking:
+        rivals["not_in_mc2"] = [at for at, place in enumerate(order) if answers[place] in lacking]
     return Item(id, fields, tuple(answers[at] for at in order), places[0], secret={"true": places, **rivals})
 
 
