@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from firsthand.show.board import Board, Cost, Row
+from firsthand.show.agent_cost import Cost
+from firsthand.show.board import Board, Row
 from firsthand.stats.intervals import Interval
 from firsthand.stats.paired import PairedDifference
 

@@ -16,7 +16,8 @@ from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.unreported_usage import Unreported, total_unreported, unreported_in
 from firsthand.serve.admission.charged_steps import ChargedSteps
 from firsthand.serve.admission.metered_answers import metered
-from firsthand.show.board import Cost, caveats, leaderboard
+from firsthand.show.agent_cost import Cost
+from firsthand.show.board import caveats, leaderboard
 from firsthand.show.unreported_words import unreported_notes
 from firsthand.trace import Call, Node
 from made_traces import trace

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from firsthand.errors import ConfigError, StoreError
-from firsthand.memories.keeping.item_file import _LOG_WAIT_S, ItemFile, KeepingBounds, ScopeSize, WordRow, _delete
+from firsthand.memories.keeping.item_file import _LOG_WAIT_S, ItemFile, KeepingBounds, ScopeSize, WordRow
+from firsthand.memories.keeping.item_removal import delete_item
 from firsthand.memories.keeping.item_words import put_words
 from firsthand.memories.keeping.kept_item import KeptItem
 from firsthand.memory import MemoryItem
@@ -109,7 +110,7 @@ def test_a_removed_item_takes_its_words_vectors_and_size_with_it(tmp_path: Path)
         cup = connection.execute("SELECT number FROM words WHERE scope = 2 AND word = 'cup'").fetchone()
         put_words(connection, 2, {9: {"cup": 1, "new": 2}})
         new = connection.execute("SELECT number FROM words WHERE scope = 2 AND word = 'new'").fetchone()
-        _delete(connection, 2, 4)
+        delete_item(connection, 2, 4)
     assert rows(file, "word, count, length", "postings WHERE item = 9") == [(cup[0], 1, 3), (new[0], 2, 3)]
     assert rows(file, "scope, word, items", "words") == [
         (1, "cup", 1), (1, "tea", 2), (2, "cup", 1), (2, "new", 1),

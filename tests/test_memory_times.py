@@ -17,7 +17,7 @@ from firsthand import catalog
 from firsthand.commands import memory as command
 from firsthand.errors import StoreError
 from firsthand.memories.episodic import episodic
-from firsthand.memories.keeping import item_age, item_file, recall_request, stored_memory
+from firsthand.memories.keeping import item_age, item_file, item_removal, recall_request, stored_memory
 from firsthand.memories.keeping.item_age import first_to_go, in_order_of_import, oldest_first
 from firsthand.memories.keeping.item_file import ItemFile, KeepingBounds
 from firsthand.memories.keeping.kept_item import KeptItem, exact_time, seconds_of
@@ -519,7 +519,7 @@ def test_a_memory_that_is_full_in_bytes_looks_for_many_of_its_oldest_at_once(
         looks += 1
         return first_to_go(*given)
 
-    monkeypatch.setattr(item_file, "first_to_go", look)
+    monkeypatch.setattr(item_removal, "first_to_go", look)
     size = file.size(1).size_bytes // 300
     file.put("", "notes", MemoryItem.of("event 300", {}), None, KeepingBounds(size_bytes=295 * size))
     assert (file.size(1).items, looks) == (292, 3), "nine go, three hundredths of them"

@@ -13,7 +13,8 @@ import pytest
 from firsthand.benchmark import Figure
 from firsthand.model import Usage
 from firsthand.runs.attempt_summary import AttemptSummary
-from firsthand.show.board import Board, Cost, Row, attempts_of, caveats, finding, leaderboard, reducers_of
+from firsthand.show.agent_cost import Cost
+from firsthand.show.board import Board, Row, attempts_of, caveats, finding, leaderboard, reducers_of
 from firsthand.show.board_table import render_text
 from firsthand.show.board_words import figure_text
 from firsthand.stats.figure_stats import NO_INTERVAL

@@ -15,12 +15,11 @@ from boards_by_hand import BASE, BETTER, WORSE, board, row
 from firsthand.errors import UnknownName
 from firsthand.model import Usage
 from firsthand.runs.attempt_summary import AttemptSummary
+from firsthand.show.agent_cost import Cost, cost_of
 from firsthand.show.board import (
     Board,
-    Cost,
     Row,
     _board,
-    _cost,
     _passes,
     _rank,
     _row,
@@ -270,12 +269,12 @@ def test_a_row_counts_errors_and_limits_and_averages_costs() -> None:
         )
     ]  # fmt: skip
     attempts = [replace(each, duration_s=float(n * n), critical_s=n / 2) for n, each in enumerate(attempts)]
-    assert _cost(attempts) == Cost(24.0, 4.8, 48.0, 6.0, 4.0, 0.8, 0.2, 1.0)
+    assert cost_of(attempts) == Cost(24.0, 4.8, 48.0, 6.0, 4.0, 0.8, 0.2, 1.0)
     values, others = {"t": [1.0], "u": [0.5]}, {"w": {"t": [0.25]}}
     passes = {"pass@2": Interval(0.5, 0.0, 1.0, 2)}
     found = _row("a", attempts, values, BETTER.versus, others, passes, {"t": "c", "u": "c"})
     assert found == Row(
-        "a", found.score, BETTER.versus, _cost(attempts), 5, 3, 1,
+        "a", found.score, BETTER.versus, cost_of(attempts), 5, 3, 1,
         {"w": mean_interval({"t": [0.25]}), "pass@2": passes["pass@2"]}, left_out=2,
     )  # fmt: skip
     assert (found.score.value, found.score.clusters) == (0.75, 1)

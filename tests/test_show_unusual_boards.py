@@ -13,6 +13,7 @@ from firsthand.errors import UnknownName
 from firsthand.model import Usage
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.show import board_table
+from firsthand.show.agent_cost import Cost
 from firsthand.show.alignment_report import alignment_of
 from firsthand.show.answer_diff import (
     DiffSide,
@@ -23,7 +24,7 @@ from firsthand.show.answer_diff import (
     terminal_text,
     word_difference,
 )
-from firsthand.show.board import Cost, leaderboard
+from firsthand.show.board import leaderboard
 from firsthand.show.board_table import Rendered, render_text
 from firsthand.show.curves import sparkline
 from firsthand.show.expected import MOST_ANSWERS, expected_answer

@@ -128,7 +128,7 @@ def bounded_client(
 
 
 def _environment_fault(error: Exception, library: str) -> str:
-    """What is wrong with the environment's proxies or certificates, without their values, which may hold a password."""
+    """Name the variable whose proxy or certificates cannot be used, without its value, which may hold a password."""
     if isinstance(error, OSError):
         given = _given(("SSL_CERT_FILE", "SSL_CERT_DIR"))
         return f"the certificates of {given} cannot be read: {error.strerror or error}"

@@ -10,7 +10,7 @@ from firsthand.trace import Call, Trace
 
 
 class Unreported(NamedTuple):
-    """What was not reported of some attempts."""
+    """Counts of calls and attempts whose tokens or cost no endpoint reported."""
 
     silent: int = 0
     """Answered model calls that count 0 tokens."""
@@ -24,7 +24,7 @@ ALL_REPORTED = Unreported()
 
 
 def unreported_in(trace: Trace) -> Unreported:
-    """What was not reported of one attempt."""
+    """Count the unreported tokens and cost of one attempt."""
     calls = [call for call in trace.calls if call.error is None and _asks_model(call)]
     estimated = sum(call.detail.get(ESTIMATED) is True for call in calls)
     silent = sum(not call.usage.total_tokens for call in calls)
@@ -34,7 +34,7 @@ def unreported_in(trace: Trace) -> Unreported:
 
 
 def total_unreported(each: Iterable[Unreported]) -> Unreported:
-    """The sum over attempts."""
+    """Add up the counts of several attempts."""
     listed = list(each)
     return Unreported(*(sum(one[index] for one in listed) for index in range(len(Unreported._fields))))
 

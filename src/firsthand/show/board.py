@@ -9,7 +9,6 @@ part of the mean of people's scores. Leaves out ratings from preferences, and bo
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +20,7 @@ from firsthand.runs.attempt_summary import AttemptSummary, failures_of, summarie
 from firsthand.runs.epoch_reducer import reduced
 from firsthand.runs.run_folder import Run
 from firsthand.runs.unreported_usage import ALL_REPORTED, Unreported, total_unreported
+from firsthand.show.agent_cost import Cost, cost_of
 from firsthand.show.board_words import p_text, value_text
 from firsthand.show.unreported_words import unreported_notes
 from firsthand.stats.figure_stats import figure_interval
@@ -40,27 +40,6 @@ from firsthand.trace import NOTE, Score, Trace
 
 EVERY_K = 8
 """Up to so many attempts at a task pass@k is shown for every k."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The average cost of one attempt; `seconds_median` is the median."""
-
-    prompt_tokens: float
-    cached_tokens: float
-    """Prompt tokens found in the prefix cache."""
-    completion_tokens: float
-    seconds_mean: float
-    seconds_median: float
-    calls: float
-    usd: float
-    seconds_path: float = 0.0
-    """Seconds on the critical path: the longest chain of calls that wait for each other."""
-
-    @property
-    def tokens(self) -> float:
-        """Prompt and completion tokens together."""
-        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True)
@@ -234,7 +213,7 @@ def _board(
     everything = [each for made in agents.values() for each in made]
     names = list(dict.fromkeys(score.name for each in everything for score in each.scores))
     metric = _first_name(everything)
-    cheapest = min(agents, key=lambda agent: _cost(agents[agent]).tokens) if budget else next(iter(agents))
+    cheapest = min(agents, key=lambda agent: cost_of(agents[agent]).tokens) if budget else next(iter(agents))
     first = baseline if baseline is not None and baseline in agents else cheapest
     found = figures_of(attempts if figures is not None else agents, figures)
     single = {name: scores_of(agents, name) for name in names}
@@ -368,7 +347,7 @@ def _row(
         agent=agent,
         score=_interval(values, clusters),
         versus=versus,
-        cost=_cost(attempts),
+        cost=cost_of(attempts),
         attempts=len(attempts),
         errors=sum(each.error is not None or any(score.failed for score in each.scores) for each in attempts),
         stopped=sum(each.error is None and each.stop_reason not in ("done", "error") for each in attempts),
@@ -411,21 +390,6 @@ def _passes(values: Scores, clusters: Clusters | None) -> dict[str, Interval]:
         for sign, rate in (("@", pass_at_k), ("^", pass_hat_k))
         for k in (range(2, most + 1) if most <= EVERY_K else doubling)
     }
-
-
-def _cost(attempts: Sequence[AttemptSummary]) -> Cost:
-    usages = [each.usage for each in attempts]
-    durations = [each.duration_s for each in attempts]
-    return Cost(
-        prompt_tokens=statistics.fmean(usage.prompt_tokens for usage in usages),
-        cached_tokens=statistics.fmean(usage.cached_tokens for usage in usages),
-        completion_tokens=statistics.fmean(usage.completion_tokens for usage in usages),
-        seconds_mean=statistics.fmean(durations),
-        seconds_median=statistics.median(durations),
-        calls=statistics.fmean(each.num_calls for each in attempts),
-        usd=statistics.fmean(usage.cost_usd for usage in usages),
-        seconds_path=statistics.fmean(each.critical_s for each in attempts),
-    )
 
 
 def findings(board: Board) -> list[str]:

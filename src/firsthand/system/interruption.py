@@ -29,7 +29,7 @@ _leaving = threading.Event()
 _ends_by_leave = False
 """True in a process whose interrupted command ends with `leave`, as the command line's does."""
 LOST_SIGNAL_S = 0.05
-"""How long after Python dropped a KeyboardInterrupt it is raised again, so that the callback is over."""
+"""Seconds until a KeyboardInterrupt that Python dropped is raised again: the callback that dropped it has ended by then."""
 
 
 class Runner:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from firsthand.errors import ConfigError, StoreError
 from firsthand.memories.keeping.cut_file import padded_copy, refuse_cut_short
-from firsthand.memories.keeping.item_age import first_to_go
+from firsthand.memories.keeping.item_removal import delete_item, keep_within
 from firsthand.memories.keeping.item_statistics import (
     count_anew,
     expect_postings,
@@ -36,7 +36,7 @@ from firsthand.memories.keeping.item_statistics import (
     expect_words,
     put_right,
 )
-from firsthand.memories.keeping.item_words import begin_renewal, put_words, remove_words, renew_items, renew_words
+from firsthand.memories.keeping.item_words import begin_renewal, put_words, renew_words
 from firsthand.memories.keeping.kept_item import KeptItem, body_of, item_of, time_of, words_of
 from firsthand.memory import MemoryItem
 from firsthand.runs.database import Database, Schema, checksum, plain
@@ -95,7 +95,7 @@ _PAUSE_S = 0.03
 _MOST_MISSES = 10_000
 """Numbers in a row without a readable item at which a salvage ends."""
 _LOG_WAIT_S = 0.05
-"""How long an item that is forgotten waits for readers of other processes to leave the log."""
+"""Seconds that `remove` waits for readers in other processes before it leaves the log as it is."""
 
 
 class KeepingBounds(NamedTuple):
@@ -216,7 +216,7 @@ class ItemFile:
                 "UPDATE scopes SET items = items + 1, words = words + ?, bytes = bytes + ? WHERE number = ?",
                 (length, len(body), scope),
             )
-            return bounds is None or number not in _bound(connection, scope, bounds)
+            return bounds is None or number not in keep_within(connection, scope, bounds.items, bounds.size_bytes)
 
     def remove(self, owner: str, kind: str, id: str, *, once: str = "") -> bool:
         """Delete an item for good; False if it is not there, or if a change of the name `once` was made before.
@@ -235,7 +235,7 @@ class ItemFile:
             if found is None:
                 return False
             begin_renewal(connection, scope)
-            _delete(connection, scope, found[0])
+            delete_item(connection, scope, found[0])
         self._empty_log()
         return True
 
@@ -462,42 +462,3 @@ def _is_first(connection: Connection, scope: int, name: str) -> bool:
     """True if no change of that name was made in a scope before; from now on one was."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:16]
     return bool(connection.execute("INSERT OR IGNORE INTO commits VALUES (?, ?)", (scope, digest)).rowcount)
-
-
-def _bound(connection: Connection, scope: int, bounds: KeepingBounds) -> set[int]:
-    """Delete what is beyond the bounds, and a hundredth more, so that a full memory looks for victims rarely.
-
-    Returns the numbers of what was deleted.
-    """
-    deleted: set[int] = set()
-    items, size = connection.execute("SELECT items, bytes FROM scopes WHERE number = ?", (scope,)).fetchone()
-    if items <= bounds.items and size <= bounds.size_bytes:
-        return deleted
-    most = bounds.items - bounds.items // 100, bounds.size_bytes - bounds.size_bytes // 100
-    many = max(1, items - most[0], items // 100)  # at once: each look reads all items
-    while (items > most[0] or size > most[1]) and (found := first_to_go(connection, scope, many)):
-        for number, bytes_ in found:
-            if items > most[0] or size > most[1]:
-                _delete(connection, scope, number)
-                deleted.add(number)
-                items, size = items - 1, size - bytes_
-    return deleted
-
-
-def _delete(connection: Connection, scope: int, number: int) -> None:
-    """Delete an item with its postings, and the words that no other item has."""
-    renew_items(connection, scope, [number])
-    row = connection.execute("SELECT body, length, length(body) FROM items WHERE number = ?", (number,)).fetchone()
-    counts: Mapping[str, int] = {}
-    try:
-        counts = words_of(item_of("", row[0]).text)
-    except (ValueError, ConfigError):  # it can be deleted all the same
-        connection.execute("DELETE FROM postings WHERE item = ?", (number,))
-    remove_words(connection, scope, number, counts)
-    connection.execute("DELETE FROM vectors WHERE item = ?", (number,))
-    connection.execute("DELETE FROM imported WHERE item = ?", (number,))
-    connection.execute("DELETE FROM items WHERE number = ?", (number,))
-    connection.execute(
-        "UPDATE scopes SET items = items - 1, words = words - ?, bytes = bytes - ? WHERE number = ?",
-        (*row[1:], scope),
-    )
