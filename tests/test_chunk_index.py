@@ -26,7 +26,7 @@ from firsthand.retrieval.retrievers.fusion import reciprocal_rank_fusion
 from firsthand.retrieval.retrievers.searches import traced
 from firsthand.retrieval.store.filter_conditions import MAX_CONDITIONS, MAX_LISTED, check_filter, matches
 from firsthand.retrieval.store.record_index import RecordIndex
-from firsthand.retrieval.store.records import Not
+from firsthand.retrieval.store.records import Match, Not
 from firsthand.retrieval.store.sqlite_index import open_index
 from index_postgres import postgres  # noqa: F401
 from index_tiny import HEADER, TERMS_ONLY, lines, unit
@@ -666,6 +666,8 @@ def test_chroma_is_searched_without_its_graph_where_that_finds_too_few(tmp_path:
     best = [f"d{n}" for n in np.argsort(-(rows @ rows[7]))[:10]]
     assert ids(index.search_vectors(rows[7], 10, {})) == best
     assert len(index.search_vectors(rows[7], 99, {})) == 30
+    (id, score), *_ = [*store.nearest(rows[7], 5, Match("searchable", ("1",)))]
+    assert id == index.chunks("d7")[0].id and score == pytest.approx(1, abs=0.01), "the best come first"
 
 
 def of_length_one_each(rows: Any) -> Any:

@@ -526,6 +526,16 @@ def test_a_memory_that_is_full_in_bytes_looks_for_many_of_its_oldest_at_once(
     file.close()
 
 
+def test_a_memory_that_one_large_item_fills_loses_it_alone(clock: list[float]) -> None:
+    file = ItemFile(Path("m.db"))
+    for number in range(297):
+        file.put("", "notes", MemoryItem.of(f"event {number:03}" + "x" * 50_000 * (not number), {}), None, None)
+        clock[0] += 1
+    full = file.size(1).size_bytes
+    assert file.put("", "notes", MemoryItem.of("event 297", {}), None, KeepingBounds(300, full))
+    assert file.size(1).items == 297 and file.size(1).size_bytes == full - 50_000
+
+
 # -- ages --
 
 
