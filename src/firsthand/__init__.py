@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.29.0"
+__version__ = "0.30.0"
 
 if TYPE_CHECKING:
     from firsthand.agent import Agent as Agent
