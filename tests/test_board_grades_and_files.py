@@ -310,9 +310,11 @@ def test_an_archive_that_is_damaged_or_locked_or_packed_in_another_way_is_refuse
         assert refusal(lambda name=name: read_archive(archive(flags=1, name=name), "f")) == told.format(
             "it is encrypted"
         )
-        assert refusal(lambda name=name: read_archive(archive(size=5000, name=name), "f")) == told.format(
-            f"{name}: it ends too early"
-        )
+        early = f"{name}: it ends too early"
+        overlapped = f"Overlapped entries: {name!r} (possible zip bomb)"  # as newer versions of Python say
+        assert refusal(lambda name=name: read_archive(archive(size=5000, name=name), "f")) in (
+            told.format(early), told.format(overlapped),
+        )  # fmt: skip
         for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
             found = refusal(lambda name=name, method=method: read_archive(archive(packed=method, name=name), "f"))
             assert found.startswith("f is no readable Inspect log (") and "\n" not in found

@@ -27,6 +27,7 @@ from firsthand.interp.rule_explanations import RuleExplanation, explain
 from firsthand.interp.sae_shelf import SaeShelf, _model_here
 from firsthand.stats.intervals import Interval
 from hub_site import BODY, COMMIT, hub, use_home
+from same_values import same
 
 REPORT = FeatureReport(
     3, 0.25, 4.5, (1, 0, 0, 0, 0, 0, 0, 0, 0, 2),
@@ -40,7 +41,7 @@ DASHBOARD = FeatureDashboard(48, 900, [REPORT], "I went", {3: [SteeredText(-1.0,
 def test_features_come_back_from_their_file_as_they_were(tmp_path: Path) -> None:
     assert read_features(tmp_path) is None
     assert write_features(DASHBOARD, tmp_path) == tmp_path / "features.json"
-    assert read_features(tmp_path) == DASHBOARD
+    assert same(read_features(tmp_path), DASHBOARD)
     bare = replace(DASHBOARD, reports=[replace(REPORT, rule=None, ablation=None)], steered={}, prompt="")
     write_features(bare, tmp_path)
     assert read_features(tmp_path) == bare and [each.name for each in tmp_path.iterdir()] == ["features.json"]
@@ -52,7 +53,7 @@ def test_a_large_file_in_any_script_comes_back_and_both_intervals_of_an_ablation
     report = replace(REPORT, bands={"top": [window], "lower half": [window[:2], []]}, ablation_null=null)
     large = replace(DASHBOARD, latents=0, tokens=0, reports=[report, REPORT], prompt="ja \U0001f600")
     assert write_features(large, tmp_path).stat().st_size > 100_000
-    assert read_features(tmp_path) == large
+    assert same(read_features(tmp_path), large)
 
 
 def test_features_that_cannot_be_written_leave_no_half_of_a_file(tmp_path: Path) -> None:
@@ -299,7 +300,7 @@ def test_features_older_than_the_weights_are_outdated_and_kept_ones_are_reported
     assert (shelf.get("small").is_gathered, shelf.get("small").is_outdated) == (True, False)
     os.utime(folder / "sae_weights.safetensors", (1001, 1001))
     assert (shelf.get("small").is_gathered, shelf.get("small").is_outdated) == (True, True)
-    assert shelf.report("small", 3) == REPORT and shelf.dashboard("small") == DASHBOARD
+    assert same(shelf.report("small", 3), REPORT) and same(shelf.dashboard("small"), DASHBOARD)
 
 
 def test_a_folder_whose_facts_have_another_form_is_shelved_beside_the_others(tmp_path: Path) -> None:

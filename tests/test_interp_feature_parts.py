@@ -30,6 +30,7 @@ from firsthand.interp.saes.sae_kinds import sae_of
 from firsthand.interp.saes.sparse_autoencoder import SparseAutoencoder
 from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.stats.intervals import unbounded_mean_interval
+from same_values import same
 
 torch.set_num_threads(1)
 SITE = "blocks.0.resid.post"
@@ -126,7 +127,7 @@ def test_a_whole_report_is_that_of_its_definition() -> None:
     )  # fmt: skip
     saved = SavedSae(sae, "", SITE)
     (one,) = feature_reports(saved, model, Numbers(), texts, count=1, contexts=1, ablate=1, seed=seed)  # type: ignore[arg-type]
-    assert one == survey.reports(survey.spaced(1), contexts=1, ablate=1, seed=seed)[0]
+    assert same(one, survey.reports(survey.spaced(1), contexts=1, ablate=1, seed=seed)[0])
     assert [len(one.bands[name]) for name in ("top", "upper half")] == [1, 1]
 
 

@@ -27,6 +27,7 @@ from firsthand.loop.concurrency import derive_seed
 from firsthand.message import assistant, user
 from firsthand.model import Completion, Likelihood, ModelFacts, Sampling, Scored, TokenRating, Usage
 from firsthand.task import Task
+from same_values import same
 from test_contamination import Reciter
 
 
@@ -104,7 +105,7 @@ def test_words_and_numbers_are_no_identifier_of_a_canary(canary: str):
         "digits"
     )
     none = asyncio.run(canary_evidence(model, canary))
-    assert none == Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS) and not model.asked
+    assert same(none, Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS)) and not model.asked
 
 
 def test_of_a_canary_sentence_its_guid_alone_is_drawn_anew():
@@ -142,7 +143,7 @@ def test_a_canary_that_no_draw_would_give_is_not_tested(identifier: str) -> None
     found = asyncio.run(canary_evidence(model, f"b7 3fb72Ac90x {identifier} z", others=3))
     told = f"not run: {identifier!r} repeats or counts as no random identifier does: any model finds it more "
     told += "probable than those"
-    assert found == Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS) and not model.asked
+    assert same(found, Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS)) and not model.asked
 
 
 def test_random_identifiers_are_tested_but_for_fewer_than_one_in_ten_thousand() -> None:
@@ -199,7 +200,7 @@ def test_a_canary_of_a_model_without_finite_log_probs_is_not_ranked(value: float
 
     found = asyncio.run(canary_evidence(Known(broken), "3fb72Ac90", others=4))
     told = "not run: the model gives log-probs that are no finite numbers: are its weights, or its endpoint, broken?"
-    assert found == Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS)
+    assert same(found, Evidence("canary", canary_rank.ASKS, detail=told, limits=canary_rank.LIMITS))
 
 
 def test_completions_are_compared_with_those_of_twins():
@@ -309,7 +310,7 @@ def test_the_order_of_items_is_tested_over_shards():
         (few, "not run: the items make 5 shards of two or more, and 6 are needed"),
         (none, "not run: the model does not give the log-probs of a text's tokens"),
     ):
-        assert unrun == Evidence("order", order_test.ASKS, detail=told, limits=order_test.LIMITS)
+        assert same(unrun, Evidence("order", order_test.ASKS, detail=told, limits=order_test.LIMITS))
 
 
 def test_items_with_an_order_of_their_own_are_tested_against_a_reference_alone() -> None:

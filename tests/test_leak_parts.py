@@ -32,6 +32,7 @@ from firsthand.loop.concurrency import derive_seed
 from firsthand.message import assistant
 from firsthand.model import Completion, Sampling, TokenRating, Usage
 from firsthand.task import Task
+from same_values import same
 from test_leak_figures import Known
 
 
@@ -100,9 +101,9 @@ def test_each_test_gets_the_items_models_and_seed_that_were_given(tmp_path: Path
             alpha=0.2,  # type: ignore[arg-type]
         )
     )
-    assert found == report("set", "m", expected, corpus=str(tmp_path), alpha=0.2) and found.alpha == 0.2
+    assert same(found, report("set", "m", expected, corpus=str(tmp_path), alpha=0.2)) and found.alpha == 0.2
     plain = asyncio.run(contamination("set", tasks, model))
-    assert plain == report("set", "m", asyncio.run(directly(True))) and (plain.corpus, plain.alpha) == ("", 0.05)
+    assert same(plain, report("set", "m", asyncio.run(directly(True)))) and (plain.corpus, plain.alpha) == ("", 0.05)
     assert plain.evidence[1] != expected[1] and plain.evidence[6] != expected[6]
     CorpusIndex.build(tmp_path, tmp_path / "made")
     both = asyncio.run(contamination("set", tasks, corpus=tmp_path / "a.txt", index=tmp_path / "made"))

@@ -17,7 +17,7 @@ from firsthand.runs.database import checksum
 from firsthand.system.stored_json import MAX_DEPTH
 
 FORGED = {
-    "a list without end": (b"[" * 9_000, f"its JSON is nested deeper than {MAX_DEPTH}"),
+    "a list without end": (b"[" * 4_000 + b"]" * 4_000, f"its JSON is nested deeper than {MAX_DEPTH}"),
     "a number": (b"5", "it is no text with a provenance"),
     "a number in a column": (5, "JSON was expected, and there is int"),
     "three": (b'["a",{},{}]', "it is no text with a provenance"),

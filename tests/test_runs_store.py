@@ -621,7 +621,7 @@ def test_a_benchmark_of_which_nothing_was_scored_has_no_mean_and_one_failed_agen
 def test_a_detail_that_json_cannot_hold_becomes_text_and_elsewhere_an_error(value: Any, tmp_path: Path) -> None:
     if value == "deep":
         value = []
-        for _ in range(5_000):
+        for _ in range(200_000):
             value = [value]
     kept = sqlite3.connect(":memory:")
     kept.execute("CREATE TABLE bodies (sha256 BLOB NOT NULL PRIMARY KEY, zlib BLOB NOT NULL)")

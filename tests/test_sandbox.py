@@ -78,8 +78,9 @@ def test_the_streams_can_be_opened_by_their_names_and_output_only_written(box):
 @needs_bwrap
 def test_a_traceback_shows_only_the_code_that_was_given(box):
     outcome = run(box, "def f():\n    return 1 / 0\n\nf()")
+    marked = "    ~^^\n" if sys.version_info >= (3, 13) else ""
     assert outcome.stderr == (
-        'Traceback (most recent call last):\n  File "<python>", line 4, in <module>\n    f()\n'
+        f'Traceback (most recent call last):\n  File "<python>", line 4, in <module>\n    f()\n{marked}'
         '  File "<python>", line 2, in f\n    return 1 / 0\n           ~~^~~\nZeroDivisionError: division by zero\n'
     )
     assert run(box, "x = (").stderr.startswith('  File "<python>", line 1\n')

@@ -52,6 +52,7 @@ from firsthand.stats.rater_agreement import (
     krippendorff_alpha,
 )
 from firsthand.stats.strata import strata_units, stratified_error, stratified_freedom
+from same_values import same
 
 A = {"t1": [1.0], "t2": [0.0], "t3": [1.0], "t4": [1.0], "t5": [1.0], "t6": []}
 B = {"t1": [1.0], "t2": [1.0], "t3": [0.0], "t4": [0.0], "t5": [0.0], "t7": [1.0]}
@@ -313,9 +314,8 @@ def test_a_ruling_comes_from_the_first_reason_that_holds() -> None:
     good = check(level)
     assert (_ruled(good, 1.0, True).ruling, _ruled(good, 0.0, True).ruling) == ("pass", "pass")
     gaps = replace(good, gaps=Gaps(candidate_errors=2))
-    assert _ruled(gaps, 1.0, True) == replace(
-        gaps, ruling="fail", reason="errors: 2 attempts of the candidate without a score"
-    )
+    told = "errors: 2 attempts of the candidate without a score"
+    assert same(_ruled(gaps, 1.0, True), replace(gaps, ruling="fail", reason=told))
     assert _ruled(gaps, 1.0, False).reason == "a drop of more than 25.00% is excluded"
     bad = check(tuple(-0.75 + each for each in level))
     fails = bad.gain.reversed.surely_above(0.25)

@@ -32,6 +32,7 @@ from firsthand.studio.accounts import needed_role
 from firsthand.studio.studio_app import create_app
 from firsthand.studio.views.feature_views import features_page
 from firsthand.tokens import pretrained
+from same_values import same
 from tiny import write_model
 
 PORT = 8124
@@ -317,7 +318,7 @@ def test_a_folder_that_cannot_be_written_says_so(made: Path, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="cannot be written"):
         write_features(kept, tmp_path / "nowhere")
     write_features(kept, tmp_path)
-    assert read_features(tmp_path) == kept and [each.name for each in tmp_path.iterdir()] == [FEATURES]
+    assert same(read_features(tmp_path), kept) and [each.name for each in tmp_path.iterdir()] == [FEATURES]
 
 
 def test_activations_that_are_not_finite_are_refused(made: Path) -> None:

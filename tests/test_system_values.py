@@ -352,7 +352,7 @@ def test_threads_that_nobody_waits_for_drop_what_has_not_begun() -> None:
         first.result(20)
         assert done == ran
     kept = interruption._Threads(1)
-    kept.submit(go.wait, 0.01)
+    kept.submit(threading.Event().wait, 0.05)
     dropped = kept.submit(done.append, "third")
     kept.shutdown(wait=True, cancel_futures=True)
     assert dropped.cancelled() and done == ["first"]

@@ -32,9 +32,12 @@ def _slug(name: str) -> str:
 def run_ids(home: Path) -> list[str]:
     """The ids of all runs under `home`, oldest first (to the minute)."""
     try:
-        return sorted(path.parent.name for path in (home / "runs").glob(f"[!.]*/{DATABASE}"))
+        folders = [*(home / "runs").iterdir()]  # `glob` finds nothing where it may not look
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise StoreError(f"{home / 'runs'} cannot be read: {error.strerror}; check its permissions") from None
+    return sorted(path.name for path in folders if path.name[0] != "." and os.path.lexists(path / DATABASE))
 
 
 def find_run(ref: str, home: Path) -> Path:

@@ -174,6 +174,8 @@ def _copied(name: str, rest: str, context: Path, folder: str, left: int) -> tupl
             if name == "ADD" and re.search(r"\.(tar|tgz|tar\.\w+)$", match.name):
                 return BuildStep(), "archives are not unpacked"
             inside = place.endswith("/") or len(sources) > 1 or len(matches) > 1 or place in (".", "./")
+            if not match.is_file() and not match.is_dir():  # a link to nothing, or to itself
+                return BuildStep(), f"{source} is not there"
             for file in [match] if match.is_file() else sorted(each for each in match.rglob("*") if each.is_file()):
                 if not file.resolve().is_relative_to(root):
                     return BuildStep(), f"{file.name} leads out of the folder"
