@@ -90,7 +90,7 @@ class QueueState:
     alpha: float | None
     """Krippendorff's alpha, of numbers; None without two labels of one item."""
     kappa: float | None
-    """Cohen's kappa of the two raters with the most items in common, by labels rounded to 0 and 1."""
+    """Cohen's kappa of the two raters with the most items in common, weighted by the squared distance of their labels."""
     same: int
     """Of the items with two labels or more, those where all are equal."""
     disagreements: tuple[tuple[str, tuple[Label, ...]], ...]
@@ -264,7 +264,7 @@ def _state_of(queue: AnnotationQueue, labels: Sequence[Label]) -> QueueState:
     if two := _most_in_common(by_rater):
         first, second = two
         both = [place for place in by_rater[first] if place in by_rater[second]]
-        kappa = cohen_kappa(*([by_rater[who][place] >= 0.5 for place in both] for who in two))
+        kappa = cohen_kappa(*([by_rater[who][place] for place in both] for who in two), weights="interval")
     differing = [(place, found) for place, found in several.items() if len({each.value for each in found}) > 1]
     differing.sort(key=lambda each: (-_spread(each[1]), each[0]))
     return QueueState(
