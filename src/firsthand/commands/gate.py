@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Literal
 
 from firsthand.benchmark import Figure, Figures
-from firsthand.commands.sides import benchmarks_with, paired_figures, shared_agents, write
+from firsthand.commands.sides import benchmarks_with, complain_of_directions, paired_figures, shared_agents, write
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs import store
@@ -142,6 +142,8 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
     """A check for each agent, benchmark and score or figure, without a ruling yet."""
     drops, level = allowed_drops(config.max_drop), confidence(config.confidence)
     own = own_figures(complain, baseline, candidate)
+    for name in config.score or (None,):
+        complain_of_directions(baseline, candidate, score=name)
     scored = scores_to_check(config, baseline, candidate, own)
     check_names(config, drops, scored, baseline)
     for score, having in scored.items():

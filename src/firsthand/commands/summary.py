@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from firsthand.commands.print_run import print_protocols
-from firsthand.commands.sides import unmade_text
+from firsthand.commands.sides import complain_of_directions, unmade_text
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
@@ -79,6 +79,7 @@ def main(config: Config) -> int:
         own, protocols = own_figures(complain, run), run.protocols
         lines = summary(run, level, own, score=config.score, strata=config.strata, reduce=config.reduce)
         missing = unmade(run)
+        complain_of_directions(run, score=config.score)
     if config.json:
         body = [
             line.to_json()
