@@ -83,6 +83,8 @@ def main(config: Config) -> int:
         store.open_run(config.baseline, data_home()) as baseline,
         store.open_run(config.candidate, data_home()) as candidate,
     ):
+        for score in config.score or (None,):
+            complain_of_directions(baseline, candidate, score=score)
         checks = rule(list(all_checks(config, baseline, candidate)), gaps_fail=config.errors == "fail")
         name = f"{candidate.id} vs. {baseline.id}"
     if not checks:
@@ -142,8 +144,6 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
     """A check for each agent, benchmark and score or figure, without a ruling yet."""
     drops, level = allowed_drops(config.max_drop), confidence(config.confidence)
     own = own_figures(complain, baseline, candidate)
-    for name in config.score or (None,):
-        complain_of_directions(baseline, candidate, score=name)
     scored = scores_to_check(config, baseline, candidate, own)
     check_names(config, drops, scored, baseline)
     for score, having in scored.items():
