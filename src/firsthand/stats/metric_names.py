@@ -29,6 +29,12 @@ _BETWEEN = frozenset({"log", "mean", "root", "squared", "absolute", "word", "byt
 _GAINS = frozenset({"skill", "improvement", "reduction"})
 """Words behind a metric that turn its direction: `brier_skill_score`."""
 _HIGHER_LAST = frozenset({"accuracy", "acc", "f1", "precision", "recall", "auc", "auroc", "detection", "correction"})
+_HIGHER = _HIGHER_LAST | frozenset(
+    {"accuracies", "reward", "rewards", "return", "returns", "bleu", "rouge", "chrf", "ndcg", "mrr", "mcc", "r2", "iou"}
+    | {"match", "pass", "win", "wins", "success", "solved", "loglikelihood"}
+)
+"""Words at the end of the names of metrics of which higher is better, before `rate`, a number, or the name of a split."""
+_SPLITS = frozenset({"train", "val", "valid", "validation", "eval", "dev", "test", "rate", "rates", "at", "k"})
 _ONE_LESS = re.compile(r"(?:^|\()\s*1\s*[-−–/]")
 """`1 - WER`, and the reciprocal `1/perplexity`."""
 
@@ -50,6 +56,21 @@ def is_lower_better(name: str) -> bool:
     while before and before[-1] in _BETWEEN:
         before.pop()
     return _NOT.isdisjoint(before[-1:])
+
+
+def is_higher_better(name: str) -> bool:
+    """True for the name of a metric of which higher is better, such as `val_accuracy`, `recall@10` or `neg_loss`.
+
+    Of most names neither is known: `latency` is not one of either.
+    """
+    if is_lower_better(name):
+        return False
+    words = _WORD.findall(_HUMP.sub(" ", name).casefold())
+    if any(_is_loss(words, i) for i in range(len(words))):  # a negated one, or a gain
+        return True
+    while words and (words[-1] in _UNITS | _SPLITS or words[-1].isdigit()):
+        words.pop()
+    return words[-1:] != [] and words[-1] in _HIGHER and _MINUS.isdisjoint(words[:-1])
 
 
 def unstated_direction(name: str, details: Iterable[Mapping[str, Any]]) -> str:
