@@ -90,6 +90,9 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
     repeats = _repeats(run, harms)
     for benchmark, agents in by_benchmark.items():
         score = first_score(benchmark, run)
+        if not score and not any(agents.values()):
+            tell(f"Nothing was scored on {benchmark}.")
+            continue
         figures = stored_figures({agent: (run, agent) for agent in agents}, benchmark, own_of).get(score)
         unknown = figures is None and benchmark not in own_of and benchmark in names_of_figures(run)
         key = ColumnKey(benchmark, protocols.get(benchmark, ""), f"{score}, mean of tasks" if unknown else score)

@@ -60,6 +60,10 @@ def compare_pairwise(config: Config) -> int:
             if benchmark in having and config.benchmark in (None, benchmark)
             for place, pairs in on_benchmark(config, runs, benchmark, agents, own)
         }
+    if not by_benchmark and any(run.pairs() for run in runs):
+        raise ConfigError(
+            "nothing was scored in these runs, so there is nothing to compare: firsthand score gives scores"
+        )
     if not any(results.values()):
         raise ConfigError("the runs have one agent only: name runs with several, whose pairs are compared")
     if config.json:

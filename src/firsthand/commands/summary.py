@@ -145,6 +145,8 @@ def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
     print_table(benchmark, header, [_cells(line) for line in lines])
     out = console()
     print_prose(LEGEND)
+    if not any(line.score.n for line in lines):
+        out.print("No attempt here counts: nothing was scored, judged or rated.")
     for line in lines:
         if line.left_out:
             told = f"{line.agent}: the score leaves out {count_of(line.left_out, 'task')} that failed"
@@ -174,7 +176,7 @@ def _cells(line: SummaryRow) -> list[str]:
     parts = (line.spread.between, line.spread.within)
     return [
         line.agent,
-        f"{line.score.value:.{digits}f}\n{bounds}",
+        f"{line.score.value:.{digits}f}\n{bounds}" if line.score.n else "-",
         line.score.method,
         str(line.score.n),
         str(line.attempts),
