@@ -88,3 +88,9 @@ def test_commands_say_that_nothing_was_scored(
     assert [each["errors"] for each in json.loads(capsys.readouterr().out)] == [0, 0]
     for command, told in (("compare", "nothing was scored in these runs"), ("power", "has no scores to plan from")):
         assert main([command, id]) == 2 and told in capsys.readouterr().err
+
+
+def test_a_run_with_scores_keeps_them_beside_one_without(tmp_path: Path) -> None:
+    bare, scored = made(tmp_path, "bare", a=(NONE, NONE)), made(tmp_path, "scored", a=(ONE, ONE))
+    found = compare(bare, scored, error_value=0.0)
+    assert (found.pairs, found.only_a, found.only_b) == ((), (), (("b", "t0"), ("b", "t1")))
