@@ -14,7 +14,6 @@ import pytest
 
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores
-from firsthand.boards.metric_names import is_lower_better
 from firsthand.boards.read_results import _of_json, _raw, read_results
 from firsthand.boards.result_formats.code_reports import evalplus_board_results, evalplus_results, swe_results
 from firsthand.boards.result_formats.every_eval_results import every_eval_results
@@ -25,6 +24,7 @@ from firsthand.boards.result_formats.mteb_results import mteb_results
 from firsthand.boards.result_formats.score_tables import item_rows, long_rows, wide_rows
 from firsthand.boards.result_formats.swe_leaderboards import swe_instance_results, swe_leaderboard_results
 from firsthand.errors import ConfigError, DataError, StoreError
+from firsthand.stats.metric_names import is_lower_better
 
 
 def refusal(found: Any) -> str:

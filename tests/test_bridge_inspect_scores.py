@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,10 @@ def test_scorers_get_the_state_that_the_tasks_own_solvers_left() -> None:
     assert saved(state) == kept and state.metadata == {"seen": 3} and state.completed and state.store.get("key") == [1]
 
 
+def _marked(score: Score) -> Score:
+    return replace(score, detail=score.detail | {"is_harm": score.name in ("said1", "parts/b")})
+
+
 def test_metrics_of_a_task_are_figures_over_its_answered_samples() -> None:
     scorers = Scorers()
 
@@ -135,6 +140,10 @@ def test_metrics_of_a_task_are_figures_over_its_answered_samples() -> None:
         0.75,
     ]
     assert value(figures["b accuracy"], 1, 1) == 0.25 and value(figures["said stderr"], 1, 1) == 0.5
+    assert not any(each.lower_is_better for each in figures.values())
+    marked = [replace(each, scores=tuple(_marked(score) for score in each.scores)) for each in traces]
+    lower = [each.name for each in scorers.made.figures(marked) if each.lower_is_better]
+    assert lower == ["said1 accuracy", "said1 stderr", "b accuracy"]
     assert scorers.made.figures([]) == [] and scorers.made.figures([attempt("t1", "A")]) == []
 
 

@@ -152,6 +152,9 @@ def test_figures_are_the_harness_own_over_the_documents_that_were_answered() -> 
     [f1] = figures_of(entries, {}, traces)
     assert (f1.name, f1.tasks, f1.slow) == ("f1", ("t1", "t2"), True)
     assert value(f1, 1, 1) == 2 and value(f1, 3, 0) == 1
+    assert not f1.lower_is_better
+    quiz.higher_is_better = lambda: {"f1": False, "acc": True}  # type: ignore[method-assign]
+    assert [each.lower_is_better for each in figures_of(entries, {}, traces, every=True)] == [True, False]
     f1, acc = figures_of(entries, {}, traces, every=True)
     assert acc.name == "acc" and value(acc, 1, 1) == pytest.approx(1) and value(acc, 1, 0) == 0.5
     voted = {id: replace(each, instances=(Instance(repeats=3),)) for id, each in entries.items()}

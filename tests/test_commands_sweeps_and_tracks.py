@@ -111,6 +111,43 @@ def test_a_sweep_is_reported_rung_by_rung_with_the_best_first(
     )
 
 
+def test_a_metric_of_which_higher_is_better_needs_a_flag_that_says_which_is_best() -> None:
+    def minimised(metric: str, **flags: bool) -> bool:
+        return sweep.new_sweep(sweep.Config("c", ("lr=1",), metric=metric, **flags), "python t.py").minimise
+
+    for metric in ("accuracy", "val_acc", "accuracy/val", "recall@10", "pass@1", "mean_reward", "neg_loss", "win_rate"):
+        with pytest.raises(ConfigError, match=r"higher is better: add --maximise, or --minimise if lower is$"):
+            minimised(metric)
+        assert not minimised(metric, maximise=True) and minimised(metric, minimise=True)
+    for metric in (
+        "loss",
+        "held_out_loss",
+        "wer",
+        "latency",
+        "accuracy_gap",
+        "reward_std",
+        "loss/total",
+        "neg_reward",
+        "k",
+    ):
+        assert minimised(metric) and not minimised(metric, maximise=True)
+    with pytest.raises(ConfigError, match=r"^maximise and minimise do not go together"):
+        minimised("loss", maximise=True, minimise=True)
+
+
+@pytest.mark.parametrize(
+    ("metric", "minimise", "told"), [("k", True, 1), ("accuracy", True, 1), ("accuracy", False, 0), ("loss", True, 0)]
+)
+def test_a_report_says_that_the_lowest_is_the_best_unless_the_name_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str, minimise: bool, told: int
+) -> None:
+    sweep.save_spec(Sweep(("c",), ({"lr": "1"}, {"lr": "2"}), metric, minimise), tmp_path / "s")
+    assert (
+        sweep.report(tmp_path / "s", [trial(0, 0.5, lr="1"), trial(1, 0.25, lr="2")], sweep.Config("c", ("lr=1",))) == 0
+    )
+    assert capsys.readouterr().out.count(f"The best has the lowest {metric}: with --maximise") == told
+
+
 def test_no_setting_or_budget_has_the_name_of_a_trials_folder() -> None:
     for settings, halving in ((("lr=1", "out=a,b"), None), (("lr=1",), "out=1,2")):
         with pytest.raises(

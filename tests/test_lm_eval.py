@@ -414,6 +414,7 @@ def test_where_less_is_better_agents_are_ranked_by_a_reciprocal(folder: Path) ->
         byte_perplexity = dict(others)["byte_perplexity"]
         assert first == ("1/byte_perplexity", pytest.approx(1 / byte_perplexity)) and byte_perplexity > 1
         assert {name for name, _ in others} == {"word_perplexity", "byte_perplexity", "bits_per_byte"}
+        assert [score.is_harm for score in trace.scores] == [False, True, True, True]
     assert (_turned("word_perplexity"), _turned("brier_score")) == ("1/word_perplexity", "1/(1+brier_score)")
 
 

@@ -188,3 +188,6 @@ def test_a_group_aggregates_its_own_tasks_over_chosen_documents() -> None:
     assert asked == [{"one": {"acc,none": 2.0, "sample_len": 2}, "two": {"acc,none": 4.0, "sample_len": 1}}]
     assert (value(plain, 1, 1, 1), value(plain, 0, 2, 1), value(strict, 3, 0, 0)) == (8.0, 9.0, -9.0)
     assert _group_figures("whole", group, entries, ["x"], items) == []
+    assert not plain.lower_is_better and not strict.lower_is_better
+    two.better = {"acc": False}
+    assert all(each.lower_is_better for each in _group_figures("whole", group, entries, ["c", "b", "a"], items))

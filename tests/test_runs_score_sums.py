@@ -132,7 +132,7 @@ def test_agents_without_a_score_or_a_description_stand_in_the_list_too(run: stor
         ScoreMean("b", "aa", 0.0, 1),
     )
     assert run.task_means() == [
-        TaskMean("a", "x", "p", 0.0, 1, 0, True), TaskMean("b", "y", "p", 0.25, 1, 1, False),
+        TaskMean("a", "x", "p", None, 1, 0, True, 1, 1), TaskMean("b", "y", "p", 0.25, 1, 1, False),
         TaskMean("b", "y", "q", 0.0, 1, 0, True), TaskMean("b", "x", "p", 0.5, 1, 1, False),
         TaskMean("b", "aa", "p", 0.0, 1, 0, True),
     ]  # fmt: skip

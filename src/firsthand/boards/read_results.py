@@ -35,7 +35,7 @@ from firsthand.stats.agent_scores import task_values
 from firsthand.stats.figure_stats import figure_interval, figure_value
 from firsthand.stats.intervals import Clusters
 from firsthand.stats.stored_figures import first_score, names_of_figures, own_figures, stored_figures
-from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks
+from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks, unstated_directions
 from firsthand.system.given_folder import files_below, leads_out
 from firsthand.system.packed_text import unpacked_gzip
 
@@ -85,9 +85,14 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
         by_benchmark.setdefault(benchmark, {})[agent] = scores
     costs = {(each.benchmark, each.agent): each for each in run.totals()}
     own_of, harms = own_figures(tell, run), harm_benchmarks(run)
+    for text in unstated_directions(run):
+        tell(text)
     repeats = _repeats(run, harms)
     for benchmark, agents in by_benchmark.items():
         score = first_score(benchmark, run)
+        if not score and not any(agents.values()):
+            tell(f"Nothing was scored on {benchmark}.")
+            continue
         figures = stored_figures({agent: (run, agent) for agent in agents}, benchmark, own_of).get(score)
         unknown = figures is None and benchmark not in own_of and benchmark in names_of_figures(run)
         key = ColumnKey(benchmark, protocols.get(benchmark, ""), f"{score}, mean of tasks" if unknown else score)

@@ -10,6 +10,7 @@ from firsthand.commands.compare_config import Config
 from firsthand.commands.pairwise import compare_pairwise
 from firsthand.commands.sides import (
     benchmarks_with,
+    complain_of_directions,
     difference_cells,
     difference_header,
     paired_figures,
@@ -56,6 +57,7 @@ def main(config: Config) -> int:
         store.open_run(config.runs[1], data_home()) as run_b,
     ):
         own = own_figures(complain, run_a, run_b)
+        complain_of_directions(run_a, run_b, score=config.score)
         having = benchmarks_with(config.score, run_a, run_b, own=own)
         comparisons, paired_by = compare_all(config, run_a, run_b, having), next(iter(having.values()), None)
         if config.html is not None:

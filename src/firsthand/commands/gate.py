@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Literal
 
 from firsthand.benchmark import Figure, Figures
-from firsthand.commands.sides import benchmarks_with, paired_figures, shared_agents, write
+from firsthand.commands.sides import benchmarks_with, complain_of_directions, paired_figures, shared_agents, write
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs import store
@@ -83,6 +83,8 @@ def main(config: Config) -> int:
         store.open_run(config.baseline, data_home()) as baseline,
         store.open_run(config.candidate, data_home()) as candidate,
     ):
+        for score in config.score or (None,):
+            complain_of_directions(baseline, candidate, score=score)
         checks = rule(list(all_checks(config, baseline, candidate)), gaps_fail=config.errors == "fail")
         name = f"{candidate.id} vs. {baseline.id}"
     if not checks:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from firsthand.benchmark import Figure, Figures
 from firsthand.commands.compare_config import Config
-from firsthand.commands.sides import benchmarks_with, difference_cells, difference_header, unmade_text
+from firsthand.commands.sides import (
+    benchmarks_with,
+    complain_of_directions,
+    difference_cells,
+    difference_header,
+    unmade_text,
+)
 from firsthand.config import confidence
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs import store
@@ -36,6 +42,7 @@ def compare_pairwise(config: Config) -> int:
             opened.setdefault(run.path, run)
         runs = list(opened.values())
         own = own_figures(complain, *runs)
+        complain_of_directions(*runs, score=config.score)
         having = benchmarks_with(config.score, *runs, own=own)
         if config.benchmark is not None and config.benchmark not in having:
             raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {runs[0].id}")
@@ -53,6 +60,10 @@ def compare_pairwise(config: Config) -> int:
             if benchmark in having and config.benchmark in (None, benchmark)
             for place, pairs in on_benchmark(config, runs, benchmark, agents, own)
         }
+    if not by_benchmark and any(run.pairs() for run in runs):
+        raise ConfigError(
+            "nothing was scored in these runs, so there is nothing to compare: firsthand score gives scores"
+        )
     if not any(results.values()):
         raise ConfigError("the runs have one agent only: name runs with several, whose pairs are compared")
     if config.json:

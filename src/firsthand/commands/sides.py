@@ -12,8 +12,10 @@ from firsthand.runs.pairing import Comparison
 from firsthand.runs.run_folder import Run
 from firsthand.stats.paired import PairedDifference
 from firsthand.stats.stored_figures import stored_figures
+from firsthand.stats.task_scores import unstated_directions
 from firsthand.system.new_file import write_new
 from firsthand.system.plurals import count_of
+from firsthand.system.terminal import complain
 
 
 def shared_agents(
@@ -78,6 +80,12 @@ def difference_cells(found: PairedDifference) -> list[str]:
         " / ".join(map(str, counts)) if any(counts) else "-",
         found.verdict,
     ]
+
+
+def complain_of_directions(*runs: Run, score: str | None = None) -> None:
+    """Say on standard error of which scores lower is better by their name alone: the tables take higher for better."""
+    for text in unstated_directions(*runs, score=score):
+        complain(text)
 
 
 def unmade_text(count: int, whose: str) -> str:

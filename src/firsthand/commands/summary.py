@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from firsthand.commands.print_run import print_protocols
-from firsthand.commands.sides import unmade_text
+from firsthand.commands.sides import complain_of_directions, unmade_text
 from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
@@ -79,6 +79,7 @@ def main(config: Config) -> int:
         own, protocols = own_figures(complain, run), run.protocols
         lines = summary(run, level, own, score=config.score, strata=config.strata, reduce=config.reduce)
         missing = unmade(run)
+        complain_of_directions(run, score=config.score)
     if config.json:
         body = [
             line.to_json()
@@ -144,6 +145,8 @@ def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
     print_table(benchmark, header, [_cells(line) for line in lines])
     out = console()
     print_prose(LEGEND)
+    if not any(line.score.n for line in lines):
+        out.print("No attempt here counts: nothing was scored, judged or rated.")
     for line in lines:
         if line.left_out:
             told = f"{line.agent}: the score leaves out {count_of(line.left_out, 'task')} that failed"
@@ -173,7 +176,7 @@ def _cells(line: SummaryRow) -> list[str]:
     parts = (line.spread.between, line.spread.within)
     return [
         line.agent,
-        f"{line.score.value:.{digits}f}\n{bounds}",
+        f"{line.score.value:.{digits}f}\n{bounds}" if line.score.n else "-",
         line.score.method,
         str(line.score.n),
         str(line.attempts),

@@ -16,6 +16,7 @@ from firsthand.config import refuse_given
 from firsthand.errors import ConfigError
 from firsthand.runs.run_names import new_run_id
 from firsthand.show.curves import number
+from firsthand.stats.metric_names import is_higher_better, is_lower_better
 from firsthand.system.home import data_home
 from firsthand.system.terminal import console, print_as_json, print_table
 from firsthand.train.sweep import OWN_FOLDER, Sweep, Trial, best, load_spec, run_sweep, save_spec, trials_of
@@ -42,6 +43,8 @@ class Config:
     """The metric that trials are judged by, as their Track has it."""
     maximise: bool = False
     """Higher is better."""
+    minimise: bool = False
+    """Lower is better: the default for losses, errors and names that say neither, such as latency."""
     best_of_curve: bool = False
     """Judge a trial by the best finite value of the metric, not by the last; a curve that ends in NaN counts too."""
     trials: int | None = None
@@ -71,6 +74,8 @@ class Config:
             raise ConfigError("give a command for a new sweep, or --resume or --show with the folder of one")
         if self.command is not None and not self.set:
             raise ConfigError("a sweep needs something to vary: --set lr=1e-4,1e-3")
+        if self.maximise and self.minimise:
+            raise ConfigError("maximise and minimise do not go together: leave out one of them")
         if self.jobs < 1 or self.eta < 2:
             raise ConfigError(f"jobs is {self.jobs} and eta {self.eta}: give 1 or more, and 2 or more")
 
@@ -109,7 +114,7 @@ def main(config: Config) -> int:
 
 def refuse_unused(config: Config) -> None:
     """ConfigError for flags that have no effect: the sweep in a folder has its own settings and its own metric."""
-    of_new = {"set", "metric", "maximise", "best_of_curve", "trials", "halving", "eta", "seed", "out"}
+    of_new = {"set", "metric", "maximise", "minimise", "best_of_curve", "trials", "halving", "eta", "seed", "out"}
     if config.show is not None:
         refuse_given(config, of_new | {"jobs", "trust"}, "--show shows a sweep by the settings that it was made with")
     elif config.resume is not None:
@@ -150,12 +155,22 @@ def new_sweep(config: Config, command: str) -> Sweep:
         tuple(words),
         tuple(settings),
         config.metric,
-        not config.maximise,
+        is_minimised(config),
         budget,
         rungs,
         config.eta,
         config.best_of_curve,
     )
+
+
+def is_minimised(config: Config) -> bool:
+    """True if the lowest value is the best. ConfigError if the metric says by its name alone that higher is better."""
+    if not (config.maximise or config.minimise) and is_higher_better(config.metric):
+        raise ConfigError(
+            f"a sweep takes the lowest {config.metric}, and by its name higher is better: add --maximise, or --minimise "
+            "if lower is"
+        )
+    return not config.maximise
 
 
 def as_number(text: str) -> float:
@@ -206,6 +221,9 @@ def report(folder: Path, trials: Sequence[Trial], config: Config) -> int:
     if top is None:
         console().print("No trial has a value.", markup=False)
         return 1
+    if sweep.minimise and not is_lower_better(sweep.metric):
+        told = f"The best has the lowest {sweep.metric}: with --maximise a sweep takes the highest."
+        console().print(told, soft_wrap=True, markup=False)
     tried = _tried(trials)
     console().print(f"best      {shlex.join(top.command)}", soft_wrap=True, markup=False)
     if tried > 1:

@@ -253,6 +253,8 @@ class _FirstNames(NamedTuple):
 
     of_task: Mapping[Key, str]
     of_benchmark: Mapping[str, frozenset[str]]
+    never_scored: Collection[str] = frozenset()
+    """The benchmarks at which attempts ended well and none has a score: they count nowhere."""
 
     def name(self, attempt: AttemptSummary) -> str | None:
         """The name of its task's score; where the task has none, of the attempt's first of a name that its benchmark has.
@@ -261,6 +263,8 @@ class _FirstNames(NamedTuple):
         """
         name = self.of_task.get((attempt.benchmark, attempt.task_id))
         known = self.of_benchmark.get(attempt.benchmark)
+        if attempt.benchmark in self.never_scored and not attempt.scores:
+            return NOTE  # as a rating that nobody gave
         if name is None and known is not None:
             rating = next(iter(sorted(known)), "") if all(each.startswith(NOTE) for each in known) else ""
             name = next((each.name for each in attempt.scores if each.name in known), rating)
@@ -270,14 +274,18 @@ class _FirstNames(NamedTuple):
 def _first_names(sides: Iterable[tuple[Run, str]], benchmark: str | None) -> _FirstNames:
     """The names on these runs' agents; the first side that has a score at a task names it."""
     of_task: dict[Key, str] = {}
+    ended: set[str] = set()
     for run, agent in sides:
         for each in run.summaries(benchmark=benchmark, agent=agent):
+            if each.error is None:
+                ended.add(each.benchmark)
             if each.scores:
                 of_task.setdefault((each.benchmark, each.task_id), each.scores[0].name)
     of_benchmark: dict[str, set[str]] = defaultdict(set)
     for (name, _), first in of_task.items():
         of_benchmark[name].add(first)
-    return _FirstNames(of_task, {name: frozenset(firsts) for name, firsts in of_benchmark.items()})
+    known = {name: frozenset(firsts) for name, firsts in of_benchmark.items()}
+    return _FirstNames(of_task, known, ended - known.keys())
 
 
 def _attempts(

@@ -211,17 +211,45 @@ def _counted(database: Database, name: str | None) -> list[tuple[str, str, str |
     People's ratings stand in on a benchmark where no agent has scores of its own: beside those, an agent that failed
     everywhere has 0.
     """
-    first = database.read("SELECT name FROM scores GROUP BY name ORDER BY min(seq) LIMIT 1") if name is None else []
-    if not first:
+    if name is not None:
         return [(*pair, name) for pair in pairs(database)]
+    found, bare = pairs(database), _never_scored(database)
+    first = database.read("SELECT name FROM scores GROUP BY name ORDER BY min(seq) LIMIT 1")
+    if not first:
+        return [(*pair, NOTE if pair[0] in bare else None) for pair in found]
     own = (
         "SELECT 1 FROM traces WHERE benchmark = ? AND agent = ? AND score IS NOT NULL"
         f" AND seq NOT IN ({_SUPERSEDED}) LIMIT 1"
     )
-    later, found = str(first[0][0]), pairs(database)
+    later = str(first[0][0])
     having = {pair for pair in found if database.read(own, pair)}
     scored = {benchmark for benchmark, _ in having} if later.startswith(NOTE) else set()
-    return [(*pair, None if pair in having or pair[0] in scored else later) for pair in found]
+    names = {pair: None if pair in having or pair[0] in scored else later for pair in found}
+    return [(*pair, NOTE if pair[0] in bare else which) for pair, which in names.items()]
+
+
+def _never_scored(database: Database) -> set[str]:
+    """The benchmarks where attempts ended well and none has a score: of its own, failed or not, or given later.
+
+    They count as those of a rating that nobody gave. Where every attempt failed, a scorer may have been meant to run.
+    """
+    names = dict.fromkeys(benchmark for benchmark, _ in pairs(database))
+    return {name for name in names if not _has_scores(database, name)}
+
+
+def _has_scores(database: Database, benchmark: str) -> bool:
+    """True if an attempt at the benchmark has a score, or if none ended well."""
+    scored = "SELECT 1 FROM traces WHERE benchmark = ? AND score IS NOT NULL LIMIT 1"
+    later = (
+        "SELECT 1 FROM scores JOIN traces ON traces.attempt = scores.attempt AND traces.try = scores.try"
+        " WHERE benchmark = ? LIMIT 1"
+    )
+    if database.read(scored, (benchmark,)) or database.read(later, (benchmark,)):
+        return True
+    rows = database.read(
+        "SELECT numbers, body FROM traces WHERE benchmark = ? AND error IS NULL AND score IS NULL", (benchmark,)
+    )
+    return not rows or any(own_scores(database, *stored) for stored in rows)
 
 
 def _asked(database: Database, benchmark: str, agent: str, name: str | None) -> dict[str, Any]:

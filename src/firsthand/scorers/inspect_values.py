@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from firsthand.message import Json
+from firsthand.stats.metric_names import is_lower_better
+
 LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """Inspect's grades: correct, incorrect, partial, no answer."""
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
@@ -32,3 +35,12 @@ def inspect_value(value: Any) -> float | None:
     else:
         return None
     return number if math.isfinite(number) and abs(number) < MAX_SIZE else None
+
+
+def direction_of(name: str, value: Any) -> Json:
+    """The detail `is_harm` of a score whose name says that lower is better; empty for others.
+
+    Inspect states no direction. A grade or a truth value says that the answer is right, whatever the scorer's name.
+    """
+    is_verdict = isinstance(value, bool) or (isinstance(value, str) and (value in LETTERS or value.lower() in WORDS))
+    return {"is_harm": True} if not is_verdict and is_lower_better(name) else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from firsthand.benchmark import Figure, Figures
@@ -25,6 +25,7 @@ from firsthand.show.board_words import p_text, value_text
 from firsthand.show.unreported_words import unreported_notes
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.figures import figures as figures_of
+from firsthand.stats.metric_names import unstated_direction
 from firsthand.stats.pareto import frontier
 from firsthand.stats.score_statistics import (
     Clusters,
@@ -100,6 +101,8 @@ class Board:
     """True for a score of harm, or a figure such as an error: then the lowest score is the best."""
     other_names: Mapping[str, int] = field(default_factory=dict)
     """The attempts that have no score named `metric`, by the name of their first one: they count as 0."""
+    unstated: str = ""
+    """A sentence on a metric whose direction its name says and no score of it (`stats.metric_names`)."""
 
     @property
     def frontier(self) -> tuple[str, ...]:
@@ -255,6 +258,7 @@ def _board(
         reduce=reduce,
         lower_is_better=lower,
         other_names=other_names(everything, metric) if metric not in found else {},
+        unstated=unstated_direction(metric, _details(everything, metric)) if metric not in found else "",
     )
 
 
@@ -304,6 +308,10 @@ def misnamed_text(metric: str, others: Mapping[str, int]) -> str:
 
 def _is_harm(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> bool:
     return any(score.is_harm for made in agents.values() for each in made if (score := each.score(name)) is not None)
+
+
+def _details(attempts: Iterable[AttemptSummary], name: str) -> Iterator[Json]:
+    return (score.detail for each in attempts if (score := each.score(name)) is not None)
 
 
 def scores_of(agents: Mapping[str, Sequence[Trace | AttemptSummary]], name: str) -> dict[str, Scores]:
@@ -418,6 +426,8 @@ def caveats(board: Board) -> list[str]:
         wider.append(f"The attempts at a task are reduced by {board.reduce}.")
     if is_figure := any("bootstrap" in row.score.method for row in board.rows):
         wider.append(f"{board.metric} is a corpus-level figure, with bootstrap CIs.")
+    if board.unstated:
+        wider.append(f"{board.unstated}.")
     if board.other_names:
         wider.append(f"{misnamed_text(board.metric, board.other_names)}.")
     silent = [row.agent for row in board.rows if not row.cost.tokens]

@@ -12,7 +12,8 @@ from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
 from firsthand.stats.intervals import Scores
-from firsthand.trace import NOTE
+from firsthand.stats.metric_names import unstated_direction
+from firsthand.trace import NOTE, Score
 
 
 def reduced_benchmarks(run: Run, reduce: str | None = None) -> set[str]:
@@ -28,6 +29,20 @@ def harm_benchmarks(run: Run, score: str | None = None) -> set[str]:
         for trace in run.samples(name)
         if (found := trace.score(score) if score else next(iter(trace.attempt_scores), None)) and found.is_harm
     }
+
+
+def unstated_directions(*runs: Run, score: str | None = None) -> list[str]:
+    """A sentence for each benchmark of the runs whose first score, or the one of that name, is lower-is-better by its name
+    alone; see `unstated_direction`."""
+    found: dict[tuple[str, str], list[Score]] = {}
+    for run in runs:
+        for benchmark in run.benchmarks():
+            for trace in run.samples(benchmark):
+                each = trace.score(score) if score else next(iter(trace.attempt_scores), None)
+                if each is not None:
+                    found.setdefault((benchmark, each.name), []).append(each)
+    told = ((name, unstated_direction(name, (each.detail for each in scores))) for (_, name), scores in found.items())
+    return list(dict.fromkeys(f"{text}." for _, text in told if text))
 
 
 def task_scores(

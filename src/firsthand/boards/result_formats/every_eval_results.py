@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from firsthand.boards.board_results import BoardResult
-from firsthand.boards.metric_names import is_lower_better
 from firsthand.boards.result_formats.helm_results import AGGREGATES
 from firsthand.errors import DataError
 from firsthand.message import Json
+from firsthand.stats.metric_names import is_lower_better
 
 
 def is_every_eval(body: Any) -> bool:

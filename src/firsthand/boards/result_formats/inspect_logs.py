@@ -11,10 +11,10 @@ from typing import Any
 
 from firsthand.benchmarks.sources.tables import expect_values
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, utc_of
-from firsthand.boards.metric_names import is_lower_better
 from firsthand.errors import DataError, MissingExtra, reason_of
 from firsthand.message import Json
-from firsthand.scorers.inspect_values import inspect_value
+from firsthand.scorers.inspect_values import direction_of, inspect_value
+from firsthand.stats.metric_names import is_lower_better
 from firsthand.system.packed_text import expect_text
 from firsthand.system.zip_members import BoundedZipFile, TooMuchUnpacked, read_member
 
@@ -119,9 +119,13 @@ def inspect_results(body: Json, where: str, remarks: list[str]) -> Iterator[Boar
         data_hash=str((about.get("dataset") or {}).get("name") or ""),
     )
     scores: dict[str, dict[str, list[float]]] = {}
+    lower: set[str] = set()
     for sample in body.get("samples") or ():
         for name, score in (sample.get("scores") or {}).items():
-            value = inspect_value(score.get("value") if isinstance(score, dict) else score)
+            given = score.get("value") if isinstance(score, dict) else score
+            value = inspect_value(given)
+            if direction_of(name, given):
+                lower.add(name)
             if value is not None:
                 scores.setdefault(name, {}).setdefault(str(sample.get("id")), []).append(value)
     results = body.get("results") or {}
@@ -134,7 +138,7 @@ def inspect_results(body: Json, where: str, remarks: list[str]) -> Iterator[Boar
             )
         means = {item: sum(each) / len(each) for item, each in by_task.items()}
         yield ItemScores.of(
-            ColumnKey(task, protocol, name), {model: means}, [replace(base, lower_is_better=is_lower_better(name))]
+            ColumnKey(task, protocol, name), {model: means}, [replace(base, lower_is_better=name in lower)]
         )
     if scores:
         return

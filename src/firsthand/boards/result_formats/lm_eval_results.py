@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from firsthand.boards.board_results import BoardResult, utc_of
-from firsthand.boards.metric_names import is_lower_better
 from firsthand.message import Json
+from firsthand.stats.metric_names import is_lower_better
 
 
 def is_lm_eval(body: Any) -> bool:

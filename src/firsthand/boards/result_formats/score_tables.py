@@ -14,8 +14,8 @@ from typing import Any
 
 from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.boards.board_results import BoardResult, ColumnKey, ItemScores, empty_scores, utc_of
-from firsthand.boards.metric_names import is_lower_better
 from firsthand.errors import DataError
+from firsthand.stats.metric_names import is_lower_better
 
 MODELS = ("model", "Model", "fullname", "model_name", "name")
 ITEMS = ("question_id", "task_id", "item", "item_id", "instance_id")

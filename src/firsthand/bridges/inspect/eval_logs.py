@@ -18,7 +18,7 @@ from firsthand.errors import DataError, reason_of
 from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, ToolResult
 from firsthand.model import FinishReason, Usage
 from firsthand.runs.whole_run import whole_run
-from firsthand.scorers.inspect_values import inspect_value
+from firsthand.scorers.inspect_values import direction_of, inspect_value
 from firsthand.scorers.reference_answers import secret_of
 from firsthand.system.json_values import values_in
 from firsthand.system.ordinary_file import open_ordinary
@@ -173,7 +173,7 @@ def _scores(scores: Any, names: Sequence[str] = ()) -> Iterator[Score]:
         value, detail = found.get(name) or found.get(name.partition(".")[0]) or (None, {})
         number = inspect_value(value) if name in found else None
         if number is not None:
-            yield Score(name, number, detail)
+            yield Score(name, number, detail | direction_of(name, value))
         elif name in names:
             yield Score(name, 0.0, detail, failure=f"no number: {reprlib.repr(value)} in the log")
 

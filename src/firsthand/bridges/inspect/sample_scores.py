@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +19,9 @@ from firsthand.bridges.inspect.sample_sandboxes import sandboxes_for_scoring
 from firsthand.errors import ConfigError
 from firsthand.message import Json, Message
 from firsthand.scorers.choice import chosen_letter
+from firsthand.scorers.inspect_values import direction_of
 from firsthand.stats.figures import slow_figure
+from firsthand.stats.metric_names import is_lower_better
 from firsthand.task import Task
 from firsthand.trace import Score, Trace, as_json
 
@@ -124,13 +127,17 @@ class InspectScorers:
         if not any(each for several in scored for each in several):
             return []
         results = lru_cache(maxsize=1024)(lambda chosen: self._results([scored[index] for index in chosen]))
-        names = results(tuple(range(len(ids))))
-        return [
-            slow_figure(
-                name, ids, _ChosenMetric(results, name), uncertainty=name.rpartition(" ")[2] in UNCERTAINTY_METRICS
-            )
-            for name in names
-        ]
+        lower = {
+            score.name for several in by_task.values() for trace in several for score in trace.scores if score.is_harm
+        }
+        lower |= {name.rpartition("/")[2] for name in lower}  # a part of a score has its own name in Inspect's results
+        found = []
+        for name in results(tuple(range(len(ids)))):
+            scorer, _, metric = name.rpartition(" ")
+            figure = slow_figure(name, ids, _ChosenMetric(results, name), uncertainty=metric in UNCERTAINTY_METRICS)
+            is_lower = scorer.partition("[")[0] in lower or is_lower_better(metric)
+            found.append(replace(figure, lower_is_better=is_lower))
+        return found
 
     def _results(self, chosen: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float]:
         """Return each metric over the chosen samples; a sample that was drawn twice counts as two."""
@@ -182,9 +189,12 @@ def _scores(name: str, verdict: Any) -> list[Score]:
     detail = {"inspect": verdict.model_dump(mode="json", exclude_none=True), "scorer": name}
     if not isinstance(verdict.value, dict):
         value = verdict.value if not isinstance(verdict.value, list) else (verdict.value or [0])[0]
-        return [Score(name, float(value_to_float()(value)), detail)]
-    parts = [(key, float(value_to_float()(each))) for key, each in verdict.value.items() if each is not None]
-    return [Score(f"{name}/{key}", value, detail if index == 0 else {}) for index, (key, value) in enumerate(parts)]
+        return [Score(name, float(value_to_float()(value)), detail | direction_of(name, value))]
+    parts = [(f"{name}/{key}", each) for key, each in verdict.value.items() if each is not None]
+    return [
+        Score(part, float(value_to_float()(each)), (detail if index == 0 else {}) | direction_of(part, each))
+        for index, (part, each) in enumerate(parts)
+    ]
 
 
 def _sample_scores(trace: Trace, sample: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -50,7 +50,10 @@ def scores_of(entry: DocumentRequests, trace: Trace) -> tuple[Score, ...]:
         if math.isnan(value):  # such as F1, which needs both classes: it has a figure
             continue
         detail = {"filtered": as_json(filtered[metric[1]])} | ({} if _is_number(item) else {"item": as_json(item)})
-        (up if _more_is_better(entry, metric) else down).append(Score(shown(metric), value, detail))
+        if _more_is_better(entry, metric):
+            up.append(Score(shown(metric), value, detail))
+        else:
+            down.append(Score(shown(metric), value, {**detail, "is_harm": True}))
     if not up and not down:
         raise DataError(f"{', '.join(map(shown, found)) or 'no metric'}: not defined for one document, see the figures")
     if not up:
@@ -105,7 +108,8 @@ def figures_of(
             aggregate = task.aggregation().get(metric[0], mean)
             if every or len(tasks) > 1 or repeats or aggregate is not mean:
                 label = shown(metric) if len(tasks) == 1 else f"{name} {shown(metric)}"
-                found.append(slow_figure(label, ids, _Aggregate(aggregate, metric, [items[id] for id in ids])))
+                figure = slow_figure(label, ids, _Aggregate(aggregate, metric, [items[id] for id in ids]))
+                found.append(replace(figure, lower_is_better=not _more_is_better(entries[ids[0]], metric)))
     for name, group in groups.items():
         if group.aggregate_metric_list:
             found += _group_figures(name, group, entries, names, items)
@@ -150,7 +154,9 @@ def _group_figures(
 
     def figure(key: str) -> Figure:
         metric, _, filter = key.partition(",")
-        return slow_figure(f"{name} {shown((metric, filter))}", own, lambda chosen: float(aggregated(chosen)[key]))
+        lower = any(not _more_is_better(entries[id], (metric, filter)) for id in own)
+        made = slow_figure(f"{name} {shown((metric, filter))}", own, lambda chosen: float(aggregated(chosen)[key]))
+        return replace(made, lower_is_better=lower)
 
     whole = aggregated(range(len(own)))
     return [figure(key) for key, value in whole.items() if "," in key and "_stderr" not in key and _is_number(value)]

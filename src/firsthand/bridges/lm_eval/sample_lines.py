@@ -10,7 +10,7 @@ import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -41,7 +41,8 @@ def import_samples(path: Path, home: Path, models: ResultModels | None = None) -
     `models` is one object for all files of an import, so that results beside several of them are read once.
     """
     task = found[1] if (found := _NAME.match(path.stem)) else path.stem.removeprefix("samples_")
-    model = (models or ResultModels()).of(path)
+    models = models or ResultModels()
+    model = models.of(path)
     config = {"kind": "import", "imported": "lm-eval", "model": model, "benchmarks": [task], "file": path.name}
     rows = list(_rows(path))
     if not rows:
@@ -55,11 +56,13 @@ def import_samples(path: Path, home: Path, models: ResultModels | None = None) -
             run.add_tasks(task, {str(row["doc_id"]): _task(row) for row in rows}.values())
             numeric = {name for row in rows for name in _names(row) if _is_number(row.get(name))}
             scored = [name for name in dict.fromkeys(name for row in rows for name in _names(row)) if name in numeric]
+            every = {name for row in rows for name in _names(row)}
+            lower = frozenset(name for name in every if models.is_lower_better(path, task, name))
             made: Counter[tuple[str, str]] = Counter()
             for row in rows:
                 name = model if len(filters) == 1 else f"{model}:{row.get('filter', 'none')}"
                 place = (str(row["doc_id"]), name)
-                run.append(_trace(row, task, name, model, scored, epoch=made[place]))
+                run.append(_trace(row, task, name, model, scored, lower, epoch=made[place]))
                 made[place] += 1
         except (DataError, RecursionError) as error:
             raise DataError(f"{path}: {reason_of(error)}") from None
@@ -123,15 +126,27 @@ def _prompt(row: Json) -> str:
     return _shown(first[0] if isinstance(first, list) and first else first)
 
 
-def _trace(row: Json, task: str, agent: str, model: str, scored: Sequence[str] = (), epoch: int = 0) -> Trace:
-    """The attempt of a row; `epoch` counts the rows of one document, and `scored` are the names of the file's scores."""
+def _trace(
+    row: Json,
+    task: str,
+    agent: str,
+    model: str,
+    scored: Sequence[str] = (),
+    lower: Collection[str] = (),
+    epoch: int = 0,
+) -> Trace:
+    """The attempt of a row; `epoch` counts the rows of one document, and `scored` are the names of the file's scores.
+
+    `lower` are the names of those of which lower is better.
+    """
     answer = _answer(row.get("filtered_resps"))
     said = _answer(row.get("resps")) or answer
     key = f"{task} {row['doc_id']} {agent}" + (f" {epoch}" if epoch else "")
     return Trace(
         id=hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:16], benchmark=task, task_id=str(row["doc_id"]),
         agent={"name": agent, "model": model}, epoch=epoch, seed=0, started_at="1970-01-01T00:00:00+00:00", duration_s=0.0,
-        nodes=(Node(None, user(_prompt(row))), Node(0, assistant(said))), answer=answer, scores=tuple(_scores(row, scored)),
+        nodes=(Node(None, user(_prompt(row))), Node(0, assistant(said))), answer=answer,
+        scores=tuple(_scores(row, scored, lower)),
     )  # fmt: skip
 
 
@@ -145,20 +160,21 @@ def _is_number(value: Any) -> TypeGuard[bool | int | float]:
     return isinstance(value, bool | int | float)
 
 
-def _scores(row: Json, scored: Sequence[str] = ()) -> Iterator[Score]:
+def _scores(row: Json, scored: Sequence[str] = (), lower: Collection[str] = ()) -> Iterator[Score]:
     """A score of each name that the file has, failed where the row has no number, then the row's other numbers."""
     for name in dict.fromkeys([*scored, *_names(row)]):
         value: Any = row.get(name)
+        detail = {"is_harm": True} if name in lower else {}
         if _is_number(value) and not (isinstance(value, float) and not math.isfinite(value)):
             try:
-                yield Score(name, float(value))
+                yield Score(name, float(value), detail)
             except OverflowError:
                 raise DataError(
                     f"the {name[:40]} of sample {str(row['doc_id'])[:40]!r} is a number of {len(str(value))} digits, "
                     "and a score was expected: correct it, or take the line out"
                 ) from None
         elif name in scored:
-            yield Score(name, 0.0, failure=f"no number: {reprlib.repr(value)} in the file")
+            yield Score(name, 0.0, detail, failure=f"no number: {reprlib.repr(value)} in the file")
 
 
 def _answer(responses: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _WORD = re.compile(r"[a-z0-9]+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -19,11 +20,23 @@ _UNITS = frozenset({"nats", "percent", "pct", "mean", "avg", "average"})
 _MINUS = frozenset({"neg", "negated", "minus", "inverse"})
 _NOT = frozenset({"no", "non", "negative"})
 """Words that turn the direction of the metric behind them: `no_error`, but not `non_english_perplexity`."""
+_HANDLED = frozenset(
+    {"find", "finds", "spot", "spots", "detect", "detects", "catch", "catches", "fix", "fixes", "locate", "locates"}
+    | {"identify", "identifies", "avoid", "avoids", "handle", "handles", "explain", "explains", "without"}
+)
+"""Words before an error that is a thing to deal with: `finds_error`."""
 _BETWEEN = frozenset({"log", "mean", "root", "squared", "absolute", "word", "byte", "token"})
 _GAINS = frozenset({"skill", "improvement", "reduction"})
 """Words behind a metric that turn its direction: `brier_skill_score`."""
 _HIGHER_LAST = frozenset({"accuracy", "acc", "f1", "precision", "recall", "auc", "auroc", "detection", "correction"})
-_ONE_LESS = re.compile(r"(?:^|\()\s*1\s*[-−–]")
+_HIGHER = _HIGHER_LAST | frozenset(
+    {"accuracies", "reward", "rewards", "return", "returns", "bleu", "rouge", "chrf", "ndcg", "mrr", "mcc", "r2", "iou"}
+    | {"match", "pass", "win", "wins", "success", "solved", "loglikelihood"}
+)
+"""Words at the end of the names of metrics of which higher is better, before `rate`, a number, or the name of a split."""
+_SPLITS = frozenset({"train", "val", "valid", "validation", "eval", "dev", "test", "rate", "rates", "at", "k"})
+_ONE_LESS = re.compile(r"(?:^|\()\s*1\s*[-−–/]")
+"""`1 - WER`, and the reciprocal `1/perplexity`."""
 
 
 def is_lower_better(name: str) -> bool:
@@ -38,11 +51,40 @@ def is_lower_better(name: str) -> bool:
     if at is None or words[-1] in _HIGHER_LAST or _ONE_LESS.search(name):
         return False
     before = words[:at]
-    if not (_MINUS.isdisjoint(before) and _GAINS.isdisjoint(words[at:])):
+    if not (_MINUS.isdisjoint(before) and _HANDLED.isdisjoint(before) and _GAINS.isdisjoint(words[at:])):
         return False
     while before and before[-1] in _BETWEEN:
         before.pop()
     return _NOT.isdisjoint(before[-1:])
+
+
+def is_higher_better(name: str) -> bool:
+    """True for the name of a metric of which higher is better, such as `val_accuracy`, `recall@10` or `neg_loss`.
+
+    Of most names neither is known: `latency` is not one of either.
+    """
+    if is_lower_better(name):
+        return False
+    words = _WORD.findall(_HUMP.sub(" ", name).casefold())
+    if any(_is_loss(words, i) for i in range(len(words))):  # a negated one, or a gain
+        return True
+    while words and (words[-1] in _UNITS | _SPLITS or words[-1].isdigit()):
+        words.pop()
+    return words[-1:] != [] and words[-1] in _HIGHER and _MINUS.isdisjoint(words[:-1])
+
+
+def unstated_direction(name: str, details: Iterable[Mapping[str, Any]]) -> str:
+    """A sentence for scores whose name says that lower is better, and whose details say nothing of it; else empty.
+
+    Scorers state it (`Score.is_harm`), and a share of a figure (`Score.corpus`) has the figure's, so the name alone turns
+    no score of a run.
+    """
+    if not is_lower_better(name) or any("is_harm" in each or "corpus" in each for each in details):
+        return ""
+    return (
+        f"Higher counts as better for {name}, whose name says that lower is: its scorer states the direction in the detail "
+        'of its Score, as {"is_harm": True}, or False if higher is better'
+    )
 
 
 def _is_loss(words: Sequence[str], i: int) -> bool:
