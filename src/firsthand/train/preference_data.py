@@ -21,7 +21,7 @@ from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.conversations import TooLong, conversation_of, encode_conversation
 from firsthand.train.documents import json_lines
-from firsthand.train.preference_layouts import as_comparison
+from firsthand.train.preference_layouts import as_comparison, ranked_answers
 from firsthand.train.streams import Stream
 
 Encode = Callable[[Json, str], Stream]
@@ -105,11 +105,7 @@ def _comparison(body: Json, where: str, encode: Encode) -> list[Stream]:
         if answers[0] == answers[1]:
             raise DataError(f"{where}: `chosen` and `rejected` are equal: nothing is preferred, so leave the line out")
     elif kind == "ranking":
-        if not isinstance(body["answers"], list) or len(body["answers"]) < 2:
-            raise DataError(f"{where}: `answers` must be a list of two answers or more, the best first")
-        answers = body["answers"]
-        if any(answer in answers[:rank] for rank, answer in enumerate(answers)):
-            raise DataError(f"{where}: two of its `answers` are equal: neither is preferred, so leave one of them out")
+        answers = ranked_answers(body, where)
         labels = [float(len(answers) - rank) for rank in range(len(answers))]
     elif kind == "single":
         if not isinstance(body["label"], bool):
