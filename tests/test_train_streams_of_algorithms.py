@@ -149,6 +149,20 @@ def test_a_rollout_of_several_branches_is_one_member_of_its_group(recipe: str) -
         assert [float(each.pg.sum()) for each in made] == pytest.approx([1] * 7)
 
 
+def test_rejection_learns_all_branches_of_the_best_rollout() -> None:
+    equal = (episode(1.0, "a", (1,), source="later"), episode(9.0, "b", (1,), source="x"))  # x of another task
+    graded = Graded((*BRANCHED.episodes, *equal), {})
+    found = [(each.group, each.source, np.flatnonzero(each.ce).tolist()) for each in streams("rejection", graded)]
+    assert found == [("a", "x", [2, 3, 5]), ("a", "x", [4]), ("b", "x", [1])]
+    assert [each.group for each in streams("rejection", graded, least=1.0)] == ["a", "a", "b"]
+    assert [each.group for each in streams("rejection", graded, least=1.1)] == ["b"]
+    shared = [replace(each, mask=each.mask / 2) for each in BRANCHED.episodes[:3:2]]
+    made = streams("rejection", Graded((*shared, BRANCHED.episodes[1]), {}))
+    assert [float(each.ce.sum()) for each in made] == [1.5, 0.5], "tokens that branches share count as they are masked"
+    parts = Graded(tuple(episode(reward, "a", (1,), source="x") for reward in (1.0, 0.0, 1.0)), {})
+    assert len(streams("rejection", parts)) == 2, "branches with a lower reward of their own are not learned"
+
+
 def test_branches_with_rewards_of_their_own_keep_them() -> None:
     rewards, rollouts = (1.0, 0.0, 0.5, 0.5), ("x", "x", "y", "y")
     branches = [episode(reward, "a", (1,), source=source) for reward, source in zip(rewards, rollouts, strict=True)]
