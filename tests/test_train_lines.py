@@ -321,6 +321,30 @@ def test_of_ranked_and_scored_answers_the_best_is_for_fine_tuning() -> None:
     assert preferred({"instruction": "do", "completions": scored[:1]}, "f") is None
 
 
+def test_of_an_answer_judged_alone_all_turns_count(load: Any, tmp_path: Path) -> None:
+    tokenizer, _ = load
+    texts = (("user", "q"), ("assistant", "act"), ("user", "seen"), ("assistant", "end"))
+    asked, acted, seen, ended = ({"role": role, "content": text} for role, text in texts)
+
+    def counted(body: dict[str, Any]) -> list[list[str]]:
+        file = tmp_path / "judged.jsonl"
+        file.write_text(json.dumps(body))
+        [answers] = read_comparisons(file, *load, context=200).comparisons
+        return [tokenizer.decode(each.ids[each.ce > 0].tolist(), skip_special=True) for each in answers]
+
+    whole = [acted, seen, ended]
+    for label in (True, False):
+        assert counted({"prompt": [asked], "completion": whole, "label": label}) == ["actend"]
+    assert counted({"prompt": [asked, acted, seen], "completion": [ended], "label": False}) == ["end"]
+    unweighed = [{**acted, "weight": 0}, seen, ended]
+    assert counted({"prompt": [asked], "completion": unweighed, "label": False}) == ["end"]
+    assert counted({"completion": [asked, *whole], "label": False}) == ["end"], "nothing says where the prompt ends"
+    other = [acted, seen, {"role": "assistant", "content": "so"}]
+    assert counted({"prompt": [asked], "chosen": whole, "rejected": other}) == ["end", "so"], "they are alike before"
+    assert counted({"prompt": [asked], "answers": [whole, other]}) == ["end", "so"]
+    assert counted({"prompt": "q", "completion": "end", "label": True}) == ["end"]
+
+
 def test_lines_without_a_preferred_answer_are_counted(load: Any, tmp_path: Path) -> None:
     good, bad = ({"prompt": "p", "completion": text, "label": text == "good"} for text in ("good", "bad"))
     file = tmp_path / "judged.jsonl"

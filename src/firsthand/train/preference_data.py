@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -53,12 +54,13 @@ def read_comparisons(
     """The comparisons of a JSONL file, each a list of streams with `pair` and `label`, and how many lines were left out.
 
     Labels are 1 for chosen or desirable, -1 for rejected or undesirable, and for K ranked answers K for the best to 1. The
-    weights `ce` are 1 for the tokens of answers. DataError, with file and line, for a bad line or one of another kind than
-    `kinds`, or if nothing is left.
+    weights `ce` are 1 for the tokens of answers: of an answer judged alone after a prompt of messages, those of all its
+    assistant turns; of compared answers, which are alike up to their last message, those of the last. DataError, with file
+    and line, for a bad line or one of another kind than `kinds`, or if nothing is left.
     """
 
-    def encode(body: Json, where: str) -> Stream:
-        return encode_conversation(conversation_of(body, where), tokenizer, chat, last_only=True)
+    def encode(line: Json, where: str, *, last_only: bool) -> Stream:
+        return encode_conversation(conversation_of(line, where), tokenizer, chat, last_only=last_only)
 
     found: list[list[Stream]] = []
     num_skipped = num_undecided = 0
@@ -68,7 +70,8 @@ def read_comparisons(
             num_undecided += 1
             continue
         _expect_kind(body, where, kinds)
-        streams = [_cut(stream, context, too_long, where) for stream in _comparison(body, where, encode)]
+        encoded = partial(encode, last_only=not _counts_whole(body))
+        streams = [_cut(stream, context, too_long, where) for stream in _comparison(body, where, encoded)]
         kept = [replace(stream, pair=len(found)) for stream in streams if stream is not None]
         if len(kept) < len(streams) or len({stream.ids.tobytes() for stream in kept}) < len(kept):
             num_skipped += 1
@@ -96,6 +99,11 @@ def _kind_of(body: Json) -> Kind | None:
     if "answers" in body:
         return "ranking"
     return "single" if "label" in body else None
+
+
+def _counts_whole(body: Json) -> bool:
+    """True for an answer judged alone whose first message is known, so that all of its assistant turns are the answer."""
+    return _kind_of(body) == "single" and isinstance(body.get("prompt"), list)
 
 
 def _comparison(body: Json, where: str, encode: Encode) -> list[Stream]:
