@@ -67,7 +67,8 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(bootstrap_fit, "bootstrap_chinchilla", bootstrapped(chinchilla, (0.000123456, 0.98765, 0.0125)))
     monkeypatch.setattr(bootstrap_fit, "bootstrap_kaplan", bootstrapped(kaplan, (0.5, 0.25, 0.125)))
-    frontier = SimpleNamespace(parameters_exponent=0.4567, tokens_exponent=0.5433, flops=(1.0, 2.0, 3.0, 4.0, 5.0))
+    found = {"parameters_exponent": 0.4567, "tokens_exponent": 0.5433, "missing_rivals": 0.256}
+    frontier = SimpleNamespace(**found, flops=(1.0, 2.0, 3.0, 4.0, 5.0))
 
     def refused(points: ScalingPoints) -> Any:
         raise DataError("no budget has three sizes")
@@ -94,7 +95,8 @@ def test_both_laws_are_printed_with_intervals_and_the_frontiers_that_can_be_had(
         "Nc 20 15 to 30", "Dc 7 7 to 7", "alpha_N 0.5 0.5 to 0.5", "alpha_D 1.5 1.5 to 1.5",
         "a of N_opt ~ C^a 0.75 0.75 to 0.75",
         "2 points; R2 of log-losses 0.2500, largest error 12.5%, sum of Huber losses 0.5",
-        "Approach 1 (envelope): N_opt ~ C^0.457, D_opt ~ C^0.543",
+        "Approach 1 (envelope): N_opt ~ C^0.457, D_opt ~ C^0.543; at 26% of the budgets the size next to the best has no "
+        "curve",
         "Approach 2 (IsoFLOP parabolas): no budget has three sizes",
     ]  # fmt: skip
     options = {"resamples": 7, "confidence": 0.5, "seed": 3}
@@ -108,7 +110,8 @@ def test_both_laws_are_printed_with_intervals_and_the_frontiers_that_can_be_had(
     assert body["kaplan"]["parameters"]["nc"] == {"value": 20.0, "low": 10.5, "high": 39.0}
     assert {key: body["kaplan"][key] for key in ("objective", "r_squared", "max_error")} == {
         "objective": 0.5, "r_squared": 0.25, "max_error": 0.125}  # fmt: skip
-    assert body["envelope"] == {"a": 0.4567, "b": 0.5433, "budgets": 5}, "those of the frontier, not its points"
+    envelope = {"a": 0.4567, "b": 0.5433, "budgets": 5, "missing_rivals": 0.256}
+    assert body["envelope"] == envelope, "those of the frontier, not its points"
     assert body["isoflop"] == {"error": "no budget has three sizes"}
 
 

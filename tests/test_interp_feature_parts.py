@@ -225,7 +225,20 @@ def test_the_direction_of_a_feature_goes_through_the_final_norms_weight() -> Non
         if norm.weight is not None:
             norm.weight.data.copy_(weight)
         model.norm = norm
-        torch.testing.assert_close(_directions(model, rows).detach(), (rows * factor) @ head.T)
+        given = (
+            rows if isinstance(norm, RMSNorm) else rows - rows.mean(1, keepdim=True)
+        )  # LayerNorm takes the mean away
+        torch.testing.assert_close(_directions(model, rows).detach(), (given * factor) @ head.T)
+        residual = torch.linspace(-3, 5, 32)[torch.randperm(32, generator=torch.Generator().manual_seed(2))]
+        with (
+            torch.no_grad()
+        ):  # as the logits change where the norm's scale does not: along no part of the residual stream
+            wide = rows[:1] - rows[:1].mean() * (not isinstance(norm, RMSNorm))
+            level = residual - residual.mean() * (not isinstance(norm, RMSNorm))
+            step = 1e-2 * (rows[:1] - (wide @ level) / (level @ level) * level)
+            change = (norm(residual + step) - norm(residual)) @ head.T
+            found = _directions(model, step)
+        assert torch.corrcoef(torch.cat([change, found]))[0, 1] > 0.9999
     best, worst = _extremes(torch.tensor([0.5, -2.0, 3.0, 0.25]), Numbers())  # type: ignore[arg-type]
     assert (best, worst) == (["<2>", "<0>", "<3>", "<1>"], ["<1>", "<3>", "<0>", "<2>"])
     best, worst = _extremes(torch.arange(10.0), Numbers(), 3)  # type: ignore[arg-type]

@@ -88,7 +88,7 @@ def test_rloos_reward_pays_the_kl_under_the_distribution_that_is_trained() -> No
         paid = []
         for each, reference in zip(GRADED.episodes, View().references(GRADED.episodes), strict=True):
             old = each.own if to_model else each.behaviour
-            paid.append(each.reward - 0.5 * float((old - reference)[each.sampled].sum()))
+            paid.append(each.reward - 0.5 * float((each.mask * (old - reference))[each.sampled].sum()))
         first, second, third, fourth, fifth = paid
         expected = [first - (third + fifth) / 2, second - fourth, third - (first + fifth) / 2, fourth - second,
                     fifth - (first + third) / 2]  # fmt: skip

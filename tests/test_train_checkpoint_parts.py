@@ -372,6 +372,13 @@ def test_the_kinds_normalise_and_cut_as_they_say(tmp_path: Path) -> None:
     assert found["unigram"].encode("ﬁne") == found["unigram"].encode("fine"), "NFKC"
     assert found["wordpiece"].encode("cafe\u0301") == found["wordpiece"].encode("café"), "NFC"
     assert found["wordpiece"].encode("ﬁne") != found["wordpiece"].encode("fine")
+    texts = ["ab"] * 30 + ["ac"] * 30 + ["db"] * 30 + ["mn"] * 12  # `mn` raises the likelihood most: 12 / (12 * 12)
+    train_vocabulary(texts, tmp_path / "words", kind="wordpiece", vocab_size=14)
+    rust = tokenizers.Tokenizer.from_file(str(tmp_path / "words" / "tokenizer.json"))
+    found_words = {word for word in ("ab", "ac", "db", "mn") if rust.token_to_id(word) is not None}
+    assert len(found_words) == 3 and "mn" not in found_words, "the most frequent pairs are merged first"
+    characters = train_vocabulary(texts, tmp_path / "many", kind="wordpiece", vocab_size=4)
+    assert characters.vocab_size == 2 + 6 + 3, "every character is a token: six, and three of them within words"
     assert (
         found["bpe"].token_id(END_OF_TEXT) == 0
         and train_vocabulary(TEXTS, tmp_path / "b", vocab_size=257).vocab_size == 257

@@ -148,6 +148,9 @@ def test_a_file_counts_its_further_bad_lines_and_leaves_out_what_has_no_answer(t
     [only] = read_conversations(file)
     assert only.source == f"{file}:1" and [each.text for each in only.messages] == ["q", "a"]
     file.write_text(json.dumps({"chosen": open_, "rejected": ends}))
+    none = f"{file} has no answer to train on; 1 line left out: their `label` is false, or no answer is preferred"
+    assert refused(lambda: read_conversations(file)) == none
+    file.write_text("")
     assert refused(lambda: read_conversations(file)) == f"{file} has no conversation: give one JSON object a line"
 
 
@@ -281,6 +284,78 @@ def test_of_a_comparison_the_chosen_answer_is_for_fine_tuning() -> None:
     for open_ in ("\n\nHuman: q", "\n\nHuman: q\n\nAssistant: "):
         assert preferred({"chosen": open_, "rejected": HH[0]}, "f") is None
     assert preferred({"chosen": "x"}, "f") == {"chosen": "x"} and preferred({"rejected": "x"}, "f") == {"rejected": "x"}
+
+
+def test_an_answer_marked_as_bad_is_not_for_fine_tuning() -> None:
+    user, a = ({"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "a")))
+    for line in ({"prompt": "p", "completion": "c"}, {"prompt": [user], "completion": [a]}, {"messages": [user, a]}):
+        assert preferred({**line, "label": False}, "f") is None
+        for label in (True, 0, None, "business"):  # other values than false do not judge
+            assert preferred(kept := {**line, "label": label}, "f") is kept
+    assert preferred(text := {"text": "t", "label": False}, "f") is text, "a text is no answer"
+    pair = {"prompt": "p", "chosen": "c", "rejected": "r", "label": False}
+    assert preferred(pair, "f") == {"prompt": "p", "completion": "c"}, "the chosen answer is judged by its pair"
+
+
+def test_of_ranked_and_scored_answers_the_best_is_for_fine_tuning() -> None:
+    user, a, b = (
+        {"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
+    )
+    tools = [{"name": "t"}]
+    assert preferred({"prompt": "p", "answers": ["c", "d"]}, "f") == {"prompt": "p", "completion": "c"}
+    assert preferred({"prompt": [user], "answers": [[b], [a]], "tools": tools}, "f") == {
+        "prompt": [user], "completion": [b], "tools": tools,
+    }  # fmt: skip
+    assert preferred({"answers": [[user, a], [user, b]]}, "f") == {"prompt": [user], "completion": [a]}
+    for answers in (["c"], "cd", {"text": ["c", "d"]}):
+        assert "a list of two answers or more" in refused(
+            lambda ln=answers: preferred({"prompt": "p", "answers": ln}, "f")
+        )  # type: ignore[misc]
+    for own in ({"prompt": "p", "completion": "c"}, {"messages": [user, a]}, {"text": "t"}):
+        gold = {**own, "answers": ["c", "d"], "instruction": "i", "completions": []}
+        assert preferred(gold, "f") is gold, "fields beside a line of its own do not rank"
+    scored = [{"response": text, "overall_score": score} for text, score in (("low", 1), ("high", 3), ("mid", 2))]
+    assert preferred({"instruction": "do", "completions": scored}, "f") == {
+        "prompt": [{"role": "user", "content": "do"}], "completion": [{"role": "assistant", "content": "high"}],
+    }  # fmt: skip
+    assert preferred({"instruction": "do", "completions": scored[:1]}, "f") is None
+
+
+def test_of_an_answer_judged_alone_all_turns_count(load: Any, tmp_path: Path) -> None:
+    tokenizer, _ = load
+    texts = (("user", "q"), ("assistant", "act"), ("user", "seen"), ("assistant", "end"))
+    asked, acted, seen, ended = ({"role": role, "content": text} for role, text in texts)
+
+    def counted(body: dict[str, Any]) -> list[list[str]]:
+        file = tmp_path / "judged.jsonl"
+        file.write_text(json.dumps(body))
+        [answers] = read_comparisons(file, *load, context=200).comparisons
+        return [tokenizer.decode(each.ids[each.ce > 0].tolist(), skip_special=True) for each in answers]
+
+    whole = [acted, seen, ended]
+    for label in (True, False):
+        assert counted({"prompt": [asked], "completion": whole, "label": label}) == ["actend"]
+    assert counted({"prompt": [asked, acted, seen], "completion": [ended], "label": False}) == ["end"]
+    unweighed = [{**acted, "weight": 0}, seen, ended]
+    assert counted({"prompt": [asked], "completion": unweighed, "label": False}) == ["end"]
+    assert counted({"completion": [asked, *whole], "label": False}) == ["end"], "nothing says where the prompt ends"
+    other = [acted, seen, {"role": "assistant", "content": "so"}]
+    assert counted({"prompt": [asked], "chosen": whole, "rejected": other}) == ["end", "so"], "they are alike before"
+    assert counted({"prompt": [asked], "answers": [whole, other]}) == ["end", "so"]
+    assert counted({"prompt": "q", "completion": "end", "label": True}) == ["end"]
+
+
+def test_lines_without_a_preferred_answer_are_counted(load: Any, tmp_path: Path) -> None:
+    good, bad = ({"prompt": "p", "completion": text, "label": text == "good"} for text in ("good", "bad"))
+    file = tmp_path / "judged.jsonl"
+    file.write_text("".join(f"{json.dumps(each)}\n" for each in (bad, good, bad)))
+    found = read_conversations(file)
+    assert [each.text for each in found] == ["good"] and found.num_unwanted == 2
+    encoded = encode_conversations(found, *load, context=64)
+    left_out = "left out: their `label` is false, or no answer is preferred"
+    assert len(encoded.streams) == 1 and str(encoded).endswith(f"; 2 {left_out}")
+    file.write_text(json.dumps(bad))
+    assert refused(lambda: read_conversations(file)) == f"{file} has no answer to train on; 1 line {left_out}"
 
 
 def test_comparisons_are_streams_with_labels_by_rank_and_their_number(load: Any, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 
 from firsthand.errors import ConfigError, DataError
 from firsthand.train.scaling.bootstrap_fit import Bootstrapped
-from firsthand.train.scaling.compute_frontier import envelope_frontier, isoflop_frontier
+from firsthand.train.scaling.compute_frontier import Frontier, envelope_frontier, isoflop_frontier
 from firsthand.train.scaling.compute_planner import compute_of, plan_training, predict_loss
 from firsthand.train.scaling.laws import Chinchilla, Kaplan
 from firsthand.train.scaling.parametric_fit import Fit
@@ -114,6 +114,45 @@ def test_the_envelope_takes_the_lowest_curve_at_each_compute() -> None:
     assert [each.parameters for each in cut.optima] == [1, 2, 2, 2, 2]
     with pytest.raises(DataError, match="fewer than two sizes are the best at any compute"):
         envelope_frontier(points_of(*first, *curve(2.0, lambda x: 21 - x, 6, 600)), budgets=5)
+
+
+@pytest.mark.parametrize(
+    ("spans", "missing"),
+    [
+        (((1, 1e4), (1, 1e4), (1, 1e4)), 0.0),  # all three everywhere
+        (((1, 1e4), (100, 1e4), (1, 1e4)), 0.4),  # the middle one lacks at 1 and 10
+        (((1, 1e4), (1, 1e4), (1e3, 1e4)), 0.2),
+        (((1, 1e2), (1, 1e4), (1, 1e4)), 0.2),
+        (((1, 1e2), (100, 1e4), (10, 1e4)), 0.5),  # of four budgets: at 1 one curve is alone
+    ],
+)
+def test_the_envelope_counts_budgets_at_which_the_next_size_has_no_curve(
+    spans: Sequence[tuple[float, float]], missing: float
+) -> None:
+    # at budgets 1, 10, 100, 1000 and 10,000 the lowest of the three is 0, 0, 1, 1 and 2, where it is there
+    losses = [[1, 2, 8, 9, 9], [5, 5, 3, 4, 7], [9, 9, 9, 6, 2]]
+    grid = [10.0**power for power in range(5)]
+    rows = [
+        (flops, 2.0**size, loss) for size, (low, high) in enumerate(spans)
+        for flops, loss in zip(grid, losses[size], strict=True) if low <= flops <= high
+    ]  # fmt: skip
+    found = envelope_frontier(points_of(*rows), budgets=5)
+    assert found.missing_rivals == pytest.approx(missing)
+
+
+def test_an_envelope_of_short_curves_has_no_exponent() -> None:
+    law = Chinchilla(1.8, 480.0, 2100.0, 0.35, 0.37)
+
+    def frontier(least: float, most: float) -> Frontier:
+        sizes, tokens = map(np.ravel, np.meshgrid(np.geomspace(1e7, 1e10, 9), np.geomspace(least, most, 12)))
+        return envelope_frontier(ScalingPoints(sizes, tokens, law.loss(sizes, tokens)))
+
+    whole = frontier(1e8, 1e12)
+    assert whole.missing_rivals == 0 and whole.parameters_exponent == pytest.approx(law.parameters_exponent, abs=0.02)
+    some = frontier(1e9, 1e11)
+    assert 0.3 < some.missing_rivals < 0.45 and some.parameters_exponent == pytest.approx(0.542, abs=0.01)
+    with pytest.raises(DataError, match=r"at 8\d% of the budgets the size next to the best has no curve"):
+        frontier(2e9, 2e10)
 
 
 def test_an_interval_is_of_the_draws_and_a_plan_of_its_figures() -> None:

@@ -37,10 +37,13 @@ class View:
         return [np.arange(len(each.ids)) / 10 for each in episodes]
 
 
-def episode(reward: float, group: str, sampled: Sequence[int], size: int = 6) -> Episode:
+def episode(reward: float, group: str, sampled: Sequence[int], size: int = 6, *, source: str = "") -> Episode:
+    """A rollout of one branch, or one of the branches of `source`."""
     mask = np.zeros(size)
     mask[list(sampled)] = 1
-    return Episode(np.arange(size, dtype=np.int32), mask, -2.0 * mask, -1.0 * mask, reward, group, group)
+    return Episode(
+        np.arange(size, dtype=np.int32), mask, -2.0 * mask, -1.0 * mask, reward, group, source or f"{group}{sampled}"
+    )
 
 
 GRADED = Graded(
@@ -121,8 +124,84 @@ def test_dapo_punishes_answers_near_the_limit() -> None:
 def test_rejection_learns_the_first_of_the_best_answers_and_nothing_from_equal_ones() -> None:
     graded = Graded((*GRADED.episodes, episode(1.0, "a", (4,)), episode(-1.0, "c", (2,)), episode(-3.0, "c", (3,))), {})
     found = streams("rejection", graded)
-    assert [(each.source, np.flatnonzero(each.ce).tolist()) for each in found] == [("a", [2, 3, 5]), ("c", [2])]
-    assert [each.source for each in streams("rejection", graded, least=0.0)] == ["a"]
+    assert [(each.group, np.flatnonzero(each.ce).tolist()) for each in found] == [("a", [2, 3, 5]), ("c", [2])]
+    assert [each.group for each in streams("rejection", graded, least=0.0)] == ["a"]
+
+
+BRANCHED = Graded((
+    episode(1.0, "a", (2, 3, 5), source="x"), episode(0.5, "a", (1,), source="y"), episode(1.0, "a", (4,), source="x"),
+    *(episode(0.0, "a", (place,), source="z") for place in (1, 2, 3)), episode(5.0, "b", (2,), source="w"),
+), {})  # fmt: skip
+"""Rollouts of one task with 2, 1 and 3 branches, and one of another task."""
+
+
+@pytest.mark.parametrize("recipe", ["rloo", "grpo", "gspo", "cispo", "dapo", "dr_grpo", "reinforce"])
+def test_a_rollout_of_several_branches_is_one_member_of_its_group(recipe: str) -> None:
+    given = {"kl": 0.0} if recipe in ("rloo", "grpo", "dr_grpo") else {}
+    of_rollouts = {"rloo": (0.75, 0.0, -0.75, 0.0), "dr_grpo": (0.5, 0.0, -0.5, 0.0),
+                   "reinforce": (1 - 1.625, 0.5 - 1.625, -1.625, 5 - 1.625)}  # fmt: skip
+    x, y, z, w = of_rollouts.get(recipe, (0.5 / (0.5 + 1e-4), 0.0, -0.5 / (0.5 + 1e-4), 0.0))
+    made = streams(recipe, BRANCHED, **given)
+    assert [float(each.advantage[each.pg > 0][0]) for each in made] == pytest.approx([x, y, x, z, z, z, w], rel=1e-6)
+    if recipe in ("grpo", "gspo"):  # an answer is all that its rollout sampled, and counts as one
+        assert [float(each.pg.sum()) for each in made] == pytest.approx([3 / 4, 1, 1 / 4, 1 / 3, 1 / 3, 1 / 3, 1])
+    if recipe == "rloo":  # its loss is of whole branches
+        assert [float(each.pg.sum()) for each in made] == pytest.approx([1] * 7)
+
+
+def test_rejection_learns_all_branches_of_the_best_rollout() -> None:
+    equal = (episode(1.0, "a", (1,), source="later"), episode(9.0, "b", (1,), source="x"))  # x of another task
+    graded = Graded((*BRANCHED.episodes, *equal), {})
+    found = [(each.group, each.source, np.flatnonzero(each.ce).tolist()) for each in streams("rejection", graded)]
+    assert found == [("a", "x", [2, 3, 5]), ("a", "x", [4]), ("b", "x", [1])]
+    assert [each.group for each in streams("rejection", graded, least=1.0)] == ["a", "a", "b"]
+    assert [each.group for each in streams("rejection", graded, least=1.1)] == ["b"]
+    shared = [replace(each, mask=each.mask / 2) for each in BRANCHED.episodes[:3:2]]
+    made = streams("rejection", Graded((*shared, BRANCHED.episodes[1]), {}))
+    assert [float(each.ce.sum()) for each in made] == [1.5, 0.5], "tokens that branches share count as they are masked"
+    parts = Graded(tuple(episode(reward, "a", (1,), source="x") for reward in (1.0, 0.0, 1.0)), {})
+    assert len(streams("rejection", parts)) == 2, "branches with a lower reward of their own are not learned"
+
+
+def test_branches_with_rewards_of_their_own_keep_them() -> None:
+    rewards, rollouts = (1.0, 0.0, 0.5, 0.5), ("x", "x", "y", "y")
+    branches = [episode(reward, "a", (1,), source=source) for reward, source in zip(rewards, rollouts, strict=True)]
+    graded = Graded(tuple(branches), {})
+    assert [float(each.advantage[1]) for each in streams("dr_grpo", graded, kl=0.0)] == [0.5, -0.5, 0, 0]
+    assert [float(each.advantage[1]) for each in streams("rloo", graded, kl=0.0)] == [0.5, -0.5, 0, 0]
+    deviation = math.sqrt((0.5**2 + 0.5**2) / 2 / (2 - 1))  # the mean over x's branches, of two rollouts less one
+    assert streams("grpo", graded, kl=0.0)[0].advantage[1] == pytest.approx(0.5 / (deviation + 1e-4))
+    alone = Graded(tuple(branches[:2]), {})
+    for recipe in ("dr_grpo", "rloo", "grpo"):
+        assert not any(each.advantage.any() for each in streams(recipe, alone, kl=0.0)), (
+            "one rollout has none beside it"
+        )
+
+
+def test_agents_of_one_rollout_are_members_of_their_own_groups() -> None:
+    both = [episode(reward, f"t/{agent}", (1,), source=source)
+            for source, reward in (("x", 1.0), ("y", 0.0)) for agent in ("lead", "worker")]  # fmt: skip
+    assert [float(each.pg.sum()) for each in streams("grpo", Graded(tuple(both), {}))] == [1.0] * 4
+    assert [float(each.advantage[1]) for each in streams("dr_grpo", Graded(tuple(both), {}))] == [0.5, 0.5, -0.5, -0.5]
+
+
+def test_rloo_pays_the_kl_of_all_branches_of_a_rollout() -> None:
+    shared = replace(episode(1.0, "a", (2, 3), source="x"), mask=np.array([0, 0, 0.5, 1, 0, 0]))
+    other = replace(shared, mask=np.array([0, 0, 0.5, 0, 1, 0]))
+    graded = Graded((shared, episode(0.0, "a", (1,), source="y"), other), {})
+    per_token = -1.0 - REFERENCE
+    behaviour = replace(other, behaviour=-1.0 * (other.mask > 0))
+    graded = replace(graded, episodes=(*graded.episodes[:2], behaviour))
+    paid = 1.0 - 0.1 * 3 * per_token, 0.0 - 0.1 * per_token  # three tokens were sampled, one of them shared
+    x, y, again = streams("rloo", graded, kl=0.1)
+    assert x.advantage[3] == again.advantage[4] == pytest.approx(paid[0] - paid[1]) == -y.advantage[1]
+
+
+def test_reinforce_whitens_over_rollouts() -> None:
+    made = streams("reinforce", BRANCHED, whiten=True)
+    rewards = np.array([1.0, 0.5, 0.0, 5.0])
+    x, y, z, w = (rewards - rewards.mean()) / np.sqrt(rewards.var(ddof=1) + 1e-8)
+    assert [float(each.advantage[each.pg > 0][0]) for each in made] == pytest.approx([x, y, x, z, z, z, w], rel=1e-5)
 
 
 def test_importance_weights_are_in_the_advantages_where_the_model_itself_is_trained() -> None:

@@ -169,6 +169,10 @@ def fits(config: Config, points: ScalingPoints) -> Json:
                 "budgets": len(frontier.flops),
             }
             line = f"{title}: N_opt ~ C^{frontier.parameters_exponent:.3f}, D_opt ~ C^{frontier.tokens_exponent:.3f}"
+            if name == "envelope":
+                body[name]["missing_rivals"] = frontier.missing_rivals
+            if frontier.missing_rivals:
+                line += f"; at {frontier.missing_rivals:.0%} of the budgets the size next to the best has no curve"
         if not config.json:
             console().print(line, markup=False, soft_wrap=True)
     return body

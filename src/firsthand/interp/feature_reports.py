@@ -13,9 +13,9 @@ from torch.nn import functional
 from firsthand.errors import DataError
 from firsthand.interp.activations import read_activations, run_with_cache, run_with_edits
 from firsthand.interp.feature_files import SHADES, FeatureReport, ShadedToken
+from firsthand.interp.lenses.final_norm import centred, norm_weight
 from firsthand.interp.rule_explanations import explain
 from firsthand.interp.saes.sae_files import SavedSae
-from firsthand.nn.blocks.norm import RMSNorm
 from firsthand.nn.decoder import Decoder
 from firsthand.nn.sites import Tap
 from firsthand.stats.intervals import Interval, unbounded_mean_interval
@@ -175,11 +175,8 @@ def _starts(texts: Sequence[Sequence[int]]) -> list[int]:
 
 def _directions(model: Decoder, rows_FD: Tensor) -> Tensor:
     """The contribution of each direction to the logits, up to the scale of the final norm: F V."""
-    norm = model.norm
-    weight_D = norm.weight.float() if norm.weight is not None else torch.ones(rows_FD.shape[1])
-    if isinstance(norm, RMSNorm) and norm.unit_offset:
-        weight_D = 1 + weight_D
-    return (rows_FD * weight_D) @ model.lm_head.weight.float().T
+    weighted_FD = centred(model.norm, rows_FD) * norm_weight(model.norm, rows_FD.shape[1])
+    return weighted_FD @ model.lm_head.weight.float().T
 
 
 def _extremes(logits_V: Tensor, tokenizer: Tokenizer, count: int = 8) -> tuple[list[str], list[str]]:

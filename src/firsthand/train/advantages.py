@@ -1,9 +1,11 @@
 """Advantages from rewards: within groups of answers to one prompt, by leaving one out, and by GAE from a value function.
 
-Numpy alone. Rewards that are not numbers never get here: see `episodes`.
+Rows with equal `rollouts_S` are branches of one rollout: together they are one member of their group or batch, each with the
+same share. Without `rollouts_S` every row is a rollout of its own. Numpy alone. Rewards that are not numbers never get here:
+see `episodes`.
 """
 
-# S sequences, T sampled tokens of one sequence
+# S sequences (branches of rollouts), T sampled tokens of one sequence
 
 from __future__ import annotations
 
@@ -17,40 +19,55 @@ Floats = NDArray[np.float64]
 
 
 def group_advantages(
-    rewards_S: Sequence[float] | Floats, groups_S: Sequence[Any], *, divide_by_std: bool = True, epsilon: float = 1e-4
-) -> Floats:
+    rewards_S: Sequence[float] | Floats, groups_S: Sequence[Any], *, rollouts_S: Sequence[Any] | None = None,
+    divide_by_std: bool = True, epsilon: float = 1e-4,
+) -> Floats:  # fmt: skip
     """GRPO: the reward less its group's mean, divided by the group's sample standard deviation + epsilon: S.
 
-    Shao et al. (2024), arXiv:2402.03300, section 4.1.2; the sample deviation (G - 1) and the epsilon are TRL's. Without
-    `divide_by_std` it is Dr. GRPO's: Liu et al. (2025), arXiv:2503.20783, section 3.2. A group of one, or of equal rewards,
-    gives 0.
+    Shao et al. (2024), arXiv:2402.03300, section 4.1.2; the sample deviation (G - 1, G rollouts) and the epsilon are TRL's.
+    Without `divide_by_std` it is Dr. GRPO's: Liu et al. (2025), arXiv:2503.20783, section 3.2. A group of one rollout, or of
+    equal rewards, gives 0.
     """
     rewards, advantages = np.asarray(rewards_S, dtype=np.float64), np.zeros(len(rewards_S))
+    shares, members = _shares(rewards, rollouts_S)
     for rows in _rows_of(groups_S):
-        centred = rewards[rows] - rewards[rows].mean()
-        if len(rows) < 2 or is_constant(rewards[rows]):
+        count = len(set(members[rows].tolist()))
+        if count < 2 or is_constant(rewards[rows]):
             continue
-        advantages[rows] = centred / (rewards[rows].std(ddof=1) + epsilon) if divide_by_std else centred
+        centred = rewards[rows] - (shares[rows] * rewards[rows]).sum() / count
+        deviation = np.sqrt((shares[rows] * centred**2).sum() / (count - 1))
+        advantages[rows] = centred / (deviation + epsilon) if divide_by_std else centred
     return advantages
 
 
-def leave_one_out_advantages(rewards_S: Sequence[float] | Floats, groups_S: Sequence[Any]) -> Floats:
-    """RLOO: the reward less the mean reward of the group's others, S; 0 in a group of one.
+def leave_one_out_advantages(
+    rewards_S: Sequence[float] | Floats, groups_S: Sequence[Any], rollouts_S: Sequence[Any] | None = None
+) -> Floats:
+    """RLOO: the reward less the mean reward of the group's other rollouts, S; 0 in a group of one.
 
     Ahmadian et al. (2024), arXiv:2402.14740, section 2.3 (Kool et al., 2019). It is G / (G - 1) times Dr. GRPO's.
     """
     rewards, advantages = np.asarray(rewards_S, dtype=np.float64), np.zeros(len(rewards_S))
+    shares, members = _shares(rewards, rollouts_S)
     for rows in _rows_of(groups_S):
-        if len(rows) > 1:
-            others = (rewards[rows].sum() - rewards[rows]) / (len(rows) - 1)
-            advantages[rows] = 0.0 if is_constant(rewards[rows]) else rewards[rows] - others
+        count = len(set(members[rows].tolist()))
+        if count > 1 and not is_constant(rewards[rows]):
+            parts, of = shares[rows] * rewards[rows], members[rows]
+            own = np.bincount(of, weights=parts)[of]
+            advantages[rows] = rewards[rows] - (parts.sum() - own) / (count - 1)
     return advantages
 
 
-def batch_advantages(rewards_S: Sequence[float] | Floats, baseline: float | None = None) -> Floats:
-    """REINFORCE with a baseline: the reward less `baseline`, or less the batch's mean where none is given, S."""
+def batch_advantages(
+    rewards_S: Sequence[float] | Floats, baseline: float | None = None, *, rollouts_S: Sequence[Any] | None = None
+) -> Floats:
+    """REINFORCE with a baseline: the reward less `baseline`, or less the mean of the batch's rollouts, S."""
     rewards = np.asarray(rewards_S, dtype=np.float64)
-    return rewards - (rewards.mean() if baseline is None and len(rewards) else baseline or 0.0)
+    if baseline is not None or not len(rewards):
+        return rewards - (baseline or 0.0)
+    shares, members = _shares(rewards, rollouts_S)
+    mean: float = (shares * rewards).sum() / len(set(members.tolist()))
+    return rewards - mean
 
 
 def varied_groups(rewards_S: Sequence[float] | Floats, groups_S: Sequence[Any]) -> NDArray[np.bool_]:
@@ -118,15 +135,22 @@ def kl_penalised_rewards(
     return rewards
 
 
-def whiten(values_N: Floats, *, shift_mean: bool = True, epsilon: float = 1e-8) -> Floats:
+def whiten(
+    values_N: Floats, *, rollouts_N: Sequence[Any] | None = None, shift_mean: bool = True, epsilon: float = 1e-8
+) -> Floats:
     """Values of mean 0 and variance 1 over the whole batch, as PPO's implementations do with advantages: N.
 
-    Without `shift_mean` the mean is kept. TRL's `masked_whiten`: sample variance, epsilon inside the root.
+    Without `shift_mean` the mean is kept. TRL's `masked_whiten`: sample variance, epsilon inside the root. With `rollouts_N`
+    mean and variance are those of rollouts.
     """
-    if len(values_N) < 2:
-        return values_N - values_N.mean() if shift_mean and len(values_N) else values_N
-    centred: Floats = (values_N - values_N.mean()) / np.sqrt(values_N.var(ddof=1) + epsilon)
-    return centred if shift_mean else centred + values_N.mean()
+    shares, members = _shares(values_N, rollouts_N)
+    count = len(set(members.tolist()))
+    mean: float = (shares * values_N).sum() / max(1, count)
+    if count < 2:
+        return values_N - mean if shift_mean else values_N
+    variance = (shares * (values_N - mean) ** 2).sum() / (count - 1)
+    centred: Floats = (values_N - mean) / np.sqrt(variance + epsilon)
+    return centred if shift_mean else centred + mean
 
 
 def is_constant(rewards: Floats) -> bool:
@@ -140,3 +164,11 @@ def _rows_of(groups_S: Sequence[Any]) -> list[NDArray[np.int64]]:
     for row, group in enumerate(groups_S):
         rows.setdefault(group, []).append(row)
     return [np.array(each) for each in rows.values()]
+
+
+def _shares(rows_S: Floats, rollouts_S: Sequence[Any] | None) -> tuple[Floats, NDArray[np.int64]]:
+    """1 / the number of branches of each row's rollout, and the rollout's number: S and S."""
+    numbers: dict[Any, int] = {}
+    given = range(len(rows_S)) if rollouts_S is None else rollouts_S
+    members = np.array([numbers.setdefault(each, len(numbers)) for each in given], dtype=np.int64)
+    return 1 / np.bincount(members)[members] if len(members) else np.zeros(0), members

@@ -4,8 +4,8 @@ A conversation is encoded turn by turn as the engine would encode it: the prompt
 tokens up to and including its end, which are spliced into all later prompts. So the trained ids are the ids of serving, and
 the mask is exact. Where the template's prompt opens a thought (DeepSeek-R1 and its distillations), an answer is trained with
 its own thought, or with an empty one. Reasoning in a field of its own is trained as the template writes it. Lines have
-`messages` (OpenAI's format, tools included), `prompt` and `completion`, or `text`; of a comparison the chosen answer is
-trained on.
+`messages` (OpenAI's format, tools included), `prompt` and `completion`, or `text`; of a comparison the preferred answer is
+trained on, and a line whose `label` is false is left out.
 """
 
 from __future__ import annotations
@@ -47,6 +47,13 @@ class Conversation:
     text: str = ""
 
 
+class Conversations(list[Conversation]):
+    """The conversations of a file, in its order."""
+
+    num_unwanted: int = 0
+    """Lines left out because no answer of theirs is preferred, or `label` is false."""
+
+
 @dataclass
 class Encoded:
     """Conversations as streams, and what was done with those that are longer than the context."""
@@ -57,6 +64,8 @@ class Encoded:
     """Conversations of which only the first tokens are kept."""
     num_without: int = 0
     """Conversations left out because no token of theirs counts within the context."""
+    num_unwanted: int = 0
+    """Lines of the file left out because no answer of theirs is preferred, or `label` is false."""
 
     def __str__(self) -> str:
         """The counts in words."""
@@ -67,24 +76,33 @@ class Encoded:
             (self.num_skipped, "longer than the context and left out (`--too-long cut` keeps their beginning)"),
             (self.num_cut, "longer than the context and cut"),
             (self.num_without, "without a token to train on"),
+            (self.num_unwanted, "left out: their `label` is false, or no answer is preferred"),
         ):
             words += f"; {count} {what}" if count else ""
         return words
 
 
-def read_conversations(path: Path) -> list[Conversation]:
-    """The conversations of a JSONL file. DataError that names file and line for the first bad one, and counts the others."""
-    found, errors = [], []
+def read_conversations(path: Path) -> Conversations:
+    """The conversations of a JSONL file. DataError that names file and line for the first bad one, and counts the others.
+
+    Of comparisons the preferred answers; lines without one are counted. DataError too if no conversation is left.
+    """
+    found, errors = Conversations(), []
     for given, where in json_lines(path):
         try:
             body = preferred(given, where)
-            if body is not None:
+            if body is None:
+                found.num_unwanted += 1
+            else:
                 found.append(conversation_of(body, where))
         except DataError as error:
             errors.append(str(error))
     if errors:
         more = f" ({len(errors) - 1} more lines are bad too)" if len(errors) > 1 else ""
         raise DataError(errors[0] + more)
+    if not found and found.num_unwanted:
+        left_out = f"{count_of(found.num_unwanted, 'line')} left out: their `label` is false, or no answer is preferred"
+        raise DataError(f"{path} has no answer to train on; {left_out}")
     if not found:
         raise DataError(f"{path} has no conversation: give one JSON object a line")
     return found
@@ -167,7 +185,7 @@ def encode_conversations(
     Longer ones are counted and left out, cut to their first tokens, or refused. With `last_only`, only the last assistant
     turn that counts is trained on. DataError if nothing is left, or if a template cannot render a turn.
     """
-    encoded = Encoded()
+    encoded = Encoded(num_unwanted=conversations.num_unwanted if isinstance(conversations, Conversations) else 0)
     for each in conversations:
         stream = encode_conversation(each, tokenizer, chat, last_only=last_only)
         if len(stream) > context:

@@ -47,6 +47,11 @@ class Episode:
     """The agent whose adapter sampled the tokens that count, where agents have one each."""
 
     @property
+    def rollout(self) -> tuple[str, str]:
+        """Equal for the branches of one rollout; where agents have an adapter each, for one agent's branches of it."""
+        return self.group, self.source
+
+    @property
     def sampled(self) -> NDArray[np.int64]:
         """The places of the sampled tokens."""
         return np.flatnonzero(self.mask)

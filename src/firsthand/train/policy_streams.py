@@ -25,18 +25,23 @@ def policy_streams(
     sampled: RolloutSettings,
     *,
     mean_per_answer: bool = False,
+    mean_per_branch: bool = False,
     references: Sequence[Floats] | None = None,
     more: Sequence[dict[str, Any]] | None = None,
 ) -> list[Stream]:
     """One stream for each episode whose sampled tokens all have its advantage, or each its own if arrays are given.
 
-    With `mean_per_answer` each answer counts as one (1 / |o| per token), else each token. The old log-probs are those of the
-    distribution that was sampled; with `sampled.correct_to_model` they are the model's own, and the advantages are
-    multiplied by the importance weights between the two. Episodes with importance weights of their own have them too.
+    With `mean_per_answer` each answer counts as one (1 / |o| per token), and is all that its rollout sampled, in all of its
+    branches; with `mean_per_branch` each branch does, for losses of whole branches; else each token. The old log-probs are
+    those of the distribution that was sampled; with `sampled.correct_to_model` they are the model's own, and the advantages
+    are multiplied by the importance weights between the two. Episodes with importance weights of their own have them too.
     `references` are T log-probs of the reference policy, and give `ref_kl` the weights of `pg`. `more` are further fields
     of each stream.
     """
     made = []
+    sizes: dict[tuple[str, str], float] = {}
+    for episode in episodes:
+        sizes[episode.rollout] = sizes.get(episode.rollout, 0.0) + episode.mask.sum()
     for index, episode in enumerate(episodes):
         at, old = episode.sampled, episode.behaviour
         advantage = np.where(episode.mask > 0, advantages_S[index], 0.0)
@@ -47,7 +52,8 @@ def policy_streams(
             )
         if episode.importance is not None:
             advantage *= episode.importance
-        weight = episode.mask / episode.mask.sum() if mean_per_answer else episode.mask
+        size = sizes[episode.rollout] if mean_per_answer else episode.mask.sum() if mean_per_branch else 1.0
+        weight = episode.mask / size
         further: dict[str, Any] = {} if more is None else dict(more[index])
         if references is not None:
             further |= {"reference": references[index], "ref_kl": weight}

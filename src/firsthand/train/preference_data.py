@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +22,7 @@ from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import Tokenizer
 from firsthand.train.conversations import TooLong, conversation_of, encode_conversation
 from firsthand.train.documents import json_lines
-from firsthand.train.preference_layouts import as_comparison
+from firsthand.train.preference_layouts import as_comparison, ranked_answers
 from firsthand.train.streams import Stream
 
 Encode = Callable[[Json, str], Stream]
@@ -53,12 +54,13 @@ def read_comparisons(
     """The comparisons of a JSONL file, each a list of streams with `pair` and `label`, and how many lines were left out.
 
     Labels are 1 for chosen or desirable, -1 for rejected or undesirable, and for K ranked answers K for the best to 1. The
-    weights `ce` are 1 for the tokens of answers. DataError, with file and line, for a bad line or one of another kind than
-    `kinds`, or if nothing is left.
+    weights `ce` are 1 for the tokens of answers: of an answer judged alone after a prompt of messages, those of all its
+    assistant turns; of compared answers, which are alike up to their last message, those of the last. DataError, with file
+    and line, for a bad line or one of another kind than `kinds`, or if nothing is left.
     """
 
-    def encode(body: Json, where: str) -> Stream:
-        return encode_conversation(conversation_of(body, where), tokenizer, chat, last_only=True)
+    def encode(line: Json, where: str, *, last_only: bool) -> Stream:
+        return encode_conversation(conversation_of(line, where), tokenizer, chat, last_only=last_only)
 
     found: list[list[Stream]] = []
     num_skipped = num_undecided = 0
@@ -68,7 +70,8 @@ def read_comparisons(
             num_undecided += 1
             continue
         _expect_kind(body, where, kinds)
-        streams = [_cut(stream, context, too_long, where) for stream in _comparison(body, where, encode)]
+        encoded = partial(encode, last_only=not _counts_whole(body))
+        streams = [_cut(stream, context, too_long, where) for stream in _comparison(body, where, encoded)]
         kept = [replace(stream, pair=len(found)) for stream in streams if stream is not None]
         if len(kept) < len(streams) or len({stream.ids.tobytes() for stream in kept}) < len(kept):
             num_skipped += 1
@@ -98,6 +101,11 @@ def _kind_of(body: Json) -> Kind | None:
     return "single" if "label" in body else None
 
 
+def _counts_whole(body: Json) -> bool:
+    """True for an answer judged alone whose first message is known, so that all of its assistant turns are the answer."""
+    return _kind_of(body) == "single" and isinstance(body.get("prompt"), list)
+
+
 def _comparison(body: Json, where: str, encode: Encode) -> list[Stream]:
     kind = _kind_of(body)
     if kind == "pair":
@@ -105,11 +113,7 @@ def _comparison(body: Json, where: str, encode: Encode) -> list[Stream]:
         if answers[0] == answers[1]:
             raise DataError(f"{where}: `chosen` and `rejected` are equal: nothing is preferred, so leave the line out")
     elif kind == "ranking":
-        if not isinstance(body["answers"], list) or len(body["answers"]) < 2:
-            raise DataError(f"{where}: `answers` must be a list of two answers or more, the best first")
-        answers = body["answers"]
-        if any(answer in answers[:rank] for rank, answer in enumerate(answers)):
-            raise DataError(f"{where}: two of its `answers` are equal: neither is preferred, so leave one of them out")
+        answers = ranked_answers(body, where)
         labels = [float(len(answers) - rank) for rank in range(len(answers))]
     elif kind == "single":
         if not isinstance(body["label"], bool):

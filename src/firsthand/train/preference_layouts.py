@@ -37,22 +37,46 @@ def as_comparison(body: Json, where: str) -> Json | None:
 
 
 def preferred(body: Json, where: str) -> Json | None:
-    """The prompt and the chosen answer of a comparison, as a line for fine-tuning; other lines as they are.
+    """The prompt and the preferred answer of a comparison, as a line for fine-tuning; other lines as they are.
 
-    None for a dialogue of hh-rlhf that does not end with an answer. DataError for a prompt as text beside messages that do
-    not include it.
+    Of a pair that is the chosen answer, of ranked or scored ones the best. None where no answer is preferred: `label` is
+    false, all scores are equal, or a dialogue of hh-rlhf does not end with an answer. DataError for a prompt as text beside
+    messages that do not include it, and for `answers` that are no ranking.
     """
-    if "chosen" not in body or "rejected" not in body:
+    if "chosen" in body and "rejected" in body:
+        return _with_answer(body, body["chosen"], where)
+    if "messages" in body or "completion" in body:
+        return None if body.get("label") is False else body
+    if "text" in body:
         return body
-    chosen = body["chosen"]
-    if isinstance(chosen, str) and "prompt" not in body:
-        chosen = dialogue(chosen, f"{where}, chosen")
-        if chosen[-1]["role"] != "assistant" or not chosen[-1]["content"]:
+    if "completions" in body and "instruction" in body:
+        scored = _of_scores(body, where)
+        return None if scored is None else _with_answer(scored, scored["answers"][0], where)
+    if "answers" in body:
+        return _with_answer(body, ranked_answers(body, where)[0], where)
+    return body
+
+
+def ranked_answers(body: Json, where: str) -> list[Any]:
+    """The `answers` of a line, the best first. DataError if they are not two or more, or if two are equal."""
+    answers = body["answers"]
+    if not isinstance(answers, list) or len(answers) < 2:
+        raise DataError(f"{where}: `answers` must be a list of two answers or more, the best first")
+    if any(answer in answers[:rank] for rank, answer in enumerate(answers)):
+        raise DataError(f"{where}: two of its `answers` are equal: neither is preferred, so leave one of them out")
+    return answers
+
+
+def _with_answer(body: Json, answer: Any, where: str) -> Json | None:
+    """The line's prompt with one answer as its `completion`. None for a dialogue of hh-rlhf without an answer at its end."""
+    if isinstance(answer, str) and "chosen" in body and "prompt" not in body:
+        answer = dialogue(answer, f"{where}, chosen")
+        if answer[-1]["role"] != "assistant" or not answer[-1]["content"]:
             return None
-    if isinstance(chosen, list) and not isinstance(body.get("prompt"), list):
-        _expect_prompt_within(body, chosen, where)
-        return {"prompt": chosen[:-1], "completion": chosen[-1:], **_tools_of(body)}
-    return {"prompt": body.get("prompt"), "completion": chosen, **_tools_of(body)}
+    if isinstance(answer, list) and not isinstance(body.get("prompt"), list):
+        _expect_prompt_within(body, answer, where)
+        return {"prompt": answer[:-1], "completion": answer[-1:], **_tools_of(body)}
+    return {"prompt": body.get("prompt"), "completion": answer, **_tools_of(body)}
 
 
 def _tools_of(body: Json) -> Json:

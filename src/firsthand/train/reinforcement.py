@@ -246,11 +246,13 @@ def open_agent(
 
 
 def encoded_file(file: Path, model_path: Path, model: Decoder) -> list[Stream]:
-    """The conversations of a JSONL file as streams for cross-entropy."""
+    """The conversations of a JSONL file as streams for cross-entropy. Prints how many there are, and what was left out."""
     tokenizer = pretrained.load(model_path)
     context = model.architecture.max_position
     chat = ChatTemplate(tokenizer, tokenizer.chat_template, max_tokens=context)
-    return encode_conversations(read_conversations(file), tokenizer, chat, context=context).streams
+    encoded = encode_conversations(read_conversations(file), tokenizer, chat, context=context)
+    print(f"{file}: {encoded}")
+    return encoded.streams
 
 
 def _drawn(streams: Sequence[Stream], count: int, seed: int, batch: int) -> list[Stream]:

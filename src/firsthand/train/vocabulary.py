@@ -4,9 +4,10 @@
 |---|---|---|
 | `bpe` | the most frequent pair becomes a token (Sennrich et al., 2016), on bytes | `gpt-2`, `gpt-4`, `llama-3` |
 | `unigram` | pieces whose loss costs the likelihood least are dropped (Kudo, 2018) | blanks |
-| `wordpiece` | the pair that raises the likelihood most is merged (Schuster and Nakajima, 2012) | words and punctuation |
+| `wordpiece` | the most frequent pair becomes a token, on characters | words and punctuation |
 
-The library `tokenizers` (Rust) does the counting, in threads; texts are read once, one at a time.
+The library `tokenizers` (Rust) does the counting, in threads; texts are read once, one at a time. Its WordPiece merges by
+frequency, where Schuster and Nakajima (2012) take the pair that raises the likelihood most.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def train_vocabulary(
 ) -> Tokenizer:
     """Writes tokenizer.json and tokenizer_config.json into a folder and returns the Tokenizer.
 
-    The vocabulary has at most `vocab_size` tokens, the special ones included; the first of them begins and ends texts.
+    The vocabulary has at most `vocab_size` tokens, the special ones included (of WordPiece more, if there are more
+    characters, each counted at the beginning of words and within them); the first of them begins and ends texts.
     `cut` is the pre-tokeniser of byte-level BPE. ConfigError for a size that leaves no room, or texts that are all empty.
     """
     least = {"bpe": 256, "unigram": 2, "wordpiece": 2}.get(kind)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from firsthand.errors import ConfigError
 from firsthand.interp.activations import run_with_cache
-from firsthand.nn.blocks.norm import RMSNorm
+from firsthand.interp.lenses.final_norm import centred, norm_weight
 from firsthand.nn.decoder import Decoder
 
 
@@ -72,11 +72,8 @@ def _unembedding(model: Decoder, residual_D: Tensor, answer: int, other: int) ->
     head_VD: Tensor = model.lm_head.weight.detach()
     difference_D = (head_VD[answer] - head_VD[other]).float()
     norm = model.norm
-    if isinstance(norm, RMSNorm):
-        weight_D = 1 + norm.weight if norm.unit_offset else norm.weight
-        scale = torch.rsqrt(residual_D.float().pow(2).mean() + norm.eps)
-        return difference_D * weight_D.float() * scale, 0.0
-    scale = torch.rsqrt(residual_D.float().var(unbiased=False) + norm.eps)
-    weighted_D = difference_D * norm.weight.float() * scale
-    constant = 0.0 if norm.bias is None else float(norm.bias.float() @ difference_D)
-    return weighted_D - weighted_D.mean(), constant  # the norm takes each part's mean away
+    residual_D = centred(norm, residual_D.float())
+    scale = torch.rsqrt(residual_D.pow(2).mean() + norm.eps)
+    bias_D = getattr(norm, "bias", None)
+    constant = 0.0 if bias_D is None else float(bias_D.float() @ difference_D)
+    return centred(norm, difference_D * norm_weight(norm, len(difference_D)) * scale), constant

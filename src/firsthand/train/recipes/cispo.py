@@ -58,7 +58,9 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
     """A_i = (r_i - mean(r)) / std(r) for all tokens of answer i, and every token counts alike (equation 4)."""
     episodes = graded.episodes
     rewards, groups = [each.reward for each in episodes], [each.group for each in episodes]
-    advantages = group_advantages(rewards, groups, epsilon=config.epsilon)
+    advantages = group_advantages(
+        rewards, groups, rollouts_S=[each.rollout for each in episodes], epsilon=config.epsilon
+    )
     return policy_streams(episodes, advantages, config.rollouts)
 
 

@@ -68,7 +68,8 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
         each.reward + (overlong_penalty(each.longest, max_length=limit, buffer=buffer) if buffer else 0.0)
         for each in episodes
     ]
-    advantages = group_advantages(rewards, [each.group for each in episodes], epsilon=config.epsilon)
+    groups, rollouts = [each.group for each in episodes], [each.rollout for each in episodes]
+    advantages = group_advantages(rewards, groups, rollouts_S=rollouts, epsilon=config.epsilon)
     return policy_streams(episodes, advantages, config.rollouts)
 
 

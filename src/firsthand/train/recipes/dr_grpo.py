@@ -56,7 +56,7 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
     """Section 3.2: A_i = r_i - mean(r) for all tokens of answer i, and every token counts alike."""
     episodes = graded.episodes
     rewards, groups = [each.reward for each in episodes], [each.group for each in episodes]
-    advantages = group_advantages(rewards, groups, divide_by_std=False)
+    advantages = group_advantages(rewards, groups, rollouts_S=[each.rollout for each in episodes], divide_by_std=False)
     references = policy.references(episodes) if config.kl else None
     return policy_streams(episodes, advantages, config.rollouts, references=references)
 

@@ -61,7 +61,9 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
     """
     episodes = graded.episodes
     rewards, groups = [each.reward for each in episodes], [each.group for each in episodes]
-    advantages = group_advantages(rewards, groups, epsilon=config.epsilon)
+    advantages = group_advantages(
+        rewards, groups, rollouts_S=[each.rollout for each in episodes], epsilon=config.epsilon
+    )
     references = policy.references(episodes) if config.kl else None
     return policy_streams(episodes, advantages, config.rollouts, mean_per_answer=True, references=references)
 

@@ -40,10 +40,11 @@ class Config:
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
-    """A_i = r_i - mean of the batch, for all tokens of answer i."""
-    advantages = batch_advantages([each.reward for each in graded.episodes])
+    """A_i = r_i - mean of the batch's rollouts, for all tokens of answer i."""
+    rollouts = [each.rollout for each in graded.episodes]
+    advantages = batch_advantages([each.reward for each in graded.episodes], rollouts_S=rollouts)
     if config.whiten:
-        advantages = whiten(advantages)
+        advantages = whiten(advantages, rollouts_N=rollouts)
     return policy_streams(graded.episodes, advantages, config.rollouts)
 
 

@@ -48,7 +48,8 @@ class Config:
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
     """Algorithm 1: of each task's answers the one with the highest reward, the first of equal ones.
 
-    Tasks whose answers all have one reward, or none high enough, teach nothing.
+    Of a rollout of several branches all that have this reward are learned. Tasks whose answers all have one reward, or none
+    high enough, teach nothing.
     """
     best: dict[str, Episode] = {}
     for each in graded.episodes:
@@ -59,9 +60,10 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
         least[each.group] = min(each.reward, least.get(each.group, each.reward))
     return [
         Stream(each.ids, ce=each.mask.astype(np.float32), group=each.group, source=each.source, adapter=each.adapter)
-        for each in best.values()
-        if each.reward > least[each.group] and (config.least is None or each.reward >= config.least)
-    ]
+        for each in graded.episodes
+        if each.source == best[each.group].source and each.reward == best[each.group].reward > least[each.group]
+        and (config.least is None or each.reward >= config.least)
+    ]  # fmt: skip
 
 
 def objective(config: Config) -> Objective:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,16 +54,19 @@ class Config:
 
 
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
-    """Section 2.3: R_i = r_i - kl log(pi(y_i) / ref(y_i)), and A_i = R_i - mean of the group's other R."""
-    episodes = graded.episodes
-    rewards = [each.reward for each in episodes]
+    """Section 2.3: R_i = r_i - kl log(pi(y_i) / ref(y_i)), and A_i = R_i - mean of the group's other R.
+
+    y_i is all that rollout i sampled, in all of its branches.
+    """
+    episodes, kl = graded.episodes, defaultdict[tuple[str, str], float](float)
     if config.kl:
-        old = [each.own if config.rollouts.correct_to_model else each.behaviour for each in episodes]
-        for row, reference in enumerate(policy.references(episodes)):
-            at = episodes[row].sampled
-            rewards[row] -= config.kl * float((old[row][at] - reference[at]).sum())
-    advantages = leave_one_out_advantages(rewards, [each.group for each in episodes])
-    return policy_streams(episodes, advantages, config.rollouts, mean_per_answer=True)
+        for each, reference in zip(episodes, policy.references(episodes), strict=True):
+            at, old = each.sampled, each.own if config.rollouts.correct_to_model else each.behaviour
+            kl[each.rollout] += float((each.mask[at] * (old[at] - reference[at])).sum())
+    rewards = [each.reward - config.kl * kl[each.rollout] for each in episodes]
+    groups, rollouts = [each.group for each in episodes], [each.rollout for each in episodes]
+    advantages = leave_one_out_advantages(rewards, groups, rollouts)
+    return policy_streams(episodes, advantages, config.rollouts, mean_per_branch=True)
 
 
 def objective(config: Config) -> Objective:

@@ -5,14 +5,15 @@ sizes at each of a few budgets and fits a parabola in log N to each (IsoFLOP). B
 (Hoffmann et al., 2022, sections 3.1 and 3.2).
 """
 
-# P points, C budgets
+# P points, C budgets, N sizes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from firsthand.errors import DataError
 from firsthand.train.scaling.laws import Optimum
@@ -20,6 +21,8 @@ from firsthand.train.scaling.scaling_points import Floats, ScalingPoints
 
 ENVELOPE_BUDGETS = 1500
 """Log-spaced budgets of approach 1, as in the paper."""
+MOST_MISSING = 0.5
+"""Above this share of budgets without a rival the exponent is that of the curves' ends, and is refused."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Frontier:
     """b of D_opt ~ C^b."""
     coefficient: float
     """N_opt / C^a."""
+    missing_rivals: float = 0.0
+    """Approach 1: the share of budgets at which the size next to the best, smaller or larger, has no curve."""
 
     def optimum(self, flops: float) -> Optimum:
         """The size and tokens at a budget, by the power law; its loss is not predicted, and NaN."""
@@ -77,8 +82,9 @@ def isoflop_frontier(points: ScalingPoints, *, tolerance: float = 0.05) -> Front
 def envelope_frontier(points: ScalingPoints, *, budgets: int = ENVELOPE_BUDGETS) -> Frontier:
     """Approach 1. The points of one size are its training curve, which is interpolated in log compute.
 
-    Budgets where the lowest curve ends or begins are left out, since its rivals are missing there. DataError if fewer than
-    two sizes are the best anywhere.
+    Budgets at which one size alone has a curve are left out. Where the size next to the best has none, it might have been
+    better: such budgets are counted in `missing_rivals`. DataError if they are more than half, since the exponent is then
+    that of the ends of the curves, and if fewer than two sizes are the best anywhere.
     """
     sizes = np.unique(points.parameters)
     low, high = np.log(points.flops.min()), np.log(points.flops.max())
@@ -94,12 +100,25 @@ def envelope_frontier(points: ScalingPoints, *, budgets: int = ENVELOPE_BUDGETS)
     best = losses.argmin(0)
     if len(np.unique(best[rivals])) < 2:
         raise DataError("fewer than two sizes are the best at any compute: give curves of several sizes that cross")
+    missing = _missing_rivals(np.isfinite(losses[:, rivals]), best[rivals])
+    if missing > MOST_MISSING:
+        raise DataError(
+            f"at {missing:.0%} of the budgets the size next to the best has no curve, so the exponent would be that of the "
+            "curves' ends: train each size on fewer and on more tokens, or take approach 2 or 3"
+        )
     flops = np.exp(grid[rivals])
     optima = [
         Optimum(float(sizes[row]), float(budget / (6 * sizes[row])), float(losses[row, column]))
         for row, budget, column in zip(best[rivals], flops, np.flatnonzero(rivals), strict=True)
     ]
-    return _frontier(flops.tolist(), optima)
+    return replace(_frontier(flops.tolist(), optima), missing_rivals=missing)
+
+
+def _missing_rivals(has_curve_NC: NDArray[np.bool_], best_C: NDArray[np.int64]) -> float:
+    """The share of budgets at which the next smaller or the next larger size than the best was trained elsewhere alone."""
+    present_NC = np.pad(has_curve_NC, ((1, 1), (0, 0)), constant_values=True)  # beyond all sizes nothing is missing
+    at_C = np.arange(len(best_C))
+    return float((~present_NC[best_C, at_C] | ~present_NC[best_C + 2, at_C]).mean())
 
 
 def _frontier(flops: list[float], optima: list[Optimum]) -> Frontier:
