@@ -151,15 +151,15 @@ def test_mbpp_keeps_the_test_split_and_shows_three_examples_before_it(tmp_path: 
 
 def test_gsm8k_draws_examples_anew_for_each_question_and_reads_the_last_number() -> None:
     rows = tuple({"question": f"q{at}", "answer": f"a{at} #### 1,00{at}."} for at in range(9))
-    test = Rows(rows[:2], "o", Path("t"), "5")
+    test = Rows(({**rows[0], "question": "t0"}, {**rows[1], "question": "t1"}), "o", Path("t"), "5")
     train = Rows(rows, "o", Path("u"), "6")
     chosen = gsm8k.PROTOCOLS["lm-eval-5shot-strict"]
     found, draw = gsm8k._prompted(test, train, chosen), Random(1234)
     for at, task in enumerate(found):
         places = draw.sample(range(9), 5)
         shown = "".join(f"Question: q{n}\nAnswer: a{n} #### 1,00{n}.\n\n" for n in places)
-        assert task.context == f"{shown}Question: q{at}\nAnswer:"
-        assert (task.id, task.prompt, task.hint) == (f"test-000{at}", f"q{at}", "a number")
+        assert task.context == f"{shown}Question: t{at}\nAnswer:"
+        assert (task.id, task.prompt, task.hint) == (f"test-000{at}", f"t{at}", "a number")
         assert task.secret == {"answer": f"100{at}", "solution": f"a{at} #### 1,00{at}."}
     for text, number in (("#### -3", "-3"), ("#### 7 #### 1.5 \n", "1.5"), ("####12.", "12")):
         assert gsm8k._gold({"answer": text}, "w") == number

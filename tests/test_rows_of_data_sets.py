@@ -256,7 +256,6 @@ def test_packed_and_plain_rows_are_read_with_their_lines(tmp_path: Path, monkeyp
     for raw, told in (
         (b'{"a": 1}\n\n{"a": 2}\n', f"{plain}, line 2: not JSON: ''"),
         (b'{"a": 1}\n{"a": 2}\n[3]', f"{plain}, line 3: a JSON object was expected, not '[3]'"),
-        (b'{"a": 1}\n\n', f"{plain}, line 2: not JSON: ''"),
         (b" \n ", f"{plain} has no rows: is it truncated?"),
         (b'{"a": "\xff"}', f"{plain} is not UTF-8 text (byte 7): give a .jsonl file"),
         (b"x" * 70, f"{plain}, line 1: not JSON: {'x' * 60!r}"),

@@ -254,7 +254,8 @@ def test_mmlu_takes_one_subject_and_keeps_the_places_of_a_slice(tmp_path: Path) 
         mmlu_row("law", 0),
         mmlu_row("high_art", 3, row=90),
     )
-    written(tmp_path / "mmlu_dev.jsonl", *(mmlu_row(name, at % 4) for at in range(7) for name in ("law", "high_art")))
+    dev = ({**mmlu_row(name, at % 4), "question": "D"} for at in range(7) for name in ("law", "high_art"))
+    written(tmp_path / "mmlu_dev.jsonl", *dev)
     made = mmlu.mmlu(subject="high_art", data=str(tmp_path))
     origin = "test split, data folder, 3 of 14,042 items; subject high art"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

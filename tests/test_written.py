@@ -202,12 +202,14 @@ def test_mmlu_pro_shows_its_category_and_drops_what_is_not_applicable(tmp_path):
         "question_id": 7, "question": "Q?", "options": ["x ", "N/A", "y"], "answer": "B", "answer_index": 1,
         "category": "law", "cot_content": "A: Let's think step by step. It is y. The answer is (B).",
     }  # fmt: skip
-    for split in ("test", "validation"):
-        (tmp_path / f"mmlu_pro_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(5)))
+    for split, question in (("test", "Q?"), ("validation", "V?")):
+        rows = [json.dumps({**row, "question": question}) + "\n" for _ in range(5)]
+        (tmp_path / f"mmlu_pro_{split}.jsonl").write_text("".join(rows))
     (task, *_) = catalog.benchmark(f"mmlu_pro:data={tmp_path}").tasks(0)
-    shown = "Question:\nQ?\nOptions:\nA. x \nB. y\nAnswer: Let's think step by step."
+    asked = "Question:\nQ?\nOptions:\nA. x \nB. y\nAnswer: Let's think step by step."
+    shown = asked.replace("Q?", "V?")
     assert task.context.startswith("The following are multiple choice questions (with answers) about law. Think step")
-    assert task.context.endswith(f" It is y. The answer is (B).\n\n{shown}") and task.context.count(shown) == 6
+    assert task.context.endswith(f" It is y. The answer is (B).\n\n{asked}") and task.context.count(shown) == 5
     assert task.secret == {"gold": 1, "answer": "B", "options": 2} and task.prompt == "Q?\nA. x \nB. y"
     harness = catalog.benchmark(f"mmlu_pro@lm-eval:data={tmp_path}").tasks(0)[0]
     assert "A. x\nB. y" in harness.context

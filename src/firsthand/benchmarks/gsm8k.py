@@ -7,7 +7,7 @@ from random import Random
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
-from firsthand.benchmarks.sources.datasets import Rows, Source, load, text_field
+from firsthand.benchmarks.sources.datasets import Rows, Source, load, load_beside, text_field
 from firsthand.errors import DataError
 from firsthand.message import Json
 from firsthand.scorers.match import flexible, strict
@@ -69,19 +69,21 @@ PROTOCOLS = {
 def gsm8k(*, protocol: str = "", data: str = "") -> Benchmark:
     """Return the test split. `data` is a folder with the files, `packaged` or `hub`; see `sources/datasets.py`."""
     name, chosen = choose("gsm8k", PROTOCOLS, protocol)
-    test, train = load(_source("test", 1319), data), load(_source("train", 7473), data)
-    if name != "gsm8k":
+    test = load(_source("test", 1319), data)
+    is_open = name == "gsm8k"
+    train = load_beside(_source("train", 7473), data) if is_open or chosen.examples == "train" else None
+    if train is None or not is_open:
         return make_benchmark(
             "gsm8k",
             PROTOCOLS,
             protocol,
             _prompted(test, train, chosen),
             description="Grade-school maths word problems (Cobbe et al., 2021).",
-            origin=f"test split, {test.origin}; train split, {train.origin}",
+            origin=f"test split, {test.origin}" + ("" if train is None else f"; train split, {train.origin}"),
             licence="MIT",
             sha256=test.sha256,
         )
-    examples = [_example(row, train.where(i)) for i, row in enumerate(train.rows[:EXAMPLES])]
+    examples = [_example(row, train.where(i)) for i, row in enumerate(train.rows[: 2 * EXAMPLES])]
     tasks = [_task(i, row, test, examples) for i, row in enumerate(test.rows)]
     return Benchmark(
         name="gsm8k",
@@ -89,7 +91,8 @@ def gsm8k(*, protocol: str = "", data: str = "") -> Benchmark:
         scorers=chosen.scorers,
         description="Grade-school maths word problems (Cobbe et al., 2021).",
         protocol=(
-            f"test split, {test.origin}; worked examples: the first {len(examples)} of train ({train.origin}); "
+            f"test split, {test.origin}; "
+            f"worked examples: the first {min(len(examples), EXAMPLES)} of train ({train.origin}); "
             "flexible: the last number of the answer; strict: stated as '#### number', as in lm-evaluation-harness"
         ),
         licence="MIT",
@@ -97,16 +100,16 @@ def gsm8k(*, protocol: str = "", data: str = "") -> Benchmark:
     )
 
 
-def _prompted(test: Rows, train: Rows, chosen: Protocol) -> list[Task]:
+def _prompted(test: Rows, train: Rows | None, chosen: Protocol) -> list[Task]:
     """Return the tasks with their examples; train examples are drawn per question as lm-evaluation-harness draws them."""
     draw = Random(HARNESS_SEED)
     tasks = []
     for index, row in enumerate(test.rows):
         where = test.where(index)
-        if chosen.examples == "train":
+        if train is not None:
             examples = tuple(
                 Item("example", _example(train.rows[place], train.where(place)))
-                for place in draw.sample(range(len(train.rows)), min(chosen.shots, len(train.rows)))
+                for place in _drawn(draw, train, row, chosen.shots)
             )
         else:
             examples = packaged_examples(chosen.examples)
@@ -114,6 +117,15 @@ def _prompted(test: Rows, train: Rows, chosen: Protocol) -> list[Task]:
         item = Item(f"test-{index:04d}", {"question": text_field(row, "question", where)}, secret=secret)
         tasks.append(make_task(item, chosen, examples, hint="a number"))
     return tasks
+
+
+def _drawn(draw: Random, train: Rows, row: Json, shots: int) -> list[int]:
+    """Return the places of a question's train examples: drawn of all, or of all others where that drew the question."""
+    found = draw.sample(range(len(train.rows)), min(shots, len(train.rows)))
+    if all(train.rows[place].get("question") != row.get("question") for place in found):
+        return found
+    others = [place for place, each in enumerate(train.rows) if each.get("question") != row.get("question")]
+    return draw.sample(others, min(shots, len(others)))
 
 
 def _source(split: str, rows: int) -> Source:
@@ -152,6 +164,6 @@ def _task(index: int, row: Json, test: Rows, examples: list[Json]) -> Task:
         id=f"test-{index:04d}",
         prompt=question,
         hint="a number",
-        metadata={"examples": examples},
+        metadata={"examples": [each for each in examples if each["question"] != question][:EXAMPLES]},
         secret={"answer": _gold(row, where), "solution": row["answer"]},
     )

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.multiple_choice import LETTERS, choices_of
-from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
-from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, load, located, text_field
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, others
+from firsthand.benchmarks.sources.datasets import MAX_BYTES, Source, contents, load, load_beside, located, text_field
 from firsthand.errors import DataError, reason_of
 from firsthand.message import Json
 from firsthand.scorers.choice import acc, acc_norm
@@ -83,7 +83,7 @@ def mmlu(*, protocol: str = "", data: str = "", subject: str = "") -> Benchmark:
     if wanted and wanted not in known:
         raise DataError(f"subject is {subject!r}: give one of {', '.join(name.replace(' ', '_') for name in known)}")
     items = [item for item in items if wanted in ("", item.fields["subject"])]
-    tasks = [make_task(item, chosen, by_subject.get(item.fields["subject"], ())) for item in items]
+    tasks = [make_task(item, chosen, others(by_subject.get(item.fields["subject"], ()), item)) for item in items]
     return make_benchmark(
         "mmlu",
         PROTOCOLS,
@@ -119,12 +119,12 @@ def from_hub(row: Json) -> Json:
 
 def _split(split: str, data: str) -> Split:
     path = located(ZIP, data, f"mcq/mmlu_{split}.jsonl")
-    if path is not None and path.suffix == ".zip":
+    if path is not None and path.suffix == ".zip":  # with a folder for each split
         raw = contents(path)
         rows = tuple(_zipped(raw, path, split))
         return Split(rows, f"{split} split, the authors' files, {len(rows):,} items", hashlib.sha256(raw).hexdigest())
     source = Source(f"mcq/mmlu_{split}.jsonl", COUNTS[split], "MIT", "cais/mmlu", "all", split, from_hub)
-    rows_read = load(source, data)
+    rows_read = load(source, data) if split == "test" else load_beside(source, data)
     placed = tuple((row, rows_read.where(index)) for index, row in enumerate(rows_read.rows))
     return Split(placed, f"{split} split, {rows_read.origin}", rows_read.sha256)
 

@@ -6,8 +6,8 @@ The examples are the category's validation questions, whose `cot_content` is a w
 from __future__ import annotations
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, letter, make_benchmark, make_task
-from firsthand.benchmarks.sources.datasets import Rows, Source, load, text_field
+from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, letter, make_benchmark, make_task, others
+from firsthand.benchmarks.sources.datasets import Rows, Source, load, load_beside, text_field
 from firsthand.errors import DataError
 from firsthand.message import Json
 from firsthand.scorers.written import mmlu_pro_letter, mmlu_pro_tiger
@@ -54,11 +54,13 @@ def mmlu_pro(*, protocol: str = "", data: str = "", examples: str = "") -> Bench
     `examples` is the folder with `mmlu_pro_validation.jsonl`, if it is another.
     """
     chosen = choose("mmlu_pro", PROTOCOLS, protocol)[1]
-    test, validation = load(_source("test", 12_032), data), load(_source("validation", 70), examples or data)
+    test, validation = load(_source("test", 12_032), data), _validation(data, examples)
     shown: dict[str, list[Item]] = {}
     for item in _items(validation, "validation"):
         shown.setdefault(item.fields["category"], []).append(item)
-    tasks = [make_task(item, chosen, shown.get(item.fields["category"], ())) for item in _items(test, "test")]
+    tasks = [
+        make_task(item, chosen, others(shown.get(item.fields["category"], ()), item)) for item in _items(test, "test")
+    ]
     return make_benchmark(
         "mmlu_pro",
         PROTOCOLS,
@@ -69,6 +71,11 @@ def mmlu_pro(*, protocol: str = "", data: str = "", examples: str = "") -> Bench
         licence="MIT",
         sha256=test.sha256,
     )
+
+
+def _validation(data: str, examples: str) -> Rows:
+    source = _source("validation", 70)
+    return load(source, examples) if examples else load_beside(source, data)
 
 
 def _source(split: str, rows: int) -> Source:

@@ -6,18 +6,19 @@ import csv
 import io
 from pathlib import Path
 
-from firsthand.benchmarks.sources.datasets import contents, located
+from firsthand.benchmarks.sources.datasets import beside, contents, is_file, located
 from firsthand.errors import DataError, reason_of
 from firsthand.system.headed_csv import HeadedCsv
 
 
 def banking77(split: str, data: str = "") -> tuple[list[str], list[str]]:
     """Returns texts and labels of `train` or `test` (Casanueva et al., 2020)."""
-    path = located(f"embed/banking77_{split}.csv", data, f"{split}.csv")
+    paths = (f"embed/banking77_{split}.csv", f"{split}.csv")
+    path = beside(data, *paths) if split == "train" and is_file(data) else located(paths[0], data, paths[1])
     if path is None:
         raise DataError(
             "Banking77 is not on this machine: fetch banking_data of github.com/PolyAI-LDN/task-specific-datasets, and give "
-            "its folder, as in data=FOLDER"
+            "its folder, as in data=FOLDER, with train.csv and test.csv"
         )
     return read_labelled(path)
 

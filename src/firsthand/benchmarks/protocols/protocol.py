@@ -102,6 +102,12 @@ def choose(benchmark: str, protocols: Mapping[str, Protocol], name: str) -> tupl
     return (benchmark if name in ("", default) else f"{benchmark}@{name}"), protocols[name or default]
 
 
+def others(examples: Iterable[Item], item: Item) -> list[Item]:
+    """Return the examples that ask something else than the item does: its own would give its answer away."""
+    asked = (item.fields.get("question"), item.choices)
+    return [each for each in examples if (each.fields.get("question"), each.choices) != asked]
+
+
 def fill(template: str, fields: Mapping[str, str]) -> str:
     """Fill in a template's `{field}`s; `{{` and `}}` are braces, and the values of fields are never expanded.
 

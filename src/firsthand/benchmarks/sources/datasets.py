@@ -106,11 +106,34 @@ def load(source: Source, data: str = "") -> Rows:
     return read(fetch(source), source, f"Hugging Face hub, {source.dataset}")
 
 
+def load_beside(source: Source, data: str = "") -> Rows:
+    """Return the rows of another split than the tested one, such as that of worked examples; as `load` does.
+
+    A file `data` holds the tested rows alone: the other split is searched beside it, then as without `data`.
+    """
+    if not is_file(data):
+        return load(source, data)
+    found = beside(data, source.path, *source.also)
+    return load(source) if found is None else read(found, source, "beside the data file")
+
+
+def is_file(data: str) -> bool:
+    """True if `data` names one file, so that it holds the rows of one split."""
+    return data not in ("", "hub", "packaged") and Path(data).expanduser().is_file()
+
+
+def beside(data: str, *paths: str) -> Path | None:
+    """Return the first of these files that lies beside the file `data`, and is another one."""
+    given = Path(data).expanduser()
+    found = find(given.parent, *paths)
+    return None if found is None or found.samefile(given) else found
+
+
 def read(path: Path, source: Source, origin: str) -> Rows:
     """Read a .jsonl or .jsonl.gz file; DataError with file and line if one is not a JSON object."""
     raw = contents(path)
     try:
-        text = (unpacked_gzip(raw, path, MAX_BYTES) if path.suffix == ".gz" else raw).decode("utf-8")
+        text = (unpacked_gzip(raw, path, MAX_BYTES) if path.suffix == ".gz" else raw).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}): give a .jsonl file") from None
     lines, rows = _documents(tuple(_rows(text, path)))
@@ -287,7 +310,7 @@ def in_folder(folder: Path, option: str, *paths: str) -> Path:
 def _rows(text: str, path: Path) -> Iterator[Json]:
     if not text.strip():
         return
-    for number, line in enumerate(islice(lines_of(text), most_rows.get()), 1):
+    for number, line in enumerate(islice(lines_of(text.rstrip()), most_rows.get()), 1):
         line = line.removesuffix("\n")
         try:
             row = json.loads(line)
