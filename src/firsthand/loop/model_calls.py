@@ -67,7 +67,7 @@ async def sample_answers(
         if sampling is not wanted and _is_cut(completions):
             call.budget.mark("tokens", height)
     except FirsthandError as error:
-        call.record("generate", request, usage=cost.usage, error=str(error))
+        call.record("generate", request, usage=cost.usage, detail=sent.detail, error=str(error))
         raise
     finally:
         cost.settle()
@@ -123,7 +123,7 @@ async def score_continuations(call: OpenCall, continuations: Sequence[str], prom
             body = await attempt.reply(call.effect, request, ask, recorded, cost)
         scored = Scored.from_json(body)
     except FirsthandError as error:
-        call.record("score", request, usage=cost.usage, error=str(error))
+        call.record("score", request, usage=cost.usage, detail=sent.detail, error=str(error))
         raise
     finally:
         cost.settle()

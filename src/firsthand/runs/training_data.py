@@ -6,6 +6,7 @@ worked example, has the weight 0. An attempt that scored given texts after short
 gives each text as an answer, with the score 1 for the right one and 0 for the others. An answer that was cut before its
 end, at `max_tokens`, by a budget or by a filter, is no example to follow: it can be rejected, undesirable or below the best
 alone. A turn before the answer that was cut has the weight 0. Of a score of harm (`Score.is_harm`) the lowest is the best.
+Texts that a guard replaced are as they passed it, and an answer that one blocked is left out.
 What is left out is counted by its reason. Attempts of protected benchmarks never leave.
 """
 
@@ -18,6 +19,7 @@ from typing import Literal, get_args
 
 from firsthand.chat_messages import written
 from firsthand.errors import ConfigError, UnknownName
+from firsthand.loop.passed_borders import Turn, is_kept_back, passed, replaced_at, replaced_texts, sent_turns
 from firsthand.message import Json, Message, Text, canonical
 from firsthand.runs.run_folder import Run
 from firsthand.trace import Trace
@@ -25,6 +27,8 @@ from firsthand.trace import Trace
 DataKind = Literal["sft", "pairs", "kto", "reward"]
 TRAINING_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 _CUT = "cut before its end"
+_KEPT_BACK = "a guard kept back its answer"
+_REPLACED = "a guard replaced what it was asked"
 _CUT_REASONS = ("length", "content_filter")
 
 
@@ -143,7 +147,7 @@ def attempt_rows(run: str, trace: Trace) -> list[Json]:
 
     None for an attempt that is left out.
     """
-    if trace.protected is not None or trace.error is not None:
+    if trace.protected is not None or trace.error is not None or is_kept_back(trace, "answer"):
         return []
     found = _of_trace(run, trace, DataFilter(all_branches=True), Counter())
     whole = [each for each in found if not each.is_cut]
@@ -204,6 +208,8 @@ def _examples(runs: Sequence[Run], chosen: DataFilter, left_out: Counter[str]) -
                 left_out["protected benchmark"] += 1
             elif trace.error is not None:
                 left_out["error"] += 1
+            elif is_kept_back(trace, "answer"):
+                left_out[_KEPT_BACK] += 1
             elif chosen.answers:
                 yield from _of_answer(run, trace, chosen, left_out)
             elif any(event.kind == "probe" for event in trace.events):
@@ -223,12 +229,14 @@ def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]
     if len(branches) > 1 and not chosen.all_branches:
         left_out["several branches"] += 1
         return
+    trace = passed(trace)
     for path in branches:
+        said = _as_sent(trace, path)
         turns = [
-            list(_open_ai(trace.nodes[node].message, counts=node in sampled and (node not in cut or node == path[-1])))
-            for node in path
+            list(_open_ai(message, counts=node in sampled and (node not in cut or node == path[-1])))
+            for message, node in said
         ]
-        first = next(place for place, node in enumerate(path) if node in sampled)
+        first = next(place for place, (_, node) in enumerate(said) if node in sampled)
         prompt, answer = ([each for turn in part for each in turn] for part in (turns[:first], turns[first:]))
         tools = [
             {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": t.parameters}}
@@ -237,6 +245,13 @@ def _of_trace(run: str, trace: Trace, chosen: DataFilter, left_out: Counter[str]
         value = trace.value(chosen.score)
         lineage = _lineage(run, trace, path[-1], value)
         yield _Example(prompt, answer, tools, value, lineage, path[-1] in cut, *_direction(trace, chosen.score))
+
+
+def _as_sent(trace: Trace, path: Sequence[int]) -> list[Turn]:
+    """A branch with its last message behind the prompt that it was sampled from, where a guard replaced parts of that."""
+    call = next(each for each in trace.calls if each.kind == "generate" and path[-1] in each.nodes)
+    last = [Turn(trace.nodes[node].message, node) for node in path]
+    return [*sent_turns(trace, call), last[-1]] if isinstance(call.detail.get("messages"), list) else last
 
 
 def _sampled_nodes(trace: Trace) -> set[int]:
@@ -260,12 +275,27 @@ def _of_answer(run: Run, trace: Trace, chosen: DataFilter, left_out: Counter[str
     if task is None or not trace.answer:
         left_out["no answer"] += 1
         return
-    asked = (*task.conversation, Message("user", (Text(task.prompt),)))
+    asked = _asked(trace, (*task.conversation, Message("user", (Text(task.prompt),))))
+    if asked is None:
+        left_out[_REPLACED] += 1
+        return
     prompt = [each for message in asked for each in _open_ai(message, counts=False)]
     value = trace.value(chosen.score)
     lineage = _lineage(run.id, trace, len(trace.nodes) - 1, value)
     answer: list[Json] = [{"role": "assistant", "content": trace.answer}]
     yield _Example(prompt, answer, [], value, lineage, _is_cut_answer(trace), *_direction(trace, chosen.score))
+
+
+def _asked(trace: Trace, messages: Sequence[Message]) -> list[Message] | None:
+    """The messages of a task as they passed the guards; None where one is a part of a message that a guard replaced."""
+    if not replaced_at(trace, "prompt"):
+        return list(messages)
+    after = [(node.message.text, new.message) for node, new in zip(trace.nodes, passed(trace).nodes, strict=True)]
+    texts = {said: new for said, new in after if new.text != said}
+    longer = {*texts, *replaced_texts(trace)}
+    if any(each.text and each.text in said for each in messages if each.text not in texts for said in longer):
+        return None
+    return [texts.get(message.text, message) for message in messages]
 
 
 def _direction(trace: Trace, name: str | None) -> tuple[bool, str]:
@@ -286,6 +316,9 @@ def _is_cut_answer(trace: Trace) -> bool:
 def _of_probes(run: Run, trace: Trace, left_out: Counter[str]) -> Iterator[_Example]:
     """Each probe's conversation with each of its texts; right is the one that the task's secret counts from 0."""
     task = run.task(trace.benchmark, trace.task_id)
+    if replaced_at(trace, "prompt"):
+        left_out[_REPLACED] += 1
+        return
     right = None if task is None else task.secret.get("right")
     if task is None or not isinstance(right, int):
         left_out["probes without a right text"] += 1

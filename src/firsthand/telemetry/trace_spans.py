@@ -2,7 +2,7 @@
 
 Ids are hashes of the run, the attempt's place and the effect, so an attempt that is sent twice is the same trace, and the
 span of an endpoint that an effect called lies below it (see `system.trace_context`). The words of a protected task are never
-exported, other messages only on request. Needs no package: `otlp_export` sends the spans.
+exported, other messages only on request, as guards let them pass. Needs no package: `otlp_export` sends the spans.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from firsthand.loop.passed_borders import passed, sent_turns
 from firsthand.loop.protection import VOTES, is_own_name, shareable
 from firsthand.message import Message, assistant
 from firsthand.system.trace_context import TraceParent
@@ -60,7 +61,7 @@ def parent_of(place: str, run: str, effect: str | None = None) -> TraceParent:
 
 def spans_of(trace: Trace, run: str = "", *, content: bool = False) -> list[Span]:
     """The attempt's span and those of its calls. `run` is the run that holds it; `content` exports messages too."""
-    trace = shareable(trace)
+    trace = passed(shareable(trace))
     content = content and trace.protected is None
     start_ns = _when_ns(trace.started_at)
     return [
@@ -88,8 +89,8 @@ def _agent(trace: Trace, run: str, start_ns: int, content: bool) -> Span:
     if trace.error is not None:
         attributes["error.type"] = trace.error.kind
     if content:
-        first = next((call.at for call in trace.calls if call.kind != "tool"), None)
-        attributes |= genai.prompt(_messages(trace, first))
+        first = next((call for call in trace.calls if call.kind != "tool"), None)
+        attributes |= genai.prompt(() if first is None else _sent(trace, first))
         attributes |= {} if trace.answer is None else genai.answers([(assistant(trace.answer), "stop")])
     events = [SpanEvent(event.kind, start_ns + _ns(event.at_s), _plain(event)) for event in trace.events]
     end_ns = start_ns + _ns(trace.duration_s)
@@ -144,7 +145,7 @@ def _generation(trace: Trace, call: Call, model: str, content: bool) -> tuple[st
     if reasons:
         attributes |= {"gen_ai.response.finish_reasons": reasons, "gen_ai.response.model": genai.clean(model)}
     if content:
-        attributes |= genai.prompt(_messages(trace, call.at) if asked is None else str(asked))
+        attributes |= genai.prompt(_sent(trace, call) if asked is None else str(asked))
         told = [message for node in call.nodes for message in _messages(trace, node)[-1:]]
         attributes |= genai.answers(list(zip(told, reasons, strict=False)))
     return f"{verb} {model}", attributes
@@ -163,6 +164,10 @@ def _id_of(trace: Trace, call: Call) -> str | None:
     asked = call.detail.get("name"), call.detail.get("arguments")
     made = [each for message in _messages(trace, call.at)[-1:] for each in message.tool_calls]
     return next((each.id for each in made if (each.name, each.arguments) == asked), None)
+
+
+def _sent(trace: Trace, call: Call) -> list[Message]:
+    return [turn.message for turn in sent_turns(trace, call)]
 
 
 def _messages(trace: Trace, at: int | None) -> tuple[Message, ...]:
