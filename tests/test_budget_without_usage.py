@@ -17,7 +17,7 @@ from firsthand.message import Message, Sampled, Text, ToolCall, assistant, user
 from firsthand.model import Completion, Delta, Likelihood, Sampling, Scored, Usage
 from firsthand.patterns.direct import direct
 from firsthand.providers.anthropic_wire import read_usage as anthropic_usage
-from firsthand.providers.openai_wire import count, read_usage
+from firsthand.providers.reported_usage import count, read_usage
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task

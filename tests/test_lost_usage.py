@@ -18,9 +18,9 @@ from firsthand.loop.journal import MemoryJournal
 from firsthand.message import assistant, user
 from firsthand.model import Completion, Likelihood, Sampling, Scored, Usage, add_lost_usage, lost_usage
 from firsthand.patterns.direct import direct
-from firsthand.providers import openai_wire as wire
 from firsthand.providers.endpoint_clients import paid, together
 from firsthand.providers.output_validation import check
+from firsthand.providers.reported_usage import read_usage
 from firsthand.providers.scripted import Scripted
 from firsthand.retrieval.answers.rag_model import body_of
 from firsthand.retrieval.graph.graph_model import GraphModel
@@ -228,11 +228,7 @@ def test_requests_that_had_ended_beside_one_that_fails_are_in_its_cost() -> None
 
 def test_reasoning_that_only_the_total_counts_is_of_the_answer() -> None:
     beside = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 500}
-    assert wire.read_usage(beside) == Usage(10, 0, 490)
-    assert (
-        wire.read_usage(beside | {"total_tokens": 15})
-        == wire.read_usage(beside | {"total_tokens": 3})
-        == Usage(10, 0, 5)
-    )
-    assert wire.read_usage(beside | {"total_tokens": "500"}) == Usage(10, 0, 5)
-    assert wire.read_usage({"total_tokens": 500, "completion_tokens": 5}) == Usage(0, 0, 5), "the prompt is in it too"
+    assert read_usage(beside) == Usage(10, 0, 490)
+    assert read_usage(beside | {"total_tokens": 15}) == read_usage(beside | {"total_tokens": 3}) == Usage(10, 0, 5)
+    assert read_usage(beside | {"total_tokens": "500"}) == Usage(10, 0, 5)
+    assert read_usage({"total_tokens": 500, "completion_tokens": 5}) == Usage(0, 0, 5), "the prompt is in it too"

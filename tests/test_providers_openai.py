@@ -780,6 +780,35 @@ def test_what_will_not_pass_says_what_to_do(server, status, said):
     assert len(server.asked) == 1, "the SDK does not retry"
 
 
+def test_a_seed_that_an_endpoint_has_no_field_for_is_left_out_from_then_on(server):
+    async def strict(request: Request) -> Response:
+        body = json.loads(await request.body())
+        if "seed" in body:
+            detail = [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]
+            return JSONResponse({"object": "error", "message": {"detail": detail}}, 422)
+        if body.get("stream"):
+            return sse(piece("42"), piece(None, "stop"))
+        return JSONResponse(chat("42"))
+
+    for ask_it in (lambda model: ask(model, sampling=replace(GREEDY, seed=5))[0].message.text,
+                   lambda model: asyncio.run(last_text(model, replace(GREEDY, seed=5)))):  # fmt: skip
+        server.reply(strict)
+        model = server.model()
+        assert model.unsent_settings == ()
+        assert [ask_it(model), ask_it(model)] == ["42", "42"] and model.unsent_settings == ("seed",)
+        assert ["seed" in each for each in server.asked] == [True, False, False]
+    server.reply(JSONResponse({"error": {"message": "seed is not supported", "param": "seed"}}, 400))
+    assert "seed is not supported" in failure(server.model(), sampling=replace(GREEDY, seed=5))
+    assert len(server.asked) == 2, "an endpoint that still refuses it is asked no third time"
+    mistral = OpenAIModel("m", "https://api.mistral.ai/v1", api_key=KEY)
+    body = mistral._body(HI, replace(GREEDY, seed=5), (), 1)
+    assert body["random_seed"] == 5 and "seed" not in body
+
+
+async def last_text(model: OpenAIModel, sampling: Sampling) -> str:
+    return "".join([delta.text async for delta in model.stream(HI, sampling)])
+
+
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
 def test_what_may_pass_is_transient(server, status):
     server.reply(Response("upstream sad", status))
@@ -1060,7 +1089,7 @@ def test_events_are_the_same_however_the_bytes_are_cut(texts, size):
 
 @pytest.mark.parametrize("cached", [0, 3, 4, 10**9])
 def test_no_more_of_a_prompt_is_cached_than_there_is(cached):
-    from firsthand.providers.openai_wire import read_usage
+    from firsthand.providers.reported_usage import read_usage
 
     body = {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": cached}}
     assert read_usage(body) == Usage(3, min(cached, 3), 1)

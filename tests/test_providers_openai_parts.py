@@ -11,7 +11,9 @@ from firsthand.grammar import Grammar
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import CallDelta, Completion, Likelihood, Sampling, ToolSpec, Usage
 from firsthand.providers import openai_wire as wire
+from firsthand.providers.openai_errors import Endpoint, refuses_field
 from firsthand.providers.openai_request import messages, request, structure
+from firsthand.providers.reported_usage import count, json_object, read_usage
 from firsthand.providers.sse_events import sse_data
 
 ADD = ToolSpec("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}})
@@ -169,20 +171,20 @@ def test_a_reply_without_answers_says_what_it_holds(body, said):
 
 
 def test_counts_are_whole_numbers_below_a_limit_and_costs_are_not_negative():
-    assert [wire.count(each) for each in (0, 5, 2**40 - 1, 2**40, -1, True, 1.0, "5", None)] == [
+    assert [count(each) for each in (0, 5, 2**40 - 1, 2**40, -1, True, 1.0, "5", None)] == [
         0, 5, 2**40 - 1, 0, 0, 0, 1, 0, 0,
     ]  # fmt: skip
-    assert wire.read_usage(None) == Usage()
-    assert wire.read_usage({"prompt_tokens": 3, "completion_tokens": 2, "cost": -1}) == Usage(3, 0, 2)
+    assert read_usage(None) == Usage()
+    assert read_usage({"prompt_tokens": 3, "completion_tokens": 2, "cost": -1}) == Usage(3, 0, 2)
     for cost, expected in ((1, 1.0), (1e15, 1e15), (1.1e15, 0.0), (True, 0.0), ("1", 0.0), (math.nan, 0.0)):
-        assert wire.read_usage({"cost": cost}).cost_usd == expected
+        assert read_usage({"cost": cost}).cost_usd == expected
     cached = {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}
-    assert wire.read_usage(cached) == Usage(9, 4, 0)
+    assert read_usage(cached) == Usage(9, 4, 0)
     for name in ("prompt_cache_hit_tokens", "cached_tokens"):  # DeepSeek's, Moonshot's
-        assert wire.read_usage({"prompt_tokens": 9, name: 5, "prompt_cache_miss_tokens": 4}) == Usage(9, 5, 0)
-        assert wire.read_usage(cached | {name: 3}) == Usage(9, 4, 0), "the larger one"
-        assert wire.read_usage({"prompt_tokens": 9, name: 10}) == Usage(9, 9, 0), "within the prompt"
-        assert wire.read_usage({"prompt_tokens": 9, name: "5"}) == Usage(9, 0, 0)
+        assert read_usage({"prompt_tokens": 9, name: 5, "prompt_cache_miss_tokens": 4}) == Usage(9, 5, 0)
+        assert read_usage(cached | {name: 3}) == Usage(9, 4, 0), "the larger one"
+        assert read_usage({"prompt_tokens": 9, name: 10}) == Usage(9, 9, 0), "within the prompt"
+        assert read_usage({"prompt_tokens": 9, name: "5"}) == Usage(9, 0, 0)
 
 
 def test_names_of_models_are_read_from_a_list_of_objects():
@@ -386,7 +388,7 @@ def test_texts_from_outside_are_cut_and_cleaned():
             wire.parse(raw)
     with pytest.raises(ModelError, match=r"check its address \(no slash\)"):
         wire.parse("x", "no slash")
-    assert json.dumps(wire.json_object([])) == "{}"
+    assert json.dumps(json_object([])) == "{}"
 
 
 def streamed_calls(*pieces):
@@ -444,3 +446,66 @@ def test_streamed_calls_without_index_and_id_are_told_apart_by_name_and_whole_ar
     assert len(streamed_calls([a | {"id": "c"}], [function("sub", "", id="c")])[0]) == 1, "with an id, it decides"
     late = streamed_calls([function(None, '{"x":')], [function("add", "1}")])[0]
     assert late == two[:1], "the name may come later"
+
+
+SEED = "Extra inputs are not permitted"
+AS_MISTRAL = {"object": "error", "message": {"detail": [{"loc": ["body", "seed"], "msg": SEED}]}, "param": None}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (422, AS_MISTRAL),
+        (422, {"detail": [{"loc": ["body", "seed"], "msg": SEED}]}),
+        (400, {"message": "Unsupported parameter.", "param": "seed"}),
+        (400, {"message": "Unrecognized request argument supplied: seed", "param": None}),
+        (400, "unknown field `seed`"),
+    ],
+)
+def test_a_refused_seed_is_known_in_the_ways_of_servers(status, body):
+    assert refuses_field("seed", status, body) and not refuses_field("seed", 500, body)
+    assert not refuses_field("temperature", status, body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "seed must be below 2**31", "param": "seed"},
+        {"message": "Unsupported parameter.", "param": "top_k"},
+        {"message": "unknown model seedling"},
+        {"detail": [{"loc": ["body", "messages", 0], "msg": SEED}]},
+        "",
+        None,
+        [],
+    ],
+)
+def test_another_fault_is_no_refused_seed(body):
+    assert not refuses_field("seed", 422, body)
+
+
+def test_the_field_of_a_fault_is_in_its_sentence():
+    faults = Endpoint("openai:m@http://x", "m", (), 1.0)
+    for body in (AS_MISTRAL, {"detail": [{"loc": ["body", "seed"], "msg": SEED}]}):
+        assert f"answered 422 (seed: {SEED})" in str(faults.status(422, body, {}))
+    nested = {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "bad"}]}
+    assert "(messages.0.role: bad)" in str(faults.status(422, nested, {}))
+    for odd in (
+        {"detail": [{"loc": "body", "msg": "bad"}]},
+        {"detail": [{"msg": "bad"}]},
+        {"detail": [{"loc": ["body"], "msg": "bad"}]},
+    ):
+        assert "(bad)" in str(faults.status(422, odd, {}))
+
+
+def test_what_the_users_own_key_is_charged_counts_beside_the_routers_fee():
+    details = {"cost_details": {"upstream_inference_cost": 19.0}}
+    assert read_usage({"cost": 0.95, "is_byok": True, **details}).cost_usd == 19.95
+    assert read_usage({"cost": 0.95, "is_byok": False, **details}).cost_usd == 0.95
+    assert read_usage({"is_byok": True, **details}).cost_usd == 19.0
+    for odd in (
+        {},
+        {"cost_details": 5},
+        {"cost_details": {"upstream_inference_cost": -1}},
+        {"cost_details": {"upstream_inference_cost": "1"}},
+    ):
+        assert read_usage({"cost": 0.95, "is_byok": True, **odd}).cost_usd == 0.95

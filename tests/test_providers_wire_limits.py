@@ -12,6 +12,7 @@ from firsthand.model import CallDelta, Completion, Likelihood, Sampling, ToolSpe
 from firsthand.providers import anthropic_wire, google_wire
 from firsthand.providers import openai_wire as wire
 from firsthand.providers.openai_request import messages, request
+from firsthand.providers.reported_usage import count, read_usage
 from firsthand.providers.sse_events import sse_data
 
 ADD, SUB = ToolSpec("add", "Adds.", {"type": "object"}), ToolSpec("sub", "Takes.", {"type": "object", "title": "s"})
@@ -395,9 +396,9 @@ def test_tokens_of_an_answer_are_taken_if_each_has_an_id_and_a_finite_number():
     )
     assert found.top_logprobs == ()
     most = 2**40 - 1
-    assert [wire.count(each) for each in (most, most + 1, 0, -1, True, 1.0, None, "3")] == [most, 0, 0, 0, 0, 1, 0, 0]
+    assert [count(each) for each in (most, most + 1, 0, -1, True, 1.0, None, "3")] == [most, 0, 0, 0, 0, 1, 0, 0]
     used = {"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 9}, "completion_tokens": 2, "cost": -1}
-    assert wire.read_usage(used) == Usage(5, 5, 2, 0.0) and wire.read_usage([used]) == Usage()
-    assert wire.read_usage({**used, "cost": 0.5, "prompt_tokens_details": [3]}) == Usage(5, 0, 2, 0.5)
+    assert read_usage(used) == Usage(5, 5, 2, 0.0) and read_usage([used]) == Usage()
+    assert read_usage({**used, "cost": 0.5, "prompt_tokens_details": [3]}) == Usage(5, 0, 2, 0.5)
     names = {"data": [{"id": "a"}, {"id": 5}, 3, {"id": "é" * 81}]}
     assert wire.read_model_names(names) == ["a", "é" * 81] and wire.read_model_names({"data": {"id": 1}}) == []

@@ -32,8 +32,9 @@ from firsthand.providers.endpoint_clients import (
 )
 from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
-from firsthand.providers.openai_wire import json_object, parse, says_something, sendable
+from firsthand.providers.openai_wire import parse, says_something, sendable
 from firsthand.providers.output_validation import check
+from firsthand.providers.reported_usage import json_object
 from firsthand.providers.sse_events import is_cut_short, sse_data
 from firsthand.providers.stream_limits import StreamLimits
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores

@@ -22,9 +22,8 @@ from firsthand.providers.openai_wire import (
     arguments_text,
     check_number_of_calls,
     clean,
-    count,
-    json_object,
 )
+from firsthand.providers.reported_usage import count, json_object
 
 _THINKING = ("thinking", "redacted_thinking")
 _PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")

@@ -35,8 +35,9 @@ from firsthand.providers.endpoint_clients import (
 )
 from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
-from firsthand.providers.openai_wire import Unreadable, clip, json_object, sendable
+from firsthand.providers.openai_wire import Unreadable, clip, sendable
 from firsthand.providers.output_validation import check
+from firsthand.providers.reported_usage import json_object
 from firsthand.providers.stream_limits import StreamLimits
 from firsthand.providers.supported_settings import check_conversation, check_supported, no_scores
 from firsthand.system import trace_context

@@ -16,7 +16,8 @@ from firsthand.message import Json, Message, Part, Reasoning, Text, ToolCall, To
 from firsthand.model import CallDelta, Completion, Sampling, ToolSpec, Usage
 from firsthand.providers.demanded_calls import demands_calls
 from firsthand.providers.finish_reasons import finish_reason
-from firsthand.providers.openai_wire import CallReader, Unreadable, clean, count, json_object, says_something
+from firsthand.providers.openai_wire import CallReader, Unreadable, clean, says_something
+from firsthand.providers.reported_usage import count, json_object
 
 _SIGNATURE = "thoughtSignature"
 _USAGE = "usageMetadata"

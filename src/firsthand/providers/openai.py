@@ -52,14 +52,17 @@ from firsthand.providers.endpoint_clients import (
 )
 from firsthand.providers.endpoint_secrets import endpoint_secrets
 from firsthand.providers.finish_reasons import FailedAnswer
-from firsthand.providers.openai_errors import Endpoint, checked_key, shown_address, split_address
+from firsthand.providers.openai_errors import Endpoint, checked_key, refuses_field, shown_address, split_address
 from firsthand.providers.output_validation import check
+from firsthand.providers.reported_usage import read_usage
 from firsthand.providers.sse_events import is_cut_short, sse_data
 from firsthand.providers.stream_limits import StreamLimits
 from firsthand.system import trace_context
 
 T = TypeVar("T")
 _OPENAI = "https://api.openai.com/v1"
+_MISTRALS = {"seed": "random_seed"}
+"""OpenAI's fields that Mistral's API has under a name of its own."""
 
 
 def open_model(rest: str) -> OpenAIModel:
@@ -108,6 +111,7 @@ class OpenAIModel:
         host, own = urlsplit(self._address).hostname or "", os.environ.get("OPENAI_BASE_URL", "").strip().rstrip("/")
         is_theirs = host == "api.openai.com" or host.endswith(".api.openai.com")
         self._official = is_theirs or host.endswith(".openai.azure.com")
+        self._is_mistral = host == "api.mistral.ai"
         self._key = checked_key((api_key or os.environ.get("OPENAI_API_KEY") or "").strip(), required=self._official)
         self._named = base_url is not None
         self._trusted = (
@@ -118,6 +122,8 @@ class OpenAIModel:
         self._timeout_s = timeout_s
         self._token_ids = return_token_ids
         self._max_reply_bytes = max_reply_bytes
+        self.unsent_settings: tuple[str, ...] = ()
+        """Settings of a Sampling that its endpoint has refused to know: requests leave them out from then on."""
         self._clients = LoopClients(self._open_client)
 
     @property
@@ -203,7 +209,8 @@ class OpenAIModel:
         limit = (
             "max_completion_tokens" if self._official else "max_tokens"
         )  # the only one OpenAI's reasoning models accept
-        return openai_request.request(self._model, prompt, sampling, tools, n, token_ids=self._token_ids, limit=limit)
+        body = openai_request.request(self._model, prompt, sampling, tools, n, token_ids=self._token_ids, limit=limit)
+        return {_MISTRALS.get(name, name): value for name, value in body.items()} if self._is_mistral else body
 
     async def _complete(self, ask: _Ask) -> list[Completion]:
         reply = await self._post(ask.path, ask.body)
@@ -228,7 +235,7 @@ class OpenAIModel:
             raise self._cannot_score(error) from None
         with _paid_by(body):
             try:
-                return wire.read_likelihood(body, prompt, continuation), wire.read_usage(body.get("usage"))
+                return wire.read_likelihood(body, prompt, continuation), read_usage(body.get("usage"))
             except ModelError as error:
                 raise self._cannot_score(error) from None
 
@@ -292,6 +299,8 @@ class OpenAIModel:
     async def _send(self, path: str, body: Json | None, *, stream: bool) -> Any:
         """Returns the HTTP response, by way of the SDK. Any failure raises ModelError."""
         client = await self._clients.current()
+        if body is not None and self.unsent_settings:
+            body = {name: value for name, value in body.items() if name not in self.unsent_settings}
         asked_values.set(openai_request.reply_values(body or {}))
         try:
             if body is None:
@@ -303,6 +312,9 @@ class OpenAIModel:
         except self._sdk.APIStatusError as error:
             if error.status_code == 404 and body is not None:
                 raise await self._not_found(error) from None
+            if "seed" in (body or {}) and refuses_field("seed", error.status_code, error.body):
+                self.unsent_settings = ("seed",)
+                return await self._send(path, body, stream=stream)
             raise self._faults.status(error.status_code, error.body, error.response.headers) from None
         except Exception as error:
             raise self._faults.unreachable(error) from None
@@ -352,7 +364,7 @@ def _account_headers() -> list[str]:
 
 def _paid_by(reply: Json) -> AbstractContextManager[None]:
     """Adds the usage that a reply states to a ModelError of the block."""
-    return paid(lambda: wire.read_usage(reply.get("usage")))
+    return paid(lambda: read_usage(reply.get("usage")))
 
 
 def _path(prompt: Prompt) -> str:

@@ -37,6 +37,12 @@ _FILTERED = "its content filter took the prompt: change the prompt, or the filte
 _KEY_AT_FAULT = re.compile(r"(?<![\w.'\"`])api[ _-]?key(?![\w'\"`])", re.IGNORECASE)
 """Words at which it is the key all the same: Google and xAI answer 400. Quoted or behind a dot it is a tool's own field."""
 
+_UNKNOWN_FIELD = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|extra (input|field)|not (permitted|allowed|accepted)|"
+    r"no such (field|parameter)",
+    re.IGNORECASE,
+)
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -241,12 +247,29 @@ def split_address(provider: str, rest: str, example: str) -> tuple[str, str | No
     return rest, None
 
 
+def refuses_field(field: str, status: int, body: Any) -> bool:
+    """Returns True if an endpoint says that a request's field is one that it does not know or take."""
+    if status not in _REQUEST_FAULTS:
+        return False
+    text = _error_text(body)
+    is_named = (isinstance(body, dict) and body.get("param") == field) or re.search(rf"\b{field}\b", text) is not None
+    return is_named and _UNKNOWN_FIELD.search(text) is not None
+
+
+def _place(errors: list[Any]) -> str:
+    """Returns the field that FastAPI names for the first error, without the part of the request that it stands in."""
+    place = errors[0].get("loc")
+    names = [str(each) for each in place if each != "body"] if isinstance(place, list) else []
+    return ".".join(names)[:80]
+
+
 def _error_text(body: Any) -> str:
     """Returns the message in an error's body, in the formats that servers use."""
     if isinstance(body, dict):
         inner = body.get("error")
         return _error_text(next((body[key] for key in ("message", "detail") if body.get(key)), inner if inner else ""))
     if isinstance(body, list):
-        return _error_text(body[0].get("msg")) if body and isinstance(body[0], dict) else ""
+        text = _error_text(body[0].get("msg")) if body and isinstance(body[0], dict) else ""
+        return f"{field}: {text}" if text and (field := _place(body)) else text
     text = body if isinstance(body, str) else ""
     return "an HTML page" if text.lstrip()[:5].lower() in ("<!doc", "<html") else text

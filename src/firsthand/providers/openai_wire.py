@@ -17,6 +17,7 @@ from firsthand.errors import ModelError
 from firsthand.message import Json, Message, Sampled, ToolCall, assistant
 from firsthand.model import CallDelta, Completion, Likelihood, Usage
 from firsthand.providers.finish_reasons import FailedAnswer, finish_reason
+from firsthand.providers.reported_usage import count, json_object, number, read_usage
 from firsthand.system.json_values import values_in_text
 from firsthand.system.terminal import printable
 from firsthand.tool_arguments import loads_arguments
@@ -97,27 +98,6 @@ def read_completions(body: Json, *, most: int | None = None) -> list[Completion]
     return [_completion(choice, usage, prompt_ids) for choice, usage in zip(choices, usages, strict=True)]
 
 
-_CACHED = ("prompt_cache_hit_tokens", "cached_tokens")
-"""DeepSeek's name and Moonshot's for the cached tokens of a prompt, beside OpenAI's."""
-
-
-def read_usage(body: Any) -> Usage:
-    """Returns the token counts of a reply; missing or invalid ones are 0. `cost` is in USD if the endpoint reports it.
-
-    What the total has beside the prompt and the answer is of the answer: xAI and Google count reasoning there alone.
-    """
-    body = json_object(body)
-    prompt, answer = count(body.get("prompt_tokens")), count(body.get("completion_tokens"))
-    if prompt:  # a total without it is that of the prompt too
-        answer = max(answer, count(body.get("total_tokens")) - prompt)
-    cached = max(
-        count(json_object(body.get("prompt_tokens_details")).get("cached_tokens")),
-        *(count(body.get(name)) for name in _CACHED),
-    )
-    cost = _number(body.get("cost"))
-    return Usage(prompt, min(cached, prompt), answer, max(cost or 0.0, 0.0))
-
-
 def read_model_names(body: Json) -> list[str]:
     """Returns the names in a reply of `/models`."""
     listed = body.get("data")
@@ -140,7 +120,7 @@ def read_likelihood(body: Json, prompt: str, continuation: str) -> Likelihood:
         finish_reason(choice.get("finish_reason"), has_answer=True)  # FailedAnswer if the endpoint failed
         raise ModelError("its reply holds no log-probs of the prompt")
     start, end = _span(tokens, offsets, read_usage(body.get("usage")).prompt_tokens, prompt, continuation)
-    numbers = [number for number in map(_number, logprobs[start:end]) if number is not None]
+    numbers = [each for each in map(number, logprobs[start:end]) if each is not None]
     if len(numbers) < end - start:
         raise ModelError("it gives no log-prob for some token of the continuation (the first of all has none)")
     tops = given.get("top_logprobs")
@@ -425,7 +405,7 @@ def _sampled(token_ids: Any, logprobs: Json) -> Sampled | None:
     ids = _ids(token_ids)
     if ids is None or not isinstance(given, list) or len(ids) != len(given):
         return None
-    numbers = [number for number in map(_number, given) if number is not None]
+    numbers = [each for each in map(number, given) if each is not None]
     return Sampled(ids, tuple(numbers)) if len(numbers) == len(given) else None
 
 
@@ -450,7 +430,7 @@ def _top_logprobs(logprobs: Json) -> tuple[tuple[tuple[str, float], ...], ...]:
     else:
         older = logprobs.get("top_logprobs")
         listed = [list(json_object(token).items()) for token in older] if isinstance(older, list) else []
-    numbered = [[(text, _number(lp)) for text, lp in token if isinstance(text, str)] for token in listed]
+    numbered = [[(text, number(lp)) for text, lp in token if isinstance(text, str)] for token in listed]
     kept = tuple(tuple((clean(text), lp) for text, lp in token if lp is not None) for token in numbered)
     return kept if any(kept) else ()
 
@@ -492,7 +472,7 @@ def _spelled(tokens: list[Any], text: str, boundary: int) -> int | None:
 
 def _best(top: Any) -> float:
     """Returns the highest log-prob among alternatives; infinite without any, so that nothing counts as greedy."""
-    return max((number for number in map(_number, json_object(top).values()) if number is not None), default=math.inf)
+    return max((each for each in map(number, json_object(top).values()) if each is not None), default=math.inf)
 
 
 def _text(body: Json, field: str = "content") -> str:
@@ -512,20 +492,3 @@ def _refuses(body: Json) -> bool:
 def says_something(part: Any) -> bool:
     """True if a delta, message, block or part of a stream holds text, reasoning of whatever name, or a call."""
     return any(value for key, value in json_object(part).items() if key not in ("role", "type"))
-
-
-def json_object(value: Any) -> Json:
-    """Returns the value if it is a JSON object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def _number(value: Any) -> float | None:
-    """Returns a finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e15 or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def count(value: Any) -> int:
-    """Returns a count of tokens or a number of an item; 0 for anything else. Some servers write whole numbers as 400.0."""
-    return int(value) if type(value) in (int, float) and 0 <= value < 2**40 and value == int(value) else 0
