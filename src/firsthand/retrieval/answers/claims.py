@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from firsthand.retrieval.answers.citations import (
@@ -35,6 +35,10 @@ _CLAIM_END = re.compile(
 )
 _OPENING = frozenset("\"'“(*„‚‘«¿¡「『")
 _LETTER = re.compile(r"[^\W\d_]")
+_WORD = re.compile(r"[^\W_]")
+_ITEM_LEAD = re.compile(r"[\s>*+#(|-]*+\d{1,3}(?:\.\d{1,3})*+[.)][*_)]*+\s++(?=\S)")
+"""The number of an item before its text, where no sentence ends behind it: `2) `, `**1.** `."""
+_ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[A-Za-z])[.)][*_)]*+")
 _STOP = frozenset(
     re.findall(
         r"\w+",
@@ -75,7 +79,8 @@ def check_claims(
     """Checks every sentence: it must cite a passage there is, whose quotation stands in it, or which holds its words.
 
     A claim is supported if a quotation of it was found, or if the passages that it cites hold `overlap` of its content words
-    and every number in it. A claim that is repeated is given once.
+    and every number in it. A number alone is a claim, unless it is that of a list's item. A claim that is repeated is given
+    once, but for rows of tables. The rest of the text stays as it is, and with `keep` all of it but references.
     """
     references: list[_Reference] = []
 
@@ -84,36 +89,103 @@ def check_claims(
         references.append(_Reference(numbers, found["quote"]))
         return f"{_MARK}{len(references) - 1}{_MARK}"
 
-    plain = _REFERENCE.sub(marked, text.replace(_MARK, ""))
-    cited: dict[tuple[int, int, int], Citation] = {}
-    lines: list[str] = []
-    failed: list[str] = []
-    forged = 0
-    told: set[str] = set()
-    for line in plain.split("\n"):
-        parts: list[str] = []
-        item = ""
-        for claim in _claims(line):
+    check = _Check(hits, places, references, unsupported, overlap)
+    for line in _REFERENCE.sub(marked, text.replace(_MARK, "")).split("\n"):
+        check.add(line)
+    return CheckedClaims(check.text(), tuple(check.cited.values()), tuple(check.failed), check.forged)
+
+
+@dataclass
+class _Check:
+    """The lines of an answer, each as it is written but for its references, with numbers or a mark behind its claims."""
+
+    hits: Sequence[Hit]
+    places: Sequence[HitPlace]
+    references: Sequence[_Reference]
+    unsupported: Unsupported
+    overlap: float
+    cited: dict[tuple[int, int, int], Citation] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    forged: int = 0
+    _told: set[str] = field(default_factory=set)
+    _lines: list[str] = field(default_factory=list)
+    _has_claims: bool = False
+
+    def text(self) -> str:
+        """The answer; empty without a claim, unless all is kept."""
+        if not self._has_claims and self.unsupported != "keep":
+            return ""
+        whole = "\n".join(self._lines).strip("\n").rstrip()
+        return whole if whole.startswith(("    ", "\t")) else whole.lstrip()  # a first line may be indented code
+
+    def add(self, line: str) -> None:
+        """Checks a line. Of blank lines in a row the first stays."""
+        shown = self._checked(line)
+        before = self._lines[-1] if self._lines else ""
+        if self.unsupported == "drop" and not before and not _WORD.search(shown):
+            shown = ""  # a rule or a brace of what was dropped
+        if shown or before:
+            self._lines.append(shown)
+
+    def _checked(self, line: str) -> str:
+        shown = item = references = mark = ""
+        is_whole = True
+        for start, end in _claims(line):
+            claim = line[start:end]
             bare = _bare(claim)
-            if not _LETTER.search(bare):  # the number of a list's item, or references read with their sentence
-                item = f"{bare} "
+            spaced = claim[: len(claim) - len(claim.lstrip())] + bare
+            if not _WORD.search(bare) or _is_item(bare, line[:start], line[end:]):
+                item += spaced
+                references += claim
                 continue
-            if (folded := " ".join(bare.casefold().split())) in told:
+            told, references = references + claim, ""
+            is_again = self._is_again(bare)
+            if is_again and self.unsupported != "keep" and not line.lstrip().startswith("|"):
+                is_whole = False
                 continue
-            told.add(folded)
-            spans, bad = _spans(bare, claim, references, hits, overlap)
-            forged += bad
-            if spans:
-                numbers = dict.fromkeys(_number(cited, place, span, hits, places) for place, span in spans)
-                parts.append(f"{item}{bare} {''.join(f'[{number}]' for number in numbers)}")
-            else:
-                failed.append(bare)
-                if unsupported != "drop":
-                    parts.append(f"{item}{bare}" + (f" {UNSUPPORTED}" if unsupported == "mark" else ""))
-            item = ""
-        lines.append(" ".join(part for part in parts if part))
-    whole = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-    return CheckedClaims(whole, tuple(cited.values()), tuple(failed), forged)
+            if (found := self._mark(bare, told, is_again)) is None:
+                is_whole, item = False, ""
+                continue
+            piece = item + spaced
+            if not shown:
+                piece = line[: len(line) - len(line.lstrip())] + piece.lstrip()
+            elif mark and not piece[0].isspace():
+                piece = f" {piece}"
+            shown += piece + found
+            mark, item = found, ""
+        if is_whole or (shown and not _WORD.search(item)):
+            shown += item
+        self._has_claims |= bool(_WORD.search(shown))
+        return shown.rstrip()
+
+    def _is_again(self, bare: str) -> bool:
+        """True if the claim was told before. A number alone may be told again."""
+        folded = " ".join(bare.casefold().split())
+        if folded in self._told:
+            return True
+        if _LETTER.search(bare):
+            self._told.add(folded)
+        return False
+
+    def _mark(self, bare: str, claim: str, is_again: bool) -> str | None:
+        """What goes behind a claim: the numbers of its citations, a mark, or nothing; None if it is dropped."""
+        lead = _ITEM_LEAD.match(bare)
+        spans, bad = _spans(bare[lead.end() if lead else 0 :], claim, self.references, self.hits, self.overlap)
+        self.forged += 0 if is_again else bad
+        if spans:
+            numbers = dict.fromkeys(_number(self.cited, place, span, self.hits, self.places) for place, span in spans)
+            return " " + "".join(f"[{number}]" for number in numbers)
+        if not is_again:
+            self.failed.append(bare)
+        if self.unsupported == "drop":
+            return None
+        return f" {UNSUPPORTED}" if self.unsupported == "mark" else ""
+
+
+def _is_item(bare: str, before: str, after: str) -> bool:
+    """True for the number of a list's item with text behind it on its line, or the letter of one that begins the line."""
+    found = _ITEM.fullmatch(bare)
+    return found is not None and bool(found["number"] or not before.strip()) and bool(_WORD.search(_bare(after)))
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -137,8 +209,8 @@ def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
     return span if shared else None
 
 
-def _claims(line: str) -> Iterator[str]:
-    """The sentences of a line, each with the references behind it.
+def _claims(line: str) -> Iterator[tuple[int, int]]:
+    """The spans of a line's sentences, each with the references behind it and the white space before it.
 
     A Latin point ends one before white space, unless a small letter follows and no reference is between; the marks of
     other scripts always do.
@@ -149,9 +221,9 @@ def _claims(line: str) -> Iterator[str]:
         place = end
         begins = not following or following in _OPENING or (following.isalnum() and not following.islower())
         if found["point"] is None or found["cited"] or (begins and (found["space"] or not following)):
-            yield line[start:end].strip()
+            yield start, end
             start = end
-    yield line[start:].strip()
+    yield start, len(line)
 
 
 def _bare(claim: str) -> str:
