@@ -18,6 +18,7 @@ from firsthand.retrieval.answers.citations import (
 from firsthand.retrieval.answers.passage_words import whole_words
 from firsthand.retrieval.retriever import Hit
 from firsthand.retrieval.store.unspaced_words import has_unspaced
+from firsthand.system.abbreviations import ends_sentence
 from firsthand.system.sentence_ends import SENTENCE_END
 
 Unsupported = Literal["mark", "drop", "keep"]
@@ -212,14 +213,16 @@ def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
 def _claims(line: str) -> Iterator[tuple[int, int]]:
     """The spans of a line's sentences, each with the references behind it and the white space before it.
 
-    A Latin point ends one before white space, unless a small letter follows and no reference is between; the marks of
-    other scripts always do.
+    A Latin point ends one before white space, unless a small letter follows or it is an abbreviation's, and no reference is
+    between; the marks of other scripts always do.
     """
     start = place = 0
     while found := _CLAIM_END.search(line, place):
         end, following = found.end("cited"), found["following"]
         place = end
         begins = not following or following in _OPENING or (following.isalnum() and not following.islower())
+        if begins and found["point"] and found["point"][0] == "." and not found["cited"]:
+            begins = ends_sentence(line, start, found.start("point"), found.start("following"))
         if found["point"] is None or found["cited"] or (begins and (found["space"] or not following)):
             yield start, end
             start = end
