@@ -88,6 +88,39 @@ def test_a_table_keeps_its_rule_and_its_rows_and_a_list_its_indentation() -> Non
     assert checked("价格是12。[1]它是红的。[1]", "价格是12。").text == "价格是12。 [1] 它是红的。 [unsupported]"
 
 
+CODE = "def f(a):\n    if a[0]:\n        return a[1]\n\n\n    return [1]"
+
+
+@pytest.mark.parametrize("fences", [("```", "```"), ("~~~ python", "~~~~"), ("```py", ""), ("  ````", "  ````")])
+def test_fenced_code_is_one_claim_that_stands_in_a_passage_as_it_is(fences: tuple[str, str]) -> None:
+    block = f"{fences[0]}\n{CODE}" + (f"\n{fences[1]}" if fences[1] else "")
+    made = checked(f"The mill was built in 1871. [1]\n\n{block}", MILL, f"Run this:\n{CODE}\nand wait.")
+    assert made.text == f"The mill was built in 1871. [1]\n\n{block}\n[2]" and made.unsupported == ()
+    assert made.citations[1].quote == CODE and made.citations[1].document == "d1"
+    other = block.replace("return a", "return b")
+    for how, shown in (("mark", f"{other.lstrip()}\n[unsupported]"), ("keep", other.lstrip()), ("drop", "")):
+        found = checked(other, MILL, CODE, unsupported=how)
+        assert (found.text, found.forged) == (shown, 0) and found.unsupported == (CODE.replace("return a", "return b"),)
+
+
+def test_an_answer_that_is_fenced_whole_is_checked_as_prose() -> None:
+    for fence in ("```", "```markdown"):
+        reply = f"{fence}\nThe mill was built in 1871. [1]\nGhosts. [1]\n```\nIt burned down in 1902. [1]"
+        assert checked(reply).text == (
+            "The mill was built in 1871. [1]\nGhosts. [unsupported]\nIt burned down in 1902. [2]"
+        )
+        assert checked(reply, unsupported="keep").text.startswith(
+            f"{fence}\nThe mill was built in 1871. [1]\nGhosts.\n```"
+        )
+    assert checked("```python\nThe mill was built in 1871. [1]\n```").citations == ()
+
+
+def test_an_index_within_code_is_no_reference() -> None:
+    made = checked("The mill has `a[1]` and `f(x)[9]` in 1871 `[1]`.", unsupported="keep")
+    assert made.text.startswith("The mill has `a[1]` and `f(x)[9]` in 1871") and made.forged == 0
+    assert checked("The `mill` [1] was built `in [1]` 1871.").text == "The `mill` was built `in` 1871. [1]"
+
+
 PIECES = [
     "The mill was built in 1871.",
     "It burned.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 from firsthand.retrieval.answers.citations import (
@@ -15,6 +16,7 @@ from firsthand.retrieval.answers.citations import (
     label_of,
     sentences,
 )
+from firsthand.retrieval.answers.code_fences import AnswerPart, answer_parts
 from firsthand.retrieval.answers.passage_words import whole_words
 from firsthand.retrieval.retriever import Hit
 from firsthand.retrieval.store.unspaced_words import has_unspaced
@@ -29,6 +31,7 @@ OVERLAP = 0.5
 _REFERENCE = re.compile(
     r"\[\s*(?P<numbers>\d{1,4}(?:\s*+[,;]\s*+\d{1,4})*)(?:\s*+(?:[:,]\s*+)?[\"“](?P<quote>[^\"”\n]{1,2000})[\"”])?\s*\]"
 )
+_REFERENCE_OR_CODE = re.compile(rf"{_REFERENCE.pattern}|`[^`\n]++`")
 _MARK = "\ue000"
 _CLAIM_END = re.compile(
     rf"(?:(?P<point>(?<![.!?])[.!?]++[\"'”)]*+)|{SENTENCE_END})(?P<cited>(?:\s*{_MARK}\d+{_MARK})*+)"
@@ -90,9 +93,22 @@ def check_claims(
         references.append(_Reference(numbers, found["quote"]))
         return f"{_MARK}{len(references) - 1}{_MARK}"
 
+    def marked_in(found: re.Match[str]) -> str:
+        if found["numbers"] is not None:
+            return marked(found)
+        return _REFERENCE.sub(lambda each: each[0] if _is_index(each) else marked(each), found[0])
+
     check = _Check(hits, places, references, unsupported, overlap)
-    for line in _REFERENCE.sub(marked, text.replace(_MARK, "")).split("\n"):
-        check.add(line)
+    for kind, parts in groupby(answer_parts(text.replace(_MARK, "")), key=lambda part: part.kind):
+        if kind == "prose":
+            for line in _REFERENCE_OR_CODE.sub(marked_in, "\n".join(part.text for part in parts)).split("\n"):
+                check.add(line)
+            continue
+        for part in parts:
+            if kind == "code":
+                check.add_code(part)
+            elif unsupported == "keep":
+                check.add(part.text)
     return CheckedClaims(check.text(), tuple(check.cited.values()), tuple(check.failed), check.forged)
 
 
@@ -127,6 +143,22 @@ class _Check:
             shown = ""  # a rule or a brace of what was dropped
         if shown or before:
             self._lines.append(shown)
+
+    def add_code(self, part: AnswerPart) -> None:
+        """Checks code as one claim: it must stand in a passage as a quotation does, cited or not."""
+        code = part.code
+        found = ((hit, find_quote(each.chunk.text, code)) for hit, each in enumerate(self.hits))
+        hit, span = next(((hit, span) for hit, span in found if span is not None), (0, None))
+        mark = ""
+        if span is not None:
+            mark = f"[{_number(self.cited, hit, span, self.hits, self.places)}]"
+        elif _WORD.search(code):
+            self.failed.append(code.strip())
+            if self.unsupported == "drop":
+                return
+            mark = UNSUPPORTED if self.unsupported == "mark" else ""
+        self._has_claims |= bool(_WORD.search(code))
+        self._lines += [part.text, mark] if mark else [part.text]
 
     def _checked(self, line: str) -> str:
         shown = item = references = mark = ""
@@ -181,6 +213,12 @@ class _Check:
         if self.unsupported == "drop":
             return None
         return f" {UNSUPPORTED}" if self.unsupported == "mark" else ""
+
+
+def _is_index(reference: re.Match[str]) -> bool:
+    """True if what looks like a reference within code is an index, as in `a[0]`."""
+    before = reference.string[max(0, reference.start() - 1) : reference.start()]
+    return before.isalnum() or before in tuple("_)]")
 
 
 def _is_item(bare: str, before: str, after: str) -> bool:
