@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from firsthand.retrieval.answers.citations import HitPlace
-from firsthand.retrieval.answers.claims import CheckedClaims, check_claims
+from firsthand.retrieval.answers.claims import CheckedClaims, check_claims, cited_by
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.retriever import Hit
 
@@ -119,6 +119,15 @@ def test_an_index_within_code_is_no_reference() -> None:
     made = checked("The mill has `a[1]` and `f(x)[9]` in 1871 `[1]`.", unsupported="keep")
     assert made.text.startswith("The mill has `a[1]` and `f(x)[9]` in 1871") and made.forged == 0
     assert checked("The `mill` [1] was built `in [1]` 1871.").text == "The `mill` was built `in` 1871. [1]"
+
+
+def test_each_sentence_of_a_segment_is_cited() -> None:
+    assert cited_by("The mill was built in 1871. It burned down in 1902.", 1) == (
+        "The mill was built in 1871. [1] It burned down in 1902. [1]"
+    )
+    assert cited_by("1. Dr. Who came.\n---\n1871\n12.", 3) == "1. Dr. Who came. [3]\n---\n1871 [3]\n12. [3]"
+    made = checked(cited_by("The mill was built in 1871. It burned down in 1902! Ghosts live there.", 1))
+    assert made.unsupported == ("Ghosts live there.",) and len(made.citations) == 2
 
 
 PIECES = [

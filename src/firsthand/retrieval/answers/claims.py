@@ -227,6 +227,18 @@ def _is_item(bare: str, before: str, after: str) -> bool:
     return found is not None and bool(found["number"] or not before.strip()) and bool(_WORD.search(_bare(after)))
 
 
+def cited_by(text: str, number: int) -> str:
+    """The text with a reference to passage `number` behind each of its claims."""
+    lines = []
+    for line in text.split("\n"):
+        parts = [line[start:end] for start, end in _claims(line)]
+        ends = [f" [{number}]" if _WORD.search(part) and not _ITEM.fullmatch(part.strip()) else "" for part in parts]
+        if not any(ends) and _WORD.search(line):
+            ends[0] = f" [{number}]"  # a number alone
+        lines.append("".join(f"{part.rstrip()}{end}" if end else part for part, end in zip(parts, ends, strict=True)))
+    return "\n".join(lines)
+
+
 def content_words(text: str) -> frozenset[str]:
     """The words of a text that carry its content, in lower case and without a plural's s; numbers are whole, and text of
     scripts without blanks is pairs of its letters."""
