@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Literal
 
 from firsthand.retrieval.answers.citations import (
@@ -43,6 +43,12 @@ _WORD = re.compile(r"[^\W_]")
 _ITEM_LEAD = re.compile(r"[\s>*+#(|-]*+\d{1,3}(?:\.\d{1,3})*+[.)][*_)]*+\s++(?=\S)")
 """The number of an item before its text, where no sentence ends behind it: `2) `, `**1.** `."""
 _ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[A-Za-z])[.)][*_)]*+")
+_ROUND = re.compile(r"(?P<whole>-?\d++)\.00?")
+_EARLY = re.compile(r"0\d:\d\d")
+_WITH_UNIT = re.compile(
+    r"(?P<number>-?\d++(?:\.\d++)?+)(?P<unit>[kcmµ]g|[kcmµn]m|[mcd]l|mcg|km|mph|kph|[kmgt]i?b|[kmg]hz|hz|[kmg]w|kwh|mwh|mah|[km]v"
+    r"|kcal|kj|ms|min|sec|hrs?|ft|lbs?|oz|px|dpi|fps|bps|[mg]bps|rpm|psi|[hmk]pa|db|eur|usd|gbp|chf|mio|mrd)"
+)
 _STOP = frozenset(
     re.findall(
         r"\w+",
@@ -244,16 +250,32 @@ def content_words(text: str) -> frozenset[str]:
     scripts without blanks is pairs of its letters."""
     return frozenset(
         word.rstrip("s") or word
-        for word in whole_words(text)
+        for word in map(_of_value, whole_words(text))
         if word not in _STOP and (len(word) > 1 or word.isdigit() or has_unspaced(word))
     )
+
+
+def _of_value(word: str) -> str:
+    """`10.0` and `1.00` as `10` and `1`, `07:30` as `7:30`; `3.10` stays, for it may be a version."""
+    if (found := _ROUND.fullmatch(word)) is not None:
+        return found["whole"]
+    return word[1:] if _EARLY.fullmatch(word) else word
+
+
+def _held_words(text: str) -> frozenset[str]:
+    """The content words that a passage holds; a number and its unit are held apart and together, as `70 kg` and `70kg`."""
+    words = [_of_value(word) for word in whole_words(text)]
+    units = [found for word in words if (found := _WITH_UNIT.fullmatch(word))]
+    apart = {part for found in units for part in (found["number"], found["unit"])}
+    together = {f"{one}{other}" for one, other in pairwise(words) if _WITH_UNIT.fullmatch(f"{one}{other}")}
+    return content_words(text) | apart | together
 
 
 def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
     """The span of the sentence that shares most content words with the claim, the shortest of equals; None if none does."""
     wanted = content_words(claim)
     rated = [
-        (len(wanted & content_words(text[start:end])), start - end, -start, (start, end))
+        (len(wanted & _held_words(text[start:end])), start - end, -start, (start, end))
         for start, end in sentences(text)
     ]
     shared, _, _, span = max(rated, default=(0, 0, 0, (0, 0)))
@@ -306,11 +328,11 @@ def _spans(
     if found or not named:
         return found, forged
     texts = [hits[hit].chunk.text for hit in named]
-    wanted, held = content_words(bare), frozenset[str]().union(*(content_words(text) for text in texts))
+    wanted, held = content_words(bare), frozenset[str]().union(*(_held_words(text) for text in texts))
     numbers = {word for word in wanted if any(letter.isdigit() for letter in word)}
     if not wanted or len(wanted & held) < overlap * len(wanted) or not numbers <= held:
         return [], forged
-    shared = {hit: wanted & content_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
+    shared = {hit: wanted & _held_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
     told: set[str] = set()
     for hit in sorted(shared, key=lambda hit: -len(shared[hit])):
         best = best_sentence(bare, hits[hit].chunk.text)
