@@ -103,6 +103,12 @@ def test_fenced_code_is_one_claim_that_stands_in_a_passage_as_it_is(fences: tupl
         assert (found.text, found.forged) == (shown, 0) and found.unsupported == (CODE.replace("return a", "return b"),)
 
 
+def test_a_fence_is_closed_by_one_as_long_of_its_own_sign_without_a_word() -> None:
+    inner = "run this first\n```\n~~~~~\n````js\nand then that"
+    made = checked(f"````text\n{inner}\n`````\nGhosts.", f"So {inner} now.")
+    assert made.text == f"````text\n{inner}\n`````\n[1]\nGhosts. [unsupported]" and made.citations[0].quote == inner
+
+
 def test_an_answer_that_is_fenced_whole_is_checked_as_prose() -> None:
     for fence in ("```", "```markdown"):
         reply = f"{fence}\nThe mill was built in 1871. [1]\nGhosts. [1]\n```\nIt burned down in 1902. [1]"

@@ -243,6 +243,7 @@ def test_a_number_is_alike_with_its_unit_behind_a_blank_or_not_and_of_one_value(
         ("Python 3.1 is needed", "Python 3.10 is needed."),
         ("Room 4 is open", "Room 4B is open."),
         ("It cost 10", "It cost 1.00."),
+        ("It costs 3 euros", "It costs 3.10 euros."),
         ("It is 17:30", "It is 07:30."),
         ("Use 1.2 of it", "Use 1.2.0 of it."),
         ("It earned $5", "It earned $5m."),
