@@ -99,7 +99,7 @@ def test_sentences_end_at_stops_rows_and_paragraphs_and_not_at_numbers_of_rows()
     def texts(text: str) -> list[str]:
         return [text[start:end] for start, end in sentences(text)]
 
-    assert texts("One. Two!  Three? (Four.) five") == ["One.", "Two!", "Three?", "(Four.)", "five"]
+    assert texts("One. Two!  Three? (Four.) Five") == ["One.", "Two!", "Three?", "(Four.)", "Five"]
     assert texts("1. First row\n2. Second row\n12. Last") == ["1. First row", "2. Second row", "12. Last"]
     assert texts("A line\nthat goes on\n\nNew\n# Head\n| a |\n| b |\n```\n") == [
         "A line\nthat goes on", "New", "# Head", "| a |", "| b |", "```"

@@ -271,7 +271,8 @@ def test_sentences_end_at_marks_quotes_and_blank_lines_but_not_at_initials_or_be
     assert [*sentences("xx. Yy. Zz. ", 4, 11)] == [(4, 8), (8, 11)]
     assert parts("approx. Ten. At a.m. It was Dr. Who. Nodr. Who") == [
         "approx. Ten. ",
-        "At a.m. It was Dr. Who. ",
+        "At a.m. ",
+        "It was Dr. Who. ",
         "Nodr. ",
         "Who",
     ]

@@ -221,3 +221,32 @@ def test_a_short_quotation_at_thousands_of_places_takes_linear_time() -> None:
     start = time.process_time()
     assert find_quote("a" * 12_000, "a" * 8) is None and find_quote("ab " * 4_000 + "x", "b ab ab a") is None
     assert time.process_time() - start < 3
+
+
+def test_a_number_is_alike_with_its_unit_behind_a_blank_or_not_and_of_one_value() -> None:
+    for one, other in (
+        ("It weighs 70 kg", "It weighs 70kg."),
+        ("Its speed is 120 km/h", "Its speed: 120km/h."),
+        ("It has 8 GB", "It has 8GB."),
+        ("Take 2.5 mg daily", "Take 2.5mg daily."),
+        ("It cost $1", "It cost $1.00."),
+        ("The score was 10", "The score was 10.0."),
+        ("It is -5", "It is -5.00."),
+        ("It leaves at 7:30", "It leaves at 07:30."),
+        ("16 GB", "16GB."),
+    ):
+        assert supported(one, other) and supported(other.rstrip("."), f"{one}."), one
+    for claim, passage in (
+        ("Take 500mg daily", "Take 500mcg daily."),
+        ("It weighs 70kg", "It weighs 70."),
+        ("It weighs 7 kg", "It weighs 70kg."),
+        ("Python 3.1 is needed", "Python 3.10 is needed."),
+        ("Room 4 is open", "Room 4B is open."),
+        ("It cost 10", "It cost 1.00."),
+        ("It costs 3 euros", "It costs 3.10 euros."),
+        ("It is 17:30", "It is 07:30."),
+        ("Use 1.2 of it", "Use 1.2.0 of it."),
+        ("It earned $5", "It earned $5m."),
+        ("It is 5 kg", "It is -5kg."),
+    ):
+        assert not supported(claim, passage), claim

@@ -191,6 +191,8 @@ def test_the_best_path_becomes_an_answer_whose_segments_cite_their_own_passages(
     text, data = answered(("The mill was built in 1871.", one), ("Ghosts live there.", None))
     assert text == "The mill was built in 1871. [1]\nGhosts live there. [unsupported]"
     assert data["unsupported"] == ["Ghosts live there."]
+    text, data = answered(("The mill was built in 1871. It was built.", one))
+    assert text == "The mill was built in 1871. [1] It was built. [1]" and data["unsupported"] == []
     text, data = answered(("In the year 1871.", one), hint="a number")
     assert text == "1871" == data["text"] and data["passages"] == [built.id] and data["citations"] == []
     text, data = answered(("From memory.", None))

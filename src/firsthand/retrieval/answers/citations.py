@@ -16,6 +16,7 @@ from firsthand.retrieval.chunk_index import ChunkIndex
 from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document
 from firsthand.retrieval.retriever import Hit
+from firsthand.system.abbreviations import ends_sentence
 from firsthand.system.sentence_ends import SENTENCE_END
 
 QuoteMatch = Literal["exact", "normalised", "chosen"]
@@ -176,19 +177,21 @@ def holds(citation: Citation, document: Document) -> bool:
 
 
 _BOUNDARY = re.compile(
-    r"(?<=[.!?])(?<!^\d\.)(?<!\n\d\.)(?<!\n\d\d\.)[\"')\]”]*+(?:\[\d{1,4}\])*+(?=\s)"  # not the number of a row
+    r"(?P<latin>(?<=[.!?])(?<!^\d\.)(?<!\n\d\.)(?<!\n\d\d\.)[\"')\]”]*+(?P<cited>(?:\[\d{1,4}\])*+)(?=\s))"  # no row's
     rf"|{SENTENCE_END}(?:\[\d{{1,4}}\])*+"
     r"|\n(?=[ \t]*(?:\n|[-*+#|>] ?|\d{1,3}[.)] |```))"  # before an empty line, a heading, or a row of a list or table
     r"|(?<=\|)[ \t]*\n"
 )
+_GAP = re.compile(r"\s*+")
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
     """The spans of the sentences of a text, without the white space around them. A wrapped line goes on; rows of lists and
-    tables, headings and paragraphs end. References such as `[1]` belong to the sentence before them."""
+    tables, headings and paragraphs end; abbreviations and initials end none. References such as `[1]` belong to the
+    sentence before them."""
     found = []
     start = 0
-    for end in [*(match.end() for match in _BOUNDARY.finditer(text)), len(text)]:
+    for end in [*_ends(text), len(text)]:
         first, last = start, end
         while first < last and text[first].isspace():
             first += 1
@@ -198,3 +201,16 @@ def sentences(text: str) -> list[tuple[int, int]]:
             found.append((first, last))
         start = end
     return found
+
+
+def _ends(text: str) -> Iterator[int]:
+    """The places behind the sentences of a text, but for the last."""
+    begun = 0
+    is_cased = not text.islower()
+    for match in _BOUNDARY.finditer(text):
+        if match["latin"] is not None and text[match.start() - 1] == "." and not match["cited"]:
+            after = _GAP.match(text, match.end())
+            if after is not None and not ends_sentence(text, begun, match.start() - 1, after.end(), is_cased=is_cased):
+                continue
+        begun = match.end()
+        yield begun

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import groupby, pairwise
 from typing import Literal
 
 from firsthand.retrieval.answers.citations import (
@@ -15,9 +16,11 @@ from firsthand.retrieval.answers.citations import (
     label_of,
     sentences,
 )
+from firsthand.retrieval.answers.code_fences import AnswerPart, answer_parts
 from firsthand.retrieval.answers.passage_words import whole_words
 from firsthand.retrieval.retriever import Hit
 from firsthand.retrieval.store.unspaced_words import has_unspaced
+from firsthand.system.abbreviations import ends_sentence
 from firsthand.system.sentence_ends import SENTENCE_END
 
 Unsupported = Literal["mark", "drop", "keep"]
@@ -28,6 +31,7 @@ OVERLAP = 0.5
 _REFERENCE = re.compile(
     r"\[\s*(?P<numbers>\d{1,4}(?:\s*+[,;]\s*+\d{1,4})*)(?:\s*+(?:[:,]\s*+)?[\"“](?P<quote>[^\"”\n]{1,2000})[\"”])?\s*\]"
 )
+_REFERENCE_OR_CODE = re.compile(rf"{_REFERENCE.pattern}|`[^`\n]++`")
 _MARK = "\ue000"
 _CLAIM_END = re.compile(
     rf"(?:(?P<point>(?<![.!?])[.!?]++[\"'”)]*+)|{SENTENCE_END})(?P<cited>(?:\s*{_MARK}\d+{_MARK})*+)"
@@ -35,6 +39,16 @@ _CLAIM_END = re.compile(
 )
 _OPENING = frozenset("\"'“(*„‚‘«¿¡「『")
 _LETTER = re.compile(r"[^\W\d_]")
+_WORD = re.compile(r"[^\W_]")
+_ITEM_LEAD = re.compile(r"[\s>*+#(|-]*+\d{1,3}(?:\.\d{1,3})*+[.)][*_)]*+\s++(?=\S)")
+"""The number of an item before its text, where no sentence ends behind it: `2) `, `**1.** `."""
+_ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[A-Za-z])[.)][*_)]*+")
+_ROUND = re.compile(r"(?P<whole>-?\d++)\.00?")
+_EARLY = re.compile(r"0\d:\d\d")
+_WITH_UNIT = re.compile(
+    r"(?P<number>-?\d++(?:\.\d++)?+)(?P<unit>[kcmµ]g|[kcmµn]m|[mcd]l|mcg|km|mph|kph|[kmgt]i?b|[kmg]hz|hz|[kmg]w|kwh|mwh|mah|[km]v"
+    r"|kcal|kj|ms|min|sec|hrs?|ft|lbs?|oz|px|dpi|fps|bps|[mg]bps|rpm|psi|[hmk]pa|db|eur|usd|gbp|chf|mio|mrd)"
+)
 _STOP = frozenset(
     re.findall(
         r"\w+",
@@ -75,7 +89,8 @@ def check_claims(
     """Checks every sentence: it must cite a passage there is, whose quotation stands in it, or which holds its words.
 
     A claim is supported if a quotation of it was found, or if the passages that it cites hold `overlap` of its content words
-    and every number in it. A claim that is repeated is given once.
+    and every number in it. A number alone is a claim, unless it is that of a list's item. A claim that is repeated is given
+    once, but for rows of tables. The rest of the text stays as it is, and with `keep` all of it but references.
     """
     references: list[_Reference] = []
 
@@ -84,36 +99,150 @@ def check_claims(
         references.append(_Reference(numbers, found["quote"]))
         return f"{_MARK}{len(references) - 1}{_MARK}"
 
-    plain = _REFERENCE.sub(marked, text.replace(_MARK, ""))
-    cited: dict[tuple[int, int, int], Citation] = {}
-    lines: list[str] = []
-    failed: list[str] = []
-    forged = 0
-    told: set[str] = set()
-    for line in plain.split("\n"):
-        parts: list[str] = []
-        item = ""
-        for claim in _claims(line):
+    def marked_in(found: re.Match[str]) -> str:
+        if found["numbers"] is not None:
+            return marked(found)
+        return _REFERENCE.sub(lambda each: each[0] if _is_index(each) else marked(each), found[0])
+
+    check = _Check(hits, places, references, unsupported, overlap)
+    for kind, parts in groupby(answer_parts(text.replace(_MARK, "")), key=lambda part: part.kind):
+        if kind == "prose":
+            for line in _REFERENCE_OR_CODE.sub(marked_in, "\n".join(part.text for part in parts)).split("\n"):
+                check.add(line)
+            continue
+        for part in parts:
+            if kind == "code":
+                check.add_code(part)
+            elif unsupported == "keep":
+                check.add(part.text)
+    return CheckedClaims(check.text(), tuple(check.cited.values()), tuple(check.failed), check.forged)
+
+
+@dataclass
+class _Check:
+    """The lines of an answer, each as it is written but for its references, with numbers or a mark behind its claims."""
+
+    hits: Sequence[Hit]
+    places: Sequence[HitPlace]
+    references: Sequence[_Reference]
+    unsupported: Unsupported
+    overlap: float
+    cited: dict[tuple[int, int, int], Citation] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    forged: int = 0
+    _told: set[str] = field(default_factory=set)
+    _lines: list[str] = field(default_factory=list)
+    _has_claims: bool = False
+
+    def text(self) -> str:
+        """The answer; empty without a claim, unless all is kept."""
+        if not self._has_claims and self.unsupported != "keep":
+            return ""
+        whole = "\n".join(self._lines).strip("\n").rstrip()
+        return whole if whole.startswith(("    ", "\t")) else whole.lstrip()  # a first line may be indented code
+
+    def add(self, line: str) -> None:
+        """Checks a line. Of blank lines in a row the first stays."""
+        shown = self._checked(line)
+        before = self._lines[-1] if self._lines else ""
+        if self.unsupported == "drop" and not before and not _WORD.search(shown):
+            shown = ""  # a rule or a brace of what was dropped
+        if shown or before:
+            self._lines.append(shown)
+
+    def add_code(self, part: AnswerPart) -> None:
+        """Checks code as one claim: it must stand in a passage as a quotation does, cited or not."""
+        code = part.code
+        found = ((hit, find_quote(each.chunk.text, code)) for hit, each in enumerate(self.hits))
+        hit, span = next(((hit, span) for hit, span in found if span is not None), (0, None))
+        mark = ""
+        if span is not None:
+            mark = f"[{_number(self.cited, hit, span, self.hits, self.places)}]"
+        elif _WORD.search(code):
+            self.failed.append(code.strip())
+            if self.unsupported == "drop":
+                return
+            mark = UNSUPPORTED if self.unsupported == "mark" else ""
+        self._has_claims |= bool(_WORD.search(code))
+        self._lines += [part.text, mark] if mark else [part.text]
+
+    def _checked(self, line: str) -> str:
+        shown = item = references = mark = ""
+        is_whole = True
+        for start, end in _claims(line):
+            claim = line[start:end]
             bare = _bare(claim)
-            if not _LETTER.search(bare):  # the number of a list's item, or references read with their sentence
-                item = f"{bare} "
+            spaced = claim[: len(claim) - len(claim.lstrip())] + bare
+            if not _WORD.search(bare) or _is_item(bare, line[:start], line[end:]):
+                item += spaced
+                references += claim
                 continue
-            if (folded := " ".join(bare.casefold().split())) in told:
+            told, references = references + claim, ""
+            is_again = self._is_again(bare)
+            if is_again and self.unsupported != "keep" and not line.lstrip().startswith("|"):
+                is_whole = False
                 continue
-            told.add(folded)
-            spans, bad = _spans(bare, claim, references, hits, overlap)
-            forged += bad
-            if spans:
-                numbers = dict.fromkeys(_number(cited, place, span, hits, places) for place, span in spans)
-                parts.append(f"{item}{bare} {''.join(f'[{number}]' for number in numbers)}")
-            else:
-                failed.append(bare)
-                if unsupported != "drop":
-                    parts.append(f"{item}{bare}" + (f" {UNSUPPORTED}" if unsupported == "mark" else ""))
-            item = ""
-        lines.append(" ".join(part for part in parts if part))
-    whole = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-    return CheckedClaims(whole, tuple(cited.values()), tuple(failed), forged)
+            if (found := self._mark(bare, told, is_again)) is None:
+                is_whole, item = False, ""
+                continue
+            piece = item + spaced
+            if not shown:
+                piece = line[: len(line) - len(line.lstrip())] + piece.lstrip()
+            elif mark and not piece[0].isspace():
+                piece = f" {piece}"
+            shown += piece + found
+            mark, item = found, ""
+        if is_whole or (shown and not _WORD.search(item)):
+            shown += item
+        self._has_claims |= bool(_WORD.search(shown))
+        return shown.rstrip()
+
+    def _is_again(self, bare: str) -> bool:
+        """True if the claim was told before. A number alone may be told again."""
+        folded = " ".join(bare.casefold().split())
+        if folded in self._told:
+            return True
+        if _LETTER.search(bare):
+            self._told.add(folded)
+        return False
+
+    def _mark(self, bare: str, claim: str, is_again: bool) -> str | None:
+        """What goes behind a claim: the numbers of its citations, a mark, or nothing; None if it is dropped."""
+        lead = _ITEM_LEAD.match(bare)
+        spans, bad = _spans(bare[lead.end() if lead else 0 :], claim, self.references, self.hits, self.overlap)
+        self.forged += 0 if is_again else bad
+        if spans:
+            numbers = dict.fromkeys(_number(self.cited, place, span, self.hits, self.places) for place, span in spans)
+            return " " + "".join(f"[{number}]" for number in numbers)
+        if not is_again:
+            self.failed.append(bare)
+        if self.unsupported == "drop":
+            return None
+        return f" {UNSUPPORTED}" if self.unsupported == "mark" else ""
+
+
+def _is_index(reference: re.Match[str]) -> bool:
+    """True if what looks like a reference within code is an index, as in `a[0]`."""
+    before = reference.string[max(0, reference.start() - 1) : reference.start()]
+    return before.isalnum() or before in tuple("_)]")
+
+
+def _is_item(bare: str, before: str, after: str) -> bool:
+    """True for the number of a list's item with text behind it on its line, or the letter of one that begins the line."""
+    found = _ITEM.fullmatch(bare)
+    return found is not None and bool(found["number"] or not before.strip()) and bool(_WORD.search(_bare(after)))
+
+
+def cited_by(text: str, number: int) -> str:
+    """The text with a reference to passage `number` behind each of its claims."""
+    lines = []
+    for line in text.split("\n"):
+        parts = [line[start:end] for start, end in _claims(line)]
+        ends = [f" [{number}]" if _WORD.search(part) and not _ITEM.fullmatch(part.strip()) else "" for part in parts]
+        if not any(ends) and _WORD.search(line):
+            ends[0] = f" [{number}]"  # a number alone
+        lines.append("".join(f"{part.rstrip()}{end}" if end else part for part, end in zip(parts, ends, strict=True)))
+    return "\n".join(lines)
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -121,37 +250,55 @@ def content_words(text: str) -> frozenset[str]:
     scripts without blanks is pairs of its letters."""
     return frozenset(
         word.rstrip("s") or word
-        for word in whole_words(text)
+        for word in map(_of_value, whole_words(text))
         if word not in _STOP and (len(word) > 1 or word.isdigit() or has_unspaced(word))
     )
+
+
+def _of_value(word: str) -> str:
+    """`10.0` and `1.00` as `10` and `1`, `07:30` as `7:30`; `3.10` stays, for it may be a version."""
+    if (found := _ROUND.fullmatch(word)) is not None:
+        return found["whole"]
+    return word[1:] if _EARLY.fullmatch(word) else word
+
+
+def _held_words(text: str) -> frozenset[str]:
+    """The content words that a passage holds; a number and its unit are held apart and together, as `70 kg` and `70kg`."""
+    words = [_of_value(word) for word in whole_words(text)]
+    units = [found for word in words if (found := _WITH_UNIT.fullmatch(word))]
+    apart = {part for found in units for part in (found["number"], found["unit"])}
+    together = {f"{one}{other}" for one, other in pairwise(words) if _WITH_UNIT.fullmatch(f"{one}{other}")}
+    return content_words(text) | apart | together
 
 
 def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
     """The span of the sentence that shares most content words with the claim, the shortest of equals; None if none does."""
     wanted = content_words(claim)
     rated = [
-        (len(wanted & content_words(text[start:end])), start - end, -start, (start, end))
+        (len(wanted & _held_words(text[start:end])), start - end, -start, (start, end))
         for start, end in sentences(text)
     ]
     shared, _, _, span = max(rated, default=(0, 0, 0, (0, 0)))
     return span if shared else None
 
 
-def _claims(line: str) -> Iterator[str]:
-    """The sentences of a line, each with the references behind it.
+def _claims(line: str) -> Iterator[tuple[int, int]]:
+    """The spans of a line's sentences, each with the references behind it and the white space before it.
 
-    A Latin point ends one before white space, unless a small letter follows and no reference is between; the marks of
-    other scripts always do.
+    A Latin point ends one before white space, unless a small letter follows or it is an abbreviation's, and no reference is
+    between; the marks of other scripts always do.
     """
     start = place = 0
     while found := _CLAIM_END.search(line, place):
         end, following = found.end("cited"), found["following"]
         place = end
         begins = not following or following in _OPENING or (following.isalnum() and not following.islower())
+        if begins and found["point"] and found["point"][0] == "." and not found["cited"]:
+            begins = ends_sentence(line, start, found.start("point"), found.start("following"))
         if found["point"] is None or found["cited"] or (begins and (found["space"] or not following)):
-            yield line[start:end].strip()
+            yield start, end
             start = end
-    yield line[start:].strip()
+    yield start, len(line)
 
 
 def _bare(claim: str) -> str:
@@ -181,11 +328,11 @@ def _spans(
     if found or not named:
         return found, forged
     texts = [hits[hit].chunk.text for hit in named]
-    wanted, held = content_words(bare), frozenset[str]().union(*(content_words(text) for text in texts))
+    wanted, held = content_words(bare), frozenset[str]().union(*(_held_words(text) for text in texts))
     numbers = {word for word in wanted if any(letter.isdigit() for letter in word)}
     if not wanted or len(wanted & held) < overlap * len(wanted) or not numbers <= held:
         return [], forged
-    shared = {hit: wanted & content_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
+    shared = {hit: wanted & _held_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
     told: set[str] = set()
     for hit in sorted(shared, key=lambda hit: -len(shared[hit])):
         best = best_sentence(bare, hits[hit].chunk.text)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from firsthand.errors import ConfigError, DataError
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.document import Document
+from firsthand.system.abbreviations import ends_sentence
 from firsthand.system.sentence_ends import SENTENCE_END, SENTENCE_MARKS
 
 Span = tuple[int, int]
@@ -27,10 +28,6 @@ _WORD = re.compile(r"\s+")
 _CLOSING = "\"'”’»)\\]"
 _SENTENCE = re.compile(  # possessive, so that no run is looked at twice
     rf"(?<![.!?…])[.!?…]++[{_CLOSING}]*+\s+|{SENTENCE_END}\s*+|\n[ \t]*\n\s*"
-)
-_ABBREVIATION = re.compile(
-    r"(?:(?:^|[^\w.])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Fig|Figs|Eq|Eqs|Sec|No|Nos|vs|etc|cf|al|approx|ca|Inc|Ltd|Co|Jan|Feb|Mar|"
-    r"Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)|e\.g|i\.e|z\.B|p\.ex|U\.S|U\.K|a\.m|p\.m)\.$"
 )
 _STARTS = (re.compile(rf"(?<=[.!?{SENTENCE_MARKS}]\s)\S|(?<=\n)\S|(?<=[{SENTENCE_MARKS}])\w"), re.compile(r"(?<=\s)\S"))
 """Places to begin an overlap: a sentence or line, else a word."""
@@ -67,11 +64,7 @@ def sentences(text: str, start: int, end: int) -> Iterator[Span]:
     """The sentences of a span; abbreviations and initials do not end one."""
     begun = start
     for found in _SENTENCE.finditer(text, start, end):
-        mark = found.group()[0]
-        if mark == "." and (
-            text[found.end() : found.end() + 1].islower()
-            or _ABBREVIATION.search(text[max(begun, found.start() - 12) : found.start() + 1])
-        ):
+        if found.group()[0] == "." and not ends_sentence(text, begun, found.start(), found.end()):
             continue
         yield begun, found.end()
         begun = found.end()

@@ -27,7 +27,7 @@ from firsthand.patterns.parts.answers import answer_or_text
 from firsthand.patterns.parts.label_choice import choose
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS, Answer
 from firsthand.retrieval.answers.citations import label_of, locate
-from firsthand.retrieval.answers.claims import check_claims
+from firsthand.retrieval.answers.claims import check_claims, cited_by
 from firsthand.retrieval.answers.evidence import rendered
 from firsthand.retrieval.answers.variant_parts import check_rag, record
 from firsthand.retrieval.corpus import Corpus
@@ -132,7 +132,7 @@ async def _answered(task: Task, ctx: Context, corpus: Corpus, best: SegmentPath)
         return text
     number = {hit.chunk.id: place for place, hit in enumerate(hits, 1)}
     cited = "\n".join(
-        f"{each.text.strip()} [{number[each.hit.chunk.id]}]" if each.hit is not None else each.text.strip()
+        cited_by(each.text.strip(), number[each.hit.chunk.id]) if each.hit is not None else each.text.strip()
         for each in best.segments
     )
     places = await locate(corpus, hits)
