@@ -174,8 +174,8 @@ class Sandbox:
 
         The two run in processes apart, with only plain values between them, so an answer can fail its tests but not change,
         read or end them. `setup` is what the tests need besides the answer; what they use and nobody defines is the
-        answer's, and so are `names`, even if Python has them too. `load_s` limits the seconds until the answer's last
-        statement, before the tests call it.
+        answer's, and so are `names`, even if Python has them too: a function, a plain value, or a NameError if it has none.
+        `load_s` limits the seconds until the answer's last statement, before the tests call it.
         """
         proof = secrets.token_hex(32)
         given = json.dumps({"tests": tests, "setup": setup, "names": list(names), "load_s": load_s, "proof": proof})

@@ -5,6 +5,9 @@ the tests early, change what they use, read what they expect, or return an objec
 tests' process imports from no folder that the answer can write to, has run the set-up before the answer's first statement,
 and writes the caller's proof, a random text that no other process here has seen, after the last line of the tests. Only the
 proof says that they passed; an exit status does not.
+
+Under a name of the answer's the tests have what the answer has under it: a function that calls its function, a copy of its
+plain value, nothing if it defines none, and for anything else an object that raises TypeError where it is used.
 """
 
 from __future__ import annotations
@@ -42,6 +45,9 @@ _NEEDS_MORE = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, Ba
 """Errors that are not made of a text alone."""
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _MOVE, _SCOPE_SIGNAL = 1 << 13, 1 << 1
+_ABSENT = object()
+_USES = ("getattribute", "eq", "hash", "repr", "len", "contains", "getitem")
+"""What would work on any object, or fail without our message; others lead to these, and `call` would make it callable."""
 _SCALARS = frozenset({int, float, str, bool, type(None)})
 _ITERATORS: tuple[Any, ...] = (
     types.GeneratorType,
@@ -80,13 +86,19 @@ def main() -> None:
     os.environ |= {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1", "HOME": "/nonexistent"}
     given = json.load(sys.stdin)
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    hidden = set(given["names"]) & set(vars(builtins))
+    if hidden:
+        namespace["__builtins__"] = dict(vars(builtins))
     exec(compile(given["setup"], "<setup>", "exec"), namespace)
+    for name in hidden:  # Python's `sum` is no answer, where the answer has none
+        del namespace["__builtins__"][name]
     remote = AnswerProcess(ours)
     send(ours, {})  # the answer may load now
     with ends_within(given.get("load_s")):
         remote.expect("the answer did not load")
-    for name in free_names(given["tests"], namespace) | set(given["names"]):
-        namespace[name] = remote.function(name)
+    names = free_names(given["tests"], namespace) | set(given["names"])
+    with ends_within(given.get("load_s")):
+        remote.fill(namespace, names)
     lines = given["tests"].splitlines(keepends=True)
     linecache.cache["<tests>"] = (len(given["tests"]), None, lines, "<tests>")
     try:
@@ -163,6 +175,49 @@ class AnswerProcess:
 
     def __init__(self, link: socket.socket):
         self.link = link
+        self.names: list[str] = []
+        self.namespace: dict[str, Any] = {}
+        self.found: dict[str, Any] = {}
+
+    def fill(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
+        """Put what the answer has under these names into the tests' namespace, now and after each call of a function."""
+        self.names, self.namespace, self.found = sorted(names), namespace, {}
+        for name in self.names:
+            namespace.pop(name, None)
+        if self.names:
+            send(self.link, {"names": self.names})
+            self.expect("the answer's names")
+
+    def take(self, states: dict[str, Any]) -> None:
+        """Bring the names up to date, but for those that the tests have given another value."""
+        for name in self.names:
+            if name not in states:
+                continue
+            before = self.found.get(name, _ABSENT)
+            after = self.found[name] = self.value(name, states[name], before)
+            if self.namespace.get(name, _ABSENT) is not before:
+                continue
+            if after is _ABSENT:
+                self.namespace.pop(name, None)
+            else:
+                self.namespace[name] = after
+
+    def value(self, name: str, state: Any, before: Any) -> Any:
+        """What the tests have for a state that `Names.changed` gave; `before` is what they had."""
+        kind, body = state
+        if kind == "missing":
+            return _ABSENT
+        if kind == "function":
+            return self.function(name)
+        if kind == "same":
+            return self.found[body]
+        if kind == "other":
+            return unusable(f"the answer's {name!r}: {body}")
+        value = decode(body)
+        if kind == "content" and type(value) is type(before) and isinstance(value, list | dict | set):
+            update(before, value)
+            return before
+        return value
 
     def function(self, name: str) -> Callable[..., Any]:
         """A function that calls the answer's of that name, and does to its arguments what that one does to its copies."""
@@ -182,6 +237,7 @@ class AnswerProcess:
         body = receive(self.link)
         if body is None:
             raise RuntimeError(f"{what}: the answer's process ended")
+        self.take(body.get("names", {}))
         if "error" in body:
             kind, text = map(str, body["error"])
             known = getattr(builtins, kind, None)
@@ -200,17 +256,74 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
     try:
         exec(compile(answer, "answer.py", "exec", dont_inherit=True), module.__dict__)
         send(link, {})
+        names = Names(module)
         while (asked := receive(link)) is not None:
+            if "names" in asked:
+                names.asked = asked["names"]
+                send(link, names.changed())
+                continue
             try:
                 args, kwargs = decode(asked["args"]), decode(asked["kwargs"])
                 body = {"value": encode(getattr(module, asked["name"])(*args, **kwargs))}
                 after = encode(args)
-                send(link, body | ({"args": after} if after != asked["args"] else {}))
+                send(link, body | ({"args": after} if after != asked["args"] else {}) | names.changed())
             except Exception as error:
-                send(link, {"error": [error_kind(error), str(error)[:500]]})
+                send(link, {"error": [error_kind(error), str(error)[:500]]} | names.changed())
     except BaseException as error:
         send(link, {"error": [error_kind(error), str(error)[:500]]})
     os._exit(0)
+
+
+class Names:
+    """What the answer's module has under the names that the tests use."""
+
+    def __init__(self, module: types.ModuleType):
+        self.module = module
+        self.asked: list[str] = []
+        self.told: dict[str, tuple[Any, str]] = {}
+
+    def changed(self) -> dict[str, Any]:
+        """The states of the names that are new or hold something else than last time, as a part of a message."""
+        states: dict[str, Any] = {}
+        seen: list[tuple[str, Any]] = []
+        for name in self.asked:
+            value = vars(self.module).get(name, _ABSENT)
+            kind, body = described(value, seen)
+            seen.append((name, value))
+            text = json.dumps([kind, body])
+            before, told = self.told.get(name, (None, ""))
+            if told != text or before is not value:
+                states[name] = ["content" if kind == "value" and before is value else kind, body]
+            self.told[name] = value, text
+        return {"names": states} if states else {}
+
+
+def described(value: Any, seen: list[tuple[str, Any]]) -> tuple[str, Any]:
+    """What a name holds: nothing, a function, the same object as a name that was seen before it, a value, or another.
+
+    An iterator is another: to read it here would take from the answer's functions what they have not read, without end if
+    it has none.
+    """
+    if value is _ABSENT:
+        return "missing", None
+    if callable(value):
+        return "function", None
+    for name, other in seen:
+        if other is value:
+            return "same", name
+    try:
+        return "value", encode(value, ())
+    except Exception as error:
+        return "other", str(error)[:500]
+
+
+def unusable(text: str) -> Any:
+    """An object that raises TypeError where it is compared, read, tested for truth or asked for an attribute."""
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(text)
+
+    return type("NoPlainValue", (), {f"__{each}__": refuse for each in _USES})()
 
 
 def error_kind(error: BaseException) -> str:
@@ -225,8 +338,8 @@ def error_kind(error: BaseException) -> str:
     return type(error).__name__
 
 
-def encode(value: Any) -> Any:
-    """A value as JSON that keeps its type; TypeError for what is no plain value."""
+def encode(value: Any, iterators: tuple[Any, ...] = _ITERATORS) -> Any:
+    """A value as JSON that keeps its type; TypeError for what is no plain value, and for other iterators than these."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int) and abs(value) >= _LARGE:  # decimal digits of a very large number take minutes
@@ -237,9 +350,9 @@ def encode(value: Any) -> Any:
     sequences: tuple[Any, ...] = (list, tuple, set, frozenset)
     for sequence in sequences:
         if isinstance(value, sequence):
-            return {sequence.__name__: list(value) if scalars(value) else [encode(each) for each in value]}
+            return {sequence.__name__: list(value) if scalars(value) else [encode(each, iterators) for each in value]}
     if isinstance(value, dict):
-        return {"dict": [[encode(key), encode(each)] for key, each in value.items()]}
+        return {"dict": [[encode(key, iterators), encode(each, iterators)] for key, each in value.items()]}
     if isinstance(value, bytes | bytearray):
         return {"bytes": value.hex()}
     if isinstance(value, range):
@@ -250,8 +363,8 @@ def encode(value: Any) -> Any:
         return {"decimal": str(value)}
     if isinstance(value, fractions.Fraction):
         return {"fraction": [value.numerator, value.denominator]}
-    if isinstance(value, _ITERATORS):
-        return {"iterator": [encode(each) for each in value]}
+    if isinstance(value, iterators):
+        return {"iterator": [encode(each, iterators) for each in value]}
     raise TypeError(f"a {type(value).__name__} is no plain value: return numbers, text, lists, tuples, sets or dicts")
 
 
