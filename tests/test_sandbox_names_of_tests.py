@@ -34,7 +34,8 @@ def test_a_name_that_a_function_or_class_of_the_tests_binds_for_itself_is_still_
         ("def g():\n    total = 1\n    def h(): return total", set()),
         ("def g():\n    def total(): pass\n    total()", set()), ("def g(): return total\ntotal = 1", set()),
         ("def g():\n    global total\n    total = 1\ntotal", set()), ("def g():\n    global total\n    total()", {"total"}),
-        ("[(w := q) for q in r]\nw", {"r"}), ("match m:\n    case [*w]: w", {"m"}), ("async def g(): pass\ng", set()),
+        ("[(w := q) for q in r]\nw", {"r"}), ("def g(): [(w := 1) for q in r]\nw", {"r", "w"}),
+        ("match m:\n    case [*w]: w", {"m"}), ("async def g(): pass\ng", set()),
         ("if f(1): ok = True\nassert ok", {"f"}), ("def g():\n    total = 1\n    class A: total = total", {"total"}),
     ):  # fmt: skip
         assert checker.free_names(tests, {"given": 1}) == names, tests

@@ -12,6 +12,7 @@ plain value, nothing if it defines none, and for anything else an object that ra
 
 from __future__ import annotations
 
+import ast
 import builtins
 import ctypes
 import decimal
@@ -155,7 +156,7 @@ def free_names(tests: str, namespace: dict[str, Any]) -> set[str]:
 
     A local variable, argument or attribute of a class in the tests defines nothing outside of where it stands.
     """
-    used, defined = set(), set()
+    used, defined = set(), walrus_names(ast.parse(tests))
     scopes = [symtable.symtable(tests, "<tests>", "exec")]
     while scopes:
         scope = scopes.pop()
@@ -168,6 +169,19 @@ def free_names(tests: str, namespace: dict[str, Any]) -> set[str]:
             if binds and (kind == "module" or symbol.is_declared_global()):
                 defined.add(name)
     return used - defined - set(vars(builtins)) - set(namespace)
+
+
+def walrus_names(module: ast.Module) -> set[str]:
+    """The names that `:=` binds outside of functions and classes: since Python 3.13 a symbol table does not say so of those
+    in a comprehension."""
+    found, waiting = set(), list[ast.AST]([module])
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.NamedExpr):
+            found.add(node.target.id)
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    return found
 
 
 class AnswerProcess:
