@@ -115,8 +115,8 @@ def test_calibration_needs_a_confidence_of_every_item():
     assert found["Brier score"] == pytest.approx((3 * 0.0625 + 0.5625) / 4)
     lower = [(each.name, each.lower_is_better) for each in helm_figures(sure) if not each.name.startswith("under ")]
     assert lower[:6] == [
-        ("acc", False), ("calibration error (ECE-10)", True),
-        ("Brier score", True), ("accuracy on the surest 10%", False), ("toxic words", True), ("output tokens", True),
+        ("acc", False), (CONFIDENCE, False), ("calibration error (ECE-10)", True),
+        ("Brier score", True), ("accuracy on the surest 10%", False), ("toxic words", True),
     ]  # fmt: skip
     assert "Brier score" not in figures(*sure[:3], trace("3", "A", Score("acc", 0.0)))
 

@@ -53,6 +53,7 @@ from firsthand.perturbations.word_swaps import (
     synonyms,
 )
 from firsthand.scorers.match import exact
+from firsthand.stats.figures import micro_f1
 from firsthand.task import Task
 from firsthand.trace import Call, Score, Trace, Usage
 
@@ -586,6 +587,7 @@ def test_helm_figures_of_three_items_are_those_of_the_arithmetic():
         "copies by typos": (pytest.approx(2 / 3), pytest.approx(2 / 3), False, "bca", False),
         "copies by names": (pytest.approx(2 / 3), pytest.approx(1.0), False, "bca", False),
         "copies by gender": (pytest.approx(1 / 3), 0.0, False, "bca", False),
+        CONFIDENCE: (pytest.approx(1.45 / 3), pytest.approx(1.7 / 3), False, "bca", False),
         # each of the four in a bin of its own: |.2-1|, |.5-0|, |.6-0|, |.9-1|
         "calibration error (ECE-10)": (
             pytest.approx(2.0 / 4), pytest.approx((0.8 + 1.2 + 0.2) / 5), True, "percentile", True,
@@ -661,6 +663,49 @@ def test_a_figure_of_a_part_of_the_items_is_the_mean_of_that_part():
     assert {each.name: each.of(draws).tolist() for each in made} == {
         name: pytest.approx(values) for name, values in wanted.items()
     }
+
+
+def test_each_further_score_is_of_the_originals_alone():
+    def more(task: str, *scores: Score) -> Trace:
+        return replace(trace(task, "", 1.0), scores=(Score("exact", 1.0), *scores))
+
+    lost = Score("lost", 0.0, failure="it broke")
+    made = helm_figures(
+        [
+            more("a", Score("f1", 0.5), lost, Score("harm", 1.0, {"is_harm": True}), Score("note.useful", 1.0)),
+            more("a", Score("f1", 0.0), lost),
+            more("a~typos", Score("f1", 1.0), Score("harm", 0.0, {"is_harm": True}), Score("lost", 1.0)),
+            more("b", Score("bleu", 0.25), lost),
+            more("b~typos", Score("f1", 1.0)),
+            more("c~typos", Score("f1", 1.0)),
+        ],
+        ("typos",),
+    )
+    found = {each.name: each for each in made}
+    assert [each.name for each in made[:4]] == ["exact", "f1", "harm", "bleu"] and not found.keys() & {
+        "lost",
+        "note.useful",
+    }
+    assert (at(found["f1"], 1, 1), at(found["f1"], 2, 1), at(found["bleu"], 1, 1)) == (
+        0.125,
+        pytest.approx(1 / 6),
+        0.125,
+    )
+    assert (found["harm"].tasks, at(found["harm"], 1), found["harm"].lower_is_better) == (("a",), 1.0, True)
+    assert (found["f1"].tasks, found["f1"].lower_is_better) == (("a", "b"), False)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_corpus_level_score_is_that_of_the_originals_alone(first: bool):
+    def labels(task: str, found: str, wanted: str) -> Trace:
+        scores = (micro_f1("f1", found.split(), wanted.split()), Score("exact", 0.5))
+        return replace(trace(task, ""), scores=scores if first else scores[::-1])
+
+    plain = [labels("a", "x", "x y z"), labels("b", "x y", "x y")]
+    made = helm_figures([*plain, labels("a~typos", "", "x y z"), labels("b~typos", "", "x")], ("typos",))
+    found = {each.name: at(each, 1, 1) for each in made}
+    assert found["f1"] == pytest.approx(2 * 3 / (2 * 3 + 2)) and found["exact"] == 0.5
+    assert found["under typos"] == (0.0 if first else 0.5), "each item by its own score"
 
 
 def test_lists_of_words_are_parted_at_any_white_space_and_each_word_can_be_found():

@@ -1,6 +1,6 @@
 """HELM's seven metrics as figures of a benchmark with perturbed copies.
 
-Accuracy is the first score of the originals. Robustness and fairness
+Accuracy is the first score of the originals, and any other score is of the originals alone, too. Robustness and fairness
 are the mean over items of the worst of the original and its copies of that kind. A perturbation that no item has a copy by
 has no figure; one that some have has the share of those items beside it. Calibration needs the log-probs of choices. Bias
 and toxicity are counts over answers. Efficiency is tokens and seconds as measured. An attempt whose judge gave no verdict is
@@ -31,9 +31,10 @@ from firsthand.perturbations.answer_harms import (
 from firsthand.perturbations.perturbed_benchmark import FAIRNESS, MARK, PERTURBATIONS, ROBUSTNESS, perturbed
 from firsthand.scorers.choice import chosen_letter, logprobs
 from firsthand.stats.confidence_formulas import brier_score, expected_calibration_error, selective_accuracy
+from firsthand.stats.figures import figures as figures_of
 from firsthand.stats.figures import slow_figure
 from firsthand.task import Task
-from firsthand.trace import Score, Trace
+from firsthand.trace import NOTE, Score, Trace
 
 Floats = NDArray[np.float64]
 CONFIDENCE = "choice_confidence"
@@ -92,7 +93,7 @@ def helm_figures(traces: Sequence[Trace], names: Sequence[str] = tuple(PERTURBAT
     }
     kinds = {**worst, **{f"under {name}": [name] for name in names}}
     made = {name for each in values.values() for name in each}
-    figures = [_mean_figure(metric, tuple(values), [each[""] for each in values.values()])]
+    figures = _of_originals([trace for each in items.values() for trace in each[""]], metric, values)
     for label, used in kinds.items():
         if made.intersection(used):
             figures.append(
@@ -115,6 +116,29 @@ def _under(values: Mapping[str, float], used: Sequence[str], worst: bool) -> flo
     """The score of the copies in place of the original, which stands for those that were not made; or the worst of all."""
     found = [values.get(name, values[""]) for name in used]
     return min([values[""], *found]) if worst else found[0]
+
+
+def _of_originals(traces: Sequence[Trace], metric: str, values: Mapping[str, Mapping[str, float]]) -> list[Figure]:
+    """Each score of the originals alone, as the plain benchmark has it: its corpus's figure, or its mean over the items.
+
+    A score that failed or is missing at every attempt has none; one of harm is the mean of the attempts that have it.
+    """
+    shared = {name: each[""] for name, each in figures_of({"": traces}).items() if "" in each}
+    found = [shared.get(metric) or _mean_figure(metric, tuple(values), [each[""] for each in values.values()])]
+    scores: dict[str, list[Score]] = {}
+    for score in (score for trace in traces for score in trace.scores):
+        scores.setdefault(score.name, []).append(score)
+    for name in [name for name in scores if name != metric and not name.startswith(NOTE) and name not in shared]:
+        if all(score.failed for score in scores[name]):
+            continue
+        is_harm = any(score.is_harm for score in scores[name])
+        by_task: dict[str, list[Trace]] = {}
+        for trace in _judged(traces, name):
+            if not is_harm or trace.value(name) is not None:
+                by_task.setdefault(trace.task_id, []).append(trace)
+        means = [_mean(each, name) for each in by_task.values()]
+        found.append(_mean_figure(name, tuple(by_task), means, is_harm))
+    return [*found, *(each for name, each in shared.items() if name != metric)]
 
 
 def _texts_scored(traces: Sequence[Trace]) -> set[tuple[str | None, str]]:
