@@ -89,6 +89,14 @@ def test_copies_follow_their_task_and_unchanged_ones_are_left_out():
         perturbed(made, ["typo"])
 
 
+def test_own_data_has_copies_whose_question_is_perturbed(tmp_path: Path):
+    (tmp_path / "own.csv").write_text(f"q,a\n{PROMPT},twelve\n")
+    (tmp_path / "own.toml").write_text('data = "own.csv"\nprompt = "{q}"\ntarget = "{a}"\nscorer = ["exact"]\n')
+    first, *copies = perturbed(catalog.benchmark(str(tmp_path / "own.toml"))).tasks(0)
+    assert first.prompt == PROMPT and {copy.metadata["perturbation"] for copy in copies} == {*PERTURBATIONS}
+    assert all(copy.prompt != PROMPT and copy.secret["answer"] == "twelve" for copy in copies)
+
+
 def figures(*traces: Trace) -> dict[str, float]:
     made = helm_figures(traces)
     return {each.name: float(each.of(np.ones((1, len(each.tasks))))[0]) for each in made}

@@ -417,7 +417,12 @@ def test_the_question_in_the_row_of_data_is_no_check(key: str, prompt: str) -> N
 
 
 def test_a_text_of_a_row_is_the_question_s_if_three_quarters_of_its_words_are() -> None:
-    for text, is_asked in (("many rivers of", False), ("many rivers of THEM", True), ("many", False)):
+    for text, is_asked in (
+        ("many rivers of", False),
+        ("many rivers of THEM", True),
+        ("many others", True),
+        ("many", False),
+    ):
         made = copies_of(Task("t", "There are many others of these them", secret={"doc": {"x": text}}))
         assert any("many" not in copy.prompt.casefold() for copy in made) == is_asked, text
     assert len(copies_of(Task("t", "Many", secret={"doc": {"x": " Many\n"}}))) > 8, "a prompt of one word"
@@ -442,7 +447,9 @@ def test_persons_of_the_question_change_in_its_row_too_but_not_what_a_harness_sc
     assert new != "Emma" and copy.secret["columns"] == {"question": copy.prompt, "who": new}
     assert len(with_copies(Task("t", text, secret={"target": "Emma", "doc": row}), ["names"], 0)) == 1
     assert len(with_copies(Task("t", text, secret={"target": 0, "doc": {**row, "who": ["Emma"]}}), ["names"], 0)) == 1
-    assert len(with_copies(Task("t", text, secret={"target": 0, "doc": {"question": text}}), ["names"], 0)) == 2
+    for target, copies in ((0, 1), ("Emma", 0), ("Anna", 1)):
+        task = Task("t", text, secret={"target": target, "doc": {"question": text}})
+        assert len(with_copies(task, ["names"], 0)) == 1 + copies, target
 
 
 def test_a_benchmark_without_any_copy_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -701,10 +708,10 @@ def test_a_corpus_level_score_is_that_of_the_originals_alone(first: bool):
         scores = (micro_f1("f1", found.split(), wanted.split()), Score("exact", 0.5))
         return replace(trace(task, ""), scores=scores if first else scores[::-1])
 
-    plain = [labels("a", "x", "x y z"), labels("b", "x y", "x y")]
-    made = helm_figures([*plain, labels("a~typos", "", "x y z"), labels("b~typos", "", "x")], ("typos",))
+    plain = [labels("a", "x", "x y z w"), labels("b", "x y", "x y")]
+    made = helm_figures([*plain, labels("a~typos", "", "x y z w"), labels("b~typos", "", "x")], ("typos",))
     found = {each.name: at(each, 1, 1) for each in made}
-    assert found["f1"] == pytest.approx(2 * 3 / (2 * 3 + 2)) and found["exact"] == 0.5
+    assert found["f1"] == pytest.approx(2 * 3 / (2 * 3 + 3)) and found["exact"] == 0.5
     assert found["under typos"] == (0.0 if first else 0.5), "each item by its own score"
 
 
