@@ -88,6 +88,8 @@ def test_each_scorer_of_a_task_gives_its_scores_and_equal_names_are_numbered() -
     failing = scorers.score(Task("t2", "Q2"), attempt("t2", "break", 4))
     assert failing[0] == Score("said", 0.0, failure="KeyError: 'break'") and scorers.states[-1].epoch == 5
     assert [each.name for each in scorers.score(Task("t2", "Q2"), attempt("t2", "pass"))] == ["parts/a", "parts/b"]
+    copy = Task("t1~typos", "Q1", choices=("x", "y"), metadata={"origin": "t1"})
+    assert scorers.score(copy, attempt("t1~typos", "A")) == found, "a perturbed copy is scored as its sample"
 
 
 def test_scorers_get_the_state_that_the_tasks_own_solvers_left() -> None:

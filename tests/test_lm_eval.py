@@ -25,6 +25,7 @@ from firsthand.errors import ConfigError, DataError, MissingExtra
 from firsthand.message import Message, Text
 from firsthand.patterns.cot import cot
 from firsthand.patterns.direct import direct
+from firsthand.perturbations.perturbed_benchmark import perturbed
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import create
@@ -447,6 +448,24 @@ def test_other_patterns_answer_in_their_own_way_and_are_judged_by_the_same_rules
     completing = catalog.benchmark(f"lm_eval:task={folder}/complete.yaml")
     scores = ours(completing, Scripted(lambda messages, sampling, index: "Paris"), cot)[0].scores
     assert scores[0].failed and "run it with the pattern direct" in (scores[0].failure or "")
+
+
+@needs_harness
+def test_perturbed_copies_are_scored_as_their_documents(folder: Path) -> None:
+    for name in ("choose", "write"):
+        plain = catalog.benchmark(f"lm_eval:task={folder}/{name}.yaml:limit=3")
+        benchmark = perturbed(plain, ("lowercase", "spacing"))
+        traces = ours(benchmark)
+        assert [trace.task_id.partition("~")[2] for trace in traces] == ["", "lowercase", "spacing"] * 3
+        assert all(trace.scores and not any(score.failed for score in trace.scores) for trace in traces)
+        assert [trace.scores for trace in traces[::3]] == [trace.scores for trace in ours(plain)]
+    spoken = [replace(trace, answer="It is Paris.") for trace in traces[:3]]
+    found = [
+        benchmark.scorers[0](task, trace)[0].value for task, trace in zip(benchmark.tasks(0), spoken, strict=False)
+    ]
+    assert found == [1.0, 1.0, 1.0], "each is the one about France"
+    with pytest.raises(DataError, match="other-0000 is not a document"):
+        benchmark.scorers[0](replace(benchmark.tasks(0)[1], id="other-0000", metadata={}), traces[1])
 
 
 @pytest.mark.slow

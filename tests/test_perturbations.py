@@ -89,6 +89,14 @@ def test_copies_follow_their_task_and_unchanged_ones_are_left_out():
         perturbed(made, ["typo"])
 
 
+def test_own_data_has_copies_whose_question_is_perturbed(tmp_path: Path):
+    (tmp_path / "own.csv").write_text(f"q,a\n{PROMPT},twelve\n")
+    (tmp_path / "own.toml").write_text('data = "own.csv"\nprompt = "{q}"\ntarget = "{a}"\nscorer = ["exact"]\n')
+    first, *copies = perturbed(catalog.benchmark(str(tmp_path / "own.toml"))).tasks(0)
+    assert first.prompt == PROMPT and {copy.metadata["perturbation"] for copy in copies} == {*PERTURBATIONS}
+    assert all(copy.prompt != PROMPT and copy.secret["answer"] == "twelve" for copy in copies)
+
+
 def figures(*traces: Trace) -> dict[str, float]:
     made = helm_figures(traces)
     return {each.name: float(each.of(np.ones((1, len(each.tasks))))[0]) for each in made}
@@ -103,7 +111,7 @@ def test_robustness_and_fairness_are_the_worst_of_an_item():
     )  # fmt: skip
     assert found["exact"] == pytest.approx(2 / 3)
     assert found["robustness"] == pytest.approx(1 / 3) and found["fairness"] == pytest.approx(1 / 3)
-    assert found["under typos"] == pytest.approx(2 / 3) and found["under synonyms"] == pytest.approx(2 / 3)
+    assert found["under typos"] == pytest.approx(2 / 3) and "under synonyms" not in found
     assert found["toxic words"] == pytest.approx(1 / 3) and "calibration error (ECE-10)" not in found
     assert found["gender representation bias"] == pytest.approx(representation([2, 1], [17, 17]), abs=0.02)
 
@@ -115,8 +123,8 @@ def test_calibration_needs_a_confidence_of_every_item():
     assert found["Brier score"] == pytest.approx((3 * 0.0625 + 0.5625) / 4)
     lower = [(each.name, each.lower_is_better) for each in helm_figures(sure) if not each.name.startswith("under ")]
     assert lower[:6] == [
-        ("acc", False), ("robustness", False), ("fairness", False), ("calibration error (ECE-10)", True),
-        ("Brier score", True), ("accuracy on the surest 10%", False),
+        ("acc", False), (CONFIDENCE, False), ("calibration error (ECE-10)", True),
+        ("Brier score", True), ("accuracy on the surest 10%", False), ("toxic words", True),
     ]  # fmt: skip
     assert "Brier score" not in figures(*sure[:3], trace("3", "A", Score("acc", 0.0)))
 

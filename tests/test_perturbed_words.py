@@ -53,6 +53,7 @@ from firsthand.perturbations.word_swaps import (
     synonyms,
 )
 from firsthand.scorers.match import exact
+from firsthand.stats.figures import micro_f1
 from firsthand.task import Task
 from firsthand.trace import Call, Score, Trace, Usage
 
@@ -400,6 +401,71 @@ def test_quotations_stay_where_there_are_checks() -> None:
     assert any('"Many of THEM"' not in copy.prompt for copy in made)
 
 
+ASKED = "Do not buy many large things that the shop of Street sells there."
+
+
+@pytest.mark.parametrize("key", ["columns", "doc", "metadata"])
+@pytest.mark.parametrize(
+    "prompt", [ASKED, f"Question: {ASKED} Please answer.", f"Q: {ASKED.replace('large', 'quite small')}\nA:"]
+)
+def test_the_question_in_the_row_of_data_is_no_check(key: str, prompt: str) -> None:
+    row = {"question": ASKED, "things": "Paris", "q": prompt, "kind": "Street", "more": {"words": ["the shop"]}}
+    made = copies_of(Task("t", prompt, secret={key: row, "answer": "Paris"}))
+    assert {copy.metadata["perturbation"] for copy in made} == {*PERTURBATIONS} - {"names", "gender"}
+    for word, is_kept in (("Street", True), ("the shop", True), ("many", False), ("things", False), ("that", False)):
+        assert all(word in copy.prompt for copy in made) == is_kept, word
+
+
+def test_a_text_of_a_row_is_the_question_s_if_three_quarters_of_its_words_are() -> None:
+    for text, is_asked in (
+        ("many rivers of", False),
+        ("many rivers of THEM", True),
+        ("many others", True),
+        ("many", False),
+    ):
+        made = copies_of(Task("t", "There are many others of these them", secret={"doc": {"x": text}}))
+        assert any("many" not in copy.prompt.casefold() for copy in made) == is_asked, text
+    assert len(copies_of(Task("t", "Many", secret={"doc": {"x": " Many\n"}}))) > 8, "a prompt of one word"
+
+
+def test_an_answer_in_the_row_of_data_is_no_check() -> None:
+    text = "Emma met Tom in the street. Who met Tom?"
+    for secret in ({"answer": "Emma", "columns": {"who": " Emma"}}, {"target": "Emma", "doc": {"who": ["Emma"]}}):
+        assert [copy.id for copy in with_copies(Task("t", text, secret=secret), ["lowercase", "typos"], 0)] == [
+            "t",
+            "t~typos",
+        ]
+    chosen = Task("t", text, choices=("Emma", "Tom"), secret={"target": 0, "doc": {"a": "Emma", "b": "Tom", "q": text}})
+    assert with_copies(chosen, ["lowercase"], 0)[1].prompt == text.lower()
+
+
+def test_persons_of_the_question_change_in_its_row_too_but_not_what_a_harness_scores_by() -> None:
+    text = "Emma met Tom in the street. Who met Tom?"
+    row = {"question": text, "who": "Emma"}
+    copy = with_copies(Task("t", text, secret={"answer": "Emma", "columns": row}), ["names"], 0)[1]
+    new = copy.secret["answer"]
+    assert new != "Emma" and copy.secret["columns"] == {"question": copy.prompt, "who": new}
+    assert len(with_copies(Task("t", text, secret={"target": "Emma", "doc": row}), ["names"], 0)) == 1
+    assert len(with_copies(Task("t", text, secret={"target": 0, "doc": {**row, "who": ["Emma"]}}), ["names"], 0)) == 1
+    for target, copies in ((0, 1), ("Emma", 0), ("Anna", 1)):
+        task = Task("t", text, secret={"target": target, "doc": {"question": text}})
+        assert len(with_copies(task, ["names"], 0)) == 1 + copies, target
+
+
+def test_a_benchmark_without_any_copy_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    def told(prompt: str, *names: str) -> list[str]:
+        caplog.clear()
+        base = Benchmark(f"base-{prompt}", lambda seed: [Task("a", prompt)], (exact,))
+        for _ in range(2):
+            perturbed(base, names).tasks(0)
+        return [each.getMessage() for each in caplog.records]
+
+    assert told("12", "typos", "names") == [
+        "no task of base-12 has a perturbed copy: it has no robustness, fairness or the like"
+    ]
+    assert told("that is it", "dialect") == [] == told("13")
+
+
 def test_identifiers_stay_as_they_are() -> None:
     made = copies_of(Task("t", "What is the value of key a1B2c3d4-e5F6 and of max_len that is there?"))
     assert len(made) > 20 and all("a1B2c3d4-e5F6" in each.prompt and "max_len" in each.prompt for each in made)
@@ -479,7 +545,7 @@ def test_a_perturbed_benchmark_takes_the_first_items_and_says_what_it_did():
     helm = with_helm_metrics(base, ("typos",), seed=6, items=1)
     assert helm.name == "base-helm" and helm.scorers == (exact, choice_confidence) and helm.options["seed"] == 6
     assert len({task.metadata["origin"] for task in helm.tasks(0)}) == 1 and helm.figures is not None
-    names = [each.name for each in helm.figures([trace("a", "x", 1.0)])]
+    names = [each.name for each in helm.figures([trace("a", "x", 1.0), trace("a~typos", "x", 1.0)])]
     assert names[:3] == ["exact", "robustness", "under typos"] and "fairness" not in names
     assert list(PERTURBATIONS) == [*ROBUSTNESS, *FAIRNESS]
 
@@ -525,6 +591,10 @@ def test_helm_figures_of_three_items_are_those_of_the_arithmetic():
         "under typos": (pytest.approx(2.75 / 3), pytest.approx(1.0), False, "bca", False),
         "under names": (pytest.approx(1 / 3), pytest.approx(1.25 / 3), False, "bca", False),
         "under gender": (pytest.approx(2 / 3), pytest.approx(2 / 3), False, "bca", False),
+        "copies by typos": (pytest.approx(2 / 3), pytest.approx(2 / 3), False, "bca", False),
+        "copies by names": (pytest.approx(2 / 3), pytest.approx(1.0), False, "bca", False),
+        "copies by gender": (pytest.approx(1 / 3), 0.0, False, "bca", False),
+        CONFIDENCE: (pytest.approx(1.45 / 3), pytest.approx(1.7 / 3), False, "bca", False),
         # each of the four in a bin of its own: |.2-1|, |.5-0|, |.6-0|, |.9-1|
         "calibration error (ECE-10)": (
             pytest.approx(2.0 / 4), pytest.approx((0.8 + 1.2 + 0.2) / 5), True, "percentile", True,
@@ -540,7 +610,45 @@ def test_helm_figures_of_three_items_are_those_of_the_arithmetic():
         "output tokens": (pytest.approx((4 + 1 + 9) / 3), pytest.approx(17 / 3), True, "bca", False),
         "seconds": (pytest.approx((3 + 1.5 + 0.5) / 3), pytest.approx(6.5 / 3), True, "bca", False),
     }  # fmt: skip
-    assert made[1].values == {"a": [0.5], "b~x": [0.0], "typos": [1.0]} and at(made[0], 0, 0, 0) == 0.0
+    (worst,) = (each for each in made if each.name == "robustness")
+    assert worst.values == {"a": [0.5], "b~x": [0.0], "typos": [1.0]} and at(made[0], 0, 0, 0) == 0.0
+
+
+def test_a_perturbation_without_copies_has_no_figure_and_one_with_some_says_how_many():
+    made = helm_figures(
+        [
+            trace("a", "", 1.0),
+            trace("a~typos", "", 0.0),
+            trace("a~names", "", 1.0),
+            trace("b", "", 1.0),
+            trace("b~names", "", 1.0),
+        ],
+        ("typos", "spacing", "names", "gender"),
+    )
+    found = {each.name: at(each, 1, 1) for each in made if each.name not in ("toxic words", "output tokens", "seconds")}
+    assert found == {
+        "exact": 1.0, "robustness": 0.5, "fairness": 1.0, "under typos": 0.5, "under names": 1.0, "copies by typos": 0.5,
+    }  # fmt: skip
+
+
+def asked(task: str, value: float, *texts: tuple[str, str], kind: str = "score") -> Trace:
+    calls = [
+        Call("0:0", kind, None, 0.0, 0.0, "r", detail={"prompt": before, "likelihoods": [{"text": text}]})  # type: ignore[arg-type]
+        for before, text in texts
+    ]
+    return replace(trace(task, "A", value), calls=tuple(calls))
+
+
+def test_a_copy_whose_scored_texts_are_the_original_s_was_not_made():
+    first = [asked("a", 1.0, ("He met", " A"), ("He met", " B")), asked("b", 1.0, ("So", " A"))]
+    copies = [asked("a~typos", 0.0, ("He met", " A"), ("He met", " B")), asked("b~typos", 0.0, ("Sp", " A"))]
+    found = {each.name: at(each, 1, 1) for each in helm_figures([*first, *copies], ("typos",))}
+    assert (found["under typos"], found["robustness"], found["copies by typos"]) == (0.5, 0.5, 0.5)
+    none = {each.name for each in helm_figures([first[0], copies[0]], ("typos",))}
+    assert not none & {"under typos", "robustness", "copies by typos"}
+    told = [asked(task, 1.0, ("", "yes")) for task in ("a", "a~typos")]
+    wrote = [replace(each, calls=(*each.calls, *asked("x", 0.0, ("", ""), kind="generate").calls)) for each in told]
+    assert "under typos" in {each.name for each in helm_figures(wrote, ("typos",))}, "it read the prompt elsewhere"
 
 
 def test_a_figure_of_a_part_of_the_items_is_the_mean_of_that_part():
@@ -549,6 +657,7 @@ def test_a_figure_of_a_part_of_the_items_is_the_mean_of_that_part():
             trace("a", "damn", 1.0, tokens=3, seconds=2.0),
             trace("b", "", 0.0, tokens=5),
             trace("c", "", 0.5, seconds=1.0),
+            *(trace(f"{task}~typos", "", value) for task, value in (("a", 1.0), ("b", 0.0), ("c", 0.5))),
         ],
         ("typos",),
     )
@@ -561,6 +670,49 @@ def test_a_figure_of_a_part_of_the_items_is_the_mean_of_that_part():
     assert {each.name: each.of(draws).tolist() for each in made} == {
         name: pytest.approx(values) for name, values in wanted.items()
     }
+
+
+def test_each_further_score_is_of_the_originals_alone():
+    def more(task: str, *scores: Score) -> Trace:
+        return replace(trace(task, "", 1.0), scores=(Score("exact", 1.0), *scores))
+
+    lost = Score("lost", 0.0, failure="it broke")
+    made = helm_figures(
+        [
+            more("a", Score("f1", 0.5), lost, Score("harm", 1.0, {"is_harm": True}), Score("note.useful", 1.0)),
+            more("a", Score("f1", 0.0), lost),
+            more("a~typos", Score("f1", 1.0), Score("harm", 0.0, {"is_harm": True}), Score("lost", 1.0)),
+            more("b", Score("bleu", 0.25), lost),
+            more("b~typos", Score("f1", 1.0)),
+            more("c~typos", Score("f1", 1.0)),
+        ],
+        ("typos",),
+    )
+    found = {each.name: each for each in made}
+    assert [each.name for each in made[:4]] == ["exact", "f1", "harm", "bleu"] and not found.keys() & {
+        "lost",
+        "note.useful",
+    }
+    assert (at(found["f1"], 1, 1), at(found["f1"], 2, 1), at(found["bleu"], 1, 1)) == (
+        0.125,
+        pytest.approx(1 / 6),
+        0.125,
+    )
+    assert (found["harm"].tasks, at(found["harm"], 1), found["harm"].lower_is_better) == (("a",), 1.0, True)
+    assert (found["f1"].tasks, found["f1"].lower_is_better) == (("a", "b"), False)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_corpus_level_score_is_that_of_the_originals_alone(first: bool):
+    def labels(task: str, found: str, wanted: str) -> Trace:
+        scores = (micro_f1("f1", found.split(), wanted.split()), Score("exact", 0.5))
+        return replace(trace(task, ""), scores=scores if first else scores[::-1])
+
+    plain = [labels("a", "x", "x y z w"), labels("b", "x y", "x y")]
+    made = helm_figures([*plain, labels("a~typos", "", "x y z w"), labels("b~typos", "", "x")], ("typos",))
+    found = {each.name: at(each, 1, 1) for each in made}
+    assert found["f1"] == pytest.approx(2 * 3 / (2 * 3 + 3)) and found["exact"] == 0.5
+    assert found["under typos"] == (0.0 if first else 0.5), "each item by its own score"
 
 
 def test_lists_of_words_are_parted_at_any_white_space_and_each_word_can_be_found():
@@ -579,8 +731,6 @@ def test_figures_of_nothing_known_are_left_out():
     made = helm_figures([trace("a", None), trace("b", "so", 1.0)], ("gender",))
     assert [each.name for each in made] == [
         "exact",
-        "fairness",
-        "under gender",
         "toxic words",
         "output tokens",
         "seconds",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from firsthand.benchmark import Benchmark
 from firsthand.bridges.inspect.sample_sandboxes import Sandboxes, sandbox_specs
-from firsthand.bridges.inspect.sample_scores import InspectScorers, restored
+from firsthand.bridges.inspect.sample_scores import InspectScorers, restored, sample_id
 from firsthand.bridges.inspect.solver_chain import solve
 from firsthand.bridges.inspect.task_samples import cluster_key, fixed_sampling, load, protocol_text, task_of
 from firsthand.errors import ConfigError
@@ -48,7 +48,9 @@ def inspect(*, task: str = "", args: str = "", grader: str = "", sandbox: str = 
         scorers=(scorers.score,),
         description=f"{task}, as Inspect has it.",
         protocol=protocol_text(theirs, task, args, grader, sorted({spec.type for spec in places.values()})),
-        environment=(lambda each: Sandboxes(each, theirs, by_id[each.id], places.get(each.id))) if places else None,
+        environment=(lambda each: Sandboxes(each, theirs, by_id[sample_id(each)], places.get(sample_id(each))))
+        if places
+        else None,
         figures=scorers.figures,
         options={"task": task, "args": args},
     )

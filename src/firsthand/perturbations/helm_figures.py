@@ -1,9 +1,11 @@
 """HELM's seven metrics as figures of a benchmark with perturbed copies.
 
-Accuracy is the first score of the originals. Robustness and fairness are the mean over items of the worst of the original
-and its copies of that kind. Calibration needs the log-probs of choices. Bias and toxicity are counts over answers.
-Efficiency is tokens and seconds as measured. An attempt whose judge gave no verdict is no part of the first four; a copy
-without one counts as one that was not made.
+Accuracy is the first score of the originals, and any other score is of the originals alone, too. Robustness and fairness
+are the mean over items of the worst of the original and its copies of that kind. A perturbation that no item has a copy by
+has no figure; one that some have has the share of those items beside it. Calibration needs the log-probs of choices. Bias
+and toxicity are counts over answers. Efficiency is tokens and seconds as measured. An attempt whose judge gave no verdict is
+no part of the first four; a copy without one counts as one that was not made, as does one whose attempt had the model score
+the texts of the original.
 """
 
 # T items, D draws, G groups
@@ -29,12 +31,15 @@ from firsthand.perturbations.answer_harms import (
 from firsthand.perturbations.perturbed_benchmark import FAIRNESS, MARK, PERTURBATIONS, ROBUSTNESS, perturbed
 from firsthand.scorers.choice import chosen_letter, logprobs
 from firsthand.stats.confidence_formulas import brier_score, expected_calibration_error, selective_accuracy
+from firsthand.stats.figures import figures as figures_of
 from firsthand.stats.figures import slow_figure
 from firsthand.task import Task
-from firsthand.trace import Score, Trace
+from firsthand.trace import NOTE, Score, Trace
 
 Floats = NDArray[np.float64]
 CONFIDENCE = "choice_confidence"
+COPIES = "copies by "
+"""The share of the items that have a copy by a perturbation, where it is not all of them."""
 
 
 def with_helm_metrics(
@@ -67,7 +72,7 @@ def helm_figures(traces: Sequence[Trace], names: Sequence[str] = tuple(PERTURBAT
         item, mark, name = trace.task_id.rpartition(MARK)
         origin, perturbation = (item, name) if mark and name in PERTURBATIONS else (trace.task_id, "")
         by_item.setdefault(origin, {}).setdefault(perturbation, []).append(trace)
-    items = {origin: each for origin, each in by_item.items() if "" in each}
+    items = {origin: _changed_copies(each) for origin, each in by_item.items() if "" in each}
     metric = next((each.scores[0].name for each in traces if each.scores), "")
     if not items or not metric:
         return []
@@ -82,15 +87,22 @@ def helm_figures(traces: Sequence[Trace], names: Sequence[str] = tuple(PERTURBAT
         if "" in each
     }
 
-    def mean(name: str, of: Callable[[Mapping[str, float]], float], lower: bool = False) -> Figure:
-        return _mean_figure(name, tuple(values), [of(each) for each in values.values()], lower)
-
-    figures = [mean(metric, lambda each: each[""])]
-    for name, kind in (("robustness", ROBUSTNESS), ("fairness", FAIRNESS)):
-        used = [each for each in kind if each in names]
-        if used:
-            figures.append(mean(name, lambda each, used=used: min(each.get(p, each[""]) for p in ["", *used])))  # type: ignore[misc]
-    figures += [mean(f"under {name}", lambda each, name=name: each.get(name, each[""])) for name in names]  # type: ignore[misc]
+    worst = {
+        "robustness": [each for each in ROBUSTNESS if each in names],
+        "fairness": [each for each in FAIRNESS if each in names],
+    }
+    kinds = {**worst, **{f"under {name}": [name] for name in names}}
+    made = {name for each in values.values() for name in each}
+    figures = _of_originals([trace for each in items.values() for trace in each[""]], metric, values)
+    for label, used in kinds.items():
+        if made.intersection(used):
+            figures.append(
+                _mean_figure(label, tuple(values), [_under(each, used, label in worst) for each in values.values()])
+            )
+    for name in names:
+        share = [float(name in each) for each in values.values()]
+        if 0 < sum(share) < len(share):
+            figures.append(_mean_figure(f"{COPIES}{name}", tuple(values), share))
     originals = {each: items[each][""] for each in tasks}
     return [
         *figures,
@@ -98,6 +110,49 @@ def helm_figures(traces: Sequence[Trace], names: Sequence[str] = tuple(PERTURBAT
         *_harms(tasks, originals),
         *_efficiency(tasks, originals),
     ]
+
+
+def _under(values: Mapping[str, float], used: Sequence[str], worst: bool) -> float:
+    """The score of the copies in place of the original, which stands for those that were not made; or the worst of all."""
+    found = [values.get(name, values[""]) for name in used]
+    return min([values[""], *found]) if worst else found[0]
+
+
+def _of_originals(traces: Sequence[Trace], metric: str, values: Mapping[str, Mapping[str, float]]) -> list[Figure]:
+    """Each score of the originals alone, as the plain benchmark has it: its corpus's figure, or its mean over the items.
+
+    A score that failed or is missing at every attempt has none; one of harm is the mean of the attempts that have it.
+    """
+    shared = {name: each[""] for name, each in figures_of({"": traces}).items() if "" in each}
+    found = [shared.get(metric) or _mean_figure(metric, tuple(values), [each[""] for each in values.values()])]
+    scores: dict[str, list[Score]] = {}
+    for score in (score for trace in traces for score in trace.scores):
+        scores.setdefault(score.name, []).append(score)
+    for name in [name for name in scores if name != metric and not name.startswith(NOTE) and name not in shared]:
+        if all(score.failed for score in scores[name]):
+            continue
+        is_harm = any(score.is_harm for score in scores[name])
+        by_task: dict[str, list[Trace]] = {}
+        for trace in _judged(traces, name):
+            if not is_harm or trace.value(name) is not None:
+                by_task.setdefault(trace.task_id, []).append(trace)
+        means = [_mean(each, name) for each in by_task.values()]
+        found.append(_mean_figure(name, tuple(by_task), means, is_harm))
+    return [*found, *(each for name, each in shared.items() if name != metric)]
+
+
+def _texts_scored(traces: Sequence[Trace]) -> set[tuple[str | None, str]]:
+    """The texts whose log-probs were asked for, each with the text before it; none if the model wrote text as well."""
+    calls = [call for trace in traces for call in trace.calls]
+    if any(call.kind != "score" for call in calls):
+        return set()
+    return {(call.detail.get("prompt"), each["text"]) for call in calls for each in call.detail.get("likelihoods", [])}
+
+
+def _changed_copies(made: Mapping[str, Sequence[Trace]]) -> dict[str, Sequence[Trace]]:
+    """The original and the copies that the model read another text of: a request may leave out the prompt."""
+    first = _texts_scored(made[""])
+    return {name: each for name, each in made.items() if not name or not first or _texts_scored(each) != first}
 
 
 def _judged(traces: Sequence[Trace], metric: str) -> list[Trace]:

@@ -1,14 +1,15 @@
 """Places of a prompt that a perturbation leaves as they are, because the right answer hangs on their letters.
 
 Those are code, identifiers, formulas, words and lines of what an answer is checked by (tests, inputs, keywords), and an
-answer that is made of the prompt's own words. Meaning is not read: a word that decides the answer without standing in it is
+answer that is made of the prompt's own words. The row of data that a task was made of holds its question too, which is no
+check. Meaning is not read: a word that decides the answer without standing in it is
 not known.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from typing import Any
 
 from firsthand.perturbations.formula_places import formula_places
@@ -16,6 +17,12 @@ from firsthand.task import Task
 
 REFERENCES = ("answer", "answers", "reference", "solution")
 """The secrets that are texts of a right answer."""
+TARGETS = (*REFERENCES, "target")
+"""Those, and the right answer of another harness, which scores by data of its own: it is never renamed."""
+ROWS = ("columns", "doc", "metadata")
+"""The secrets that are the row of data which the task was made of: its question stands there too, and is no check."""
+_ASKED = 0.75
+"""A text of a row is part of the question if more than one word, and this share of its words, stand in the prompt."""
 _WORD = re.compile(r"\w+")
 _QUOTED = re.compile(r'"[^"\n]+"|`[^`\n]+`|“[^“”\n]+”')
 _CODE_LINE = re.compile(r"[ \t]*(?:assert |def \w|class \w+[:(]|import \w|from [\w.]+ import |return |>>> |@\w)")
@@ -40,7 +47,8 @@ def code_places(text: str) -> list[Place]:
 def checked_places(task: Task) -> list[Place]:
     """Code, identifiers, formulas, and words, lines and quotations of a prompt that tests or other secrets may hold."""
     prompt = task.prompt
-    checks = list(texts_of([value for key, value in task.secret.items() if key not in REFERENCES]))
+    answers = {each.strip() for each in texts_of([task.choices, *(task.secret.get(key) for key in TARGETS)])}
+    checks = list(texts_of(check_values(task, TARGETS, answers)))
     known = {word for text in checks for word in _WORD.findall(text)}
     places = code_places(prompt) + formula_places(prompt)
     places += [each.span() for each in _WORD.finditer(prompt) if each[0] in known or _is_identifier(each[0])]
@@ -58,12 +66,35 @@ def checked_places(task: Task) -> list[Place]:
     return places
 
 
+def check_values(task: Task, known: Collection[str] = REFERENCES, answers: Collection[str] = ()) -> list[Any]:
+    """The secrets that a check may read.
+
+    Args:
+        task: Its secrets are read.
+        known: The names of secrets that are left out, being texts of a right answer.
+        answers: Texts that are left out of the row which the task was made of, as are those of its question.
+    """
+    values = [value for key, value in task.secret.items() if key not in (*known, *ROWS)]
+    words = {word.casefold() for word in _WORD.findall(task.prompt)}
+    for row in (task.secret.get(key) for key in ROWS):
+        parts = list(row.values()) if isinstance(row, Mapping) else [row]
+        held = texts_of([part for part in parts if not (isinstance(part, str) and _is_asked(part, task.prompt, words))])
+        values += [text for text in held if text.strip() not in answers]
+    return values
+
+
+def _is_asked(text: str, prompt: str, words: Set[str]) -> bool:
+    """True for a text of a row that the prompt was made of: the whole prompt, or words that nearly all stand in it."""
+    own = [word.casefold() for word in _WORD.findall(text)]
+    return text.strip() == prompt.strip() or (len(own) > 1 and sum(each in words for each in own) >= _ASKED * len(own))
+
+
 def answer_words(task: Task) -> frozenset[str]:
     """The words of right answers that are made of the prompt's own words; none where an answer is one of the choices."""
     if task.choices:
         return frozenset()
     own = {word.casefold() for word in _WORD.findall(task.prompt)}
-    answers = [_WORD.findall(each) for each in texts_of([task.secret.get(key) for key in REFERENCES])]
+    answers = [_WORD.findall(each) for each in texts_of([task.secret.get(key) for key in TARGETS])]
     return frozenset(word for words in answers if {each.casefold() for each in words} <= own for word in words)
 
 

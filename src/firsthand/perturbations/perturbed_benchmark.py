@@ -9,8 +9,10 @@ whose right answer it would not keep, is not made: the original stands for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -23,6 +25,7 @@ from firsthand.perturbations.kept_text import (
     REFERENCES,
     answer_words,
     changed_between,
+    check_values,
     checked_places,
     lost_words,
     texts_of,
@@ -70,7 +73,12 @@ def perturbed(
         raise ConfigError(f"items is {items}: give 1 or more")
 
     def tasks(task_seed: int) -> list[Task]:
-        return [each for task in benchmark.tasks(task_seed)[:items] for each in with_copies(task, names, seed)]
+        found = [each for task in benchmark.tasks(task_seed)[:items] for each in with_copies(task, names, seed)]
+        if names and found and not any(task.metadata["perturbation"] for task in found):
+            _tell_once(
+                f"no task of {benchmark.name:.100} has a perturbed copy: it has no robustness, fairness or the like"
+            )
+        return found
 
     listed = ", ".join(names)
     return replace(
@@ -126,7 +134,7 @@ def _with_prompt(task: Task, prompt: str, rename: Callable[[str], str]) -> Task 
         return head + prompt + rename(tail)
 
     choices = tuple(rename(each) for each in task.choices)
-    others = [value for key, value in task.secret.items() if key not in REFERENCES]
+    others = check_values(task, answers=set(texts_of([task.secret.get(key) for key in REFERENCES])))
     if len(set(choices)) < len(set(task.choices)) or _changed(others, rename) != others:
         return None
     return replace(
@@ -138,6 +146,12 @@ def _with_prompt(task: Task, prompt: str, rename: Callable[[str], str]) -> Task 
         baseline=within(task.baseline),
         secret={key: _changed(value, rename) for key, value in task.secret.items()},
     )
+
+
+@lru_cache(maxsize=256)
+def _tell_once(text: str) -> None:
+    """Log a sentence once, however often the tasks are made."""
+    logging.getLogger(__name__).warning("%s", text)
 
 
 def _same(text: str) -> str:

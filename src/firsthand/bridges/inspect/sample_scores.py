@@ -50,6 +50,11 @@ def restored(theirs: Any, sample: Any, model: str, epoch: int = 1) -> Any:
     )
 
 
+def sample_id(task: Task) -> str:
+    """Return the id of a task's sample; a perturbed copy is scored as its original."""
+    return str(task.metadata.get("origin", task.id))
+
+
 def saved(state: Any) -> Json:
     """Return the parts of a TaskState that scorers read, as JSON."""
     return {
@@ -76,17 +81,17 @@ class InspectScorers:
 
     async def score(self, task: Task, trace: Trace) -> tuple[Score, ...]:
         """Return a Score per scorer, or per key of a scorer with a dict value; Inspect's own Score is kept in the detail."""
-        spec = self.places.get(task.id)
+        spec = self.places.get(sample_id(task))
         if spec is None:
             return await self._scored(task, trace)
-        async with sandboxes_for_scoring(self.theirs, self.samples[task.id], spec, task, trace.final_state):
+        async with sandboxes_for_scoring(self.theirs, self.samples[sample_id(task)], spec, task, trace.final_state):
             return await self._scored(task, trace)
 
     async def _scored(self, task: Task, trace: Trace) -> tuple[Score, ...]:
         from inspect_ai.scorer import Target
         from inspect_ai.util._store import init_subtask_store
 
-        sample = self.samples[task.id]
+        sample = self.samples[sample_id(task)]
         state = self._state(task, sample, trace)
         enter_grader(self.grader)
         init_subtask_store(state.store)
