@@ -167,10 +167,10 @@ def test_a_retry_finds_the_turn_that_its_client_left_and_no_other(tmp_path: Path
         assert left("hi", ("user", "hi"), ("assistant", "B")) is None
         store.keep_transcript(chat.id, "digest", 1)
         assert left("hi") is None and left("hi", ("user", "hi"), ("assistant", "A")) == again.id
+        store.move(again.id, "completed", answer="B")
         store.keep_transcript(chat.id, "digest", 2)
         assert left("hi", ("user", "hi"), ("assistant", "A")) is None
-        for turn in (again, elsewhere):
-            store.move(turn.id, "canceled")
+        store.move(elsewhere.id, "canceled")
 
     within_sessions(clerk(Desk()), tmp_path, use)
 
@@ -191,8 +191,9 @@ def test_an_answer_is_delivered_once_it_is_streamed_and_a_failure_is_an_error(tm
             assert sessions.store.undelivered("ann", messages[-1], "") == []
         (row,) = sessions.store.sessions()
         assert [each.prompt for each in sessions.store.turns(row.id)] == ["one", "two"]
-        with pytest.raises(ModelError, match=r"^the turn failed: it is away$"):
+        with pytest.raises(ModelError, match=r"^the turn failed: it is away$") as failed:
             await streamed(model, user("fail"))
+        assert failed.value.refused_as == 500, "clients do not ask again"
         fallen = sessions.store.sessions()[-1]
         assert sessions.store.by_transcript("ann", "") == fallen, "no messages of it are known"
         assert model.fingerprint == SessionModel(sessions).fingerprint and model.fingerprint.startswith("served:")
@@ -303,3 +304,40 @@ def test_a_state_told_again_stands_behind_the_record_of_its_turn_and_before_no_o
     done = restated(trace, turn(1, "completed", "a"))
     assert done is not None and (done.answer, done.stop_reason, done.nodes) == ("a", "seconds", trace.nodes[:1])
     assert restated(trace, turn(4)) is None and restated(attempt(seconds=1.0), turn(1)) is None
+
+
+def test_a_turn_whose_approval_was_answered_elsewhere_is_no_answer_for_the_next_who_asks_the_same(
+    tmp_path: Path,
+) -> None:
+    sent: list[int] = []
+
+    def pay(amount: int) -> str:
+        """Pay an amount."""
+        sent.append(amount)
+        return f"paid {amount}"
+
+    async def pattern(task: Any, ctx: Any) -> str:
+        return str((await ctx.call(ToolCall("c", "pay", {"amount": 7}))).content)
+
+    async def use(sessions: ServedSessions) -> None:
+        model = SessionModel(sessions)
+        asked = await streamed(model, user("pay"))
+        assert asked[-1].completion is not None and asked[-1].completion.finish_reason == "tool_calls"
+        again = await streamed(model, user("pay"))
+        assert again[-1].completion == asked[-1].completion, "while it waits the same words find it"
+        (turn,) = sessions.store.unfinished()
+        (approval,) = sessions.store.pending(turn.id)
+        sessions.answer(approval.id, True, owner="ann", by="desk")
+        async for _ in sessions.follow(turn.id, "ann"):
+            pass
+        assert sent == [7] and sessions.store.turn(turn.id).state == "completed"
+        anew = await streamed(model, user("pay"))
+        assert anew[-1].completion is not None and anew[-1].completion.finish_reason == "tool_calls"
+        (other,) = sessions.store.unfinished()
+        assert other.session != turn.session
+        sessions.answer(sessions.store.pending(other.id)[0].id, False, owner="ann", by="desk")
+        async for _ in sessions.follow(other.id, "ann"):
+            pass
+
+    tools = (tool_from_function(pay, effect="irreversible"),)
+    within_sessions(Agent("a", clerk(Desk()).model, pattern, {}, tools), tmp_path, use)

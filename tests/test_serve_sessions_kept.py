@@ -12,6 +12,8 @@ from firsthand.loop.form import FormField
 from firsthand.loop.listener import Added, Began, Piece
 from firsthand.message import assistant, system, user
 from firsthand.model import ToolSpec, Usage
+from firsthand.runs.stored_journal import now
+from firsthand.serve.agents import session_store
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionStore, SessionTurn
@@ -102,6 +104,25 @@ def test_answers_that_were_not_given_are_found_by_their_question(store: SessionS
     late = store.add_turn(session.id, "q")
     store.move(late.id, "canceled")
     assert late.id not in store.undelivered("ann", "q", "")
+
+
+def test_an_answer_that_nobody_came_for_is_a_retrys_for_ten_minutes(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = store.open_session("ann", "a")
+    waiting, done, seen = (store.add_turn(session.id, prompt) for prompt in ("w", "d", "s"))
+    store.move(waiting.id, "input_required")
+    for turn in (done, seen):
+        store.move(turn.id, "completed", answer="A")
+    for later_s, found in ((599, [done.id]), (601, [])):
+        monkeypatch.setattr(session_store, "now", lambda by_s=0.0, later_s=later_s: now(by_s + later_s))
+        assert store.undelivered("ann", "d", "") == found
+        assert store.undelivered("ann", "w", "") == [waiting.id], "it is under way, however long"
+    monkeypatch.setattr(session_store, "now", now)
+    store.deliver(seen)
+    assert store.undelivered("ann", "s", "") == store.undelivered("ann", "d", "") == []
+    store.deliver(waiting)
+    assert store.undelivered("ann", "w", "") == [waiting.id] and store.undelivered("ann", "d", "") == []
 
 
 FORM = (FormField("n", "integer", required=True), FormField("w", "string", default="x"))

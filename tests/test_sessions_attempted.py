@@ -16,7 +16,7 @@ from firsthand.errors import AnswerPending, ConfigError, ModelError, StoreError,
 from firsthand.guard import GuardVerdict
 from firsthand.loop.form import FormField
 from firsthand.loop.listener import Began, Piece
-from firsthand.message import Message, ToolCall, assistant, user
+from firsthand.message import Message, ToolCall, ToolResult, assistant, user
 from firsthand.model import Sampling, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.serve.agents.agent_doors import agent_models, opened_sessions, sessions_run, speaks_a2a, speaks_mcp
@@ -331,7 +331,7 @@ def test_a_chat_streams_its_steps_as_a_thought_and_its_answer_or_what_it_waits_f
         assert me.session == sessions.store.session(sessions.store.turn(asked.turn).session).context
         sessions.answer(asked.id, True, by="boss")
         await sessions.settled(asked.turn)
-        again = await streamed([user("pay")])
+        again = await streamed([user("pay"), whole.message, Message("tool", (ToolResult(call.id, call.name, "yes"),))])
         assert [delta.text for delta in again] == ["<think>", "</think>", "Done </think> now", ""], "a retry finds it"
         trace = sessions.trace(sessions.store.turn(asked.turn).session)
         assert trace is not None and again[-1].completion.usage == sum((call.usage for call in trace.calls), Usage())

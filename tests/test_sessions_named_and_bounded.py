@@ -203,6 +203,7 @@ def test_a_retry_is_looked_for_among_the_newest_chats_alone(
     store.add_turn(store.open_session("ann", "chat-6").id, "ho")
     newest = [turns[name] for name in ("chat-5", "chat-3", "chat-2")]
     assert store.undelivered("ann", "hi", "chat-") == newest
+    store.move(turns["chat-5"], "completed", answer="a")
     store.keep_transcript(store.turn(turns["chat-5"]).session, "d", 1)
     store.move(turns["chat-3"], "failed")
     store.move(turns["chat-2"], "completed", answer="a")

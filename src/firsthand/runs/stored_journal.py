@@ -10,7 +10,7 @@ to a call that is not repeated is none either once the call was begun and the en
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from firsthand.errors import StoreError
 from firsthand.loop.journal import part_of
@@ -24,9 +24,9 @@ _DECISIONS = frozenset({"allowed", "guarded", "claim"})
 _SEAL = "seal"
 
 
-def now() -> str:
-    """This moment in UTC, ISO 8601, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def now(later_s: float = 0.0) -> str:
+    """This moment in UTC, or one so many seconds later: ISO 8601, to the millisecond."""
+    return (datetime.now(UTC) + timedelta(seconds=later_s)).isoformat(timespec="milliseconds")
 
 
 class StoredJournal:

@@ -103,13 +103,16 @@ class SessionModel:
         usage = _usage(trace, found.number)
         if found.state == "input_required":
             calls = [_call(each) for each in self._sessions.store.pending(turn.id)]
+            self._sessions.store.deliver(found)
             for index, call in enumerate(calls):
                 yield Delta("", call=CallDelta(index, call.id, call.name))
                 yield Delta("", call=CallDelta(index, arguments=json.dumps(call.arguments, ensure_ascii=False)))
             yield Delta("", Completion(assistant("", *calls), "tool_calls", usage))
             return
         if found.state != "completed" or found.answer is None:
-            raise ModelError(f"the turn {found.state}: {found.error or 'somebody cancelled it'}")
+            error = ModelError(f"the turn {found.state}: {found.error or 'somebody cancelled it'}")
+            error.refused_as = 500  # clients ask again after an error, and another turn would make its calls again
+            raise error
         self._sessions.store.keep_transcript(turn.session, self._digest(found), found.number)
         yield Delta(found.answer)
         yield Delta("", Completion(assistant(found.answer), "stop", usage))

@@ -30,6 +30,8 @@ OVER: frozenset[str] = frozenset(("completed", "failed", "rejected", "canceled")
 SESSIONS_FILE = "sessions.sqlite"
 MOST_UNDELIVERED = 256
 """Turns that a retry is looked for among, the newest."""
+RETRIED_S = 600.0
+"""Seconds after the end of a turn for which the same messages are a retry of a client that left; later they ask anew."""
 SCHEMA = Schema(
     "a store of sessions",
     0x66737373,  # "fsss"
@@ -188,14 +190,22 @@ class SessionStore:
                 "UPDATE sessions SET transcript = ?, delivered = ? WHERE id = ?", (digest, delivered, session)
             )
 
+    def deliver(self, turn: SessionTurn) -> None:
+        """Keep that a client was given what this turn had to say, so that no retry gets it."""
+        with self.database.write() as connection:
+            connection.execute(
+                "UPDATE sessions SET delivered = max(delivered, ?) WHERE id = ?", (turn.number, turn.session)
+            )
+
     def undelivered(self, owner: str, prompt: str, beginning: str) -> list[str]:
-        """Turns that ask this and whose answer the client was not given yet, in sessions whose names begin so: the ids of
-        the newest."""
+        """Turns that ask this, in sessions whose names begin so, and that are under way, or ended within RETRIED_S with an
+        answer that no client was given: the ids of the newest."""
         rows = self.database.read(
             "SELECT t.id FROM sessions s CROSS JOIN turns t ON t.session = s.id WHERE s.owner = ?"
-            " AND substr(s.context, 1, ?) = ? AND t.number > s.delivered AND t.state NOT IN ('failed', 'canceled')"
+            " AND substr(s.context, 1, ?) = ? AND t.state NOT IN ('failed', 'canceled')"
+            " AND (t.state NOT IN ('completed', 'rejected') OR (t.number > s.delivered AND t.updated_at >= ?))"
             " AND t.prompt = ? ORDER BY t.rowid DESC LIMIT ?",
-            (owner, len(beginning), beginning, prompt, MOST_UNDELIVERED),
+            (owner, len(beginning), beginning, now(-RETRIED_S), prompt, MOST_UNDELIVERED),
         )
         return [str(id) for (id,) in rows]
 
