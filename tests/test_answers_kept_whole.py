@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from random import Random
 from typing import Any
 
@@ -134,6 +135,13 @@ def test_each_sentence_of_a_segment_is_cited() -> None:
     assert cited_by("1. Dr. Who came.\n---\n1871\n12.", 3) == "1. Dr. Who came. [3]\n---\n1871 [3]\n12. [3]"
     made = checked(cited_by("The mill was built in 1871. It burned down in 1902! Ghosts live there.", 1))
     assert made.unsupported == ("Ghosts live there.",) and len(made.citations) == 2
+
+
+def test_a_line_of_numbers_or_fences_takes_linear_time() -> None:
+    begun = time.process_time()
+    for piece in ("1. ", "1. [1] ", "```\n", "~~~\nx\n", "`a[0]` ", "Dr. ", "**"):
+        checked(piece * (40_000 // len(piece)))
+    assert time.process_time() - begun < 3
 
 
 PIECES = [

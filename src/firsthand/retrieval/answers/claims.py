@@ -40,6 +40,7 @@ _CLAIM_END = re.compile(
 _OPENING = frozenset("\"'“(*„‚‘«¿¡「『")
 _LETTER = re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"[^\W_]")
+_WORD_OR_MARK = re.compile(rf"{_MARK}\d++{_MARK}|[^\W_]")
 _ITEM_LEAD = re.compile(r"[\s>*+#(|-]*+\d{1,3}(?:\.\d{1,3})*+[.)][*_)]*+\s++(?=\S)")
 """The number of an item before its text, where no sentence ends behind it: `2) `, `**1.** `."""
 _ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[A-Za-z])[.)][*_)]*+")
@@ -169,11 +170,12 @@ class _Check:
     def _checked(self, line: str) -> str:
         shown = item = references = mark = ""
         is_whole = True
+        last = max((found.start() for found in _WORD_OR_MARK.finditer(line) if found[0][0] != _MARK), default=-1)
         for start, end in _claims(line):
             claim = line[start:end]
             bare = _bare(claim)
             spaced = claim[: len(claim) - len(claim.lstrip())] + bare
-            if not _WORD.search(bare) or _is_item(bare, line[:start], line[end:]):
+            if not _WORD.search(bare) or (end <= last and _is_item(bare, is_first=not start)):
                 item += spaced
                 references += claim
                 continue
@@ -227,10 +229,10 @@ def _is_index(reference: re.Match[str]) -> bool:
     return before.isalnum() or before in tuple("_)]")
 
 
-def _is_item(bare: str, before: str, after: str) -> bool:
-    """True for the number of a list's item with text behind it on its line, or the letter of one that begins the line."""
+def _is_item(bare: str, *, is_first: bool) -> bool:
+    """True for the number of a list's item, or the letter of one that begins its line."""
     found = _ITEM.fullmatch(bare)
-    return found is not None and bool(found["number"] or not before.strip()) and bool(_WORD.search(_bare(after)))
+    return found is not None and (is_first or found["number"] is not None)
 
 
 def cited_by(text: str, number: int) -> str:
