@@ -115,7 +115,7 @@ REPLIES = [
 
 def test_the_rule_agrees_with_our_labels_as_the_docs_say() -> None:
     """Refusal or none; an evasion is no refusal here."""
-    for half, counts in {"seen": (68, 0, 0), "held_out": (81, 2, 0)}.items():
+    for half, counts in {"seen": (68, 0, 0), "held_out": (81, 2, 0), "later": (50, 1, 1)}.items():
         rows = [each for each in REPLIES if each["half"] == half]
         found = [
             (refusal(each["reply"], each["request"]) in ("full", "partial"), each["label"] != "none") for each in rows
