@@ -193,7 +193,7 @@ def warning(plain: str, request: str, declines: re.Pattern[str]) -> re.Match[str
         gives_nothing == len(kinds) or (found.end() <= spans[0][1] and _is_about(plain[: spans[0][1]], request))
     ):
         return found
-    return _warns(plain) if gives_nothing == len(kinds) and request and "warns" in kinds else None
+    return _warns(plain) if gives_nothing == len(kinds) and request else None
 
 
 def _is_about(sentence: str, request: str) -> bool:
