@@ -151,7 +151,7 @@ def test_question_sets_may_be_rows_in_gzip(tmp_path: Path) -> None:
 def test_a_subject_of_several_words_is_chosen_by_its_name(tmp_path: Path) -> None:
     for split, count in (("test", 2), ("dev", 5)):
         written(tmp_path / f"mmlu_{split}.jsonl", *(
-            {"subject": subject, "question": f"Q{n}", "choices": list("wxyz"), "gold": n % 4}
+            {"subject": subject, "question": f"{split}{n}", "choices": list("wxyz"), "gold": n % 4}
             for n in range(count) for subject in ("high_school_us_history", "law")
         ))  # fmt: skip
     for subject in ("high_school_us_history", "high school us history"):

@@ -26,7 +26,12 @@ def test_a_summary_is_asked_by_its_flags_and_told_benchmark_by_benchmark(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Any] = []
-    run = SimpleNamespace(id="r", protocols={"sums": "5-shot"}, info=SimpleNamespace(num_planned=None, num_traces=0))
+    run = SimpleNamespace(
+        id="r",
+        benchmarks=lambda: [],
+        protocols={"sums": "5-shot"},
+        info=SimpleNamespace(num_planned=None, num_traces=0),
+    )
 
     @contextmanager
     def opened(ref: str, home: Any) -> Iterator[Any]:

@@ -177,7 +177,7 @@ def test_intents_are_classified_and_clustered(tmp_path: Path) -> None:
     assert refused(DataError, labelled_texts.banking77, "test") == (
         "Banking77 is not on this machine: fetch banking_data of github.com/PolyAI-LDN/task-specific-datasets, "
         "and give its "
-        "folder, as in data=FOLDER"
+        "folder, as in data=FOLDER, with train.csv and test.csv"
     )
     assert labelled_texts.spec_with("n", a="", b=0, c="x:y", d=None) == "n:b=0:c=x\\:y:d=None"
 

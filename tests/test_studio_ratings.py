@@ -85,7 +85,7 @@ def test_the_agreement_of_raters_is_that_of_items_with_two_labels(store: SqliteS
     assert (state.done, state.pairs, state.same) == (3, 3, 0)
     assert state.by_rater == (("ann", 3, 0.5), ("bob", 3, 0.5), ("cat", 2, 0.5))
     assert state.alpha == pytest.approx(krippendorff_alpha([[1.0, 1.0, 0.0], [0.5, 0.0], [0.0, 0.5]], level="interval"))
-    assert state.kappa == pytest.approx(cohen_kappa([True, True, False], [True, False, True]))
+    assert state.kappa == pytest.approx(cohen_kappa([1.0, 0.5, 0.0], [1.0, 0.0, 0.5], weights="interval"))
     assert [(place, len(found)) for place, found in state.disagreements] == [("a", 3), ("b", 2), ("c", 2)] and len(
         state.labels
     ) == 8

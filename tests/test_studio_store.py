@@ -323,7 +323,8 @@ def test_agreement_is_krippendorffs_and_cohens(tmp_path: Path) -> None:
     values = [*said["ada"], *said["bob"]]
     expected = sum((x - y) ** 2 for x in values for y in values) / (8 * 7)
     assert state.alpha == pytest.approx(1 - (1 + 0.25) / 4 / expected)
-    assert state.kappa == pytest.approx(0.0), "they agree on a and c of four, which chance gives as well"
+    # kappa: over the pairs of one of ada with one of bob, two times 2.25 and two times 1.25
+    assert state.kappa == pytest.approx(1 - 4 * (1 + 0.25) / 7)
 
 
 def test_a_queue_refuses_what_it_has_not_and_an_old_version(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_the_two_with_the_most_in_common_are_compared_and_the_largest_difference
     assert [(place, [each.rater for each in said]) for place, said in state.disagreements] == [
         ("p0", ["ann", "bob"]), ("p2", ["ann", "cyd"]), ("p1", ["ann", "bob"]), ("p3", ["ann", "cyd", "dan"]),
     ]  # fmt: skip
-    # ann and bob have p0 and p1 in common, ann and cyd p2 and p3: the first two by name. Both say yes to p1 at 0.5.
-    assert state.kappa == pytest.approx(0.0)
+    # ann and bob have p0 and p1 in common, ann and cyd p2 and p3: the first two by name.
+    assert state.kappa == pytest.approx(1 - 2 * (1 + 0.25) / (1 + 0 + 0.25 + 0.25))
     # interval alpha: squared differences of each item's pairs, over those of all nine labels
     units = [[0.0, 1.0], [1.0, 0.0], [0.5, 1.0], [0.25, 0.0, 0.25]]
     pooled = [value for unit in units for value in unit]

@@ -77,7 +77,7 @@ def test_marks_around_a_text_are_taken_off_once() -> None:
     assert _triple(" ".join(names)) == Triple("m.nsm", "type.object.name", "m.1.")
     assert list(_rows('{"a": 1}\n', Path("x"))) == [{"a": 1}]
     with pytest.raises(DataError, match=r"^x, line 2: not JSON: ''$"):
-        list(_rows('{"a": 1}\n\n', Path("x")))
+        list(_rows('{"a": 1}\n\n{}', Path("x")))
     assert Game24Thoughts.answer(SimpleNamespace(), "1 + 1\nAnswer: Answer: new = 2 ") == "Answer: new = 2"  # type: ignore[arg-type]
 
 
