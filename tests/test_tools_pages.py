@@ -174,3 +174,35 @@ def test_a_page_with_odd_markup_reads_as_a_browser_shows_it() -> None:
     assert to_text("<a href=y?a=1&amp;b=2>t</a><a href=//o>u</a>", "https://h/d/p?q") == (
         "t (https://h/d/y?a=1&b=2)u (https://o)"
     )
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<head><title>T</title><base href='/v2/'></head><body><a href=i.html>I</a>", "T\n\nI (https://h/v2/i.html)"),
+        ("<!doctype html><BASE HREF=https://o.example/a/ ><a href=p>P</a>", "P (https://o.example/a/p)"),
+        ("<a href=p>P</a><base href=sub/><a href='?q'>Q</a>", "P (https://h/d/sub/p)Q (https://h/d/sub/?q)"),
+        ("<base target=_blank><base href=/1/><base href=/2/><a href=p>P</a>", "P (https://h/1/p)"),
+        ("<base href='/a&amp;b/'><a href=p>P</a><a href=#x>x</a>", "P (https://h/a&b/p)x"),
+        ("<base href='javascript:1'><base href=/2/><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<base href='http://['><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<base href='ftp://o/'><a href=p>P</a><a href=https://o/q>Q</a>", "PQ (https://o/q)"),
+        ("<head><!-- <base href=/no/> --><base href=/yes/></head><a href=p>P</a>", "P (https://h/yes/p)"),
+        ("<head><script>'<base href=/no/>'</script></head><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<head><title><base href=/no/></title></head><a href=p>P</a>", "<base href=/no/>\n\nP (https://h/d/p)"),
+        ("<head><meta x='<base href=/no/>'></meta></ ><base href=/yes/></head><a href=p>P</a>", "P (https://h/yes/p)"),
+        ("<head><a <base href=/no/ </head><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<template><base href=/no/></template><svg><base href=/no/></svg><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<p hidden><base href=/yes/>x</p><a href=p>P</a>", "P (https://h/yes/p)"),
+        (f"<base href='/{'x' * 500}/'><a href=p>P</a>", "P (https://h/d/p)"),
+        (f"<base href='/{'x' * 490}/'><a href=p>P</a><a href=//o/p>Q</a>", "PQ (https://o/p)"),
+    ],
+)
+def test_the_first_base_of_a_page_is_where_all_its_links_lead_from(page: str, text: str) -> None:
+    assert to_text(page, "https://h/d/e") == text
+
+
+def test_a_base_gives_the_links_of_a_page_without_an_address_theirs() -> None:
+    page = "<base href=https://o.example/a/><p>x</p><a href=p>P</a>"
+    assert to_text(page) == to_placed_text(page)[0] == "x\nP (https://o.example/a/p)"
+    assert to_text("<base href=/><a href=p>P</a>") == "P (/p)" and to_text("<a href=p>P</a>") == "P"

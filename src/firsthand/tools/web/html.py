@@ -10,14 +10,12 @@ which never looks at a character more than a few times. It builds no tree and co
 
 from __future__ import annotations
 
-import html
 import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate, islice
 from string import ascii_lowercase, ascii_uppercase
-from urllib.parse import urljoin
 
 from firsthand.system.formula_text import (
     CELLS,
@@ -33,24 +31,17 @@ from firsthand.system.formula_text import (
 )
 from firsthand.system.raised_text import Level, mark_between
 from firsthand.tools.web.open_elements import BLOCKS, TABLE, ended_by, is_beyond
+from firsthand.tools.web.page_addresses import PageAddresses, is_written
+from firsthand.tools.web.page_tags import address_in, attributes_of, begins_tag, tag_at, unescaped
 from firsthand.tools.web.table_columns import TableColumns
 
 _SILENT = re.compile("script|style|noscript|noembed|noframes|template|iframe|object|canvas|head")
 """Elements whose content is not shown; of the head the title is."""
 _NESTED = ("template", "object", "canvas")
 """Those that may stand in one of their own name."""
-_SPACE = r"[ \t\r\n\f]*+"
-_VALUE = r"\"[^\"]*+\"|'[^']*+'|[^ \t\r\n\f>\"'][^ \t\r\n\f>]*+|(?=>|\Z)"
-_NAMED_VALUE = rf"((?:=?+[^ \t\r\n\f/>=]++|=))(?:{_SPACE}={_SPACE}({_VALUE})|(?!{_SPACE}=))"
-_ATTRIBUTE = re.compile(_NAMED_VALUE)
-_TAG = re.compile(rf"</?([a-zA-Z][^ \t\r\n\f/>]*+)((?:[ \t\r\n\f/]++|{_NAMED_VALUE})*+)>")
-"""As browsers find the end of a tag: quotes hold a `>` where they are a value, and not within a name."""
 _HEAD_END = re.compile(r"</head(?=[ \t\r\n\f/>])|<body(?=[ \t\r\n\f/>])")
 _COMMENT_END = re.compile("--!?>")
 _EMPTY_COMMENT = re.compile("<!---?>")
-_HREF = re.compile(r"\shref\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE)
-_ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0-9]{1,31};")
-_TAG_BEGINS = re.compile("</?[a-zA-Z]")
 _SIGNS = re.compile(r"<+")
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 """Keeps every place where it is, as `str.lower` does not for a letter such as İ."""
@@ -86,7 +77,6 @@ _LEVELS: dict[str, Level] = {"sup": "^", "sub": "_"}
 _STRUCK = ("s", "del", "strike")
 _MAX_CHARS = 1_000_000
 """The most characters of a page that are read."""
-_MAX_URL = 500
 
 
 def to_text(source: str, base: str = "") -> str:
@@ -126,8 +116,8 @@ class _Reader:
         self.struck: list[tuple[int, int]] = []
         """(number of the piece, pieces of words before it) of each mark where struck text begins."""
         self.lower = source.translate(_LOWER)
-        self.base = base
         self.pieces: list[str] = []
+        self.addresses = PageAddresses(base, self.pieces)
         self.formula = FormulaText(self.pieces)
         self.follows_math = False
         """True behind a formula, until words follow."""
@@ -167,6 +157,7 @@ class _Reader:
             self.origins.append((len(self.pieces), opens))
             at = self.markup(opens)
         self.placed_words(at, len(self.source))
+        self.addresses.finish()
 
     def placed_words(self, at: int, end: int) -> None:
         """Write words and their origin; in a `pre` each line has its own."""
@@ -205,13 +196,13 @@ class _Reader:
     def markup(self, at: int) -> int:
         """The index after the markup that begins with `<` here."""
         if self.source.startswith("<!--", at):
-            found = _EMPTY_COMMENT.match(self.source, at) or _COMMENT_END.search(self.source, at + 4)
-            return found.end() if found else self.unseen(at + 4)
+            end = self.comment_end(at)
+            return end if end <= len(self.source) else self.unseen(at + 4)
         if self.source.startswith(("<!", "<?"), at):
             return self.after(">", at)
-        tag = _TAG.match(self.source, at)
+        tag = tag_at(self.source, at)
         if tag is None:
-            if _TAG_BEGINS.match(self.source, at):
+            if begins_tag(self.source, at):
                 return self.unseen(at)
             if self.source.startswith("</", at):
                 return self.after(">", at)
@@ -219,6 +210,11 @@ class _Reader:
             self.words(self.source[at:end])
             return end
         return self.tag(tag.group(1).lower(), tag.group(2), tag.end(), closes=self.source[at + 1] == "/")
+
+    def comment_end(self, at: int) -> int:
+        """The index behind the comment that begins here; beyond the page if it never ends."""
+        found = _EMPTY_COMMENT.match(self.source, at) or _COMMENT_END.search(self.source, at + 4)
+        return found.end() if found else len(self.source) + 1
 
     def unseen(self, at: int) -> int:
         """Count the rest of the page as hidden, from a tag or comment on that never ends."""
@@ -235,6 +231,8 @@ class _Reader:
             if attributes.endswith("/"):  # its writer meant it to end here, so what a browser leaves out is counted
                 self.hidden += len(self.source[end:after].strip())
             return after
+        if name == "base" and not (closes or self.opened["svg"] or self.opened["math"]):
+            self.addresses.take_base(address_in(attributes))
         if self.nest(name, attributes, closes=closes):
             return end
         if self.opened["svg"] and name in ("text", "tspan"):
@@ -321,7 +319,7 @@ class _Reader:
         elif name == "tr":
             self.columns.start_row()
         elif name in _CELLS:
-            given = _given(attributes) if "span" in attributes.lower() else {}
+            given = attributes_of(attributes) if "span" in attributes.lower() else {}
             before, behind = self.columns.cell(given.get("colspan", ""), given.get("rowspan", ""))
             self.gaps.append(behind)
             if before:
@@ -414,6 +412,8 @@ class _Reader:
         self.had_head = True
         found = _HEAD_END.search(self.lower, start)
         end = found.start() if found else start
+        if self.lower.find("<base", start, end) >= 0:
+            self.take_base(start, end)
         title = self.lower.find("<title", start, end)
         if title >= 0:
             shown, close = self.lower.find(">", title, end), self.lower.find("</title", title, end)
@@ -422,22 +422,32 @@ class _Reader:
                 self.pieces.append("\n\n")
         return end
 
+    def take_base(self, at: int, end: int) -> None:
+        """Take the address of the first `base` of the head, if it is in no comment, script, title or the like."""
+        while (at := self.source.find("<", at, end)) >= 0 and not self.addresses.has_base:
+            tag = tag_at(self.source, at)
+            if tag is None and self.source.startswith("<!--", at):
+                at = self.comment_end(at)
+            elif tag is None and begins_tag(self.source, at):
+                return
+            elif tag is None or self.source[at + 1] == "/":
+                at += 2
+            else:
+                name = tag.group(1).lower()
+                if name == "base":
+                    self.addresses.take_base(address_in(tag.group(2)))
+                at = self.behind(name, tag.end()) if name == "title" or _SILENT.fullmatch(name) else tag.end()
+
     def link(self, attributes: str) -> None:
         """Write the target of the link that ends here, and remember the next one's."""
         if self.href:
-            self.pieces.append(f" ({self.href})")
-        found = _HREF.search(" " + attributes)
-        url = next((each for each in found.groups() if each is not None), "").strip() if found else ""
-        url = _unescaped(url) if url and not url.startswith("#") else ""
-        try:
-            url = urljoin(self.base, url) if url and len(url) <= _MAX_URL else ""
-        except ValueError:
-            url = ""
-        self.href = url if len(url) <= _MAX_URL and url.startswith(("http://", "https://", "/")) else ""
+            self.addresses.write(" (", self.href, ")")
+        url = address_in(attributes)
+        self.href = url if is_written(url) else ""
 
     def words(self, text: str) -> None:
         """Write words; what would be white space on a page is one space."""
-        text = _unescaped(text)
+        text = unescaped(text)
         text = text if self.opened["pre"] else re.sub(r"[ \t\r\n\f\xa0]+", " ", text)
         if self.hidden_from or (self.opened["svg"] and not self.is_in_shown_svg()):
             self.hidden += len(text.strip()) if self.hidden_from or self.open[-1] not in _TOOLTIPS else 0
@@ -467,7 +477,7 @@ def _is_hidden(name: str, attributes: str) -> bool:
     """True if an element says itself that it is not shown. What a click opens, such as a tab's panel, is read."""
     if name in ("html", "body") or (name != "dialog" and not _MAY_HIDE.search(attributes)):
         return False
-    given = _given(attributes)
+    given = attributes_of(attributes)
     if given.get("role") == "tabpanel":
         return False
     if given.get("hidden", "until-found") != "until-found" or (name == "dialog" and "open" not in given):
@@ -485,16 +495,4 @@ def _is_hidden(name: str, attributes: str) -> bool:
 
 def _is_drawn_again(attributes: str) -> bool:
     """True if an element is KaTeX's drawn copy of a formula."""
-    return _DRAWN_AGAIN in attributes.lower() and _DRAWN_AGAIN in _given(attributes).get("class", "").split()
-
-
-def _given(attributes: str) -> dict[str, str]:
-    """The attributes of a tag by name, in lower case; of a name given twice the first."""
-    given: dict[str, str] = {}
-    for found in _ATTRIBUTE.finditer(attributes):
-        given.setdefault(found[1].lower(), _unescaped((found[2] or "").strip("\"'")).strip().lower())
-    return given
-
-
-def _unescaped(text: str) -> str:
-    return _ENTITY.sub(lambda found: html.unescape(found.group()), text)
+    return _DRAWN_AGAIN in attributes.lower() and _DRAWN_AGAIN in attributes_of(attributes).get("class", "").split()
