@@ -2,7 +2,8 @@
 
 Elements that say themselves that they are hidden (`hidden`, `style`, a closed `dialog`) are left out; style sheets and
 scripts, which hide and show more, are not read. Raised digits are `10^6`, struck text is `~~900~~`, MathML is text on one
-line. Of SVG the texts are read. Where a tag or comment never ends, what follows is left out, as in a browser.
+line. Of SVG the texts are read, and of templates those that are a shadow root. Where a tag or comment never ends, what
+follows is left out, as in a browser.
 
 The standard library's `html.parser` takes minutes over 60 kB of `<a <a <a ...`, so tags are found by a scanner of our own,
 which never looks at a character more than a few times. It builds no tree and corrects no mistakes: it is for reading.
@@ -30,6 +31,7 @@ from firsthand.system.formula_text import (
     bracketed,
 )
 from firsthand.system.raised_text import Level, mark_between
+from firsthand.tools.web.hidden_elements import is_drawn_again, is_hidden, is_pixel
 from firsthand.tools.web.open_elements import BLOCKS, TABLE, ended_by, is_beyond
 from firsthand.tools.web.page_addresses import PageAddresses, is_written
 from firsthand.tools.web.page_tags import address_in, attributes_of, begins_tag, tag_at, unescaped
@@ -45,7 +47,7 @@ _EMPTY_COMMENT = re.compile("<!---?>")
 _SIGNS = re.compile(r"<+")
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 """Keeps every place where it is, as `str.lower` does not for a letter such as İ."""
-_VOID = re.compile("area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr")
+_VOID = re.compile("area|base|br|col|embed|frame|hr|img|input|link|meta|param|source|track|wbr")
 _END_ALONE = ("dd", "dt", "li", "optgroup", "option", "p")
 _CELLS = ("td", "th")
 _PARTS_ENDED_BY = {
@@ -67,23 +69,20 @@ _TOOLTIPS = ("title", "desc")
 _DOCTYPE_CHARS = 5000
 _MAX_DEPTH = 200
 """Open elements among which the beginning of one that ends is looked for."""
-_MAY_HIDE = re.compile("hidden|style", re.IGNORECASE)
-_DRAWN_AGAIN = "katex-html"
-"""KaTeX writes a formula twice: as MathML, and behind it as drawn."""
+_FRAMES = ("iframe", "frame")
 _PLACED = re.compile(r"(?<![^ \t\r\n\f])d?[xy]=")
-_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
-_ZERO = re.compile(r"0*+(?:\.0*+)?+(?:[a-z]{1,4}|%)?+")
 _LEVELS: dict[str, Level] = {"sup": "^", "sub": "_"}
 _STRUCK = ("s", "del", "strike")
 _MAX_CHARS = 1_000_000
 """The most characters of a page that are read."""
 
 
-def to_text(source: str, base: str = "") -> str:
+def to_text(source: str, base: str = "", *, as_fetched: bool = False) -> str:
     """The readable text of a page; `base` is its address, for links that are relative. Of a page of more than 1,000,000
-    characters only these are read, and the last line says so.
+    characters only these are read, and the last line says so. `as_fetched`: as a browser without scripts shows it, with what
+    is in `noscript`, and `frame (ADDRESS)` for each frame.
     """
-    text = _Reader(source[:_MAX_CHARS], base).read()
+    text = _Reader(source[:_MAX_CHARS], base, as_fetched=as_fetched).read()
     return f"{text}\n[only the first {_MAX_CHARS:,} characters of the page were read]" if source[_MAX_CHARS:] else text
 
 
@@ -97,9 +96,9 @@ def to_placed_text(source: str, *, is_xml: bool = False) -> tuple[str, list[tupl
 
 
 class _Reader:
-    def __init__(self, source: str, base: str, *, is_xml: bool = False):
+    def __init__(self, source: str, base: str, *, is_xml: bool = False, as_fetched: bool = False):
         self.source = source
-        self.is_xml = is_xml
+        self.is_xml, self.as_fetched = is_xml, as_fetched
         self.open: list[str] = []
         """Names of the elements that are open, outermost first."""
         self.opened: Counter[str] = Counter()
@@ -223,8 +222,13 @@ class _Reader:
 
     def tag(self, name: str, attributes: str, end: int, *, closes: bool) -> int:
         """Handle a tag; returns the index to continue at."""
-        is_silent = _SILENT.fullmatch(name) or (name.startswith("annotation") and self.opened["math"])
-        if is_silent and not closes and not (attributes.endswith("/") and self.may_close_itself(name)):
+        if self.as_fetched and name in _FRAMES and not closes:
+            self.frame(name, attributes)
+        if (
+            not closes
+            and self.is_silent(name, attributes)
+            and not (attributes.endswith("/") and self.may_close_itself(name))
+        ):
             if name == "head":
                 return end if self.had_head else self.head(end)
             after = self.behind(name, end)
@@ -253,6 +257,22 @@ class _Reader:
         elif BLOCKS.fullmatch(name) and not (self.opened["svg"] and name in _TOOLTIPS):
             self.mark("\n")
         return end
+
+    def is_silent(self, name: str, attributes: str) -> bool:
+        """True if the content of an element that begins is not shown."""
+        if name == "template" and not self.is_xml:
+            return attributes_of(attributes).get("shadowrootmode") not in ("open", "closed")
+        if name == "noscript" and self.as_fetched:
+            return False
+        return _SILENT.fullmatch(name) is not None or (name.startswith("annotation") and self.opened["math"] > 0)
+
+    def frame(self, name: str, attributes: str) -> None:
+        """Write the address of a frame that is shown: none of those of a pixel, which only count visitors."""
+        url = address_in(attributes, "src")
+        is_unseen = self.hidden_from or self.opened["svg"] or is_hidden(name, attributes) or is_pixel(name, attributes)
+        if is_written(url) and not is_unseen:
+            self.addresses.write("\nframe (", url, ")\n")
+            self.last = ""
 
     def behind(self, name: str, at: int) -> int:
         """The index behind the end tag of an element that is not shown; one of the same name in it has its own."""
@@ -298,15 +318,15 @@ class _Reader:
         self.open.append(name)
         self.opened[name] += 1
         if not (self.hidden_from or is_stray) and (
-            _is_hidden(name, attributes) or (self.follows_math and _is_drawn_again(attributes))
+            is_hidden(name, attributes) or (self.follows_math and is_drawn_again(attributes))
         ):
             self.hidden_from = len(self.open)
-        is_hidden = bool(self.hidden_from)
-        if not is_hidden and TABLE.fullmatch(name):
+        is_now_hidden = bool(self.hidden_from)
+        if not is_now_hidden and TABLE.fullmatch(name):
             self.table_part(name, attributes)
         if _VOID.fullmatch(name) or (attributes.endswith("/") and self.may_close_itself(name)):
             self.close()
-        return is_hidden
+        return is_now_hidden
 
     def may_close_itself(self, name: str) -> bool:
         """True where `<name/>` is an element without content; elsewhere in HTML it is its beginning."""
@@ -336,7 +356,7 @@ class _Reader:
         ended, count = _PARTS_ENDED_BY.get(name, ()), 0
         if any(self.opened[each] for each in ended):
             for at, each in enumerate(islice(reversed(self.open), _MAX_DEPTH), 1):
-                if each == "table":
+                if each in ("table", "template"):
                     break
                 if each in ended:
                     count = at
@@ -471,28 +491,3 @@ class _Reader:
     def after(self, mark: str, at: int) -> int:
         found = self.source.find(mark, at)
         return len(self.source) if found < 0 else found + len(mark)
-
-
-def _is_hidden(name: str, attributes: str) -> bool:
-    """True if an element says itself that it is not shown. What a click opens, such as a tab's panel, is read."""
-    if name in ("html", "body") or (name != "dialog" and not _MAY_HIDE.search(attributes)):
-        return False
-    given = attributes_of(attributes)
-    if given.get("role") == "tabpanel":
-        return False
-    if given.get("hidden", "until-found") != "until-found" or (name == "dialog" and "open" not in given):
-        return True
-    style: dict[str, str] = {}
-    for declared in _COMMENT.sub("", given.get("style", "")).split(";"):
-        key, _, value = declared.partition(":")
-        style[key.strip()] = value.partition("!")[0].strip()
-    return (
-        style.get("display") == "none"
-        or style.get("visibility") in ("hidden", "collapse")
-        or any(_ZERO.fullmatch(style.get(key, "1")) is not None for key in ("font-size", "opacity"))
-    )
-
-
-def _is_drawn_again(attributes: str) -> bool:
-    """True if an element is KaTeX's drawn copy of a formula."""
-    return _DRAWN_AGAIN in attributes.lower() and _DRAWN_AGAIN in attributes_of(attributes).get("class", "").split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from typing import Literal
 
 _SPACE = r"[ \t\r\n\f]*+"
 _VALUE = r"\"[^\"]*+\"|'[^']*+'|[^ \t\r\n\f>\"'][^ \t\r\n\f>]*+|(?=>|\Z)"
@@ -11,7 +12,9 @@ _NAMED_VALUE = rf"((?:=?+[^ \t\r\n\f/>=]++|=))(?:{_SPACE}={_SPACE}({_VALUE})|(?!
 _ATTRIBUTE = re.compile(_NAMED_VALUE)
 _TAG = re.compile(rf"</?([a-zA-Z][^ \t\r\n\f/>]*+)((?:[ \t\r\n\f/]++|{_NAMED_VALUE})*+)>")
 """As browsers find the end of a tag: quotes hold a `>` where they are a value, and not within a name."""
-_HREF = re.compile(r"\shref\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE)
+_ADDRESS = {
+    name: re.compile(rf"\s{name}\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE) for name in ("href", "src")
+}
 _ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0-9]{1,31};")
 _TAG_BEGINS = re.compile("</?[a-zA-Z]")
 
@@ -34,9 +37,9 @@ def attributes_of(attributes: str) -> dict[str, str]:
     return given
 
 
-def address_in(attributes: str) -> str:
-    """The address that a link or a base leads to, as written; empty if there is none."""
-    found = _HREF.search(f" {attributes}")
+def address_in(attributes: str, name: Literal["href", "src"] = "href") -> str:
+    """The address that a link, a base or a frame leads to, as written; empty if there is none."""
+    found = _ADDRESS[name].search(f" {attributes.lstrip('/')}")
     return unescaped(next((each for each in found.groups() if each is not None), "").strip()) if found else ""
 
 
