@@ -239,7 +239,7 @@ def test_the_text_of_a_shadow_root_is_shown_where_its_element_is(page: str, text
         ("<base href=/v/><iframe SRC='g' width='100%' height=1000></iframe>", "frame (https://h/v/g)"),
         ("<frameset><frame src=a><frame name=b><frame src=c></frameset><noframes>no</noframes>d",
          "frame (https://h/d/a)\n\nframe (https://h/d/c)\nd"),
-        ("<frameset><frame src=a hidden></frameset><p>z", "z"),
+        ("<frame src=a hidden><p>z", "z"),
         ("<noscript><iframe src=//t/ns.html height=0 width='0' style='display:none'></iframe></noscript>a", "a"),
         ("<iframe src=/p style='visibility: hidden'></iframe><iframe src=/p hidden></iframe>a", "a"),
         ("<iframe src=/p width=1px></iframe><iframe src=/p height=01></iframe>a", "a"),
