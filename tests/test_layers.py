@@ -95,7 +95,7 @@ EDGES = {
     "perturbations": "scorers stats",
     "experiment": "scorers runs providers hub cluster telemetry retrieval stats",
     "bridges": "scorers stats sandbox tools runs safety providers",
-    "worlds": "scorers patterns providers tools sandbox",
+    "worlds": "scorers patterns providers tools sandbox tokens",
     "benchmarks": "bridges scorers patterns providers hub tools sandbox tokens retrieval worlds perturbations reading",
     # 6 learning
     "train": "nn formats runs benchmarks engine hub providers tokens retrieval patterns cluster worlds",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dealt_random import Dealt
+from firsthand.errors import WorldFailed
 from firsthand.model import Completion, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.worlds.tau.airline_desk import AirlineDesk, _is_open, _offer
@@ -154,19 +155,21 @@ class Costly(Scripted):
         return [replace(each, usage=Usage(20, 7, 3)) for each in await super().complete(*args, **options)]
 
 
-def test_a_customer_by_model_stops_at_an_empty_answer_a_loop_of_three_or_the_word() -> None:
+def test_a_customer_by_model_stops_at_the_word_and_fails_its_world_where_it_says_nothing() -> None:
     customer = ModelCustomer("You want INSTRUCTION.", Costly([" a\n\tb ", "x", f"bye {STOP} now", ""]))
     head = customer._messages[0]
     assert head.role == "system" and "\n\nYou want INSTRUCTION.\n\n" in head.text and head.text.count(STOP) == 1
     assert asyncio.run(customer.first(GREETING)) == "a b" and customer.tokens == 23
     assert asyncio.run(customer.reply("q")) == "x" and asyncio.run(customer.reply("r")) == STOP
-    assert asyncio.run(customer.reply("s")) == STOP and customer.tokens == 4 * 23
+    with pytest.raises(WorldFailed, match="scripted, which plays the customer, said nothing: it ended by 'stop'"):
+        asyncio.run(customer.reply("s"))
+    assert customer.tokens == 3 * 23
     assert [(each.role, each.text) for each in customer._messages[1:]] == [
         ("user", GREETING), ("assistant", "a b"), ("user", "q"), ("assistant", "x"), ("user", "r"),
-        ("assistant", f"bye {STOP} now"), ("user", "s"), ("assistant", ""),
+        ("assistant", f"bye {STOP} now"), ("user", "s"),
     ]  # fmt: skip
-    loops = ModelCustomer("x", Scripted(["a", "a", "b", "b", "b", "c"]))
-    assert [asyncio.run(loops.reply("?")) for _ in range(6)] == ["a", "a", "b", "b", STOP, "c"]
+    terse = ModelCustomer("x", Scripted(["yes"] * 6))
+    assert [asyncio.run(terse.reply("?")) for _ in range(6)] == ["yes"] * 6
 
 
 def test_a_conversation_is_told_in_turn_and_only_text_or_a_known_call_is_an_action() -> None:
@@ -207,7 +210,7 @@ def test_a_conversation_is_told_in_turn_and_only_text_or_a_known_call_is_an_acti
 class Saying:
     """A customer that says these messages in turn."""
 
-    tokens = 5
+    tokens, patience = 5, 3
 
     def __init__(self, *messages: str) -> None:
         self.left, self.asked = list(messages), list[tuple[str, str]]()

@@ -20,7 +20,7 @@ from firsthand.runs.epoch_reducer import epoch_reducer
 from firsthand.trace import Trace
 from firsthand.worlds.players import play
 from firsthand.worlds.tau.airline_desk import AirlineDesk
-from firsthand.worlds.tau.customers import STOP, ModelCustomer, RuleCustomer, first_person
+from firsthand.worlds.tau.customers import STOP, first_person
 from firsthand.worlds.tau.ledger import RecordLedger
 from firsthand.worlds.tau.retail_desk import RetailDesk
 from firsthand.worlds.tau.service_desk import ServiceDesk
@@ -335,19 +335,6 @@ def test_a_customer_played_by_a_model_hears_what_was_said_and_its_tokens_are_cou
     assert heard(trace)[:2] == ["I want to cancel #W1.", "yes"] and trace.final_state["ended"] == "customer stopped"
     assert trace.final_state["result"]["customer_tokens"] > 0 and trace.final_state["rounds"] == 3
     assert "greet the customer" in benchmark.tasks(0)[0].prompt and "#W1" not in benchmark.tasks(0)[0].prompt
-
-
-def test_a_customer_who_repeats_himself_or_says_nothing_ends_the_conversation():
-    looping = ModelCustomer("You want a lamp.", Scripted(["hm"] * 9))
-    assert asyncio.run(_replies(looping, 3)) == ["hm", "hm", STOP]
-    assert asyncio.run(_replies(ModelCustomer("x", Scripted([""])), 1)) == [STOP]
-    asked = RuleCustomer("You want a lamp.", {"zip": "1", "name": "Ann"})
-    assert asyncio.run(_replies(asked, 30, "Your zip?"))[-2:] == ["My zip is 1.", STOP]
-    assert asyncio.run(asked.reply("It is done.")) == STOP
-
-
-async def _replies(customer: ModelCustomer | RuleCustomer, count: int, said: str = "ok?") -> list[str]:
-    return [await customer.reply(said) for _ in range(count)]
 
 
 def test_instructions_are_turned_to_the_first_person():

@@ -125,7 +125,9 @@ def test_tau_rewards_the_tasks_changes_and_what_must_be_said() -> None:
         ("customer stopped", "done", (), 1),
         ("transferred", "tokens", (), 1),
         ("stopped", "done", (), 1),
+        ("looped", "done", (), 1),
         ("rounds", "done", (), 0),
+        ("turns", "done", (), 0),
         ("stopped", "calls", (), 0),
         ("stopped", "seconds", (), 0),
         ("stopped", "done", ("max_steps",), 0),
@@ -181,7 +183,8 @@ def test_a_domain_of_tau_bench_is_read_with_its_policy_and_tools(tmp_path: Path)
     assert (environment.limit, environment.actions) == (7, "text")
     spoken = tau_bench.tau_benchmark("retail", str(tmp_path), "dev", "scripted:echo", 1, "native")
     assert spoken.tasks(0)[0].conversation[0].text == f"Be kind.{tau_bench.SPOKEN}"
-    assert "customer: scripted:echo; 1 round;" in spoken.protocol and spoken.protocol.endswith("native actions")
+    assert "customer: scripted:echo, until 3 equal exchanges; 1 round;" in spoken.protocol
+    assert spoken.protocol.endswith("native actions")
     make = tau_bench.tau_benchmark
     said = "split is 'dev': airline has test"
     assert refused(ConfigError, make, "airline", str(tmp_path), "dev", "script", 1, "text") == said

@@ -305,14 +305,14 @@ def test_a_customer_by_rules_tells_what_is_asked_says_yes_and_stops():
     ]:
         assert asyncio.run(customer.reply(said)) == answer, said
     patient = RuleCustomer("x", {})
-    answers = [asyncio.run(patient.reply("ok?")) for _ in range(MAX_TURNS)]
-    assert answers.index(STOP) == MAX_TURNS - 1 and customer.tokens == 0
+    assert {asyncio.run(patient.reply("ok?")) for _ in range(MAX_TURNS)} == {"Yes, please go ahead."}
+    assert patient.patience == MAX_TURNS and customer.tokens == 0
     assert first_person("YOU WERE told by you; show you yours. Young yours?") == (
         "I was told by I; show me mine. Young mine?"
     )
 
 
-def test_a_customer_by_model_is_asked_with_the_whole_conversation_and_stops_at_the_limit():
+def test_a_customer_by_model_is_asked_with_the_whole_conversation():
     seen: list[list[tuple[str, str]]] = []
 
     def reply(messages, sampling, index):
@@ -325,8 +325,6 @@ def test_a_customer_by_model_is_asked_with_the_whole_conversation_and_stops_at_t
     assert asyncio.run(customer.reply("Why?")) == "I want it 2"
     assert "You want a lamp." in seen[1][0][1] and "INSTRUCTION" not in seen[1][0][1] and STOP in seen[1][0][1]
     assert seen[1][1:] == [("user", GREETING), ("assistant", "I want it 1"), ("user", "Why?")]
-    said = [asyncio.run(customer.reply("ok?")) for _ in range(MAX_TURNS - 2)]
-    assert said.index(STOP) == len(said) - 1
     returning = ModelCustomer("x", Scripted(["a", "b", "a", "a", f"bye {STOP}"]))
     assert [asyncio.run(returning.reply("ok?")) for _ in range(5)] == ["a", "b", "a", "a", STOP]
 

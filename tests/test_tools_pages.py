@@ -174,3 +174,105 @@ def test_a_page_with_odd_markup_reads_as_a_browser_shows_it() -> None:
     assert to_text("<a href=y?a=1&amp;b=2>t</a><a href=//o>u</a>", "https://h/d/p?q") == (
         "t (https://h/d/y?a=1&b=2)u (https://o)"
     )
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<head><title>T</title><base href='/v2/'></head><body><a href=i.html>I</a>", "T\n\nI (https://h/v2/i.html)"),
+        ("<!doctype html><BASE HREF=https://o.example/a/ ><a href=p>P</a>", "P (https://o.example/a/p)"),
+        ("<a href=p>P</a><base href=sub/><a href='?q'>Q</a>", "P (https://h/d/sub/p)Q (https://h/d/sub/?q)"),
+        ("<base target=_blank><base href=/1/><base href=/2/><a href=p>P</a>", "P (https://h/1/p)"),
+        ("<base href='/a&amp;b/'><a href=p>P</a><a href=#x>x</a>", "P (https://h/a&b/p)x"),
+        ("<base href='javascript:1'><base href=/2/><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<base href='http://['><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<base href='ftp://o/'><a href=p>P</a><a href=https://o/q>Q</a>", "PQ (https://o/q)"),
+        ("<head><!-- <base href=/no/> --><base href=/yes/></head><a href=p>P</a>", "P (https://h/yes/p)"),
+        ("<head><script>'<base href=/no/>'</script></head><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<head><title><base href=/no/></title></head><a href=p>P</a>", "<base href=/no/>\n\nP (https://h/d/p)"),
+        ("<head><meta x='<base href=/no/>'></meta></ ><base href=/yes/></head><a href=p>P</a>", "P (https://h/yes/p)"),
+        ("<head><a <base href=/no/ </head><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<template><base href=/no/></template><svg><base href=/no/></svg><a href=p>P</a>", "P (https://h/d/p)"),
+        ("<p hidden><base href=/yes/>x</p><a href=p>P</a>", "P (https://h/yes/p)"),
+        (f"<base href='/{'x' * 500}/'><a href=p>P</a>", "P (https://h/d/p)"),
+        (f"<base href='/{'x' * 490}/'><a href=p>P</a><a href=//o/p>Q</a>", "PQ (https://o/p)"),
+    ],
+)
+def test_the_first_base_of_a_page_is_where_all_its_links_lead_from(page: str, text: str) -> None:
+    assert to_text(page, "https://h/d/e") == text
+
+
+def test_a_base_gives_the_links_of_a_page_without_an_address_theirs() -> None:
+    page = "<base href=https://o.example/a/><p>x</p><a href=p>P</a>"
+    assert to_text(page) == to_placed_text(page)[0] == "x\nP (https://o.example/a/p)"
+    assert to_text("<base href=/><a href=p>P</a>") == "P (/p)" and to_text("<a href=p>P</a>") == "P"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<x-y><template shadowrootmode=open><p>42</p></template></x-y>z", "42\nz"),
+        ("<x-y><template ShadowRootMode='CLOSED'>4<template>no</template>2</template></x-y>z", "42z"),
+        ("<template shadowrootmode=none>no</template><template shadowrootmode>no</template>z", "z"),
+        ("<template>a<template shadowrootmode=open>no</template>no</template>z", "z"),
+        ("<div hidden><x-y><template shadowrootmode=open>no</div>no</template></x-y></div>z", "z"),
+        ("<table><tr><td hidden><template shadowrootmode=open>no<td>no</td>no</template>no<td>z</table>", "z |"),
+        ("<table><tr><td hidden><template shadowrootmode=open>no</td>no</template>no<td>z</table>", "z |"),
+        ("<x-y><template shadowrootmode=open><div hidden>no</template></x-y>z", "z"),
+        ("<div>a<x-y><template shadowrootmode=open><table><tr><td>b</template>c</div>z", "a\n\nb | c\nz"),
+        ("<li>a<x-y><template shadowrootmode=open></li><li>b</template></x-y>c", "- a\n\n- bc"),
+    ],
+)
+def test_the_text_of_a_shadow_root_is_shown_where_its_element_is(page: str, text: str) -> None:
+    assert to_text(page) == to_placed_text(page)[0] == text
+    assert to_placed_text("<template shadowrootmode='open'>no</template>z", is_xml=True)[0] == "z"
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p>a<noscript>b <i>c</i></noscript>d", "ab cd"),
+        ("<p hidden>a<noscript>b</noscript></p><noscript hidden>c</noscript>d", "d"),
+        ("<head><noscript><style>x</style></noscript></head><noscript><script>x</script>a</noscript>", "a"),
+        ("a<iframe src=/f?a&amp;b>no</iframe>b", "a\nframe (https://h/f?a&b)\nb"),
+        ("<iframe/src='g'>no</iframe>", "frame (https://h/d/g)"),
+        ("<base href=/v/><iframe SRC='g' width='100%' height=1000></iframe>", "frame (https://h/v/g)"),
+        ("<frameset><frame src=a><frame name=b><frame src=c></frameset><noframes>no</noframes>d",
+         "frame (https://h/d/a)\n\nframe (https://h/d/c)\nd"),
+        ("<frame src=a hidden><p>z", "z"),
+        ("<noscript><iframe src=//t/ns.html height=0 width='0' style='display:none'></iframe></noscript>a", "a"),
+        ("<iframe src=/p style='visibility: hidden'></iframe><iframe src=/p hidden></iframe>a", "a"),
+        ("<iframe src=/p width=1px></iframe><iframe src=/p height=01></iframe>a", "a"),
+        ("<div hidden><iframe src=/p></iframe></div>a", "a"),
+        ("<iframe src=about:blank></iframe><iframe src=javascript:1></iframe>a", "a"),
+        ("<iframe></iframe><iframe src='#x'></iframe>a", "a"),
+        ("<template><iframe src=/p></iframe></template><!-- <iframe src=/p> --><svg><iframe src=/p></iframe></svg>a", "a"),
+    ],
+)  # fmt: skip
+def test_a_fetched_page_is_read_as_by_a_browser_without_scripts(page: str, text: str) -> None:
+    assert to_text(page, "https://h/d/e", as_fetched=True) == text
+    unread = to_placed_text(page)[0]
+    assert "frame (" not in unread and "b c" not in unread
+    assert (
+        "\nframe (https://h/f?a&b)" in Page("https://h/", 200, "text/html", b"a<iframe src='/f?a&b'>", False).readable()
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "cut", "text"),
+    [
+        ("text/html", b"caf\xe9 \x80 5", False, "café € 5"),
+        ("Text/Plain; x=y", b"caf\xe9", False, "café"),
+        ("text/html", "café ".encode() + b"\xe9", False, "café \ufffd"),
+        ("text/html; charset=utf-8", b"caf\xe9", False, "caf\ufffd"),
+        ("text/html", b"<meta charset=utf-8>caf\xe9", False, "caf\ufffd"),
+        ("application/json", b'"caf\xe9"', False, '"caf\ufffd"'),
+        ("text/csv", b"caf\xe9", False, "caf\ufffd"),
+        ("text/html", b"caf" + "€".encode()[:2], True, "caf\ufffd"),
+        ("text/html", b"caf\xe9 abc" + "€".encode()[:2], True, "café abcâ‚"),
+    ],
+)
+def test_a_page_that_names_no_charset_and_is_no_utf_8_is_windows_1252(
+    kind: str, body: bytes, cut: bool, text: str
+) -> None:
+    assert Page("u", 200, kind, body, cut).readable().split("\n")[2] == text

@@ -6,6 +6,7 @@ a resumed, replayed or forked attempt, whose world is made anew, asks nobody aga
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -30,15 +31,27 @@ class Replays(Protocol):
         """The model of the same run that answers for `model`."""
 
 
-async def world_reply(model: Model, prompt: Prompt, sampling: Sampling) -> Completion:
+async def _as_it_came(completion: Completion) -> Completion:
+    return completion
+
+
+async def world_reply(
+    model: Model,
+    prompt: Prompt,
+    sampling: Sampling,
+    *,
+    taken: Callable[[Completion], Awaitable[Completion]] = _as_it_came,
+) -> Completion:
     """The answer of a world's own model to a prompt: the recorded one, or a new one, which is recorded.
 
-    The seed, where none is given, is the attempt's at this place. Outside of a tool call nothing is recorded. WorldFailed if
-    the model cannot answer, or if a replayed run holds no answer: it ends the attempt, which is not the agent's fault.
+    The seed, where none is given, is the attempt's at this place. Outside of a tool call nothing is recorded. A new answer
+    is recorded as `taken` returns it; what that refuses by a WorldFailed is not, so a retried attempt asks again.
+    WorldFailed if the model cannot answer, or if a replayed run holds no answer: it ends the attempt, which is not the
+    agent's fault.
     """
     position = caller()
     if position is None:
-        return (await model.complete(prompt, sampling))[0]
+        return await taken((await model.complete(prompt, sampling))[0])
     attempt, effect = position.context.attempt, position.branch.next_effect()
     number = len(position.branch.asked)
     if sampling.seed is None:
@@ -54,6 +67,8 @@ async def world_reply(model: Model, prompt: Prompt, sampling: Sampling) -> Compl
             (completion,) = await asked.complete(prompt, sampling)
         except ModelError as error:
             raise WorldFailed(f"{model.name}, which plays a part in the task, did not answer: {error}") from error
+        if asked is model:
+            completion = await taken(completion)
         body = {"completions": [replace(completion, prompt_ids=None).to_json()]}
         journal.record(effect, request, body)
         await journal.settled()

@@ -93,7 +93,7 @@ class Page:
             raise ToolError(f"{self.url[:200]!r} is {printable(kind[:80]) or 'of no known kind'}, which is no text")
         text = decode_page(self.body.removeprefix(mark), self.charset(), "replace")
         if _HTML.match(kind) or (not kind and text.lstrip()[:200].lower().startswith(("<!doctype html", "<html"))):
-            text = to_text(text, self.url)
+            text = to_text(text, self.url, as_fetched=True)
         note = f"\n[only the first {len(self.body)} bytes were read]" if self.cut else ""
         return f"{self.url}\n\n{text}{note}"
 
@@ -111,7 +111,14 @@ class Page:
             if self.body.startswith("<?x".encode(codec)):
                 return codec
         declared = _XML.match(self.body) or _META.search(self.body[:2048])
-        return (codec_of(declared.group(1).decode("ascii", "replace"), in_text=True) if declared else None) or "utf-8"
+        named = codec_of(declared.group(1).decode("ascii", "replace"), in_text=True) if declared else None
+        return named or ("cp1252" if self.is_in_old_charset() else "utf-8")
+
+    def is_in_old_charset(self) -> bool:
+        """True for HTML and plain text that hold other bytes than ASCII, none of them UTF-8: browsers take windows-1252."""
+        is_old = re.match(r"text/(html|plain)", self.content_type.strip(), re.IGNORECASE) is not None
+        whole = self.body[:-3] if self.cut else self.body  # of a body that was cut the last character may not be whole
+        return is_old and not whole.isascii() and whole.decode("utf-8", "ignore").isascii()
 
 
 async def get(url: str, rules: Rules, *, resolver: Resolver = resolve, max_bytes: int = MAX_BYTES) -> Page:

@@ -258,11 +258,13 @@ def failure_reason(state: Json, stop_reason: str = "done") -> Ending:
     """Why an attempt that did not win ended, from its final state and its stop reason: the first of these that fits.
 
     `loop`: one action and its observation came `LOOP` times in a row; `invalid action`: half of the actions or more were
-    invalid; `limit`: rounds, tokens or seconds ran out; `wrong end`: it answered or ended wrongly, or the agent stopped.
+    invalid; `limit`: rounds, turns, tokens or seconds ran out; `wrong end`: it answered or ended wrongly, or the agent
+    stopped.
     """
     rounds = state.get("rounds", 0)
-    if state.get("longest_loop", 0) >= LOOP and state.get("ended") in ("rounds", "stopped"):
+    ended = state.get("ended")
+    if ended == "looped" or (state.get("longest_loop", 0) >= LOOP and ended in ("rounds", "turns", "stopped")):
         return "loop"
     if rounds and 2 * state.get("invalid_actions", 0) >= rounds:
         return "invalid action"
-    return "limit" if state.get("ended") == "rounds" or stop_reason not in ("done", "guard") else "wrong end"
+    return "limit" if ended in ("rounds", "turns") or stop_reason not in ("done", "guard") else "wrong end"

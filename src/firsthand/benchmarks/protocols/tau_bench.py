@@ -25,7 +25,7 @@ from firsthand.tool import tool_from_function
 from firsthand.trace import Score, Trace
 from firsthand.worlds.outcomes import world_result, world_score
 from firsthand.worlds.tau.airline_desk import AirlineDesk
-from firsthand.worlds.tau.customers import Customer, ModelCustomer, RuleCustomer, first_person
+from firsthand.worlds.tau.customers import REPEATS, Customer, ModelCustomer, RuleCustomer, first_person
 from firsthand.worlds.tau.ledger import Tables
 from firsthand.worlds.tau.retail_desk import RetailDesk
 from firsthand.worlds.tau.service_desk import ServiceDesk
@@ -54,13 +54,14 @@ def tau_benchmark(domain: str, data: str, split: str, user: str, rounds: int, ac
     found = read_tasks(held(folder / f"tasks_{split}.py", folder))
     tables, policy = read_tables(folder, domain), read_policy(folder)
     how = FORM + "\n".join(_signatures(DESKS[domain](tables))) if actions == "text" else SPOKEN
+    how_played = "rules" if user == "script" else f"{user}, until {REPEATS} equal exchanges"
     made = partial(_task, domain, tables, policy + how, found, user)
     return Benchmark(
         name=f"tau_{domain}",
         tasks=lambda seed: LazyTasks(range(len(found)), made),
         scorers=(tau_reward, database_matches, outputs_said),
         description=f"Customer service by tools under a policy, with a simulated customer (tau-bench, {domain}).",
-        protocol=f"tau-bench's {split} tasks; customer: {'rules' if user == 'script' else user}; "
+        protocol=f"tau-bench's {split} tasks; customer: {how_played}; "
         f"{count_of(rounds, 'round')}; the database's changes and what must be said, before any limit; {actions} actions",
         licence="MIT",
         environment=lambda task: WorldEnvironment(_world(domain, tables, user, task), rounds=rounds, actions=actions),
@@ -85,7 +86,8 @@ def outputs_said(task: Task, trace: Trace) -> Score:
 
 
 def _is_finished(trace: Trace) -> bool:
-    """False where a limit ended it: rounds, steps, tokens, calls or seconds. An agent may leave before the customer does.
+    """False where a limit ended it: rounds, turns, steps, tokens, calls or seconds. An agent may leave before the customer
+    does, and where both only repeat themselves nobody has more to say.
 
     Steps that ran out before the last call, as in an earlier trial, ended nothing.
     """
@@ -94,7 +96,7 @@ def _is_finished(trace: Trace) -> bool:
         last_s = max((call.started_s for call in trace.calls if call.kind == "tool"), default=0.0)
         ran_out = any(event.kind == "max_steps" and event.at_s >= last_s for event in trace.events)
         return trace.stop_reason == "done" and not ran_out
-    return ended != "rounds"
+    return ended not in ("rounds", "turns")
 
 
 def _matches(task: Task, trace: Trace) -> bool:

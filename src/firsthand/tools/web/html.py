@@ -2,7 +2,8 @@
 
 Elements that say themselves that they are hidden (`hidden`, `style`, a closed `dialog`) are left out; style sheets and
 scripts, which hide and show more, are not read. Raised digits are `10^6`, struck text is `~~900~~`, MathML is text on one
-line. Of SVG the texts are read. Where a tag or comment never ends, what follows is left out, as in a browser.
+line. Of SVG the texts are read, and of templates those that are a shadow root. Where a tag or comment never ends, what
+follows is left out, as in a browser.
 
 The standard library's `html.parser` takes minutes over 60 kB of `<a <a <a ...`, so tags are found by a scanner of our own,
 which never looks at a character more than a few times. It builds no tree and corrects no mistakes: it is for reading.
@@ -10,14 +11,12 @@ which never looks at a character more than a few times. It builds no tree and co
 
 from __future__ import annotations
 
-import html
 import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate, islice
 from string import ascii_lowercase, ascii_uppercase
-from urllib.parse import urljoin
 
 from firsthand.system.formula_text import (
     CELLS,
@@ -32,29 +31,23 @@ from firsthand.system.formula_text import (
     bracketed,
 )
 from firsthand.system.raised_text import Level, mark_between
+from firsthand.tools.web.hidden_elements import is_drawn_again, is_hidden, is_pixel
 from firsthand.tools.web.open_elements import BLOCKS, TABLE, ended_by, is_beyond
+from firsthand.tools.web.page_addresses import PageAddresses, is_written
+from firsthand.tools.web.page_tags import address_in, attributes_of, begins_tag, tag_at, unescaped
 from firsthand.tools.web.table_columns import TableColumns
 
 _SILENT = re.compile("script|style|noscript|noembed|noframes|template|iframe|object|canvas|head")
 """Elements whose content is not shown; of the head the title is."""
 _NESTED = ("template", "object", "canvas")
 """Those that may stand in one of their own name."""
-_SPACE = r"[ \t\r\n\f]*+"
-_VALUE = r"\"[^\"]*+\"|'[^']*+'|[^ \t\r\n\f>\"'][^ \t\r\n\f>]*+|(?=>|\Z)"
-_NAMED_VALUE = rf"((?:=?+[^ \t\r\n\f/>=]++|=))(?:{_SPACE}={_SPACE}({_VALUE})|(?!{_SPACE}=))"
-_ATTRIBUTE = re.compile(_NAMED_VALUE)
-_TAG = re.compile(rf"</?([a-zA-Z][^ \t\r\n\f/>]*+)((?:[ \t\r\n\f/]++|{_NAMED_VALUE})*+)>")
-"""As browsers find the end of a tag: quotes hold a `>` where they are a value, and not within a name."""
 _HEAD_END = re.compile(r"</head(?=[ \t\r\n\f/>])|<body(?=[ \t\r\n\f/>])")
 _COMMENT_END = re.compile("--!?>")
 _EMPTY_COMMENT = re.compile("<!---?>")
-_HREF = re.compile(r"\shref\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE)
-_ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0-9]{1,31};")
-_TAG_BEGINS = re.compile("</?[a-zA-Z]")
 _SIGNS = re.compile(r"<+")
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 """Keeps every place where it is, as `str.lower` does not for a letter such as İ."""
-_VOID = re.compile("area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr")
+_VOID = re.compile("area|base|br|col|embed|frame|hr|img|input|link|meta|param|source|track|wbr")
 _END_ALONE = ("dd", "dt", "li", "optgroup", "option", "p")
 _CELLS = ("td", "th")
 _PARTS_ENDED_BY = {
@@ -76,24 +69,20 @@ _TOOLTIPS = ("title", "desc")
 _DOCTYPE_CHARS = 5000
 _MAX_DEPTH = 200
 """Open elements among which the beginning of one that ends is looked for."""
-_MAY_HIDE = re.compile("hidden|style", re.IGNORECASE)
-_DRAWN_AGAIN = "katex-html"
-"""KaTeX writes a formula twice: as MathML, and behind it as drawn."""
+_FRAMES = ("iframe", "frame")
 _PLACED = re.compile(r"(?<![^ \t\r\n\f])d?[xy]=")
-_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
-_ZERO = re.compile(r"0*+(?:\.0*+)?+(?:[a-z]{1,4}|%)?+")
 _LEVELS: dict[str, Level] = {"sup": "^", "sub": "_"}
 _STRUCK = ("s", "del", "strike")
 _MAX_CHARS = 1_000_000
 """The most characters of a page that are read."""
-_MAX_URL = 500
 
 
-def to_text(source: str, base: str = "") -> str:
+def to_text(source: str, base: str = "", *, as_fetched: bool = False) -> str:
     """The readable text of a page; `base` is its address, for links that are relative. Of a page of more than 1,000,000
-    characters only these are read, and the last line says so.
+    characters only these are read, and the last line says so. `as_fetched`: as a browser without scripts shows it, with what
+    is in `noscript`, and `frame (ADDRESS)` for each frame.
     """
-    text = _Reader(source[:_MAX_CHARS], base).read()
+    text = _Reader(source[:_MAX_CHARS], base, as_fetched=as_fetched).read()
     return f"{text}\n[only the first {_MAX_CHARS:,} characters of the page were read]" if source[_MAX_CHARS:] else text
 
 
@@ -107,9 +96,9 @@ def to_placed_text(source: str, *, is_xml: bool = False) -> tuple[str, list[tupl
 
 
 class _Reader:
-    def __init__(self, source: str, base: str, *, is_xml: bool = False):
+    def __init__(self, source: str, base: str, *, is_xml: bool = False, as_fetched: bool = False):
         self.source = source
-        self.is_xml = is_xml
+        self.is_xml, self.as_fetched = is_xml, as_fetched
         self.open: list[str] = []
         """Names of the elements that are open, outermost first."""
         self.opened: Counter[str] = Counter()
@@ -126,8 +115,8 @@ class _Reader:
         self.struck: list[tuple[int, int]] = []
         """(number of the piece, pieces of words before it) of each mark where struck text begins."""
         self.lower = source.translate(_LOWER)
-        self.base = base
         self.pieces: list[str] = []
+        self.addresses = PageAddresses(base, self.pieces)
         self.formula = FormulaText(self.pieces)
         self.follows_math = False
         """True behind a formula, until words follow."""
@@ -167,6 +156,7 @@ class _Reader:
             self.origins.append((len(self.pieces), opens))
             at = self.markup(opens)
         self.placed_words(at, len(self.source))
+        self.addresses.finish()
 
     def placed_words(self, at: int, end: int) -> None:
         """Write words and their origin; in a `pre` each line has its own."""
@@ -205,13 +195,13 @@ class _Reader:
     def markup(self, at: int) -> int:
         """The index after the markup that begins with `<` here."""
         if self.source.startswith("<!--", at):
-            found = _EMPTY_COMMENT.match(self.source, at) or _COMMENT_END.search(self.source, at + 4)
-            return found.end() if found else self.unseen(at + 4)
+            end = self.comment_end(at)
+            return end if end <= len(self.source) else self.unseen(at + 4)
         if self.source.startswith(("<!", "<?"), at):
             return self.after(">", at)
-        tag = _TAG.match(self.source, at)
+        tag = tag_at(self.source, at)
         if tag is None:
-            if _TAG_BEGINS.match(self.source, at):
+            if begins_tag(self.source, at):
                 return self.unseen(at)
             if self.source.startswith("</", at):
                 return self.after(">", at)
@@ -220,6 +210,11 @@ class _Reader:
             return end
         return self.tag(tag.group(1).lower(), tag.group(2), tag.end(), closes=self.source[at + 1] == "/")
 
+    def comment_end(self, at: int) -> int:
+        """The index behind the comment that begins here; beyond the page if it never ends."""
+        found = _EMPTY_COMMENT.match(self.source, at) or _COMMENT_END.search(self.source, at + 4)
+        return found.end() if found else len(self.source) + 1
+
     def unseen(self, at: int) -> int:
         """Count the rest of the page as hidden, from a tag or comment on that never ends."""
         self.hidden += len(self.source[at:].strip())
@@ -227,14 +222,21 @@ class _Reader:
 
     def tag(self, name: str, attributes: str, end: int, *, closes: bool) -> int:
         """Handle a tag; returns the index to continue at."""
-        is_silent = _SILENT.fullmatch(name) or (name.startswith("annotation") and self.opened["math"])
-        if is_silent and not closes and not (attributes.endswith("/") and self.may_close_itself(name)):
+        if self.as_fetched and name in _FRAMES and not closes:
+            self.frame(name, attributes)
+        if (
+            not closes
+            and self.is_silent(name, attributes)
+            and not (attributes.endswith("/") and self.may_close_itself(name))
+        ):
             if name == "head":
                 return end if self.had_head else self.head(end)
             after = self.behind(name, end)
             if attributes.endswith("/"):  # its writer meant it to end here, so what a browser leaves out is counted
                 self.hidden += len(self.source[end:after].strip())
             return after
+        if name == "base" and not (closes or self.opened["svg"] or self.opened["math"]):
+            self.addresses.take_base(address_in(attributes))
         if self.nest(name, attributes, closes=closes):
             return end
         if self.opened["svg"] and name in ("text", "tspan"):
@@ -255,6 +257,22 @@ class _Reader:
         elif BLOCKS.fullmatch(name) and not (self.opened["svg"] and name in _TOOLTIPS):
             self.mark("\n")
         return end
+
+    def is_silent(self, name: str, attributes: str) -> bool:
+        """True if the content of an element that begins is not shown."""
+        if name == "template" and not self.is_xml:
+            return attributes_of(attributes).get("shadowrootmode") not in ("open", "closed")
+        if name == "noscript" and self.as_fetched:
+            return False
+        return _SILENT.fullmatch(name) is not None or (name.startswith("annotation") and self.opened["math"] > 0)
+
+    def frame(self, name: str, attributes: str) -> None:
+        """Write the address of a frame that is shown: none of those of a pixel, which only count visitors."""
+        url = address_in(attributes, "src")
+        is_unseen = self.hidden_from or self.opened["svg"] or is_hidden(name, attributes) or is_pixel(name, attributes)
+        if is_written(url) and not is_unseen:
+            self.addresses.write("\nframe (", url, ")\n")
+            self.last = ""
 
     def behind(self, name: str, at: int) -> int:
         """The index behind the end tag of an element that is not shown; one of the same name in it has its own."""
@@ -300,15 +318,15 @@ class _Reader:
         self.open.append(name)
         self.opened[name] += 1
         if not (self.hidden_from or is_stray) and (
-            _is_hidden(name, attributes) or (self.follows_math and _is_drawn_again(attributes))
+            is_hidden(name, attributes) or (self.follows_math and is_drawn_again(attributes))
         ):
             self.hidden_from = len(self.open)
-        is_hidden = bool(self.hidden_from)
-        if not is_hidden and TABLE.fullmatch(name):
+        is_now_hidden = bool(self.hidden_from)
+        if not is_now_hidden and TABLE.fullmatch(name):
             self.table_part(name, attributes)
         if _VOID.fullmatch(name) or (attributes.endswith("/") and self.may_close_itself(name)):
             self.close()
-        return is_hidden
+        return is_now_hidden
 
     def may_close_itself(self, name: str) -> bool:
         """True where `<name/>` is an element without content; elsewhere in HTML it is its beginning."""
@@ -321,7 +339,7 @@ class _Reader:
         elif name == "tr":
             self.columns.start_row()
         elif name in _CELLS:
-            given = _given(attributes) if "span" in attributes.lower() else {}
+            given = attributes_of(attributes) if "span" in attributes.lower() else {}
             before, behind = self.columns.cell(given.get("colspan", ""), given.get("rowspan", ""))
             self.gaps.append(behind)
             if before:
@@ -338,7 +356,7 @@ class _Reader:
         ended, count = _PARTS_ENDED_BY.get(name, ()), 0
         if any(self.opened[each] for each in ended):
             for at, each in enumerate(islice(reversed(self.open), _MAX_DEPTH), 1):
-                if each == "table":
+                if each in ("table", "template"):
                     break
                 if each in ended:
                     count = at
@@ -414,6 +432,8 @@ class _Reader:
         self.had_head = True
         found = _HEAD_END.search(self.lower, start)
         end = found.start() if found else start
+        if self.lower.find("<base", start, end) >= 0:
+            self.take_base(start, end)
         title = self.lower.find("<title", start, end)
         if title >= 0:
             shown, close = self.lower.find(">", title, end), self.lower.find("</title", title, end)
@@ -422,22 +442,32 @@ class _Reader:
                 self.pieces.append("\n\n")
         return end
 
+    def take_base(self, at: int, end: int) -> None:
+        """Take the address of the first `base` of the head, if it is in no comment, script, title or the like."""
+        while (at := self.source.find("<", at, end)) >= 0 and not self.addresses.has_base:
+            tag = tag_at(self.source, at)
+            if tag is None and self.source.startswith("<!--", at):
+                at = self.comment_end(at)
+            elif tag is None and begins_tag(self.source, at):
+                return
+            elif tag is None or self.source[at + 1] == "/":
+                at += 2
+            else:
+                name = tag.group(1).lower()
+                if name == "base":
+                    self.addresses.take_base(address_in(tag.group(2)))
+                at = self.behind(name, tag.end()) if name == "title" or _SILENT.fullmatch(name) else tag.end()
+
     def link(self, attributes: str) -> None:
         """Write the target of the link that ends here, and remember the next one's."""
         if self.href:
-            self.pieces.append(f" ({self.href})")
-        found = _HREF.search(" " + attributes)
-        url = next((each for each in found.groups() if each is not None), "").strip() if found else ""
-        url = _unescaped(url) if url and not url.startswith("#") else ""
-        try:
-            url = urljoin(self.base, url) if url and len(url) <= _MAX_URL else ""
-        except ValueError:
-            url = ""
-        self.href = url if len(url) <= _MAX_URL and url.startswith(("http://", "https://", "/")) else ""
+            self.addresses.write(" (", self.href, ")")
+        url = address_in(attributes)
+        self.href = url if is_written(url) else ""
 
     def words(self, text: str) -> None:
         """Write words; what would be white space on a page is one space."""
-        text = _unescaped(text)
+        text = unescaped(text)
         text = text if self.opened["pre"] else re.sub(r"[ \t\r\n\f\xa0]+", " ", text)
         if self.hidden_from or (self.opened["svg"] and not self.is_in_shown_svg()):
             self.hidden += len(text.strip()) if self.hidden_from or self.open[-1] not in _TOOLTIPS else 0
@@ -461,40 +491,3 @@ class _Reader:
     def after(self, mark: str, at: int) -> int:
         found = self.source.find(mark, at)
         return len(self.source) if found < 0 else found + len(mark)
-
-
-def _is_hidden(name: str, attributes: str) -> bool:
-    """True if an element says itself that it is not shown. What a click opens, such as a tab's panel, is read."""
-    if name in ("html", "body") or (name != "dialog" and not _MAY_HIDE.search(attributes)):
-        return False
-    given = _given(attributes)
-    if given.get("role") == "tabpanel":
-        return False
-    if given.get("hidden", "until-found") != "until-found" or (name == "dialog" and "open" not in given):
-        return True
-    style: dict[str, str] = {}
-    for declared in _COMMENT.sub("", given.get("style", "")).split(";"):
-        key, _, value = declared.partition(":")
-        style[key.strip()] = value.partition("!")[0].strip()
-    return (
-        style.get("display") == "none"
-        or style.get("visibility") in ("hidden", "collapse")
-        or any(_ZERO.fullmatch(style.get(key, "1")) is not None for key in ("font-size", "opacity"))
-    )
-
-
-def _is_drawn_again(attributes: str) -> bool:
-    """True if an element is KaTeX's drawn copy of a formula."""
-    return _DRAWN_AGAIN in attributes.lower() and _DRAWN_AGAIN in _given(attributes).get("class", "").split()
-
-
-def _given(attributes: str) -> dict[str, str]:
-    """The attributes of a tag by name, in lower case; of a name given twice the first."""
-    given: dict[str, str] = {}
-    for found in _ATTRIBUTE.finditer(attributes):
-        given.setdefault(found[1].lower(), _unescaped((found[2] or "").strip("\"'")).strip().lower())
-    return given
-
-
-def _unescaped(text: str) -> str:
-    return _ENTITY.sub(lambda found: html.unescape(found.group()), text)

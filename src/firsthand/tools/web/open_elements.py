@@ -22,7 +22,7 @@ _ENDED_BY = {
 """Elements whose end tag may be missing, by the one that begins behind them."""
 _SPECIAL = re.compile("applet|button|dir|hgroup|listing|marquee|menu|search|select|textarea|xmp")
 """Elements that the end tag of an inline element does not close, beside the blocks."""
-_SCOPES = re.compile("applet|marquee|textarea")
+_SCOPES = re.compile("applet|marquee|template|textarea")
 _OTHER_SCOPES = {"p": ("button",), "li": ("ol", "ul")}
 TABLE = re.compile("caption|table|tbody|td|tfoot|th|thead|tr")
 
@@ -35,8 +35,10 @@ def ended_by(name: str, *, in_quirks_mode: bool) -> tuple[str, ...]:
 
 def is_beyond(name: str, within: str) -> bool:
     """True if an end tag of this name in an open element does not reach one that was opened outside of it."""
-    if TABLE.fullmatch(name):
+    if name == "template":
         return False
+    if TABLE.fullmatch(name):
+        return within == "template"
     if TABLE.fullmatch(within) or _SCOPES.fullmatch(within) or within in _OTHER_SCOPES.get(name, ()):
         return True
     return not BLOCKS.fullmatch(name) and bool(BLOCKS.fullmatch(within) or _SPECIAL.fullmatch(within))

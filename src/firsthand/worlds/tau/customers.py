@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
+from firsthand.errors import WorldFailed
 from firsthand.loop.world_model import world_reply
 from firsthand.message import assistant, system, user
-from firsthand.model import Model
+from firsthand.model import Completion, Model, TokenCapability
 from firsthand.sampling import Sampling
+from firsthand.tokens.calls.thought_text import CLOSE, OPEN
 
 STOP = "###STOP###"
 MAX_TURNS = 30
-"""Messages of a customer, after which the conversation is over."""
+"""Messages of an agent to its customer, after which the conversation is over."""
 REPEATS = 3
-"""Equal messages in a row that end the conversation: a customer who loops."""
+"""Equal exchanges in a row, with no tool used between them, after which a customer played by a model says nothing new."""
+SAID_TOKENS = 160
+"""The most tokens of a message of a model."""
+THOUGHT_TOKENS = 2_048
+"""The most tokens of a message with the thought before it, where `SAID_TOKENS` end within the thought."""
 GREETING = "Hi! How can I help you today?"
+_THOUGHT = re.compile(rf"{OPEN}.*?(?:{CLOSE}|\Z)", re.DOTALL)
 _PERSONS = (
     (r"\byou are\b", "I am"),
     (r"\byou're\b", "I'm"),
@@ -39,6 +47,8 @@ class Customer(Protocol):
 
     tokens: int
     """Tokens that a model used to play the customer."""
+    patience: int
+    """Equal exchanges in a row, with no tool used between them, after which the conversation is over."""
 
     async def first(self, greeting: str) -> str:
         """The first message, after the agent's greeting."""
@@ -53,7 +63,7 @@ class RuleCustomer:
     def __init__(self, instruction: str, profile: Mapping[str, str]) -> None:
         """The customer's wish, and the facts that it knows of itself: `user id`, `email`, `name`, `zip`."""
         self.instruction, self.profile = instruction, profile
-        self.tokens = self._turns = 0
+        self.tokens, self.patience = 0, MAX_TURNS
 
     async def first(self, greeting: str) -> str:
         """The whole instruction, in the first person."""
@@ -61,9 +71,8 @@ class RuleCustomer:
 
     async def reply(self, said: str) -> str:
         """Facts that are asked for, yes, or the end."""
-        self._turns += 1
         asks = "?" in said or re.search(r"\b(please|confirm|provide)\b", said, re.IGNORECASE)
-        if not asks or self._turns >= MAX_TURNS:
+        if not asks:
             return STOP
         wanted = [name for name in self.profile if re.search(rf"\b{name}\b", said, re.IGNORECASE)]
         told = ", ".join(f"my {name} is {self.profile[name]}" for name in wanted)
@@ -78,8 +87,7 @@ class ModelCustomer:
 
     def __init__(self, instruction: str, model: Model) -> None:
         """The customer's wish, and the model that plays it."""
-        self.model, self.tokens = model, 0
-        self._said: list[str] = []
+        self.model, self.tokens, self.patience = model, 0, REPEATS
         self._messages = [system(_PART.replace("INSTRUCTION", instruction))]
 
     async def first(self, greeting: str) -> str:
@@ -87,17 +95,45 @@ class ModelCustomer:
         return await self.reply(greeting)
 
     async def reply(self, said: str) -> str:
-        """The model's answer, in one line; the end after too many messages, or the same one again and again."""
+        """The model's answer, in one line and without its thought. WorldFailed if it says nothing."""
         self._messages.append(user(said))
-        completion = await world_reply(self.model, tuple(self._messages), Sampling(max_tokens=160, temperature=0.0))
-        self.tokens += completion.usage.total_tokens
-        text = " ".join(completion.message.text.split())
+        text = await self._asked(SAID_TOKENS) or await self._asked(THOUGHT_TOKENS)
         self._messages.append(assistant(text))
-        self._said.append(text)
-        looped = len(self._said) >= REPEATS and len(set(self._said[-REPEATS:])) == 1
-        if STOP in text or not text or looped or len(self._said) >= MAX_TURNS:
-            return STOP
-        return text
+        return STOP if STOP in text else text
+
+    async def _asked(self, max_tokens: int) -> str:
+        """What the model says within so many tokens; empty if they end before, and more may be given."""
+
+        async def taken(completion: Completion) -> Completion:
+            is_cut = completion.finish_reason == "length"
+            if is_cut and await self._is_in_open_thought(completion.message.text):
+                completion = replace(completion, message=assistant(f"{OPEN}{completion.message.text}"))
+            if not spoken(completion.message.text) and not (is_cut and max_tokens < THOUGHT_TOKENS):
+                why = f"its {max_tokens} tokens ended before" if is_cut else f"it ended by {completion.finish_reason!r}"
+                raise WorldFailed(f"{self.model.name}, which plays the customer, said nothing: {why}")
+            return completion
+
+        sampling = Sampling(max_tokens=max_tokens, temperature=0.0)
+        completion = await world_reply(self.model, tuple(self._messages), sampling, taken=taken)
+        self.tokens += completion.usage.total_tokens
+        return spoken(completion.message.text)
+
+    async def _is_in_open_thought(self, text: str) -> bool:
+        """True if the prompt opened a thought, as some chat templates do, that the text does not close."""
+        if CLOSE in text or OPEN in text or not isinstance(self.model, TokenCapability):
+            return False
+        tail = (await self.model.tokenize(tuple(self._messages)))[-8:]
+        return b"".join(self.model.spell(tail)).rstrip().endswith(OPEN.encode())
+
+
+def spoken(text: str) -> str:
+    """A message in one line, without its thoughts, of which the last may be open; empty if nothing else is in it.
+
+    A thought that the prompt opened has no opening tag in the text.
+    """
+    before, closes, behind = text.partition(CLOSE)
+    said = behind if closes and OPEN not in before else text
+    return " ".join(_THOUGHT.sub(" ", said).split())
 
 
 _PART = """You play a customer who writes to a company's service agent. You want the following; "you" is the customer:

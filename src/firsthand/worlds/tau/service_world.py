@@ -1,7 +1,8 @@
 """A conversation with a customer as a World: tools of the domain, and `respond`, which speaks to the customer.
 
 A text action is a JSON object, {"name": ..., "arguments": {...}}; any other text is said to the customer, as in tau-
-bench. The conversation ends when the customer stops, or is transferred to a human agent.
+bench. The conversation ends when the customer stops, or is transferred to a human agent. It is over, too, where agent and
+customer say the same again and again, or after many messages.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import wraps
 from random import Random
 from typing import Any
 
 from firsthand.message import Json
 from firsthand.worlds.json_calls import EXAMPLE, read_call, unfenced
-from firsthand.worlds.tau.customers import GREETING, STOP, Customer
-from firsthand.worlds.tau.service_desk import ServiceDesk
+from firsthand.worlds.tau.customers import GREETING, MAX_TURNS, STOP, Customer
+from firsthand.worlds.tau.service_desk import ServiceDesk, ToolFunction
 from firsthand.worlds.world import InvalidAction, WorldCall
 
 RESPOND = "respond"
@@ -48,7 +50,8 @@ class ServiceWorld:
         self.said: list[str] = []
         self.heard: list[str] = []
         self.stopped = False
-        self._played = 0
+        self._played = self._repeats = 0
+        self._last: tuple[str, str] | None = None
         if self._greeted:
             self.heard.append(await self.customer.first(GREETING))
 
@@ -57,8 +60,12 @@ class ServiceWorld:
 
     @property
     def ending(self) -> str | None:
-        """`customer stopped` or `transferred`."""
-        return "transferred" if self.desk.transferred else "customer stopped" if self.stopped else None
+        """`transferred`, `customer stopped`, `turns` (a limit), or `looped` (nothing new is said)."""
+        if self.desk.transferred or self.stopped:
+            return "transferred" if self.desk.transferred else "customer stopped"
+        if len(self.said) >= MAX_TURNS:
+            return "turns"
+        return "looped" if self._repeats >= self.customer.patience else None
 
     @property
     def form(self) -> str | None:
@@ -68,7 +75,7 @@ class ServiceWorld:
     @property
     def moves(self) -> Sequence[Callable[..., Awaitable[str]]]:
         """The domain's tools, and `respond`."""
-        return (*self.desk.functions, self.respond)
+        return (*(self._noted(each) for each in self.desk.functions), self.respond)
 
     def read(self, action: str) -> WorldCall:
         """The tool call that a JSON object means, or what is said to the customer."""
@@ -135,4 +142,16 @@ class ServiceWorld:
         answer = await (self.customer.reply(content) if self.heard else self.customer.first(content))
         self.heard.append(answer)
         self.stopped = STOP in answer
+        self._repeats = self._repeats + 1 if self._last == (content, answer) else 1
+        self._last = content, answer
         return answer
+
+    def _noted(self, function: ToolFunction) -> ToolFunction:
+        """The tool, after which an equal exchange is no repetition."""
+
+        @wraps(function)
+        async def used(*args: object, **arguments: object) -> str:
+            self._repeats, self._last = 0, None
+            return await function(*args, **arguments)
+
+        return used
