@@ -8,7 +8,7 @@ import pytest
 from firsthand import Agent, Task, catalog
 from firsthand.context import Context
 from firsthand.declaration import Declaration
-from firsthand.loop.private_texts import copies
+from firsthand.loop.private_texts import copies, runs
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
@@ -122,3 +122,36 @@ def test_blanks_beside_numbers_between_chinese_characters_make_no_difference(sen
     assert copies(sent, ["余额 12 元，账户名王小明在北京"]) is not None
     assert copies(sent, ["余额12元，账户名王小明在北京"]) is not None
     assert copies(sent, ["余额 13 元，账户名李小明在北京"]) is None
+
+
+def test_a_code_in_groups_is_known_without_what_stands_between_them() -> None:
+    mail = "Please pay to DE89 3704 0044 0532 0130 00, thanks."
+    for text in (
+        "DE89370400440532013000",
+        "to de89-3704-0044-0532-0130-00.",
+        "DE89 3704 0044 0532 013000",
+        "DE8937040044 0532013000",
+    ):
+        assert copies(text, [mail]) == mail, text
+    card = "card 4111111111111111 of Ann"
+    for text in (
+        "4111 1111 1111 1111",
+        "4111-1111-1111-1111",
+        "4111.1111.1111.1111",
+        "4111\u00a01111\u00a01111\u00a01111",
+    ):
+        assert copies(text, [card]) == card, text
+    assert copies("DE89370400440532013000", [mail], ["my IBAN is DE89 3704 0044 0532 0130 00"]) is None
+    for text in ("DE89370400440532013001", "89370400440", "DE89 3704, 0044 is a number", "370400440532"):
+        found = copies(text, ["a 37 04 00 44 05 b", "DE89 3704  0044 0532"] if text.startswith("3704") else [mail])
+        assert found is None, text
+    assert copies("371200550612", ["rooms 37, 12 00 55: 06 12"]) is None, "other signs end a code"
+    assert copies("123456789012", ["1234 5678 9012"]) and copies("12345678901", ["1234 5678 901"]) is None, (
+        "of 12 characters"
+    )
+    long = "1234 " * 9
+    assert copies("1234" * 8, [long]) and copies("1234" * 9, [long]) is None, "of at most 34"
+
+
+def test_a_long_table_of_numbers_is_read_in_linear_time() -> None:
+    assert len(runs("1 " * 200_000)) < 100 and len(runs(" ".join(map(str, range(50_000))))) < 1_000_000

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 from firsthand.message import ERROR, Json
@@ -28,6 +28,10 @@ A letter of a southern script weighs 1; a row of such letters between marks is a
 """
 CODE = 5
 """The least characters of a word with a digit that counts as a copy by itself, such as a code or an account number."""
+GROUPED = 12
+"""The least characters of a code in groups, such as an IBAN or a card's number, that is known without its blanks too."""
+MOST_GROUPED = 34
+"""The most characters of such a code: those of the longest IBAN."""
 SHORT = 4
 """The least letters and digits of a short text that a tool's arguments are compared with."""
 _CONSTANTS = {("true",), ("false",), ("null",), ("none",)}
@@ -39,6 +43,8 @@ _ONE = f"[{HAN}{KANA}]"
 _LETTERS = f"(?:(?=[{SOUTHERN}])[^\\W_])+"
 _OTHER = f"[^\\W{HAN}{KANA}{SOUTHERN}]+"
 _TOKENS = re.compile(rf"({_ONE}|\d{{1,4}}(?=\s?{_ONE}))|({_LETTERS})|[^\W_{HAN}{KANA}{SOUTHERN}]+")
+_GROUPS = re.compile("[a-z0-9]+")
+_BETWEEN = " -.\u2010\u2011\u2013"
 
 
 class _Words(NamedTuple):
@@ -82,7 +88,8 @@ def _words(plain: str, *, by_letter: bool = False) -> _Words:
 def runs(text: str) -> frozenset[str]:
     """The runs of words of a text, and its codes: words of at least `CODE` characters that hold a digit.
 
-    A code ends where a script without blanks begins; with `_` in it, its parts count too.
+    A code ends where a script without blanks begins; with `_` in it, its parts count too. One in groups counts without what
+    stands between them.
     """
     plain = _plain(text)
     words = _words(plain)
@@ -90,7 +97,22 @@ def runs(text: str) -> frozenset[str]:
     if re.search(_LETTERS, plain):
         found.update(_words(plain, by_letter=True).runs())
     codes = (*words.texts, *re.findall(_OTHER, plain))
-    return frozenset(found | {word for word in codes if len(word) >= CODE and re.search(r"\d", word)})
+    found.update(word for word in codes if len(word) >= CODE and re.search(r"\d", word))
+    return frozenset(found.union(_grouped(plain)))
+
+
+def _grouped(plain: str) -> Iterator[str]:
+    """The codes that stand in groups, a blank, a point or a hyphen apart, written without those: each group has a digit."""
+    groups = [found for found in _GROUPS.finditer(plain) if re.search(r"\d", found[0])]
+    for first, group in enumerate(groups):
+        joined, end = group[0], group.end()
+        for after in islice(groups, first + 1, first + MOST_GROUPED):
+            joined += after[0]
+            if after.start() != end + 1 or plain[end] not in _BETWEEN or len(joined) > MOST_GROUPED:
+                break
+            end = after.end()
+            if len(joined) >= GROUPED:
+                yield joined
 
 
 def copies(text: str, private: Iterable[str], said: Sequence[str] = ()) -> str | None:
