@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from firsthand.message import ERROR, Json
@@ -106,7 +106,8 @@ def _grouped(plain: str) -> Iterator[str]:
     groups = [found for found in _GROUPS.finditer(plain) if re.search(r"\d", found[0])]
     for first, group in enumerate(groups):
         joined, end = group[0], group.end()
-        for after in islice(groups, first + 1, first + MOST_GROUPED):
+        for at in range(first + 1, min(len(groups), first + MOST_GROUPED)):
+            after = groups[at]
             joined += after[0]
             if after.start() != end + 1 or plain[end] not in _BETWEEN or len(joined) > MOST_GROUPED:
                 break
