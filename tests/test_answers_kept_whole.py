@@ -47,6 +47,7 @@ def test_the_numbers_of_items_are_no_claims_wherever_they_stand() -> None:
         "1. The mill was built in 1871. [1]\n1.2. It burned down in 1902. [2]",
         "**1.** The mill was built in 1871. [1]\n> 2) It has 12 rooms. [2]",
         "A. The mill was built in 1871. [1]\n(b) It burned down in 1902. [2]",
+        "I. The mill was built in 1871. [1]\nXVII. It burned down in 1902. [2]",
         "12. The mill was built in 1871. [1] 13. It burned down in 1902. [2]",
     ):
         made = checked(re.sub(r"\[\d\]", "[1]", text), unsupported="drop")

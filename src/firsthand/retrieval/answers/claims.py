@@ -43,7 +43,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"[^\W_]")
 _ITEM_LEAD = re.compile(r"[\s>*+#(|-]*+\d{1,3}(?:\.\d{1,3})*+[.)][*_)]*+\s++(?=\S)")
 """The number of an item before its text, where no sentence ends behind it: `2) `, `**1.** `."""
-_ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[A-Za-z])[.)][*_)]*+")
+_ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[ivxIVX]{1,6}|[A-Za-z])[.)][*_)]*+")
 _ROUND = re.compile(r"(?P<whole>-?\d++)\.00?")
 _EARLY = re.compile(r"0\d:\d\d")
 _WITH_UNIT = re.compile(
@@ -234,7 +234,7 @@ def _is_index(reference: re.Match[str]) -> bool:
 
 
 def _is_item(bare: str, before: str, after: str) -> bool:
-    """True for the number of a list's item with text behind it on its line, or the letter of one that begins the line."""
+    """True for the number of a list's item with text behind it on its line, or the letter or Roman number that begins it."""
     found = _ITEM.fullmatch(bare)
     return found is not None and bool(found["number"] or not before.strip()) and bool(_WORD.search(_bare(after)))
 
