@@ -228,5 +228,6 @@ def test_a_short_answer_that_a_guard_replaced_is_no_part_of_other_words() -> Non
     ]
     assert said("是四十二。", "四", "Naïve", "四十二", guard="四十二") == [hidden, "四", "Naïve", hidden]
     assert said("$5, I say", "US$5", "x", "$5", guard=r"\$5") == [hidden, hidden, "x", hidden], "a sign begins no word"
+    assert said("5$US, I say", "x", "x", "5$", guard=r"5\$") == [hidden, "x", "x", hidden]
     assert said("DE12345678", "DE1234567", "x", "12345678", guard="12345678") == [hidden, "DE1234567", "x", hidden]
     assert said("DE1234567", "1234567.", "x", "1234567", guard="1234567") == ["DE1234567", hidden, "x", hidden]
