@@ -188,3 +188,14 @@ def test_a_passage_is_read_once_for_all_the_claims_that_cite_it(monkeypatch: pyt
     made = checked(" ".join(f"The mill number {n} was built in {1800 + n}. [1]" for n in range(50)), passage)
     assert made.unsupported == () and len(made.citations) == 50
     assert read.count(passage) == 1 and len(read) == 1 + 50 + 50, "the passage, its sentences and the claims, each once"
+
+
+def test_the_code_of_a_segment_is_cited_behind_its_fence_alone() -> None:
+    passage = "Run it so:\nx = foo(1)\ny = bar(x)\nThe mill burned in 1902."
+    text = "Run it so:\n```python\nx = foo(1)\ny = bar(x)\n```\nThe mill burned in 1902."
+    cited = cited_by(text, 1)
+    assert cited == text.replace("so:", "so: [1]").replace("1902.", "1902. [1]")
+    made = checked(cited, passage)
+    assert made.text == text.replace("so:", "so: [1]").replace("```\nThe", "```\n[2]\nThe") + " [3]"
+    assert made.unsupported == () and made.forged == 0
+    assert cited_by("~~~\n1902\n", 1) == "~~~\n1902\n", "a fence that nothing closes goes on to the end"

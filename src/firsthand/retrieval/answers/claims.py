@@ -240,15 +240,18 @@ def _is_item(bare: str, before: str, after: str) -> bool:
 
 
 def cited_by(text: str, number: int) -> str:
-    """The text with a reference to passage `number` behind each of its claims."""
-    lines = []
-    for line in text.split("\n"):
-        parts = [line[start:end] for start, end in _claims(line)]
-        ends = [f" [{number}]" if _WORD.search(part) and not _ITEM.fullmatch(part.strip()) else "" for part in parts]
-        if not any(ends) and _WORD.search(line):
-            ends[0] = f" [{number}]"  # a number alone
-        lines.append("".join(f"{part.rstrip()}{end}" if end else part for part, end in zip(parts, ends, strict=True)))
-    return "\n".join(lines)
+    """The text with a reference to passage `number` behind each of its claims; code has none, and is looked for anyway."""
+    return "\n".join(
+        _line_cited_by(part.text, number) if part.kind == "prose" else part.text for part in answer_parts(text)
+    )
+
+
+def _line_cited_by(line: str, number: int) -> str:
+    parts = [line[start:end] for start, end in _claims(line)]
+    ends = [f" [{number}]" if _WORD.search(part) and not _ITEM.fullmatch(part.strip()) else "" for part in parts]
+    if not any(ends) and _WORD.search(line):
+        ends[0] = f" [{number}]"  # a number alone
+    return "".join(f"{part.rstrip()}{end}" if end else part for part, end in zip(parts, ends, strict=True))
 
 
 def content_words(text: str) -> frozenset[str]:
