@@ -196,6 +196,6 @@ def test_the_code_of_a_segment_is_cited_behind_its_fence_alone() -> None:
     cited = cited_by(text, 1)
     assert cited == text.replace("so:", "so: [1]").replace("1902.", "1902. [1]")
     made = checked(cited, passage)
-    assert made.text == text.replace("so:", "so: [1]").replace("```\nThe", "```\n[2]\nThe") + " [3]"
+    assert made.text == text.replace("so:", "so: [1]").replace("```\nThe", "```\n[2]\nThe") + " [1]"
     assert made.unsupported == () and made.forged == 0
     assert cited_by("~~~\n1902\n", 1) == "~~~\n1902\n", "a fence that nothing closes goes on to the end"
