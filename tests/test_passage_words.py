@@ -239,6 +239,9 @@ def test_a_number_is_alike_with_its_unit_behind_a_blank_or_not_and_of_one_value(
         ("It lasts 3 h", "It lasts 3h."),
         ("It takes 5 ms at 60 fps", "It takes 5ms at 60fps."),
         ("It is 5 µm wide", "It is 5µm wide."),
+        ("It weighs 5 kgs after 3 mins", "It weighs 5kg after 3min."),
+        ("It weighs 5 kg after 3 min", "It weighs 5kgs after 3mins."),
+        ("It has 12 km² and 3 m2", "It has 12km² and 3m2."),
         ("It weighs 9 lbs in 2 hrs", "It weighs 9lbs in 2hrs."),
         ("It weighs 9 lbs in 2 hrs", "It weighs 9lb in 2hr."),
     ):

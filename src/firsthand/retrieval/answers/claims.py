@@ -47,10 +47,9 @@ _ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[ivxIVX]
 _ROUND = re.compile(r"(?P<whole>-?\d++)\.00?")
 _EARLY = re.compile(r"0\d:\d\d")
 _WITH_UNIT = re.compile(
-    r"(?P<number>-?\d++(?:\.\d++)?+)(?P<unit>[kcmμ]g|[kcmμn]m|[mcd]l|mcg|km|mph|kph|[kmgt]i?b|[kmg]hz|hz|[kmg]w|kwh|mwh|mah|[km]v"
-    r"|kcal|kj|ms|min|sec|hrs?|ft|lbs?|oz|px|dpi|fps|bps|[mg]bps|rpm|psi|[hmk]pa|db|eur|usd|gbp|chf|mio|mrd|[^\W\d_])"
+    r"(?P<number>-?\d++(?:\.\d++)?+)(?P<unit>[kcmμ]g|[kcmμn]?m[23²³]|[kcmμn]m|[mcd]l|mcg|km|mph|kph|[kmgt]i?b|[kmg]hz|hz|[kmg]w|kwh|mwh|mah|[km]v"
+    r"|kcal|kj|ms|min|sec|hr|ft|lb|oz|px|dpi|fps|bps|[mg]bps|rpm|psi|[hmk]pa|db|eur|usd|gbp|chf|mio|mrd|[^\W\d_])"
 )
-_PLURALS = ("lbs", "hrs")
 _STOP = frozenset(
     re.findall(
         r"\w+",
@@ -271,7 +270,7 @@ def _content(words: Iterable[str]) -> frozenset[str]:
 def _singular(word: str) -> str:
     """A word without its last `s`; the one of a unit stays, as in `5ms`."""
     found = _WITH_UNIT.fullmatch(word)
-    return word if found is not None and found["unit"] not in (*_PLURALS, "s") else word.rstrip("s") or word
+    return word if found is not None and found["unit"] != "s" else word.rstrip("s") or word
 
 
 def _of_value(word: str) -> str:
@@ -281,8 +280,16 @@ def _of_value(word: str) -> str:
     return word[1:] if _EARLY.fullmatch(word) else word
 
 
-def _singular_unit(unit: str) -> str:
-    return unit[:-1] if unit in _PLURALS else unit
+def _singular_unit(word: str) -> str:
+    """`kg` of `kgs`; `ms` and `fps` stay."""
+    found = _WITH_UNIT.fullmatch(f"0{word[:-1]}") if word.endswith("s") else None
+    return word[:-1] if found is not None and len(found["unit"]) > 1 else word
+
+
+def _with_unit(word: str) -> tuple[str, str] | None:
+    """A number and its unit that are one word, as `70kg`."""
+    found = _WITH_UNIT.fullmatch(word) or (_WITH_UNIT.fullmatch(word[:-1]) if word.endswith("s") else None)
+    return None if found is None else (found["number"], found["unit"])
 
 
 @dataclass(frozen=True)
@@ -298,10 +305,10 @@ class _Held:
     def of(cls, text: str) -> _Held:
         words = [_of_value(word) for word in whole_words(text)]
         units: dict[str, frozenset[str]] = {}
-        for found in filter(None, map(_WITH_UNIT.fullmatch, words)):
-            units[found["number"]] = units.get(found["number"], frozenset()) | {_singular_unit(found["unit"])}
+        for number, unit in filter(None, map(_with_unit, words)):
+            units[number] = units.get(number, frozenset()) | {unit}
         alone = {unit for each in units.values() for unit in each if len(unit) > 1}
-        together = [f"{one}{other}" for one, other in pairwise(words) if _WITH_UNIT.fullmatch(f"{one}{other}")]
+        together = [f"{one}{other}" for one, other in pairwise(words) if _with_unit(f"{one}{other}")]
         return cls(_content([*words, *together]) | alone, units)
 
     def shared(self, claim: _Wanted) -> frozenset[str]:
