@@ -28,6 +28,9 @@ WHOLE = [
     "The Washington, D.C. Office of Apple Inc. Europe is closed.",
     "А. С. Пушкин написал это.",
     "Papers by K. He and J. An won.",
+    "The answer is J. Smith.",
+    "In class J. K. Rowling taught it.",
+    "The impact J. Smith had was large.",
 ]
 TWO = [
     ("It opens at 9 p.m.", "The mill does not."),
@@ -37,6 +40,12 @@ TWO = [
     ("It has vitamin C.", "They say so."),
     ("It has 12.", "Then it burned."),
     ("It is etc.", "So it is."),
+    ("It is vitamin C.", "Pumps need oil."),
+    ("The answer is B.", "Paris is large."),
+    ("Take option A.", "Option B."),
+    ("It began after World War I.", "Germany lost."),
+    ("Sie hat Hepatitis C.", "Mühlen brennen."),
+    ("Die Antwort ist B.", "Paris brennt."),
     ("He lives in the U.S.", '"The mill" is there.'),
     ("It is in the U.K.", "As is the mill."),
     ("It cost 3,50.", "Mai is here."),

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from firsthand.retrieval.answers import claims
 from firsthand.retrieval.answers.citations import HitPlace
 from firsthand.retrieval.answers.claims import CheckedClaims, check_claims, cited_by
+from firsthand.retrieval.answers.passage_words import whole_words
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.retriever import Hit
 
@@ -46,6 +48,7 @@ def test_the_numbers_of_items_are_no_claims_wherever_they_stand() -> None:
         "1. The mill was built in 1871. [1]\n1.2. It burned down in 1902. [2]",
         "**1.** The mill was built in 1871. [1]\n> 2) It has 12 rooms. [2]",
         "A. The mill was built in 1871. [1]\n(b) It burned down in 1902. [2]",
+        "I. The mill was built in 1871. [1]\nXVII. It burned down in 1902. [2]",
         "12. The mill was built in 1871. [1] 13. It burned down in 1902. [2]",
     ):
         made = checked(re.sub(r"\[\d\]", "[1]", text), unsupported="drop")
@@ -184,3 +187,23 @@ def test_with_keep_no_character_but_references_and_blanks_is_lost() -> None:
         made = checked(text, unsupported="keep").text
         plain, kept = ("".join(re.sub(r"\[\d\]", "", each).split()) for each in (text, made))
         assert plain == kept, text
+
+
+def test_a_passage_is_read_once_for_all_the_claims_that_cite_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    passage = " ".join(f"The mill number {n} was built in {1800 + n}." for n in range(50))
+    read: list[str] = []
+    monkeypatch.setattr(claims, "whole_words", lambda text: (read.append(text), whole_words(text))[1])
+    made = checked(" ".join(f"The mill number {n} was built in {1800 + n}. [1]" for n in range(50)), passage)
+    assert made.unsupported == () and len(made.citations) == 50
+    assert read.count(passage) == 1 and len(read) == 1 + 50 + 50, "the passage, its sentences and the claims, each once"
+
+
+def test_the_code_of_a_segment_is_cited_behind_its_fence_alone() -> None:
+    passage = "Run it so:\nx = foo(1)\ny = bar(x)\nThe mill burned in 1902."
+    text = "Run it so:\n```python\nx = foo(1)\ny = bar(x)\n```\nThe mill burned in 1902."
+    cited = cited_by(text, 1)
+    assert cited == text.replace("so:", "so: [1]").replace("1902.", "1902. [1]")
+    made = checked(cited, passage)
+    assert made.text == text.replace("so:", "so: [1]").replace("```\nThe", "```\n[2]\nThe") + " [1]"
+    assert made.unsupported == () and made.forged == 0
+    assert cited_by("~~~\n1902\n", 1) == "~~~\n1902\n", "a fence that nothing closes goes on to the end"

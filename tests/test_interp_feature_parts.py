@@ -24,6 +24,7 @@ from firsthand.interp.feature_reports import (
     rows_of,
     shaded,
 )
+from firsthand.interp.lenses.final_norm import centred, norm_weight
 from firsthand.interp.rule_explanations import explain
 from firsthand.interp.saes.sae_files import SavedSae
 from firsthand.interp.saes.sae_kinds import sae_of
@@ -271,3 +272,10 @@ def test_tokens_are_shaded_in_ninths_of_the_maximum_rounded_up() -> None:
     assert [each.text for each in wide.window(strong, 7)] == [str(i) for i in range(5, 12)]
     assert [each.text for each in wide.window(strong, 34)] == [str(i) for i in range(22, 35)]
     assert [each.is_peak for each in wide.window(strong, 2)] == [False, False, True, False, False]
+
+
+def test_a_norm_without_a_weight_leaves_directions_on_their_device() -> None:
+    norm = torch.nn.LayerNorm(3, elementwise_affine=False)
+    rows = torch.tensor([[1.0, 2.0, 6.0]])
+    assert (centred(norm, rows) * norm_weight(norm)).tolist() == [[-2.0, -1.0, 3.0]]
+    assert (rows.to("meta") * norm_weight(norm)).device.type == "meta"

@@ -234,6 +234,16 @@ def test_a_number_is_alike_with_its_unit_behind_a_blank_or_not_and_of_one_value(
         ("It is -5", "It is -5.00."),
         ("It leaves at 7:30", "It leaves at 07:30."),
         ("16 GB", "16GB."),
+        ("It needs 5 V and 2 A", "It needs 5V and 2A."),
+        ("It is 5 m long", "It is 5m long."),
+        ("It lasts 3 h", "It lasts 3h."),
+        ("It takes 5 ms at 60 fps", "It takes 5ms at 60fps."),
+        ("It is 5 µm wide", "It is 5µm wide."),
+        ("It weighs 5 kgs after 3 mins", "It weighs 5kg after 3min."),
+        ("It weighs 5 kg after 3 min", "It weighs 5kgs after 3mins."),
+        ("It has 12 km² and 3 m2", "It has 12km² and 3m2."),
+        ("It weighs 9 lbs in 2 hrs", "It weighs 9lbs in 2hrs."),
+        ("It weighs 9 lbs in 2 hrs", "It weighs 9lb in 2hr."),
     ):
         assert supported(one, other) and supported(other.rstrip("."), f"{one}."), one
     for claim, passage in (
@@ -248,5 +258,11 @@ def test_a_number_is_alike_with_its_unit_behind_a_blank_or_not_and_of_one_value(
         ("Use 1.2 of it", "Use 1.2.0 of it."),
         ("It earned $5", "It earned $5m."),
         ("It is 5 kg", "It is -5kg."),
+        ("It weighs 70 pounds", "It weighs 70kg."),
+        ("It weighs 70", "It weighs 70kg."),
+        ("It is 5 m wide", "It is 5mm wide."),
+        ("It takes 5m", "It takes 5ms."),
+        ("It earned 5 more", "It earned 5m."),
+        ("Room 4 is big", "Room 4B is big."),
     ):
         assert not supported(claim, passage), claim

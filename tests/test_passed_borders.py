@@ -204,3 +204,30 @@ def test_the_answer_of_an_earlier_turn_of_a_session_is_marked_as_replaced() -> N
     assert [node.message.text for node in passed(trace).nodes] == [
         "One?", "[replaced by the guard redact]", "Two?", "Second [redacted]",
     ]  # fmt: skip
+
+
+def test_a_short_answer_that_a_guard_replaced_is_no_part_of_other_words() -> None:
+    async def in_steps(task: Any, ctx: Any) -> str:
+        for word in ("Hm?", "And?", "So?", "Sure?"):
+            ctx = await ctx.say(word).generate()
+        return str(ctx.text)
+
+    def said(*replies: str, guard: str) -> list[str]:
+        trace = made(list(replies), "", in_steps, guard=catalog.guards([f"redact:pattern={guard}:borders=answer"]))
+        return [node.message.text for node in passed(trace).nodes[1::2]]
+
+    hidden = "[redacted]"
+    assert said("I know that.", "Not now, nor 10.", "I say: no!", "no", guard="no") == [
+        "I know that.", "Not now, nor 10.", hidden, hidden,
+    ]  # fmt: skip
+    assert said("It is 421.", "It is 142.", "6 * 7 = 42", "42", guard="42") == [
+        "It is 421.",
+        "It is 142.",
+        hidden,
+        hidden,
+    ]
+    assert said("是四十二。", "四", "Naïve", "四十二", guard="四十二") == [hidden, "四", "Naïve", hidden]
+    assert said("$5, I say", "US$5", "x", "$5", guard=r"\$5") == [hidden, hidden, "x", hidden], "a sign begins no word"
+    assert said("5$US, I say", "x", "x", "5$", guard=r"5\$") == [hidden, "x", "x", hidden]
+    assert said("DE12345678", "DE1234567", "x", "12345678", guard="12345678") == [hidden, "DE1234567", "x", hidden]
+    assert said("DE1234567", "1234567.", "x", "1234567", guard="1234567") == ["DE1234567", hidden, "x", hidden]

@@ -17,6 +17,7 @@ from firsthand.engine.decoding.sampler import candidates
 from firsthand.errors import ConfigError
 from firsthand.grammar import choice
 from firsthand.sampling import Sampling
+from firsthand.train.advantages import whiten
 from firsthand.train.episodes import Episode, Graded
 from firsthand.train.live_line import line_of
 from firsthand.train.objective import Targets
@@ -195,6 +196,38 @@ def test_rloo_pays_the_kl_of_all_branches_of_a_rollout() -> None:
     paid = 1.0 - 0.1 * 3 * per_token, 0.0 - 0.1 * per_token  # three tokens were sampled, one of them shared
     x, y, again = streams("rloo", graded, kl=0.1)
     assert x.advantage[3] == again.advantage[4] == pytest.approx(paid[0] - paid[1]) == -y.advantage[1]
+
+
+def test_ppo_whitens_over_tokens_of_which_a_shared_one_counts_once() -> None:
+    other = episode(0.0, "a", (1,), source="y")
+    for parts in (2, 3):
+        # branches that differ by their last token alone
+        branches = [episode(float(n), "a", (2, 3), source="x") for n in range(parts)]
+        for each in branches:
+            each.mask[2] /= parts
+        made = streams("ppo", Graded((*branches, other), {}), kl=0.0)
+        white = np.concatenate([each.advantage[each.pg > 0] for each in made])
+        weights = np.concatenate([each.pg[each.pg > 0] for each in made])
+        assert weights.sum() == pytest.approx(parts + 2), "one shared token, each branch's own and the other rollout's"
+        assert (weights * white).sum() == pytest.approx(0, abs=1e-5)
+        assert (weights * white**2).sum() == pytest.approx(parts + 2 - 1, rel=1e-5)
+    values, thirds = np.array([1.0, 3.0, 5.0, 7.0]), np.array([1.0, 1 / 3, 1 / 3, 1 / 3])
+    assert whiten(values, weights_N=thirds) == pytest.approx((values - 3) / np.sqrt((4 + 0 + 4 / 3 + 16 / 3) + 1e-8))
+    assert whiten(values, weights_N=np.ones(4)).tolist() == whiten(values).tolist()
+    assert whiten(values[:1], weights_N=np.ones(1)).tolist() == [0.0]
+    assert whiten(values, weights_N=np.ones(4), shift_mean=False).mean() == pytest.approx(4.0)
+
+
+def test_dapo_punishes_each_branch_for_its_own_length_within_one_member() -> None:
+    long = (2, 3, 4, 5, 6, 7, 8, 9)
+    both = (episode(1.0, "a", (1,), 12, source="x"), episode(1.0, "a", long, 12, source="x"),
+            episode(0.0, "a", (1,), 12, source="y"))  # fmt: skip
+    plan = RolloutSettings(max_tokens=8)
+    short, cut, other = (float(each.advantage.sum() / each.pg.sum()) for each in
+                         streams("dapo", Graded(both, {}), overlong_buffer=4, rollouts=plan))  # fmt: skip
+    rewards = np.array([1.0, 0.0, 0.0])  # of 8 tokens in a limit of 8 with a buffer of 4: -1
+    deviation = math.sqrt((0.5 * 0.75**2 + 0.5 * 0.25**2 + 0.25**2) / (2 - 1))
+    assert [short, cut, other] == pytest.approx(((rewards - 0.25) / (deviation + 1e-4)).tolist())
 
 
 def test_reinforce_whitens_over_rollouts() -> None:

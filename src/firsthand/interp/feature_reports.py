@@ -175,7 +175,7 @@ def _starts(texts: Sequence[Sequence[int]]) -> list[int]:
 
 def _directions(model: Decoder, rows_FD: Tensor) -> Tensor:
     """The contribution of each direction to the logits, up to the scale of the final norm: F V."""
-    weighted_FD = centred(model.norm, rows_FD) * norm_weight(model.norm, rows_FD.shape[1])
+    weighted_FD = centred(model.norm, rows_FD) * norm_weight(model.norm)
     return weighted_FD @ model.lm_head.weight.float().T
 
 

@@ -7,12 +7,18 @@ replacement is not recorded is withheld. A call that was blocked, and its error,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from firsthand.message import Json, Message, Text, ToolCall, canonical
 from firsthand.trace import Call, Event, Node, Trace
+
+_LATIN = "0-9A-Za-zÀ-ɏ"
+_IS_LATIN = re.compile(f"[{_LATIN}]")
+_SHORT = 8
+"""A longer answer is seldom within another word by chance."""
 
 
 class Turn(NamedTuple):
@@ -149,9 +155,19 @@ def _put_answers(trace: Trace, messages: list[Message]) -> None:
             continue
         is_last = event.data.get("at") == verdicts[-1].data.get("at")
         given = Text(trace.answer) if is_last and trace.answer is not None else _mark(event)
-        held = [node for node in sampled if original.strip() in trace.nodes[node].message.text]
+        holds = _within(original.strip())
+        held = [node for node in sampled if holds.search(trace.nodes[node].message.text)]
         for node in held or _drafts(trace, event, sampled):
             messages[node] = messages[node].edited(given)
+
+
+def _within(answer: str) -> re.Pattern[str]:
+    """Finds an answer in a text; a short one not within a word or number, as `no` in `know`."""
+    found = re.escape(answer)
+    if len(answer) < _SHORT:
+        found = (f"(?<![{_LATIN}])" if _IS_LATIN.match(answer) else "") + found
+        found += f"(?![{_LATIN}])" if _IS_LATIN.match(answer[-1]) else ""
+    return re.compile(found)
 
 
 def _drafts(trace: Trace, event: Event, sampled: Sequence[int]) -> list[int]:

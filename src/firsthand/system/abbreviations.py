@@ -17,6 +17,13 @@ _OFTEN = re.compile(
 )
 _BEFORE_NUMBERS = re.compile(r"(?:^|[^\w.])(?:No|Nr|[bcdprs]|pp|[Vv]ol|[Cc]h|[Cc]hap|[Aa]rt|Abs|Kap)\.$")
 _INITIAL = re.compile(r"(?:^|[^\w.])[A-ZÀ-ÖØ-ÞΑ-ΩА-Я]\.$")
+_LETTERED = re.compile(
+    r"(?:(?:^|[^\w.])(?:(?i:options?|types?|vitamins?|plans?|groups?|class|grades?|sections?|parts?|appendix|annex|exhibit|category"
+    r"|hepatitis|levels?|phase|stage|variant|scenario|column|war|act|chapter|volume|book|title|zone|typ|klasse|gruppe|teil|anhang"
+    r"|weltkrieg)\s[A-Z]|(?i:answer|choice|option|antwort)(?:\s(?:is|ist)|:)\s[A-E]))\.$"
+)
+"""A letter or Roman number that is no initial: `vitamin C`, `World War I`, `the answer is B`."""
+_NEXT_INITIAL = re.compile(r"[A-Z]\.")
 _ORDINAL = re.compile(r"(?:^|[^\w.,])\d{1,2}\.$")
 _OF_ORDINALS = re.compile(
     r"(?:Januar|Februar|März|Mai|Juni|Juli|Oktober|Dezember|Jahrhunderts?)\b|(?:April|August|September|November) \d{4}"
@@ -29,7 +36,7 @@ _BEGINS = re.compile(
 _BEGINS_BEHIND_INITIAL = re.compile(r"[\"“„‘(]?(?:The|It|They|This|These|There|In|We)\b(?!\.)")
 """Fewer words: `He` and `An` are surnames."""
 _BLANK_LINE = re.compile(r"\n[^\S\n]*+\n")
-_WINDOW = 12
+_WINDOW = 20
 
 
 def ends_sentence(text: str, begun: int, point: int, after: int, *, is_cased: bool = True) -> bool:
@@ -48,6 +55,8 @@ def ends_sentence(text: str, begun: int, point: int, after: int, *, is_cased: bo
         return not following.isdigit()
     if _ORDINAL.search(before):
         return _OF_ORDINALS.match(text, after) is None
+    if _LETTERED.search(before) and _NEXT_INITIAL.match(text, after) is None:
+        return True
     if _INITIAL.search(before):
         return _BEGINS_BEHIND_INITIAL.match(text, after) is not None
     return _OFTEN.search(before) is None or _BEGINS.match(text, after) is not None

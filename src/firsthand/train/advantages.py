@@ -136,15 +136,19 @@ def kl_penalised_rewards(
 
 
 def whiten(
-    values_N: Floats, *, rollouts_N: Sequence[Any] | None = None, shift_mean: bool = True, epsilon: float = 1e-8
-) -> Floats:
+    values_N: Floats, *, rollouts_N: Sequence[Any] | None = None, weights_N: Floats | None = None,
+    shift_mean: bool = True, epsilon: float = 1e-8,
+) -> Floats:  # fmt: skip
     """Values of mean 0 and variance 1 over the whole batch, as PPO's implementations do with advantages: N.
 
     Without `shift_mean` the mean is kept. TRL's `masked_whiten`: sample variance, epsilon inside the root. With `rollouts_N`
-    mean and variance are those of rollouts.
+    mean and variance are those of rollouts; with `weights_N` a value counts as much as its weight, as a token by its mask.
     """
-    shares, members = _shares(values_N, rollouts_N)
-    count = len(set(members.tolist()))
+    if weights_N is None:
+        shares, members = _shares(values_N, rollouts_N)
+        count: float = len(set(members.tolist()))
+    else:
+        shares, count = weights_N, round(float(weights_N.sum()), 6)  # thirds of a token add up to one
     mean: float = (shares * values_N).sum() / max(1, count)
     if count < 2:
         return values_N - mean if shift_mean else values_N

@@ -76,4 +76,4 @@ def _unembedding(model: Decoder, residual_D: Tensor, answer: int, other: int) ->
     scale = torch.rsqrt(residual_D.pow(2).mean() + norm.eps)
     bias_D = getattr(norm, "bias", None)
     constant = 0.0 if bias_D is None else float(bias_D.float() @ difference_D)
-    return centred(norm, difference_D * norm_weight(norm, len(difference_D)) * scale), constant
+    return centred(norm, difference_D * norm_weight(norm) * scale), constant

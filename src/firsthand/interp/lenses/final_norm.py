@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from firsthand.nn.blocks.norm import RMSNorm
 
 
-def norm_weight(norm: RMSNorm | nn.LayerNorm, size: int) -> Tensor:
-    """The factor of each of `size` dimensions, in float32; 1 where the norm has no weight: D."""
+def norm_weight(norm: RMSNorm | nn.LayerNorm) -> Tensor:
+    """The factor of each dimension, in float32: D; where the norm has no weight 1 alone, for a direction on any device."""
     weight: Tensor | None = norm.weight
     if weight is None:
-        return torch.ones(size)
+        return torch.ones(())
     return 1 + weight.float() if isinstance(norm, RMSNorm) and norm.unit_offset else weight.float()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Literal
 
@@ -43,12 +44,12 @@ _WORD = re.compile(r"[^\W_]")
 _WORD_OR_MARK = re.compile(rf"{_MARK}\d++{_MARK}|[^\W_]")
 _ITEM_LEAD = re.compile(r"[\s>*+#(|-]*+\d{1,3}(?:\.\d{1,3})*+[.)][*_)]*+\s++(?=\S)")
 """The number of an item before its text, where no sentence ends behind it: `2) `, `**1.** `."""
-_ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[A-Za-z])[.)][*_)]*+")
+_ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[ivxIVX]{1,6}|[A-Za-z])[.)][*_)]*+")
 _ROUND = re.compile(r"(?P<whole>-?\d++)\.00?")
 _EARLY = re.compile(r"0\d:\d\d")
 _WITH_UNIT = re.compile(
-    r"(?P<number>-?\d++(?:\.\d++)?+)(?P<unit>[kcmµ]g|[kcmµn]m|[mcd]l|mcg|km|mph|kph|[kmgt]i?b|[kmg]hz|hz|[kmg]w|kwh|mwh|mah|[km]v"
-    r"|kcal|kj|ms|min|sec|hrs?|ft|lbs?|oz|px|dpi|fps|bps|[mg]bps|rpm|psi|[hmk]pa|db|eur|usd|gbp|chf|mio|mrd)"
+    r"(?P<number>-?\d++(?:\.\d++)?+)(?P<unit>[kcmμ]g|[kcmμn]?m[23²³]|[kcmμn]m|[mcd]l|mcg|km|mph|kph|[kmgt]i?b|[kmg]hz|hz|[kmg]w|kwh|mwh|mah|[km]v"
+    r"|kcal|kj|ms|min|sec|hr|ft|lb|oz|px|dpi|fps|bps|[mg]bps|rpm|psi|[hmk]pa|db|eur|usd|gbp|chf|mio|mrd|[^\W\d_])"
 )
 _STOP = frozenset(
     re.findall(
@@ -105,7 +106,8 @@ def check_claims(
             return marked(found)
         return _REFERENCE.sub(lambda each: each[0] if _is_index(each) else marked(each), found[0])
 
-    check = _Check(hits, places, references, unsupported, overlap)
+    passages = [_Passage(hit.chunk.text) for hit in hits]
+    check = _Check(hits, places, references, unsupported, overlap, passages)
     for kind, parts in groupby(answer_parts(text.replace(_MARK, "")), key=lambda part: part.kind):
         if kind == "prose":
             for line in _REFERENCE_OR_CODE.sub(marked_in, "\n".join(part.text for part in parts)).split("\n"):
@@ -128,6 +130,7 @@ class _Check:
     references: Sequence[_Reference]
     unsupported: Unsupported
     overlap: float
+    passages: Sequence[_Passage]
     cited: dict[tuple[int, int, int], Citation] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     forged: int = 0
@@ -211,7 +214,9 @@ class _Check:
     def _mark(self, bare: str, claim: str, is_again: bool) -> str | None:
         """What goes behind a claim: the numbers of its citations, a mark, or nothing; None if it is dropped."""
         lead = _ITEM_LEAD.match(bare)
-        spans, bad = _spans(bare[lead.end() if lead else 0 :], claim, self.references, self.hits, self.overlap)
+        spans, bad = _spans(
+            bare[lead.end() if lead else 0 :], claim, self.references, self.hits, self.passages, self.overlap
+        )
         self.forged += 0 if is_again else bad
         if spans:
             numbers = dict.fromkeys(_number(self.cited, place, span, self.hits, self.places) for place, span in spans)
@@ -230,31 +235,44 @@ def _is_index(reference: re.Match[str]) -> bool:
 
 
 def _is_item(bare: str, *, is_first: bool) -> bool:
-    """True for the number of a list's item, or the letter of one that begins its line."""
+    """True for the number of a list's item, or the letter or Roman number of one that begins its line."""
     found = _ITEM.fullmatch(bare)
     return found is not None and (is_first or found["number"] is not None)
 
 
 def cited_by(text: str, number: int) -> str:
-    """The text with a reference to passage `number` behind each of its claims."""
-    lines = []
-    for line in text.split("\n"):
-        parts = [line[start:end] for start, end in _claims(line)]
-        ends = [f" [{number}]" if _WORD.search(part) and not _ITEM.fullmatch(part.strip()) else "" for part in parts]
-        if not any(ends) and _WORD.search(line):
-            ends[0] = f" [{number}]"  # a number alone
-        lines.append("".join(f"{part.rstrip()}{end}" if end else part for part, end in zip(parts, ends, strict=True)))
-    return "\n".join(lines)
+    """The text with a reference to passage `number` behind each of its claims; code has none, and is looked for anyway."""
+    return "\n".join(
+        _line_cited_by(part.text, number) if part.kind == "prose" else part.text for part in answer_parts(text)
+    )
+
+
+def _line_cited_by(line: str, number: int) -> str:
+    parts = [line[start:end] for start, end in _claims(line)]
+    ends = [f" [{number}]" if _WORD.search(part) and not _ITEM.fullmatch(part.strip()) else "" for part in parts]
+    if not any(ends) and _WORD.search(line):
+        ends[0] = f" [{number}]"  # a number alone
+    return "".join(f"{part.rstrip()}{end}" if end else part for part, end in zip(parts, ends, strict=True))
 
 
 def content_words(text: str) -> frozenset[str]:
     """The words of a text that carry its content, in lower case and without a plural's s; numbers are whole, and text of
     scripts without blanks is pairs of its letters."""
+    return _content(map(_of_value, whole_words(text)))
+
+
+def _content(words: Iterable[str]) -> frozenset[str]:
     return frozenset(
-        word.rstrip("s") or word
-        for word in map(_of_value, whole_words(text))
+        _singular(word)
+        for word in words
         if word not in _STOP and (len(word) > 1 or word.isdigit() or has_unspaced(word))
     )
+
+
+def _singular(word: str) -> str:
+    """A word without its last `s`; the one of a unit stays, as in `5ms`."""
+    found = _WITH_UNIT.fullmatch(word)
+    return word if found is not None and found["unit"] != "s" else word.rstrip("s") or word
 
 
 def _of_value(word: str) -> str:
@@ -264,24 +282,83 @@ def _of_value(word: str) -> str:
     return word[1:] if _EARLY.fullmatch(word) else word
 
 
-def _held_words(text: str) -> frozenset[str]:
-    """The content words that a passage holds; a number and its unit are held apart and together, as `70 kg` and `70kg`."""
-    words = [_of_value(word) for word in whole_words(text)]
-    units = [found for word in words if (found := _WITH_UNIT.fullmatch(word))]
-    apart = {part for found in units for part in (found["number"], found["unit"])}
-    together = {f"{one}{other}" for one, other in pairwise(words) if _WITH_UNIT.fullmatch(f"{one}{other}")}
-    return content_words(text) | apart | together
+def _singular_unit(word: str) -> str:
+    """`kg` of `kgs`; `ms` and `fps` stay."""
+    found = _WITH_UNIT.fullmatch(f"0{word[:-1]}") if word.endswith("s") else None
+    return word[:-1] if found is not None and len(found["unit"]) > 1 else word
+
+
+def _with_unit(word: str) -> tuple[str, str] | None:
+    """A number and its unit that are one word, as `70kg`."""
+    found = _WITH_UNIT.fullmatch(word) or (_WITH_UNIT.fullmatch(word[:-1]) if word.endswith("s") else None)
+    return None if found is None else (found["number"], found["unit"])
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The content words of a passage or sentence."""
+
+    words: frozenset[str]
+    """A number and its unit together, as `70kg`, and the unit alone, however they are written."""
+    units: Mapping[str, frozenset[str]]
+    """The units that are written behind each number without a blank."""
+
+    @classmethod
+    def of(cls, text: str) -> _Held:
+        words = [_of_value(word) for word in whole_words(text)]
+        units: dict[str, frozenset[str]] = {}
+        for number, unit in filter(None, map(_with_unit, words)):
+            units[number] = units.get(number, frozenset()) | {unit}
+        alone = {unit for each in units.values() for unit in each if len(unit) > 1}
+        together = [f"{one}{other}" for one, other in pairwise(words) if _with_unit(f"{one}{other}")]
+        return cls(_content([*words, *together]) | alone, units)
+
+    def shared(self, claim: _Wanted) -> frozenset[str]:
+        """The words of the claim that are held. Its number before `kg` is held by `70kg`, and one before `pounds` is not."""
+        return claim.words & self.words | {
+            number for number, unit in claim.measured if number in claim.words and unit in self.units.get(number, ())
+        }
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The content words of a claim."""
+
+    words: frozenset[str]
+    measured: frozenset[tuple[str, str]]
+    """Its numbers with the word behind each."""
+
+    @classmethod
+    def of(cls, claim: str) -> _Wanted:
+        words = [_of_value(word) for word in whole_words(claim)]
+        pairs = ((one, _singular_unit(other)) for one, other in pairwise(words) if one[-1].isdigit())
+        return cls(_content(words), frozenset(pairs))
+
+
+class _Passage:
+    """A passage with the words that it and its sentences hold, each read once."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @cached_property
+    def held(self) -> _Held:
+        return _Held.of(self.text)
+
+    @cached_property
+    def sentences(self) -> list[tuple[tuple[int, int], _Held]]:
+        return [((start, end), _Held.of(self.text[start:end])) for start, end in sentences(self.text)]
+
+    def best_sentence(self, wanted: _Wanted) -> tuple[int, int] | None:
+        """See `best_sentence`."""
+        rated = [(len(held.shared(wanted)), start - end, -start, (start, end)) for (start, end), held in self.sentences]
+        shared, _, _, span = max(rated, default=(0, 0, 0, (0, 0)))
+        return span if shared else None
 
 
 def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
     """The span of the sentence that shares most content words with the claim, the shortest of equals; None if none does."""
-    wanted = content_words(claim)
-    rated = [
-        (len(wanted & _held_words(text[start:end])), start - end, -start, (start, end))
-        for start, end in sentences(text)
-    ]
-    shared, _, _, span = max(rated, default=(0, 0, 0, (0, 0)))
-    return span if shared else None
+    return _Passage(text).best_sentence(_Wanted.of(claim))
 
 
 def _claims(line: str) -> Iterator[tuple[int, int]]:
@@ -309,7 +386,12 @@ def _bare(claim: str) -> str:
 
 
 def _spans(
-    bare: str, claim: str, references: Sequence[_Reference], hits: Sequence[Hit], overlap: float
+    bare: str,
+    claim: str,
+    references: Sequence[_Reference],
+    hits: Sequence[Hit],
+    passages: Sequence[_Passage],
+    overlap: float,
 ) -> tuple[list[tuple[int, QuoteSpan]], int]:
     """The quotations that support a claim, as (hit, span within it), and the number of references that are forged."""
     found: list[tuple[int, QuoteSpan]] = []
@@ -329,15 +411,15 @@ def _spans(
         found += quoted
     if found or not named:
         return found, forged
-    texts = [hits[hit].chunk.text for hit in named]
-    wanted, held = content_words(bare), frozenset[str]().union(*(_held_words(text) for text in texts))
-    numbers = {word for word in wanted if any(letter.isdigit() for letter in word)}
-    if not wanted or len(wanted & held) < overlap * len(wanted) or not numbers <= held:
+    wanted = _Wanted.of(bare)
+    shared = {hit: passages[hit].held.shared(wanted) for hit in dict.fromkeys(named)}
+    held = frozenset[str]().union(*shared.values())
+    numbers = {word for word in wanted.words if any(letter.isdigit() for letter in word)}
+    if not wanted.words or len(held) < overlap * len(wanted.words) or not numbers <= held:
         return [], forged
-    shared = {hit: wanted & _held_words(hits[hit].chunk.text) for hit in dict.fromkeys(named)}
     told: set[str] = set()
     for hit in sorted(shared, key=lambda hit: -len(shared[hit])):
-        best = best_sentence(bare, hits[hit].chunk.text)
+        best = passages[hit].best_sentence(wanted)
         if best is not None and not shared[hit] <= told:  # a passage that adds nothing is not cited
             told |= shared[hit]
             found.append((hit, QuoteSpan(best[0], best[1], "chosen")))

@@ -61,7 +61,8 @@ class Config:
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
     """Equation 9: A_i = (r_i - mean(r)) / std(r), with the punishment of equation 13 in r; every token counts alike.
 
-    Groups of equal rewards do not come here: further rollouts take their place (equation 11).
+    Groups of equal rewards do not come here: further rollouts take their place (equation 11). Of several branches each is
+    punished for its own longest answer, and their rollout is the mean of them.
     """
     episodes, limit, buffer = graded.episodes, config.rollouts.max_tokens, config.overlong_buffer
     rewards = [

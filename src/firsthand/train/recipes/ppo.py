@@ -76,8 +76,8 @@ class Config:
 def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stream]:
     """Equation 2: r_t = -kl log(pi / ref), the score at the last token; GAE (arXiv:1506.02438) gives A_t and the returns.
 
-    Advantages are whitened over the batch. Observations are no steps: a turn's last token is followed by the next turn's
-    first.
+    Advantages are whitened over the batch's tokens, of which one that branches share counts once. Observations are no steps:
+    a turn's last token is followed by the next turn's first.
     """
     advantages, more, episodes = [], [], graded.episodes
     references, values = policy.references(episodes), policy.values(episodes)
@@ -90,7 +90,9 @@ def streams(graded: Graded, policy: PolicyView, config: Config) -> Sequence[Stre
         advantage[at], returns[at] = found.advantages, found.returns
         advantages.append(advantage)
         more.append({"value": episode.mask, "returns": returns, "old_values": value})
-    white = whiten(np.concatenate([each[episode.sampled] for each, episode in zip(advantages, episodes, strict=True)]))
+    found_N = [each[episode.sampled] for each, episode in zip(advantages, episodes, strict=True)]
+    weights_N = [episode.mask[episode.sampled] for episode in episodes]
+    white = whiten(np.concatenate(found_N), weights_N=np.concatenate(weights_N))
     for advantage, episode in zip(advantages, episodes, strict=True):
         advantage[episode.sampled], white = white[: len(episode.sampled)], white[len(episode.sampled) :]
     return policy_streams(episodes, advantages, config.rollouts, more=more)
