@@ -246,3 +246,24 @@ def test_a_run_that_is_worked_on_can_be_claimed_once_and_is_not_removed(tmp_path
             remove_run(wrong)
     remove_run(folder)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["index.sqlite", "link"]
+
+
+def test_a_journal_tells_whether_a_lasting_call_may_have_acted(run: store.Run) -> None:
+    ends: tuple[tuple[list[dict[str, Any]], bool], ...] = (
+        ([], False),
+        ([{"content": "read alone", "is_error": False}], False),
+        ([{"started": True}], True),
+        ([{"started": True}, {"waiting": True}], False),
+        ([{"started": True}, {"waiting": True}, {"started": True}], True),
+        ([{"started": True}, {"content": "sent", "is_error": False}], True),
+        ([{"started": True}, {"content": "no", "is_error": True}], False),
+        ([{"started": True}, {"content": "late", "is_error": True, "ran": True}], True),
+    )
+    for at, (replies, acted) in enumerate(ends):
+        journal = run.journal(f"a.{at}")
+        journal.record("0:0", "g", {"message": "a reply of the model"})
+        journal.record("0:1", "refused", {"started": True})
+        journal.record("0:1", "refused", {"content": "nothing was done", "is_error": True})
+        for reply in replies:
+            journal.record("0:2", "r", reply)
+        assert run.journal(f"a.{at}").has_acted() == journal.has_acted() == acted, replies

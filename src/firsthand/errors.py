@@ -88,8 +88,8 @@ class ModelError(FirsthandError):
     """Completions that were made and refused: the size of those is estimated for which no usage is stated."""
     refused_as: int | None = None
     """The HTTP status for a client of ours, where an endpoint refused its request for good: 400, 413, 415 or 422 where the
-    request is at fault; 502 where our key, account, model's name or address is. 409 for an approval that has another answer.
-    None for other errors."""
+    request is at fault; 502 where our key, account, model's name or address is. 409 for an approval that has another
+    answer, 500 for a served agent's turn that failed. None for other errors, which clients may repeat."""
     refused_field: str | None = None
     """The field that the endpoint found at fault, in its own name."""
 

@@ -370,6 +370,11 @@ _EXACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _LENIENT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 
 
+def digest_of(body: Any) -> bytes:
+    """The SHA-256 that a JSON body is stored under."""
+    return hashlib.sha256(_EXACT.encode(body).encode("utf-8", "surrogatepass")).digest()
+
+
 def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> bytes:
     """The SHA-256 of a JSON body, which is stored unless an equal one is there already.
 

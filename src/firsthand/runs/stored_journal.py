@@ -15,13 +15,15 @@ from datetime import UTC, datetime, timedelta
 from firsthand.errors import StoreError
 from firsthand.loop.journal import part_of
 from firsthand.message import Json, canonical
-from firsthand.runs.database import Database, plain, put
+from firsthand.runs.database import Database, digest_of, plain, put
 from firsthand.system.home_seal import is_ours, seal_of
 from firsthand.system.open_approvals import close_approval, is_open, open_approval
 
 _DECISIONS = frozenset({"allowed", "guarded", "claim"})
 """The keys of replies that decide, whatever effect they stand under."""
 _SEAL = "seal"
+_STARTED: Json = {"started": True}
+"""The reply recorded before a lasting call runs."""
 
 
 def now(later_s: float = 0.0) -> str:
@@ -107,6 +109,14 @@ class StoredJournal:
         """The last reply to each request that was recorded, of the agent or of a part."""
         return [reply for effect, _, reply in self.entries() if part_of(effect) == part]
 
+    def has_acted(self) -> bool:
+        """True if a call of an `external` or `irreversible` tool was begun, other than one that says it has done nothing."""
+        begun = self.database.read(
+            "SELECT DISTINCT effect, request FROM effects WHERE attempt = ? AND reply = ?",
+            (self.attempt_id, digest_of(_STARTED)),
+        )
+        return any(_may_have_acted(self.find(effect, request) or {}) for effect, request in begun)
+
     def _reply(self, effect: str, request: str, digest: object) -> Json | None:
         """The reply in a body; None for a decision that was not recorded here."""
         reply = self.database.get(digest)
@@ -143,6 +153,13 @@ class StoredJournal:
 
     def _sealed(self, effect: str, request: str, decision: Json) -> str:
         return canonical([self.attempt_id, plain(effect), plain(request), decision])
+
+
+def _may_have_acted(reply: Json) -> bool:
+    """True unless the last reply to a call that was begun says that nothing was done."""
+    if "waiting" in reply:
+        return False
+    return bool(reply.get("ran", not reply.get("is_error")))
 
 
 def _once(reply: Json) -> str | None:

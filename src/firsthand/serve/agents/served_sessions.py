@@ -20,6 +20,7 @@ from firsthand.loop.listener import Step
 from firsthand.message import Json, Message, assistant, canonical, user
 from firsthand.rollout import Place, rollout
 from firsthand.runs.run_folder import Run
+from firsthand.runs.stored_journal import StoredJournal
 from firsthand.serve.admission.charged_steps import Charge, ChargedSteps, charge_nobody
 from firsthand.serve.agents.client_memories import ClientMemories
 from firsthand.serve.agents.kept_sessions import KeptSessions
@@ -248,7 +249,6 @@ class ServedSessions:
         task = Task(
             session.id, turn.prompt, conversation=history, metadata={"owner": session.owner, "turn": turn.number}
         )
-        place = self._place(session.id)
         conversation_owner.enter(f"session/{session.id}")
         began = datetime.now(UTC)
         work = self._attempts[turn.id] = asyncio.create_task(
@@ -257,7 +257,7 @@ class ServedSessions:
                 task,
                 benchmark=SETTING,
                 seed=self._seed + turn.number,
-                journal=self.run.journal(f"{place.id}.{turn.number}"),
+                journal=self._journal(turn),
                 listener=hear,
             )
         )
@@ -350,6 +350,13 @@ class ServedSessions:
             if each.number < turn.number and each.state == "completed":
                 messages += [user(each.prompt), assistant(each.answer or "")]
         return tuple(messages)
+
+    def has_acted(self, turn: SessionTurn) -> bool:
+        """True if a call of the turn that lasts may have taken effect; another turn would make it again."""
+        return self._journal(turn).has_acted()
+
+    def _journal(self, turn: SessionTurn) -> StoredJournal:
+        return self.run.journal(f"{self._place(turn.session).id}.{turn.number}")
 
     def _place(self, session: str) -> Place:
         return Place(self.agent, SETTING, Task(session, "a session"))

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import islice
 
 from firsthand.errors import ConfigError, ModelError, UnknownName
 from firsthand.loop.form import form_schema
@@ -24,7 +25,7 @@ from firsthand.model import CallDelta, Completion, Delta, Prompt, Sampling, Scor
 from firsthand.serve.agents.asked_approval import AskedApproval
 from firsthand.serve.agents.parked_approval import read_decision
 from firsthand.serve.agents.served_sessions import News, ServedSessions, TurnOver, check_text
-from firsthand.serve.agents.session_store import SessionTurn
+from firsthand.serve.agents.session_store import RETRIED_S, SessionTurn
 from firsthand.serve.agents.shown_steps import step_line
 from firsthand.system.json_values import values_in_text
 from firsthand.tokens.calls.thought_stream import CLOSE, ThoughtStream
@@ -110,12 +111,20 @@ class SessionModel:
             yield Delta("", Completion(assistant("", *calls), "tool_calls", usage))
             return
         if found.state != "completed" or found.answer is None:
-            error = ModelError(f"the turn {found.state}: {found.error or 'somebody cancelled it'}")
-            error.refused_as = 500  # clients ask again after an error, and another turn would make its calls again
-            raise error
+            self._sessions.store.deliver(found)
+            raise self._failed(found)
         self._sessions.store.keep_transcript(turn.session, self._digest(found), found.number)
         yield Delta(found.answer)
         yield Delta("", Completion(assistant(found.answer), "stop", usage))
+
+    def _failed(self, turn: SessionTurn) -> ModelError:
+        """The error of a turn without an answer. Clients do not repeat it: another turn would make its calls again."""
+        text = f"the turn {turn.state}: {turn.error or 'somebody cancelled it'}"
+        if turn.state != "rejected" and self._sessions.has_acted(turn):
+            text += f"; it had made calls that last, so the same messages get this error for {RETRIED_S / 60:g} minutes"
+        error = ModelError(text)
+        error.refused_as = 500
+        return error
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """ConfigError: it has no likelihoods."""
@@ -126,6 +135,9 @@ class SessionModel:
     async def _turn(self, who: Caller, text: str, messages: Sequence[Message]) -> SessionTurn:
         """The turn that a conversation asks for: an answer to an approval, one under way, or a new one."""
         if not messages:
+            check_text("the message", text)
+            if (left := await asyncio.to_thread(self._left, who, (), text)) is not None:
+                return left
             return self._sessions.submit(who.name, text, context=f"{_CHAT}{secrets.token_hex(8)}")
         last = messages[-1]
         if last.role == "tool":
@@ -145,14 +157,17 @@ class SessionModel:
         return self._sessions.submit(who.name, last.text, context=context, conversation=opening)
 
     def _left(self, who: Caller, before: Sequence[tuple[str, str]], text: str) -> SessionTurn | None:
-        """A turn that asks the same after the same messages, and whose client left without its answer: a retry finds it."""
-        left = self._sessions.store.undelivered(who.name, text, _CHAT)
-        left = [id for id in left if not self._sessions.is_followed(id)][:_MOST_COMPARED]
-        for id in reversed(left):
-            with suppress(UnknownName):  # deleted in the meantime
-                turn = self._sessions.store.turn(id, who.name)
-                if _transcript(self._sessions.history(turn)) == list(before):
-                    return turn
+        """A turn that asks the same after the same messages, and that a retry finds: one whose client left without its
+        answer, or one that failed once its calls had taken effect."""
+        asked = (who.name, text, _CHAT, _hash(before) if any(role == "assistant" for role, _ in before) else "")
+        left = [id for id in self._sessions.store.undelivered(*asked) if not self._sessions.is_followed(id)]
+        fallen = (turn.id for turn in self._sessions.store.fallen(*asked) if self._sessions.has_acted(turn))
+        for ids in (left, fallen):
+            for id in reversed([*islice(ids, _MOST_COMPARED)]):
+                with suppress(UnknownName):  # deleted in the meantime
+                    turn = self._sessions.store.turn(id, who.name)
+                    if _transcript(self._sessions.history(turn)) == list(before):
+                        return turn
         return None
 
     def _answered(self, who: Caller, messages: Sequence[Message]) -> SessionTurn:

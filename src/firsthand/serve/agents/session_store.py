@@ -184,10 +184,11 @@ class SessionStore:
         return SessionRow(*rows[0]) if rows else None
 
     def keep_transcript(self, session: str, digest: str, delivered: int) -> None:
-        """Keep the digest of a session's messages up to a turn whose answer its client was given."""
+        """Keep the digest of a session's messages up to a turn whose answer its client was given, if none after it was."""
         with self.database.write() as connection:
             connection.execute(
-                "UPDATE sessions SET transcript = ?, delivered = ? WHERE id = ?", (digest, delivered, session)
+                "UPDATE sessions SET transcript = ?, delivered = ? WHERE id = ? AND delivered <= ?",
+                (digest, delivered, session, delivered),
             )
 
     def deliver(self, turn: SessionTurn) -> None:
@@ -197,17 +198,26 @@ class SessionStore:
                 "UPDATE sessions SET delivered = max(delivered, ?) WHERE id = ?", (turn.number, turn.session)
             )
 
-    def undelivered(self, owner: str, prompt: str, beginning: str) -> list[str]:
+    def undelivered(self, owner: str, prompt: str, beginning: str, transcript: str = "") -> list[str]:
         """Turns that ask this, in sessions whose names begin so, and that are under way, or ended within RETRIED_S with an
-        answer that no client was given: the ids of the newest."""
+        answer that no client was given: the ids of the newest, those behind messages with this digest first."""
         rows = self.database.read(
             "SELECT t.id FROM sessions s CROSS JOIN turns t ON t.session = s.id WHERE s.owner = ?"
             " AND substr(s.context, 1, ?) = ? AND t.state NOT IN ('failed', 'canceled')"
             " AND (t.state NOT IN ('completed', 'rejected') OR (t.number > s.delivered AND t.updated_at >= ?))"
-            " AND t.prompt = ? ORDER BY t.rowid DESC LIMIT ?",
-            (owner, len(beginning), beginning, now(-RETRIED_S), prompt, MOST_UNDELIVERED),
+            " AND t.prompt = ? ORDER BY s.transcript = ? DESC, t.rowid DESC LIMIT ?",
+            (owner, len(beginning), beginning, now(-RETRIED_S), prompt, transcript, MOST_UNDELIVERED),
         )
         return [str(id) for (id,) in rows]
+
+    def fallen(self, owner: str, prompt: str, beginning: str, transcript: str = "") -> list[SessionTurn]:
+        """Turns that ask this and failed or were cancelled within RETRIED_S, whether a client was told or not, as above."""
+        rows = self.database.read(
+            f"{TURNS} WHERE s.owner = ? AND substr(s.context, 1, ?) = ? AND t.state IN ('failed', 'canceled')"
+            " AND t.updated_at >= ? AND t.prompt = ? ORDER BY s.transcript = ? DESC, t.rowid DESC LIMIT ?",
+            (owner, len(beginning), beginning, now(-RETRIED_S), prompt, transcript, MOST_UNDELIVERED),
+        )
+        return [SessionTurn(*row) for row in rows]
 
     def _session(self, where: str, values: Sequence[Any]) -> SessionRow:
         rows = self.database.read(f"SELECT id, owner, context, conversation FROM sessions WHERE {where}", values)

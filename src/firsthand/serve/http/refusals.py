@@ -115,7 +115,7 @@ def refusal_of(error: Exception) -> Refusal:
         case GrammarUnchecked():
             return bad(str(error), code="grammar_unchecked")
         case ModelError(refused_as=int(status)):
-            code = "upstream_refused" if status >= 500 else None
+            code = "upstream_refused" if status == 502 else None
             return Refusal(
                 status, str(error), param=error.refused_field, code=code, headers={"x-should-retry": "false"}
             )
