@@ -22,6 +22,7 @@ from firsthand.scorers.mathematics.latex_tokens import (
     tokens,
     words_alone,
 )
+from firsthand.scorers.mathematics.left_off_units import without_units
 from firsthand.scorers.mathematics.quantities import BARE
 
 MAX_DEPTH = 40
@@ -59,7 +60,7 @@ def times(left: Tree, right: Tree) -> Tree:
     for one, other in ((left, right), (right, left)):
         if other[0] == "matrix" and one[0] != "matrix":
             return ["matrix", *[["row", *[["*", one, each] for each in row[1:]]] for row in other[1:]]]
-        if other[0] in ("quantity", "percent") and one[0] == "num":
+        if other[0] in ("quantity", "percent", "deg") and one[0] == "num":
             return [other[0], ["*", one, other[1]], *other[2:]]
     return ["*", left, right]
 
@@ -202,7 +203,7 @@ class _LatexParser:
             return ["percent" if unit.startswith("p") else "deg", tree]
         if unit.startswith(("squared", "cubed", "^")):
             raise NotUnderstoodError  # a power of the number, not of a unit
-        return ["quantity", tree[1] if tree[0] == "deg" else tree, unit]
+        return ["quantity", without_units(tree, ("deg",)), unit]
 
     def starts_factor(self) -> bool:
         kind, value, _ = self.peek()
