@@ -1,4 +1,4 @@
-"""Units that are left off, or added, where they stand on parts of an answer."""
+"""Units that are left off, or added, where they stand on parts of an answer; angles of functions in degrees."""
 
 import pytest
 
@@ -116,3 +116,28 @@ def test_a_unit_is_not_added_to_a_collection_as_a_whole():
     for bare in ("(1,3)", "[1,3]", r"\{1, 3\}", r"(0,1)\cup(2,3)", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"):
         assert not comparison(bare + r"\text{ m}", bare, "Find it in m.")[0], bare
     assert not comparison(r"3:1\%", "3:1", "Find the ratio as a percent.")[0]
+
+
+def test_angles_of_functions_are_in_degrees_where_the_question_says_so():
+    question = 'Enter a trigonometric function at an integer, such as "sin 7". (The angle is assumed to be in degrees.)'
+    for stated, bare in (
+        (r"\cos 58^\circ", r"\cos 58"),
+        (r"\cos 58^\circ", r"\sin 32"),
+        (r"2\cos 15^{\circ}", r"2 \cos(15)"),
+        (r"\frac{1}{2}", r"\sin 30"),
+        (r"\tan^2 20^\circ", r"\tan^2 20"),
+        (r"n \tan \frac{180^\circ}{n}", r"n \tan \frac{180}{n}"),
+        (r"\cos(x + 30^\circ)", r"\cos(x+30)"),
+        (r"x = \cos 58^\circ", r"x = \cos 58"),
+    ):
+        assert comparison(bare, stated, question)[0] and comparison(stated, bare, question)[0], (stated, bare)
+        for other in (None, "Find it.", "Find it in radians, not in degrees.", r"Find $\cos 3^\circ$.", "of degree 3"):
+            assert not comparison(bare, stated, other)[0], (bare, other)
+    for wrong in (r"\cos 57", r"\sin 58", "58", r"-\cos 58", r"\cos 58\%", r"\cos \frac{58\pi}{180} + 1"):
+        assert not comparison(wrong, r"\cos 58^\circ", question)[0], wrong
+    assert comparison(r"\cos \frac{58\pi}{180}", r"\cos 58^\circ", question)[0], "with pi it is in radians"
+    assert comparison(r"\sin(\arctan 2) + \cos 60", r"\frac{2}{\sqrt 5} + \frac12", question)[0], (
+        "an arc is an angle as it is"
+    )
+    assert comparison(r"\sin 30", r"\frac12", "It is measured in degree mode.")[0]
+    assert comparison(r"\cos 60 + \cos \frac{\pi}{3}", "1", question)[0], "each angle by itself"

@@ -1,4 +1,4 @@
-"""Reads an answer and its reference without the unit of one of them.
+"""Reads an answer and its reference without the unit of one of them, and the angles of functions in degrees.
 
 A single value with its unit is compared in `equality.py`; here a unit stands on parts of sums, signs, equations and
 inequalities: `90^\\circ - x` is 90 - x in degrees, `\\pm 5\\%` is plus or minus 5.
@@ -6,26 +6,37 @@ inequalities: `90^\\circ - x` is 90 - x in degrees, `\\pm 5\\%` is plus or minus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator
 
 from firsthand.scorers.mathematics.high_precision import exact, has, variables
-from firsthand.scorers.mathematics.latex_tokens import TRIGONOMETRY, Tree
+from firsthand.scorers.mathematics.latex_tokens import FUNCTIONS, TRIGONOMETRY, Tree
 from firsthand.scorers.mathematics.quantities import asks_for, asks_for_percent, may_be_added, read_unit
 
+MAX_CHARS = 8_000
+"""Characters at the end of a question that are looked at: it asks there."""
 SIGNS = ("quantity", "percent", "deg")
 """Kinds of trees of a value with a unit."""
 _HOLDERS = frozenset({
     "tuple", "list", "or", "and", "set", "interval", "union", "without", "both", "matrix", "det", "row", "relation",
 })  # fmt: skip
+_ANGLES = FUNCTIONS - {"sqrt", "abs"} | {f"arc{each}" for each in TRIGONOMETRY}
+"""Functions whose value is no number of degrees, the inverse ones among them."""
+_IN_DEGREES = re.compile(r"\bin degrees\b|\bdegree (?:mode|measures?)\b", re.IGNORECASE)
 
 
 def other_readings(answer: Tree, reference: Tree, question: str | None) -> Iterator[tuple[Tree, Tree]]:
-    """Yield pairs of trees that are equal if the answer is right: without their unit.
+    """Yield pairs of trees that are equal if the answer is right: without their unit, and with angles in degrees.
 
-    It is left off where only one is stated, by the reference or as `may_add` allows.
+    The unit is left off where only one is stated, by the reference or as `may_add` allows. Angles of sine and the like are
+    read in degrees where the question says that they are.
     """
     if _may_be_left_off(answer, reference, question):
         yield without_units(answer), without_units(reference)
+    if question is not None and _says_degrees(question[-MAX_CHARS:]):
+        read = _angles_in_degrees(answer), _angles_in_degrees(reference)
+        if read != (answer, reference):
+            yield read
 
 
 def may_add(tree: Tree, question: str | None) -> bool:
@@ -102,3 +113,14 @@ def _is_percentage(tree: Tree) -> bool:
     if tree[0] == "/":
         return _is_percentage(tree[1]) and not variables(tree[2])
     return bool(tree[0] == "percent")
+
+
+def _says_degrees(question: str) -> bool:
+    return _IN_DEGREES.search(question) is not None and "radian" not in question.casefold()
+
+
+def _angles_in_degrees(tree: Tree) -> Tree:
+    """Return the tree with the angle of each sine and the like in degrees, save one with pi or of another function."""
+    if tree[0] in TRIGONOMETRY and len(tree) == 2:
+        return tree if has(tree[1], "pi", *_ANGLES) else [tree[0], ["deg", without_units(tree[1], ("deg",))]]
+    return [_angles_in_degrees(each) if isinstance(each, list) and each else each for each in tree]
