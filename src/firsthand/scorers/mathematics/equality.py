@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from firsthand.scorers.mathematics.asked_names import in_order, listed_names, same_names
 from firsthand.scorers.mathematics.asked_order import asks_for_order
 from firsthand.scorers.mathematics.high_precision import agree, constant_ratio, exact, has, near, variables
 from firsthand.scorers.mathematics.latex_tokens import Tree
+from firsthand.scorers.mathematics.left_off_units import SIGNS, may_add, may_be_bare, other_readings
 from firsthand.scorers.mathematics.left_sides import is_one_name
 from firsthand.scorers.mathematics.letter_words import are_numbers, letters_of
 from firsthand.scorers.mathematics.matrix_products import has_matrices, same_products
-from firsthand.scorers.mathematics.quantities import asks_for, asks_for_percent, may_be_added, read_unit
+from firsthand.scorers.mathematics.quantities import asks_for_percent, read_unit
 from firsthand.scorers.mathematics.real_sets import same_real_set
 
 MAX_COMPARISONS = 400
@@ -54,7 +55,8 @@ def same_trees(
         comparer.ordered |= _are_verdicts(reference)
         if comparer.ordered and is_word and (letters := _spelled(answer)):
             return letters == _spelled(reference), "tree"
-        equal = comparer.same(_settled(_expanded(answer)), _settled(_expanded(reference)))
+        pairs = chain(((answer, reference),), other_readings(answer, reference, question))
+        equal = any(comparer.same(_settled(_expanded(ours)), _settled(_expanded(theirs))) for ours, theirs in pairs)
     except (TooManyComparisonsError, RecursionError):
         return False, "unread"
     return equal, comparer.by
@@ -76,7 +78,7 @@ class _Comparer:
             return self.same_relation(answer, reference)
         if "relation" in (answer[0], reference[0]):
             return self.same_inequality(answer, reference)
-        if {answer[0], reference[0]} & {"quantity", "percent", "deg"}:
+        if {answer[0], reference[0]} & {*SIGNS}:
             return self.same_quantity(answer, reference)
         if answer[0] in _COLLECTIONS or reference[0] in _COLLECTIONS:
             return self.same_collection(answer, reference)
@@ -111,7 +113,7 @@ class _Comparer:
         if kinds == ("quantity", "quantity"):
             ours, theirs = read_unit(answer[2]), read_unit(reference[2])
             if not ours.powers or not theirs.powers:
-                return self.may_add(answer) and self.same(answer[1], reference[1])
+                return may_add(answer, self.question) and self.same(answer[1], reference[1])
             if ours.powers != theirs.powers:
                 return False
             left, right = (
@@ -120,27 +122,19 @@ class _Comparer:
             return self.same(left, right)
         if kinds[0] == kinds[1]:
             return self.same(answer[1], reference[1])
-        one, other = (answer, reference) if kinds[0] in ("quantity", "percent", "deg") else (reference, answer)
-        if other[0] in ("quantity", "percent", "deg") or other[0] in _COLLECTIONS:
+        one, other = (answer, reference) if kinds[0] in SIGNS else (reference, answer)
+        if other[0] in SIGNS or other[0] in _COLLECTIONS:
             return False
-        fits = one is reference or self.may_add(one)
+        fits = one is reference or may_add(one, self.question)
         if one[0] == "quantity":
             return fits and self.same(one[1], other)
         if one[0] == "deg" and fits and self.same(one[1], other):
             return True
         if one[0] == "percent" and fits and self.same(one[1], other):
-            # 50 % is 50 in the usual writing of answers, but 0.5 % is 0.5 only where the question asks for a percentage.
-            value = exact(one[1])
-            return value is None or value >= 1 or value <= 0 or asks_for_percent(self.question)
+            return may_be_bare(one, self.question)
         if one[0] == "percent" and asks_for_percent(self.question):  # then 2 is 2 %, not 200 %
             return False
         return self.same_value(one, other)
-
-    def may_add(self, answer: Tree) -> bool:
-        """Return whether an answer may state its unit where the reference states none."""
-        if answer[0] == "quantity":
-            return may_be_added(answer[2], self.question)
-        return asks_for(answer[0], self.question)
 
     def same_collection(self, answer: Tree, reference: Tree) -> bool:
         kinds = answer[0], reference[0]
