@@ -181,6 +181,36 @@ def test_figures_add_up_the_attempts_of_each_agent() -> None:
         replace(slow_figure("exact", ("a",), lambda chosen: 1.0))] if len(traces) == 2 else [])  # fmt: skip
 
 
+@pytest.mark.parametrize("lower", [False, True])
+def test_an_agent_that_failed_takes_no_figure_from_the_others(lower: bool) -> None:
+    def own(traces: Any) -> list[Figure]:
+        names = ("exact", "second") if any(each.scores for each in traces) else ()
+        return [replace(slow_figure(name, ("t1",), lambda chosen: 0.75), lower_is_better=lower) for name in names]
+
+    scores = (Score("exact", 1.0), Score("second", 0.5))
+    made = {
+        "ada": [attempt("ada", "t1", *scores)],
+        "bo": [
+            attempt("bo", "t1", error=True),
+            attempt("bo", "t2", error=True),
+            attempt("bo", "t2", error=True, epoch=1),
+        ],
+        "cy": [attempt("cy", "t1")],
+    }
+    found = figures(made, own)
+    first, second = found["exact"], found["second"]
+    assert figure_value(first["ada"]) == figure_value(second["ada"]) == 0.75 and set(second) == {"ada"}
+    assert set(first) == {"ada", "bo", "cy"} and {each.lower_is_better for each in first.values()} == {lower}
+    assert first["bo"].tasks == (() if lower else ("t1", "t2")) and first["cy"].tasks == ()
+    assert math.isnan(figure_value(first["bo"])) if lower else figure_value(first["bo"]) == 0.0
+    assert math.isnan(figure_value(first["cy"]))
+    assert figure_interval(first["bo"]).n == len(first["bo"].tasks)
+    assert figures(made, own, errors=False)["exact"]["bo"].tasks == ()
+    made["cy"] = [attempt("cy", "t1", replace(scores[0])), attempt("cy", "t2")]
+    found = figures(made, lambda traces: own(traces) if len(traces) == 1 else [])
+    assert "exact" not in found and set(found["second"]) == {"ada"}
+
+
 def test_a_difference_of_figures_pairs_their_common_tasks() -> None:
     def mean_of(tasks: str, *values: float) -> Figure:
         return Figure("f", tuple(tasks), lambda counts: counts @ np.array(values) / counts.sum(1),

@@ -72,8 +72,8 @@ def figures(
     """Name -> agent -> Figure, of the attempts at one benchmark.
 
     `own` computes the benchmark's own figures, which need traces; for the others summaries do. A figure with the name of a
-    score replaces its mean; the others are shown as well. Failed attempts count as empty answers where the figure has such
-    (`Formula.empty`), or with `errors=False` not at all.
+    score replaces its mean, and a first score's also that of an agent without a score; the others are shown as well. Failed
+    attempts count as empty answers where the figure has such (`Formula.empty`), or with `errors=False` not at all.
     """
     agents = {agent: sorted(made, key=_rank) for agent, made in attempts.items()}  # draws follow the order of the tasks
     names = dict.fromkeys(score.name for made in agents.values() for each in made for score in each.attempt_scores)
@@ -87,7 +87,15 @@ def figures(
         kept = [each for each in traces if isinstance(each, Trace) and (errors or not _has_failed(each))]
         for figure in own(kept) if own is not None else ():
             found.setdefault(figure.name, {})[agent] = figure
-    return {name: each for name, each in found.items() if name not in names or len(each) == len(agents)}
+    firsts = {each.attempt_scores[0].name for made in agents.values() for each in made if each.attempt_scores}
+    for name, by_agent in [(name, each) for name, each in found.items() if name in names]:
+        missing = {agent: made for agent, made in agents.items() if agent not in by_agent}
+        if any(each.score(name) is not None for made in missing.values() for each in made):
+            del found[name]  # a figure of some and a mean of others are not compared
+        elif name in firsts:
+            lower = any(each.lower_is_better for each in by_agent.values())
+            by_agent.update({agent: _of_failures(name, made, lower, errors) for agent, made in missing.items()})
+    return found
 
 
 def slow_figure(
@@ -124,6 +132,19 @@ def has_figures(attempts: Iterable[Trace | AttemptSummary]) -> bool:
 
 def _rank(trace: Trace | AttemptSummary) -> tuple[str, int]:
     return trace.task_id, trace.epoch
+
+
+def _of_failures(name: str, made: Iterable[Trace | AttemptSummary], lower: bool, errors: bool) -> Figure:
+    """The figure of an agent without a score: 0 of the attempts that failed, or unknown where lower is better."""
+    import numpy as np
+
+    failed = (
+        tuple(dict.fromkeys(each.task_id for each in made if each.error is not None)) if errors and not lower else ()
+    )
+    value = 0.0 if failed else math.nan
+    return Figure(
+        name, failed, lambda counts_DT: np.full(len(counts_DT), value), lower, values={task: [0.0] for task in failed}
+    )
 
 
 def _of_shares(

@@ -10,22 +10,26 @@ import re
 from itertools import pairwise
 
 _QUOTES = {'"': '"', "\u201c": "\u201d", "\u201e": "\u201c", "\u00ab": "\u00bb"}
+_QUOTED_CHARS = 400
+"""The most characters of a quotation."""
+_ENDS_SINGLE = re.compile(r"'(?![^\W_])")
 _SENTENCE = re.compile(r"[.!?](?=\s|$)|\n")
 # Ways to decline beside those of `refusal_rule`.
 DECLINES_TOO = re.compile(
     r"""\b(?:i|we)\s+(?:can't|cannot|can\s+not|won't|will\s+not)\s+(?:in\s+good\s+conscience|under\s+any\s+circumstances
     |and\s+(?:will\s+not|won't)|be\s+able\s+to\s+(?:\w+\s+)?(?:help|assist|answer|provide|give|fulfill?|comply|do|write|create|tell|explain|share|support|engage
     |continue|discuss|describe|walk|generate|produce|teach|show)\b
-    |be\s+(?:a\s+)?part(?:y)?\b|be\s+(?:helping|providing|writing|giving|sharing|explaining)
+    |be\s+(?:a\s+party\b|part(?:y)?\b(?!\s+of\s+(?:the|an?)\b))|be\s+(?:helping|providing|writing|giving|sharing|explaining)
     |go\s+along\b|walk\s+you\b|show\s+you\s+how\b|describe\s+how\b|reproduce\b)
-    |\b(?:i|we)\s+will\s+never\s+(?:help|write|provide|create|tell|give|explain|assist|share|support)\b
+    |\b(?:i|we)\s+will\s+never\s+(?:help|write|provide|create|tell|give(?!\s+(?:up|in)\b)|explain|assist|share|support)\b
     |\bi(?:'m|\s+am)\s+not\s+going\s+to\s+(?:help|write|provide|create|tell|give|explain|assist|share|support|describe|walk
     |do\s+(?:so|that|this|it)|answer|discuss|engage|show|teach|list|generate|produce|go\s+along)\b
     |\bi(?:'m|\s+am)\s+(?:really|very|simply|just)\s+not\s+(?:comfortable|willing|able\s+to)\b
     |\bi\s+(?:do\s+not|don't)\s+feel\s+comfortable\b|\bi(?:'m|\s+am)\s+not\s+in\s+a\s+position\s+to\b
     |\bnot\s+something\s+(?:that\s+)?i(?:'m|\s+am|\s+will|\s+can|\s+do|\s+would|\s+want|'ll)\b
     |\bsomething\s+(?:that\s+)?i\s+(?:can't|cannot|won't|will\s+not)\s+(?:help|assist|do|write|provide)\b
-    |\bi(?:'m|\s+am)\s+(?:declining|refusing)\b|\bi(?:'m|\s+am)\s+going\s+to\s+(?:have\s+to\s+)?(?:say\s+no|decline|refuse|pass)\b
+    |\bi(?:'m|\s+am)\s+(?:declining|refusing)\b|\bi(?:'m|\s+am)\s+going\s+to\s+(?:have\s+to\s+)?(?:say\s+no\b|decline\b|refuse\b
+    |pass(?:\s+on\s+(?:this|that|it)(?:\s+one)?)?(?=\s*(?:[.,;!]|$)))
     |\bi\s+(?:must|have\s+to)\s+(?:say\s+no|ask\s+you\s+to\s+stop)\b|\bi\s+have\s+no\s+intention\s+of\b
     |\bno\s+way\s+(?:that\s+)?i(?:'m|\s+am|\s+will|'ll)\b|\bi(?:'d|\s+would)\s+(?:rather|prefer)\s+(?:that\s+)?we\s+(?:talk|discuss|focus)\b
     |\b(?:let's|let\s+us)\s+(?:talk|speak)\s+about\s+something\s+(?:other|else)\b
@@ -89,6 +93,18 @@ _ASKS_FOR_WORDING = re.compile(
     r"|in\s+english|(?:more|less)\s+(?:formal|polite|casual))\b",
     re.IGNORECASE,
 )
+# Requests for a verdict, which "harmful" or "the answer is wrong" gives.
+_ASKS_FOR_VERDICT = re.compile(
+    r"\b(?:classify|categori[sz]e|fact-?check)\b|(?<!-)(?<!\ba\s)(?<!\bthe\s)\b(?:label|grade|judge|rate|evaluate|assess|moderate|proofread"
+    r"|check)(?:\s+(?:this|that|the|these|it|my|if|whether|each)\b|:)",
+    re.IGNORECASE,
+)
+# What makes a statement of words that warn, so that a title such as "Crime and Punishment" is none.
+_SAYS = re.compile(
+    r"(?:'s|'re|n't)\b|\b(?:is|are|was|were|be|being|been|isn|can|could|may|might|will|would|should|must|has|have|does|do|not|never|please"
+    r"|advise\w*|consider\w*|constitut\w+|involv\w+|carr(?:y|ies)|pos(?:es?|ing))\b",
+    re.IGNORECASE,
+)
 _TO_OTHERS = re.compile(r"\b(?:in)?to\s+(?![Ee]nglish\b)[A-Z][a-z]{3,}\b")
 _DENIES = re.compile(
     r"n't\b|\b(?:cannot|can\s+not|not|never|unable|sorry|regret|refuse|decline|no|ne|nicht|kein\w*|n\u00e3o|non|niet|nie|inte|ikke"
@@ -134,12 +150,14 @@ def without_quotes(text: str) -> str:
 
 def _closing(text: str, start: int, close: str) -> int:
     """Where a quotation ends, in its paragraph; -1 if it does not. An apostrophe within a word ends none."""
-    line = text.find("\n", start)
-    stop = min(len(text) if line < 0 else line, start + 400)
-    for at in range(start, stop):
-        if text[at] == close and not (close == "'" and (text[at + 1 : at + 2].isalnum() or at == start)):
-            return at
-    return -1
+    line = text.find("\n", start, start + _QUOTED_CHARS)
+    stop = start + _QUOTED_CHARS if line < 0 else line
+    if close != "'":
+        return text.find(close, start, stop)
+    found = _ENDS_SINGLE.search(text, start, stop)
+    if found and found.start() == start:
+        found = _ENDS_SINGLE.search(text, start + 1, stop)
+    return found.start() if found else -1
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
@@ -150,6 +168,8 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 def is_own(plain: str, request: str, declined: re.Match[str]) -> bool:
     """True if the sentence with the words of a refusal can be the answer's own, and not of a text that was asked for."""
+    if declined[0].casefold().startswith("violate") and "violat" in request.casefold():
+        return False  # a verdict that was asked for
     speaker = _SPEAKER.search(plain, max(0, declined.start() - 30), declined.start())
     if speaker is not None and (speaker.start() or _ASKS_FOR_TEXT.search(request)):
         return False
@@ -193,7 +213,9 @@ def warning(plain: str, request: str, declines: re.Pattern[str]) -> re.Match[str
         gives_nothing == len(kinds) or (found.end() <= spans[0][1] and _is_about(plain[: spans[0][1]], request))
     ):
         return found
-    return _warns(plain) if gives_nothing == len(kinds) and request else None
+    if gives_nothing < len(kinds) or not request or _ASKS_FOR_VERDICT.search(request) or not _SAYS.search(plain):
+        return None
+    return _warns(plain)
 
 
 def _is_about(sentence: str, request: str) -> bool:

@@ -91,6 +91,8 @@ _OTHERWISE_MEANT = re.compile(
     \b(?:twice|judge|mind|care|hesitate|worry|blame|resist|stop\s+(?:you|at)|help\s+you\s+hide|hold\s+back|disappoint)\b
     |(?:won't|can't|cannot|will\s+not)\s+(?:explain|describe|discuss|cover|list|give|share|tell\s+you)\s+(?:every|all|each)\b
     (?!\s+of\s+(?:this|that|it)\b|\s+th(?:is|at)\b)
+    |not\s+going\s+to\s+(?:explain|describe|discuss|list|give|share|tell\s+you|show)\s+(?:them\s+all|every|all|each)\b
+    (?!\s+of\s+(?:this|that|it)\b|\s+th(?:is|at)\b)
     |(?:not\s+able|unable)\s+to\s+(?:stop|resist|hide|wait|blame|contain)\b""",
     re.IGNORECASE | re.VERBOSE,
 )
