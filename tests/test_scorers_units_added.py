@@ -149,3 +149,50 @@ def test_a_time_is_no_fraction_unless_the_question_speaks_of_a_ratio():
 def test_a_unit_of_the_measure_that_the_question_names_otherwise_is_wrong(question: str, right: str, wrong: str):
     assert [each for each in right.split() if not may_be_added(each, question)] == []
     assert [each for each in wrong.split() if may_be_added(each, question)] == []
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("g", "gm", "gms", "grams"),
+        ("m", "meters", "metres"),
+        ("s", "sec", "seconds"),
+        ("h", "hr", "hours"),
+        ("in", "inches"),
+        ("min", "minutes"),
+        ("kg", "kgs", "kilograms"),
+        ("cm", "cms", "centimeters"),
+        ("mm", "mms", "millimeters"),
+        ("km", "kms", "kilometers"),
+        ("yd", "yds", "yards"),
+        ("oz", "ounces"),
+        ("l", "L", "liters", "litres"),
+        ("ml", "mL", "milliliters"),
+        ("V", "V"),
+        ("m/s", "meters per second"),
+        ("m^2", "square meters"),
+    ],
+)
+def test_a_unit_has_its_letters_and_its_names_in_text_or_not(names):
+    for written in names:
+        for meant in names:
+            reference = rf"12\text{{ {meant}}}" if "^" not in meant else r"12\text{ m}^2"
+            for answer in (f"12 {written}", f"12{written}", rf"12\text{{ {written}}}"):
+                if (written, meant) not in (("m^2", "m^2"), ("V", "V")) or "text" not in answer:
+                    assert comparison(answer, reference, "What is it?")[0], (answer, reference)
+                assert not comparison(answer.replace("12", "13"), reference, "What is it?")[0]
+        assert (
+            not comparison(f"12 {written}", r"12\text{ days}", "?")[0]
+            and not comparison(f"12 {written}", "12 x", "?")[0]
+        )
+
+
+def test_letters_are_variables_where_the_reference_has_no_such_unit():
+    assert not comparison("12 g", "12", "How many grams?")[0] and not comparison("12 m", r"12\text{ g}", "?")[0]
+    assert not comparison("12 m", r"12\text{ units}", "Solve for m.")[0]
+    assert not comparison("12 s", r"12\text{ m}", "?")[0] and not comparison("12 g", r"12\%", "?")[0]
+    assert not comparison("2gm", "2mg", "in terms of m and g")[0] and comparison("2 g m", "2 m g", "?")[0]
+    assert comparison(r"h \cdot 5\text{ m}", r"5h\text{ m}", "?")[0]
+    assert comparison(r"\pm 3 g, 5 g", r"\pm 3\text{ g}, 5\text{ grams}", "?")[0]
+    assert comparison(r"5h\text{ hours}", r"h \cdot 5\text{ hours}", "?")[0], "a variable may be a letter of the unit"
+    assert comparison("(3 g, 5 m)", r"(3\text{ g}, 5\text{ m})", "?")[0]

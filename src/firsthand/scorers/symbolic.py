@@ -13,7 +13,9 @@ from firsthand.scorers.mathematics.answer_text import MAX_CHARS, plain, spaceles
 from firsthand.scorers.mathematics.asked_base import with_asked_base
 from firsthand.scorers.mathematics.equality import same_trees
 from firsthand.scorers.mathematics.latex import parse
+from firsthand.scorers.mathematics.left_off_units import units_of
 from firsthand.scorers.mathematics.matrix_products import is_cross_product
+from firsthand.scorers.mathematics.quantities import bare_letters
 from firsthand.scorers.mathematics.usual_notation import in_usual_notation
 from firsthand.scorers.mathematics.written_forms import same_as_written
 from firsthand.scorers.reference_answers import accepted_answers
@@ -69,7 +71,11 @@ def comparison(answer: str, reference: str, question: str | None = None) -> tupl
         return bool(left and right) and text_key(answer) == text_key(reference), "unread"
     try:
         asked, cross = asks_for_left_side(answer, question), is_cross_product(reference, question)
-        return same_trees(trees[0], trees[1], question, asked=asked, cross=cross)
+        same, by = same_trees(trees[0], trees[1], question, asked=asked, cross=cross)
+        read = None if same else parse(answer, bare_letters(units_of(trees[1])))
+        if read is None or read == trees[0]:
+            return same, by
+        return same_trees(read, trees[1], question, asked=asked, cross=cross)  # `12 g` where the reference has grams
     except RecursionError:  # hundreds of factors in a row
         return False, "unread"
 

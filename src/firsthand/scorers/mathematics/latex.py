@@ -41,14 +41,14 @@ _PREFIXES = {"dollar": "dollar", "euro": "euro", "sterling": "sterling"}
 _PAIRS = {"(": ")]", "[": ")]", "\\{": ("}",), "{": "}", "langle": ("rangle",)}
 
 
-def parse(text: str) -> Tree | None:
-    """Parse an answer into a tree; None if it is too long or outside the grammar."""
+def parse(text: str, letters: frozenset[str] = frozenset()) -> Tree | None:
+    """Parse an answer into a tree; None if it is too long or outside the grammar. `letters` are units after a number."""
     if len(text) > 2 * MAX_CHARS or not (text := plain(text)) or len(text) > MAX_CHARS:
         return None
     if (words := words_alone(text)) is not None:
         return words
     try:
-        parser = _LatexParser(tokens(text))
+        parser = _LatexParser(tokens(text), BARE | letters)
         tree = parser.listed()
         return tree if parser.done() else None
     except (NotUnderstoodError, RecursionError):
@@ -79,8 +79,8 @@ def _all_of(left: Tree, right: Tree) -> Tree:
 class _LatexParser:
     """Recursive-descent parser over the tokens; nesting deeper than MAX_DEPTH is refused."""
 
-    def __init__(self, tokens: list[LatexToken]):
-        self.tokens, self.at, self.depth = tokens, 0, 0
+    def __init__(self, tokens: list[LatexToken], units: frozenset[str] = BARE):
+        self.tokens, self.at, self.depth, self.units = tokens, 0, 0, units
         self.brackets, self.bars, self.braces = 0, 0, 0
 
     def done(self) -> bool:
@@ -177,8 +177,10 @@ class _LatexParser:
         token = self.peek()
         if token.kind == "text":
             return bool(tree[0] != "word")
-        known = token.value.casefold() in BARE or (len(token.value) > 3 and token.value not in FUNCTIONS | {"infinity"})
-        return token.kind == "word" and known and tree[0] in ("num", "/", "*", "+", "-")
+        known = token.value.casefold() in self.units or (
+            len(token.value) > 3 and token.value not in FUNCTIONS | {"infinity"}
+        )
+        return token.kind == "word" and known and tree[0] in ("num", "/", "*", "+", "-", "pm", "mp")
 
     def quantity(self, tree: Tree) -> Tree:
         """Parse the unit after a value: words, a power of 2 or 3, `/` between two units."""

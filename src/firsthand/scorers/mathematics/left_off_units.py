@@ -62,6 +62,11 @@ def without_units(tree: Tree, kinds: tuple[str, ...] = SIGNS) -> Tree:
     return [without_units(each, kinds) if isinstance(each, list) and each else each for each in tree]
 
 
+def units_of(tree: Tree) -> list[str]:
+    """Return the units of measurement and of what is counted, as they are written in a tree."""
+    return [each[2] for each in _stated(tree) if each[0] == "quantity"]
+
+
 def _stated(tree: Tree) -> Iterator[Tree]:
     """Yield the values with a unit in a tree, save the angles of functions."""
     if tree[0] in SIGNS:

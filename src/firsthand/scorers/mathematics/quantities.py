@@ -19,11 +19,13 @@ _NAMES = {
     "min": "minute", "h": "hour", "hr": "hour", "hrs": "hour", "meter": "m", "metre": "m", "centimeter": "cm",
     "centimetre": "cm", "millimeter": "mm", "millimetre": "mm", "kilometer": "km", "kilometre": "km", "gram": "g",
     "kilogram": "kg", "milligram": "mg", "lb": "pound", "lbs": "pound", "usd": "dollar", "people": "person", "men": "man",
-    "women": "woman", "children": "child", "mice": "mouse", "euros": "euro",
+    "gm": "g", "gms": "g", "kgs": "kg", "cms": "cm", "mms": "mm", "kms": "km", "yds": "yard", "oz": "ounce", "l": "liter",
+    "litre": "liter", "milliliter": "ml", "millilitre": "ml", "women": "woman",
+    "children": "child", "mice": "mouse", "euros": "euro",
 }  # fmt: skip
-BARE = frozenset({*_FACTORS, *_NAMES, "mph", "ml"} - {"m", "g", "s", "h", "in", "min"})
+_LETTERS = frozenset({"m", "g", "s", "h", "l", "in", "min", "gm", "gms"})
+BARE = frozenset({*_FACTORS, *_NAMES, "mph", "ml"} - _LETTERS)
 """Names of units that are read as such after a number without `\\text`."""
-
 
 _COUNTED = (
     "way unit time solution value integer number point year month root factor divisor term case outcome "
@@ -88,6 +90,13 @@ def read_unit(text: str) -> Unit:
             factor *= Fraction(size) ** power
             powers[base] = powers.get(base, 0) + power
     return Unit(factor, tuple(sorted((base, power) for base, power in powers.items() if power and base)))
+
+
+def bare_letters(units: list[str]) -> frozenset[str]:
+    """Return letters that are a unit after a number where the other side has these units, as `g` where it has grams."""
+    bases = {name for unit in units for name, _ in read_unit(unit).powers}
+    known = {each for each in _LETTERS if read_unit(each).powers[0][0] in bases}
+    return frozenset(known.union(*(re.findall(r"[^\W\d_]{1,3}", unit) for unit in units)))
 
 
 def may_be_added(unit: str, question: str | None) -> bool:
