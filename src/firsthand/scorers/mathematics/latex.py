@@ -79,7 +79,7 @@ def _all_of(left: Tree, right: Tree) -> Tree:
 class _LatexParser:
     """Recursive-descent parser over the tokens; nesting deeper than MAX_DEPTH is refused."""
 
-    def __init__(self, tokens: list[LatexToken], units: frozenset[str]):
+    def __init__(self, tokens: list[LatexToken], units: frozenset[str] = BARE):
         self.tokens, self.at, self.depth, self.units = tokens, 0, 0, units
         self.brackets, self.bars, self.braces = 0, 0, 0
 
