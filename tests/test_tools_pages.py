@@ -246,6 +246,13 @@ def test_the_text_of_a_shadow_root_is_shown_where_its_element_is(page: str, text
         ("<div hidden><iframe src=/p></iframe></div>a", "a"),
         ("<iframe src=about:blank></iframe><iframe src=javascript:1></iframe>a", "a"),
         ("<iframe></iframe><iframe src='#x'></iframe>a", "a"),
+        ("<base href=/v/>a<iframe src=/p srcdoc='<p>b &quot;c&quot; <a href=g>d</a>'>no</iframe>e",
+         'a\nb "c" d (https://h/v/g)\ne'),
+        ("<iframe SRCDOC='<pre>\n  two\n    four</pre>'></iframe>", "  two\n    four"),
+        ("<iframe srcdoc='<script>b c</script>' src=/p></iframe>a", "frame (https://h/p)\na"),
+        ("<div hidden><iframe srcdoc='b c'></iframe></div><iframe srcdoc='b c' hidden></iframe>a", "a"),
+        ("<iframe srcdoc='b c' width=0></iframe><svg><iframe srcdoc='b c'></iframe></svg>a", "a"),
+        ("<iframe srcdoc=\"1<iframe srcdoc='2<iframe srcdoc=&amp;quot;3<iframe/srcdoc=4>&amp;quot;>'>\">", "1\n2\n3"),
         ("<template><iframe src=/p></iframe></template><!-- <iframe src=/p> --><svg><iframe src=/p></iframe></svg>a", "a"),
     ],
 )  # fmt: skip

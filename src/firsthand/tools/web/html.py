@@ -70,6 +70,7 @@ _DOCTYPE_CHARS = 5000
 _MAX_DEPTH = 200
 """Open elements among which the beginning of one that ends is looked for."""
 _FRAMES = ("iframe", "frame")
+_MAX_WITHIN = 3  # pages that frames hold in one another
 _PLACED = re.compile(r"(?<![^ \t\r\n\f])d?[xy]=")
 _LEVELS: dict[str, Level] = {"sup": "^", "sub": "_"}
 _STRUCK = ("s", "del", "strike")
@@ -80,7 +81,7 @@ _MAX_CHARS = 1_000_000
 def to_text(source: str, base: str = "", *, as_fetched: bool = False) -> str:
     """The readable text of a page; `base` is its address, for links that are relative. Of a page of more than 1,000,000
     characters only these are read, and the last line says so. `as_fetched`: as a browser without scripts shows it, with what
-    is in `noscript`, and `frame (ADDRESS)` for each frame.
+    is in `noscript` and in frames (`srcdoc`), and `frame (ADDRESS)` for other frames.
     """
     text = _Reader(source[:_MAX_CHARS], base, as_fetched=as_fetched).read()
     return f"{text}\n[only the first {_MAX_CHARS:,} characters of the page were read]" if source[_MAX_CHARS:] else text
@@ -96,9 +97,9 @@ def to_placed_text(source: str, *, is_xml: bool = False) -> tuple[str, list[tupl
 
 
 class _Reader:
-    def __init__(self, source: str, base: str, *, is_xml: bool = False, as_fetched: bool = False):
+    def __init__(self, source: str, base: str, *, is_xml: bool = False, as_fetched: bool = False, within: int = 0):
         self.source = source
-        self.is_xml, self.as_fetched = is_xml, as_fetched
+        self.is_xml, self.as_fetched, self.within = is_xml, as_fetched, within
         self.open: list[str] = []
         """Names of the elements that are open, outermost first."""
         self.opened: Counter[str] = Counter()
@@ -267,12 +268,17 @@ class _Reader:
         return _SILENT.fullmatch(name) is not None or (name.startswith("annotation") and self.opened["math"] > 0)
 
     def frame(self, name: str, attributes: str) -> None:
-        """Write the address of a frame that is shown: none of those of a pixel, which only count visitors."""
-        url = address_in(attributes, "src")
-        is_unseen = self.hidden_from or self.opened["svg"] or is_hidden(name, attributes) or is_pixel(name, attributes)
-        if is_written(url) and not is_unseen:
+        """Write the page that a frame holds, or its address: none of those of a pixel, which only count visitors."""
+        if self.hidden_from or self.opened["svg"] or is_hidden(name, attributes) or is_pixel(name, attributes):
+            return
+        held = address_in(attributes, "srcdoc") if name == "iframe" and self.within < _MAX_WITHIN else ""
+        text = _Reader(held, self.addresses.base, as_fetched=True, within=self.within + 1).read() if held else ""
+        if text:
+            self.preformatted.add(len(self.pieces) + 1)
+            self.pieces += ["\n", text, "\n"]
+        elif is_written(url := address_in(attributes, "src")):
             self.addresses.write("\nframe (", url, ")\n")
-            self.last = ""
+        self.last = ""
 
     def behind(self, name: str, at: int) -> int:
         """The index behind the end tag of an element that is not shown; one of the same name in it has its own."""

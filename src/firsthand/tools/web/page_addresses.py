@@ -17,7 +17,8 @@ class PageAddresses:
 
     def __init__(self, page: str, pieces: list[str]):
         """`page`: the page's own address, or an empty text."""
-        self._page = self._base = page
+        self._page = self.base = page
+        """Where links lead from, as far as the page has been read."""
         self._pieces = pieces
         self._written: list[tuple[int, str, str, str]] = []
         """(number of the piece, text before the address, the address as written, text behind it)."""
@@ -29,7 +30,7 @@ class PageAddresses:
             return
         self.has_base = True
         if len(url) <= _MAX_URL and not url.lower().startswith(_NO_BASE):
-            self._base = _joined(self._page, url) or self._page
+            self.base = _joined(self._page, url) or self._page
 
     def write(self, before: str, url: str, behind: str) -> None:
         """Write an address, and the text around it. They are shown if `finish` finds that it leads to a page."""
@@ -39,7 +40,7 @@ class PageAddresses:
     def finish(self) -> None:
         """Join all addresses with the page's base."""
         for number, before, url, behind in self._written:
-            url = _joined(self._base, url)
+            url = _joined(self.base, url)
             self._pieces[number] = f"{before}{url}{behind}" if url.startswith(_SHOWN) and len(url) <= _MAX_URL else ""
 
 

@@ -13,7 +13,8 @@ _ATTRIBUTE = re.compile(_NAMED_VALUE)
 _TAG = re.compile(rf"</?([a-zA-Z][^ \t\r\n\f/>]*+)((?:[ \t\r\n\f/]++|{_NAMED_VALUE})*+)>")
 """As browsers find the end of a tag: quotes hold a `>` where they are a value, and not within a name."""
 _ADDRESS = {
-    name: re.compile(rf"\s{name}\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE) for name in ("href", "src")
+    name: re.compile(rf"\s{name}\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s>]+))", re.IGNORECASE)
+    for name in ("href", "src", "srcdoc")
 }
 _ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0-9]{1,31};")
 _TAG_BEGINS = re.compile("</?[a-zA-Z]")
@@ -37,8 +38,8 @@ def attributes_of(attributes: str) -> dict[str, str]:
     return given
 
 
-def address_in(attributes: str, name: Literal["href", "src"] = "href") -> str:
-    """The address that a link, a base or a frame leads to, as written; empty if there is none."""
+def address_in(attributes: str, name: Literal["href", "src", "srcdoc"] = "href") -> str:
+    """The address that a link, a base or a frame leads to, as written, or the page that a frame holds; empty without one."""
     found = _ADDRESS[name].search(f" {attributes.lstrip('/')}")
     return unescaped(next((each for each in found.groups() if each is not None), "").strip()) if found else ""
 
