@@ -16,7 +16,6 @@ from firsthand.messaging.blackboard import MAX_KEY_CHARS, BoardConflict
 from firsthand.messaging.memory_board import MemoryBoard
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.task import Task
-from firsthand.tokens.calls.thought_text import behind_thought
 
 SHOWN_CHARS = 4000
 """Characters of one entry that others read."""
@@ -85,7 +84,6 @@ def _shown(board: MemoryBoard) -> str:
 
 def _parts(text: str, name: str) -> Iterator[tuple[str | None, str]]:
     """The keys and texts that were written, None as the key of the end; a text without either is under the writer's name."""
-    text = behind_thought(text)
     found = list(_PART.finditer(text))
     if not found and text.strip():
         yield name, text.strip()

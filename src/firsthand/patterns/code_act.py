@@ -10,7 +10,6 @@ from firsthand.patterns.parts.actions import final_answer, settled_answer
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
 from firsthand.patterns.parts.fenced_code import first_action
 from firsthand.task import Task
-from firsthand.tokens.calls.thought_text import behind_thought
 
 _INSTRUCTIONS = (
     "Answer the question by writing Python. Write a Thought line, then one ```python block that prints what you need. You "
@@ -58,12 +57,10 @@ async def code_act(task: Task, ctx: Context, *, max_steps: int = 6) -> str:
 
 
 def parse_code(text: str) -> tuple[str | None, str | None]:
-    """The first block of code in the text behind its thought, and the final answer if no code comes before it; at most one
-    is not None.
+    """The first block of code in the text, and the final answer if no code comes before it; at most one is not None.
 
     A block that is not closed was cut off, and is no block: the code is the empty string.
     """
-    text = behind_thought(text)
     block, final = first_action(text), final_answer(text)
     if final and (block is None or final.start < block.start):
         return None, final.text

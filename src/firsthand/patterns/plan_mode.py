@@ -19,7 +19,6 @@ from firsthand.safety.plans.plan_program import FUNCTIONS, PlanError, parse_plan
 from firsthand.safety.rules.case import same_call
 from firsthand.safety.rules.labels import Label, label_of_result
 from firsthand.task import Task
-from firsthand.tokens.calls.thought_text import behind_thought
 from firsthand.tool import LASTING, Tool, marked
 from firsthand.tool_calls import has_run
 
@@ -81,7 +80,6 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
 
 
 def _program(text: str) -> str:
-    text = behind_thought(text)
     blocks = fenced_code(text)
     return blocks[-1].code if blocks else text
 

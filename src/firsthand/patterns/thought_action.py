@@ -16,7 +16,6 @@ from firsthand.grammar import Grammar, lark
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Json, ToolCall
 from firsthand.task import Task
-from firsthand.tokens.calls.thought_text import behind_thought
 from firsthand.tokens.llguidance_grammar import lark_text
 
 ACT = "act"
@@ -65,11 +64,7 @@ async def thought_action(
 
 
 def text_action(text: str) -> str:
-    """The action in the model's text: what follows the first `Action:`, else the text without its thought.
-
-    What the model considered between `<think>` and `</think>` is no part of it.
-    """
-    text = behind_thought(text)
+    """The action in the model's text: what follows the first `Action:`, else the text without its thought."""
     found = _ACTION.search(text)
     return (text[found.end() :] if found else _THOUGHT.sub("", text, count=1)).strip()
 

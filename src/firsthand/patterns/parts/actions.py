@@ -11,7 +11,6 @@ from firsthand.patterns.parts.answers import answer_or_text, given_answer, state
 from firsthand.patterns.parts.fenced_code import fenced_code, prose_of
 from firsthand.task import Task
 from firsthand.tokens.calls.call_parser import parse as parse_calls
-from firsthand.tokens.calls.thought_text import behind_thought
 from firsthand.tool import Tool
 from firsthand.tool_arguments import RepeatedKey, loads_arguments
 
@@ -51,13 +50,12 @@ def parse_action(text: str) -> tuple[str, str]:
 
 
 def read_action(text: str) -> Action:
-    """The first action in the text behind its thought, with empty name and input if there is none.
+    """The first action in the text, with empty name and input if there is none.
 
     `calculator[3*4]`, `calculator(3*4)`, `calculator: 3*4`, `calculator 3*4` and `calculator` with a line
     `Action Input: 3*4` are all understood. Inputs in brackets and after `Action Input:` may have several lines.
     `Final Answer: x` is the action `final answer` if no other comes before it.
     """
-    text = behind_thought(text)
     action, final = _ACTION.search(text), final_answer(text)
     if final and (action is None or final.start < action.start()):
         return Action("final answer", final.text)

@@ -25,7 +25,6 @@ from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_bac
 from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.system.normalised_text import normalised_text
 from firsthand.task import Task
-from firsthand.tokens.calls.thought_text import CLOSE, behind_thought
 
 TAIL_CHARS = 20_000
 """Answers are searched in the last characters only, of a longer text without its filler."""
@@ -75,15 +74,10 @@ def extract_answer(text: str, task: Task) -> str | None:
     or that the words before it do not assert, is passed over, and behind what takes a statement back the last number counts
     (see `taken_back.py`). A number that goes on (`5:30`, `5 - 2`) is given with its line, which is no number to a scorer.
     Where the task has choices, `stated_choice` reads the letter. The answer to a verbatim task is the text, and where the
-    task says `last_line`, the last line alone is read. What a
-    thought states counts only where the text behind it gives no answer.
+    task says `last_line`, the last line alone is read.
     """
     if task.verbatim:
         return text
-    said = behind_thought(text)
-    if said != text and said.strip() and (behind := extract_answer(said, task)) is not None:
-        return behind  # a thought states much that the answer takes back
-    text = text[: len(text) - len(said)].replace(CLOSE, "\n") + said
     text = text if task.last_line or not wants_number(task) else without_exclamations(text, task.prompt)
     tail = _tail(text, whole=task.last_line or bool(task.choices) or not wants_number(task))
     if task.last_line:
@@ -162,15 +156,14 @@ def last_number(text: str) -> str | None:
 
 
 def listed(text: str, most: int) -> list[str]:
-    """The items of the list in `text`, behind its thought, at most `most`: lines that begin with a number, a bullet, or
-    `Step 2:`.
+    """The items of the list in `text`, at most `most`: lines that begin with a number, a bullet, or `Step 2:`.
 
     Items that are indented further, by two characters or more, belong to the one before them, on lines of their own, unless
     their number is its next. So do bullets between items whose numbers go on without them: 1, bullet, 2.
     """
     found = [
         (len(each[1].expandtabs(4)), int(each[2] or 0), item)
-        for each in _ITEM.finditer(behind_thought(text)[:TAIL_CHARS])
+        for each in _ITEM.finditer(text[:TAIL_CHARS])
         if (item := each[3].strip().strip("*").strip())
     ]
     least = min((indent for indent, _, _ in found), default=0)

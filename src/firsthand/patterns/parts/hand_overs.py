@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from firsthand.patterns.parts.answers import states_answer
-from firsthand.tokens.calls.thought_text import behind_thought
 
 _LEAD = (
     r"(?!to[ \t])(?:(?:(?:and|so|thus|hence|therefore|then|now|next|finally|please|okay|ok|i|we|let|me|us"
@@ -76,11 +75,7 @@ class _Found(NamedTuple):
 
 
 def hand_over(text: str, agents: Iterable[str]) -> HandOver | None:
-    """The hand-over that counts in a reply, or None if it hands over to nobody: of several as asked for the first.
-
-    What stands in the reply's thought hands over to nobody.
-    """
-    text = behind_thought(text)
+    """The hand-over that counts in a reply, or None if it hands over to nobody: of several as asked for the first."""
     found = _found(text.translate(_PLAIN), list(agents))
     if not found:
         return None

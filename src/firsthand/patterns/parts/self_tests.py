@@ -16,7 +16,6 @@ from firsthand.patterns.parts.fenced_code import fenced_code
 from firsthand.patterns.parts.parsed_python import parsable
 from firsthand.patterns.parts.python_source import joined_source, last_defining
 from firsthand.task import Task
-from firsthand.tokens.calls.thought_text import behind_thought
 
 MAX_TESTS = 6
 MAX_CHARS = 20_000
@@ -94,9 +93,7 @@ def read_results(tests: list[str], printed: str) -> Feedback:
 
 
 def code_in(text: str, name: str = "") -> str:
-    """The code in an answer behind its thought: its last fenced block that defines or imports the function, else its last,
-    else the whole."""
-    text = behind_thought(text) or text
+    """The code in an answer: its last fenced block that defines or imports the function, else its last, else the whole."""
     blocks = [block.code.rstrip() for block in fenced_code(text[-MAX_CHARS:]) if block.code.strip()]
     found = last_defining(blocks, name)
     return (blocks or [text[-MAX_CHARS:].rstrip()])[-1] if found is None else found

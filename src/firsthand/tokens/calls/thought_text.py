@@ -5,18 +5,6 @@ from __future__ import annotations
 OPEN, CLOSE = "<think>", "</think>"
 
 
-def behind_thought(text: str) -> str:
-    """The text behind the thought that a whole answer begins with; of a thought that never ends nothing.
-
-    A closing tag alone ends a thought too: templates of reasoning models open it in the prompt.
-    """
-    begun = text.lstrip()
-    if not begun.startswith(OPEN):
-        before, mark, after = text.partition(CLOSE)
-        return after if mark and OPEN not in before else text
-    return begun.partition(CLOSE)[2]
-
-
 class ThoughtText:
     """Follows one answer that comes in pieces.
 
