@@ -50,7 +50,7 @@ async def orchestrate(
     for number in range(1, rounds + 1):
         asked = _SPLIT.format(workers=workers) if number == 1 else _MORE.format(workers=workers)
         planner = await planner.say((reported or f"{task.question}\n\n") + asked).generate()
-        parts = listed(planner.text, workers)
+        parts = listed(planner.said, workers)
         outcomes = await ctx.group(_delegated(task, ctx, worker, number, i, part) for i, part in enumerate(parts, 1))
         reported = "".join(f"Result of {outcome.name}:\n{outcome.report}\n\n" for outcome in outcomes)
         if not parts:

@@ -31,7 +31,7 @@ async def plan_execute(
     planner = await ctx.say(
         f"{task.question}\n\nDo not answer yet. Write a plan: a numbered list of at most {max_steps} short steps."
     ).generate()
-    plan = listed(planner.text, max_steps)
+    plan = listed(planner.said, max_steps)
     done: list[tuple[str, BranchOutcome]] = []
     told = 0
     while plan and len(done) < max_steps:
@@ -45,7 +45,7 @@ async def plan_execute(
             replans -= 1
             asked = f"That step failed. Write a new plan for what remains: a numbered list of at most {left} steps."
             planner = await planner.say(f"{_results(done[told:])}{asked}").generate()
-            plan, told = listed(planner.text, left), len(done)
+            plan, told = listed(planner.said, left), len(done)
     ending = f'Now answer the question. End with "The answer is" and {answer_form(task)}.'
     planner = await planner.say(f"{_results(done[told:])}{task.question}\n\n{ending}").generate()
     return answer_or_text(planner.text, task)

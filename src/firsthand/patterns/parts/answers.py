@@ -24,6 +24,7 @@ from firsthand.patterns.parts.statements import STATED, STATED_ABROAD, TAKEN_BAC
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
 from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.system.normalised_text import normalised_text
+from firsthand.system.said_text import said_text
 from firsthand.task import Task
 
 TAIL_CHARS = 20_000
@@ -78,6 +79,7 @@ def extract_answer(text: str, task: Task) -> str | None:
     """
     if task.verbatim:
         return text
+    text = said_text(text) or text  # all of an answer that was cut off in its thought
     text = text if task.last_line or not wants_number(task) else without_exclamations(text, task.prompt)
     tail = _tail(text, whole=task.last_line or bool(task.choices) or not wants_number(task))
     if task.last_line:
@@ -115,7 +117,7 @@ def answer_or_text(text: str, task: Task) -> str:
     """
     found = extract_answer(text, task)
     if found is None:
-        return "" if task.last_line and not task.verbatim else text.strip()
+        return "" if task.last_line and not task.verbatim else (said_text(text) or text).strip()
     return found
 
 
@@ -123,7 +125,7 @@ def given_answer(text: str, task: Task) -> str | None:
     """The answer of a pattern as a vote: None if the task asks for a number or a choice and it holds none."""
     found = extract_answer(text, task)
     if found is None and not task.choices and not wants_number(task):
-        return text.strip() or None
+        return (said_text(text) or text).strip() or None
     return found
 
 
