@@ -206,6 +206,7 @@ def test_patterns_read_the_whole_text_of_a_reply_only_where_a_thought_does_no_ha
     }
     states = {"tot: state", "tot: 0]", "tot_dfs: deepest", "tot_dfs: state", "tot_dfs: child"}
     parsed = {"actions: final", "code_act: final", "judge: shown", "reflexion: feedback", "thought_action: ctx"}
+    parsed |= {"list_items: item"}
     shown = {"audit: ctx", "audit: message", "reflexion: message", "system_text: 0]", "thought_action: message"}
     measured = {"deliberative: thought", "probed_cot: thought", "probed_cot: max_tokens))"}
     continued = {"toolformer: ctx", "toolformer: first", "toolformer: settings))"}

@@ -14,7 +14,7 @@ def said_text(text: str) -> str:
     Empty if such a thought is never closed. Where the prompt opened the thought, so that the text has its end alone, it
     ends at the first `</think>` that begins or ends a line.
     """
-    at = _begin(text)
+    at = _begin(text, 0)
     if not text.startswith(OPEN, at):
         end = _UNOPENED_END.search(text)
         if end is None or text.find(OPEN, 0, end.start()) >= 0:
@@ -28,7 +28,7 @@ def said_text(text: str) -> str:
     return text[at:]
 
 
-def _begin(text: str, at: int = 0) -> int:
+def _begin(text: str, at: int) -> int:
     """The index of the first character from `at` on that is no blank."""
     while at < len(text) and text[at].isspace():
         at += 1
