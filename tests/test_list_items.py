@@ -80,6 +80,13 @@ def test_lines_below_an_item_go_on_with_it(text: str, items: list[str]) -> None:
     assert listed(text, 9) == items
 
 
+def test_one_title_is_that_of_the_list_and_several_have_the_items_below_them() -> None:
+    for title in ("Part 1: intro", "Task 1. Sum", "### 1. Plan"):
+        assert listed(f"{title}\n- a\n- b", 9) == ["a", "b"]
+    assert listed("Task 1: A\n1. x\n2. y\nTask 2: B\n\nBoth are independent.", 9) == ["A\n- x\n- y", "B"]
+    assert listed("### 1. A", 9) == ["A"]
+
+
 def test_code_of_an_item_is_its_own_and_a_plan_in_code_is_read() -> None:
     code = "```\n1. a\n\n2. b\n```"
     assert listed(f"1. Sum up:\n{code}\n2. B", 9) == [f"Sum up:\n{code}", "B"]

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from firsthand.patterns.parts.answers import TAIL_CHARS
 from firsthand.patterns.parts.fenced_code import fence_ends
 
-_WORD = r"(?:step|part|(?:sub-?)?task)[ \t]+"
+_TITLE = r"(?:part|(?:sub-?)?task)[ \t]+"
 _ITEM = re.compile(
-    rf"([ \t]*+)(?:[-*•][ \t]|(#{{1,6}}[ \t]+)?\**(?:{_WORD}|\()?(\d{{1,3}})(?:\**[.):](?!\d)|\ufe0f?\u20e3))(.*)",
+    rf"([ \t]*+)(?:[-*•][ \t]|(#{{1,6}}[ \t]+)?\**"
+    rf"(?:step[ \t]+|({_TITLE})|\()?(\d{{1,3}})(?:\**[.):](?!\d)|\ufe0f?\u20e3))(.*)",
     re.IGNORECASE,
 )
-_LETTERED = re.compile(r"([ \t]*+)(#{1,6}[ \t]+)?\**\(?([A-Za-z])[.)]\**(?=[ \t])(.*)")
+_LETTERED = re.compile(r"([ \t]*+)(#{1,6}[ \t]+)?\**()\(?([A-Za-z])[.)]\**(?=[ \t])(.*)")
 _BREAK = re.compile(r"[ \t]*+(?:#{1,6}[ \t]|```|~~~|(?:-{3,}|\*{3,}|_{3,})[ \t]*$)")
 
 
@@ -25,6 +26,8 @@ class _Item:
     number: int
     """0 for a bullet."""
     is_heading: bool
+    is_title: bool
+    """True of a heading, and of `Task 1:`: the items below it are a part of it, if there is another one."""
     lines: list[str]
     loose: list[int] = field(default_factory=list)
     """The indices of the lines that no indent, code or colon binds to it."""
@@ -84,16 +87,19 @@ def _items(text: str, begins: re.Pattern[str]) -> list[_Item]:
         elif in_code or (is_open and line.strip()):
             is_open = _goes_on(found[-1], line, in_code, after_blank)
         after_blank = not line.strip()
-    if any(item.is_heading for item in found):  # what is below a heading is a part of it
-        for item in found:
-            item.indent += 0 if item.is_heading else 4
+    titles = [item for item in found if item.is_title]
+    if len(titles) == 1 < len(found):  # the title of the list
+        return [item for item in found if not item.is_title]
+    for item in found if titles else ():
+        item.indent += 0 if item.is_title else 4
     return found
 
 
 def _item(begun: re.Match[str]) -> _Item:
-    given = begun[3] or "0"
+    given = begun[4] or "0"
     number = int(given) if given.isdecimal() else ord(given.lower()) - ord("a") + 1
-    return _Item(len(begun[1].expandtabs(4)), number, begun[2] is not None, [begun[4].strip().strip("*").strip()])
+    lines = [begun[5].strip().strip("*").strip()]
+    return _Item(len(begun[1].expandtabs(4)), number, bool(begun[2]), bool(begun[2] or begun[3]), lines)
 
 
 def _goes_on(item: _Item, line: str, in_code: bool, after_blank: bool) -> bool:
