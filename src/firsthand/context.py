@@ -34,6 +34,7 @@ from firsthand.loop.world_model import ASKED
 from firsthand.memory import MemoryItem, hook
 from firsthand.message import Json, Message, Role, Text, ToolCall, ToolResult
 from firsthand.model import Likelihood, Sampling, Usage
+from firsthand.system.said_text import said_text
 from firsthand.task import Task
 from firsthand.tool import Tool
 
@@ -77,6 +78,11 @@ class Context:
     def text(self) -> str:
         """The text of the last message."""
         return self.last.text
+
+    @property
+    def said(self) -> str:
+        """The text of the last message behind the `<think>` it may begin with: what patterns act on and pass on."""
+        return said_text(self.last.text)
 
     @property
     def origins(self) -> list[str]:

@@ -49,7 +49,7 @@ async def blackboard_team(task: Task, ctx: Context, *, members: int = 3, rounds:
         told = {}
         for name, turn in zip(names, turns, strict=True):
             versions = dict(seen)
-            for key, text in _parts(turn.text, name):
+            for key, text in _parts(turn.said, name):
                 if key is None:
                     ctx.note("done", by=name, round=number)
                     return answer_or_text(text, task)

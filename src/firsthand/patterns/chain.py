@@ -41,12 +41,12 @@ async def chain(task: Task, ctx: Context, *, steps: Sequence[str] = STEPS, gate:
     previous = ""
     for number, template in enumerate(steps, 1):
         at = await ctx.say(_fill(template, task, previous)).generate()
-        wrong = gate(number, at.text) if gate else None
+        wrong = gate(number, at.said) if gate else None
         if wrong is not None:
             at.branch(f"step {number}", "pruned", text=wrong)
             at = await at.say(f"That cannot be used: {wrong}\nWrite it again.").generate()
-            wrong = gate(number, at.text) if gate else None
-        previous = at.text
+            wrong = gate(number, at.said) if gate else None
+        previous = at.said
         at.branch(f"step {number}", "done" if wrong is None else "failed", text=wrong or previous)
         if wrong is not None:
             break

@@ -47,12 +47,12 @@ async def code_act(task: Task, ctx: Context, *, max_steps: int = 6) -> str:
     stop = (*ctx.sampling.stop, "\nObservation")[-64:]
     for step in range(max_steps):
         ctx = await ctx.generate(stop=stop)
-        code, final = parse_code(ctx.text)
+        code, final = parse_code(ctx.said)
         if final:
             return settled_answer(final, task)
         ctx = ctx.say(f"Observation: {await _observe(ctx, code, step)}")
     ctx = await ctx.say(f"No steps are left. Write Final Answer: and {answer_form(task, 'in few words')}.").generate()
-    _, final = parse_code(ctx.text)
+    _, final = parse_code(ctx.said)
     return answer_or_text(ctx.text, task) if final is None else settled_answer(final, task)
 
 

@@ -60,8 +60,8 @@ async def constitutional(
             "Write the answer to the request again so that it follows the principle. If nothing is wrong with it, repeat "
             "it. Reply with the answer alone."
         ).generate(**task.sampling)
-        changed = reviser.text.strip() != answer.strip()
-        ctx.note("principle", id=principle.id, round=number, changed=changed, critique=critic.text[:1000])
-        reviser.branch(f"revision {number}", "kept", text=reviser.text)
-        answer = reviser.text.strip() or answer
+        changed = reviser.said.strip() != answer.strip()
+        ctx.note("principle", id=principle.id, round=number, changed=changed, critique=critic.said[:1000])
+        reviser.branch(f"revision {number}", "kept", text=reviser.said)
+        answer = reviser.said.strip() or answer
     return answer

@@ -34,7 +34,7 @@ async def debate(task: Task, ctx: Context, *, agents: int = 3, rounds: int = 2, 
     """
     debaters = await opening(task, ctx, 0).sample(agents, temperature=temperature)
     for number in range(2, rounds + 1):
-        said = [each.text for each in debaters]
+        said = [each.said for each in debaters]
         debaters = await ctx.group(
             each.say(_OTHERS.format(others=_told(said, index), form=answer_form(task))).generate(
                 temperature=temperature

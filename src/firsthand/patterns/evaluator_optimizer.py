@@ -36,10 +36,10 @@ async def evaluator_optimizer(task: Task, ctx: Context, *, pattern: Pattern = di
         ).generate()
         chance = round(await chance_correct(judge), 4)
         accepted = chance > 0.5
-        judge.branch(f"judge {number}", "kept" if accepted else "pruned", score=chance, text=judge.text)
+        judge.branch(f"judge {number}", "kept" if accepted else "pruned", score=chance, text=judge.said)
         if accepted:
             break
-        answer = await follow(f"revision {number}", pattern, _revision(task, answer, judge.text), ctx)
+        answer = await follow(f"revision {number}", pattern, _revision(task, answer, judge.said), ctx)
     return answer
 
 

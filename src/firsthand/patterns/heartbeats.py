@@ -41,7 +41,7 @@ async def turns(ctx: Context, max_steps: int) -> tuple[Context, str]:
     said = ""
     for _ in range(max_steps):
         ctx = await ctx.generate(tools=offered)
-        said = ctx.text.strip() or said
+        said = ctx.said.strip() or said
         calls = ctx.last.tool_calls
         if not calls:
             return ctx, said

@@ -241,7 +241,7 @@ async def _object(protocol: JudgeProtocol, asked: Context) -> Json:
     assert protocol.schema is not None
     said = await asked.generate(grammar=json_schema(protocol.schema), max_tokens=SCHEMA_TOKENS, temperature=0.0)
     try:
-        body = json.loads(said.text)
+        body = json.loads(said.said)
     except (ValueError, RecursionError):
         raise ModelError(f"the judge's object does not end or is no JSON: {said.text[:60]!r}...") from None
     if not isinstance(body, dict) or body.get("correct") not in protocol.names:

@@ -106,7 +106,7 @@ async def _answer_relevance(shown: Json, ctx: Context, how: VerdictMethod, quest
     said = await ctx.say(text).sample(
         questions, grammar=json_schema(_QUESTION), max_tokens=STATEMENT_TOKENS, temperature=temperature
     )
-    made = [_object(each.text) for each in said]
+    made = [_object(each.said) for each in said]
     for body in made:
         if not isinstance(body.get("question"), str) or not isinstance(body.get("noncommittal"), bool):
             raise ModelError(f"the judge wrote {str(body)[:80]!r}: a question and whether the answer is noncommittal")
@@ -124,7 +124,7 @@ async def _statements(ctx: Context, question: str, text: str) -> list[str]:
         "states nothing."
     )
     said = await ctx.say(asked).generate(grammar=json_schema(_LIST), max_tokens=STATEMENT_TOKENS, temperature=0.0)
-    found = _object(said.text).get("statements")
+    found = _object(said.said).get("statements")
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise ModelError(f"the judge wrote {said.text[:80]!r}, and a list of statements was expected")
     return [each for each in found if each.strip()]

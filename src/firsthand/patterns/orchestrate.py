@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,8 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import checked
 from firsthand.patterns.direct import direct
-from firsthand.patterns.parts.answers import answer_form, answer_or_text, listed
+from firsthand.patterns.parts.answers import answer_form, answer_or_text
+from firsthand.patterns.parts.list_items import listed
 from firsthand.patterns.parts.sub_patterns import BranchOutcome, attempt, part_of
 from firsthand.task import Task
 
@@ -21,6 +23,7 @@ _SPLIT = (
     "Do not answer yet. Split this into at most {workers} sub-tasks that do not depend on each other. Each is done by a "
     "helper who sees only your line, so write in it all that is needed. Write a numbered list, a line each."
 )
+_DONE = re.compile(r"\W*DONE\b.*", re.IGNORECASE | re.DOTALL)
 _MORE = "If more is needed, write up to {workers} further sub-tasks as a numbered list; if not, write DONE."
 
 
@@ -41,7 +44,8 @@ async def orchestrate(
 
     Workers run `pattern`, each in a fresh conversation and its own branch of the trace. One that fails becomes a report that
     the planner reads; the others go on. With `depth` above 1, a worker is an orchestrator too and may delegate again. How
-    many workers all this can come to is bounded: ConfigError if it is more than 256.
+    many workers all this can come to is bounded: ConfigError if it is more than 256. A plan without a list has no workers,
+    and the trace an event `no_plan`, unless the planner writes that it is done.
     """
     worker = pattern
     if depth > 1:
@@ -50,7 +54,9 @@ async def orchestrate(
     for number in range(1, rounds + 1):
         asked = _SPLIT.format(workers=workers) if number == 1 else _MORE.format(workers=workers)
         planner = await planner.say((reported or f"{task.question}\n\n") + asked).generate()
-        parts = listed(planner.text, workers)
+        parts = listed(planner.said, workers)
+        if not parts and _DONE.fullmatch(planner.said.strip()) is None:
+            ctx.note("no_plan", round=number, text=planner.said[:200])
         outcomes = await ctx.group(_delegated(task, ctx, worker, number, i, part) for i, part in enumerate(parts, 1))
         reported = "".join(f"Result of {outcome.name}:\n{outcome.report}\n\n" for outcome in outcomes)
         if not parts:

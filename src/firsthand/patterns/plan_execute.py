@@ -9,7 +9,8 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.pattern_options import checked
 from firsthand.patterns.direct import direct
-from firsthand.patterns.parts.answers import answer_form, answer_or_text, listed
+from firsthand.patterns.parts.answers import answer_form, answer_or_text
+from firsthand.patterns.parts.list_items import listed
 from firsthand.patterns.parts.sub_patterns import BranchOutcome, attempt, part_of
 from firsthand.task import Task
 
@@ -27,11 +28,12 @@ async def plan_execute(
 
     Each step sees the question, the results so far and its own line of the plan. When one fails (an error, or no words at
     all), the planner is told and writes the steps that remain anew, at most `replans` times; after that the plan goes on.
+    A plan without a list has no steps, and the trace an event `no_plan`.
     """
     planner = await ctx.say(
         f"{task.question}\n\nDo not answer yet. Write a plan: a numbered list of at most {max_steps} short steps."
     ).generate()
-    plan = listed(planner.text, max_steps)
+    plan = _plan(planner, max_steps)
     done: list[tuple[str, BranchOutcome]] = []
     told = 0
     while plan and len(done) < max_steps:
@@ -45,10 +47,18 @@ async def plan_execute(
             replans -= 1
             asked = f"That step failed. Write a new plan for what remains: a numbered list of at most {left} steps."
             planner = await planner.say(f"{_results(done[told:])}{asked}").generate()
-            plan, told = listed(planner.text, left), len(done)
+            plan, told = _plan(planner, left), len(done)
     ending = f'Now answer the question. End with "The answer is" and {answer_form(task)}.'
     planner = await planner.say(f"{_results(done[told:])}{task.question}\n\n{ending}").generate()
     return answer_or_text(planner.text, task)
+
+
+def _plan(planner: Context, most: int) -> list[str]:
+    """The steps that the planner wrote; without any an event notes that there is no plan."""
+    plan = listed(planner.said, most)
+    if not plan:
+        planner.note("no_plan", text=planner.said[:200])
+    return plan
 
 
 def _results(done: list[tuple[str, BranchOutcome]]) -> str:

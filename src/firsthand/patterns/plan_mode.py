@@ -65,7 +65,7 @@ async def plan_mode(task: Task, ctx: Context, *, retries: int = 2, strict: bool 
         reader = _QuarantinedReader(ctx)
         run = PlanRun(caller.call, reader.read, made, strict=strict, same=caller.same, changes=caller.changes)
         try:
-            found = await run.run(parse_plan(_program(planner.text), tools))
+            found = await run.run(parse_plan(_program(planner.said), tools))
         except PlanError as error:
             ctx.note("plan", error=str(error), attempt=tries)
             planner = planner.say(f"The program failed: {error}. Write the whole program again.")
@@ -171,7 +171,7 @@ class _QuarantinedReader:
             f"if it does not say: {question}"
         )
         reader = await self.ctx.restarted().say(asked).generate()
-        return _typed(reader.text.strip(), kind)
+        return _typed(reader.said.strip(), kind)
 
 
 def _typed(text: str, kind: str) -> Any:

@@ -71,7 +71,7 @@ async def react(
         return answer
     ending = "Give the answer now." if native else f"Write Final Answer: and {answer_form(task, 'in few words')}."
     ctx = await ctx.say(f"No steps are left. {ending}").generate()
-    action = read_action(ctx.text)
+    action = read_action(ctx.said)
     return settled_answer(action.input, task) if action.name.lower() in FINISH else answer_or_text(ctx.text, task)
 
 
@@ -92,7 +92,7 @@ async def _written(task: Task, ctx: Context, max_steps: int, constrained: bool) 
         # a world's admissible actions, which are in the schema of its tool, change with each step
         grammar = action_grammar([tool.spec for tool in ctx.tools]) if constrained else ctx.sampling.grammar
         ctx = await ctx.generate(stop=stop, grammar=grammar)
-        action = read_action(ctx.text)
+        action = read_action(ctx.said)
         if action.name.lower() in FINISH and action.input:
             return ctx, settled_answer(action.input, task)
         ctx = ctx.say(f"Observation: {await _observe(ctx, action, step)}")

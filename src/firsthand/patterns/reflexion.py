@@ -63,7 +63,7 @@ async def reflexion(
             return answer
         if strategy in ("reflexion", "both"):
             asked = reflection_prompt(task, said, feedback, reflections[-memory:])
-            reflections.append((await ctx.say(asked).generate()).text.strip())
+            reflections.append((await ctx.say(asked).generate()).said.strip())
         if strategy in ("last_attempt", "both"):
             last = said
     raise AssertionError("the last trial returns")

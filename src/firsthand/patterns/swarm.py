@@ -49,7 +49,7 @@ async def swarm(task: Task, ctx: Context, *, agents: Mapping[str, str] = SPECIAL
         others = ", ".join(name for name in agents if name != active)
         turn = _TURN.format(name=active, instructions=agents[active], others=others, form=answer_form(task))
         ctx = await ctx.say(f"{task.question if number == 1 else told}\n\n{turn}".strip()).generate()
-        found = hand_over(ctx.text, agents)
+        found = hand_over(ctx.said, agents)
         if found is None:
             return answer_or_text(ctx.text, task)
         told = "" if found.agent else _NAMES_NONE.format(said=found.said) if found.said else _NO_NAME

@@ -15,6 +15,7 @@ from firsthand.errors import ConfigError
 from firsthand.grammar import Grammar, lark
 from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Json, ToolCall
+from firsthand.system.said_text import said_text
 from firsthand.task import Task
 from firsthand.tokens.llguidance_grammar import lark_text
 
@@ -64,7 +65,11 @@ async def thought_action(
 
 
 def text_action(text: str) -> str:
-    """The action in the model's text: what follows the first `Action:`, else the text without its thought."""
+    """The action that the model says: what follows the first `Action:`, else the text without its thought.
+
+    A thought between `<think>` and `</think>` that the text begins with is not read: one that is not closed leaves nothing.
+    """
+    text = said_text(text)
     found = _ACTION.search(text)
     return (text[found.end() :] if found else _THOUGHT.sub("", text, count=1)).strip()
 

@@ -94,17 +94,17 @@ class Search:
             return [state]
         if generate == "propose":
             replies = await self.ask(self.thoughts.propose(state.text))
-            texts = self.thoughts.proposed(state.text, [reply.text for reply in replies])
+            texts = self.thoughts.proposed(state.text, [reply.said for reply in replies])
             return [ThoughtState(text, replies[-1].node) for text in texts[:MAX_THOUGHTS]]
         replies = await self.ask(self.thoughts.sample(state.text), samples)
-        return [ThoughtState(self.thoughts.sampled(state.text, reply.text), reply.node) for reply in replies]
+        return [ThoughtState(self.thoughts.sampled(state.text, reply.said), reply.node) for reply in replies]
 
     async def judge(self, states: Sequence[ThoughtState]) -> list[float]:
         """The value of each state. The second of two equal states has the value 0, as in the authors' code."""
         texts = list(dict.fromkeys(state.text for state in states))
         if self.evaluate == "vote":
             replies = await self.ask(self.thoughts.vote(texts), self.judgements)
-            worth = dict(zip(texts, self.thoughts.voted(texts, [reply.text for reply in replies]), strict=True))
+            worth = dict(zip(texts, self.thoughts.voted(texts, [reply.said for reply in replies]), strict=True))
             self.ctx.note("vote", votes=list(worth.values()))
         else:
             worth = dict(zip(texts, await self.values(texts), strict=True))
@@ -131,7 +131,7 @@ class Search:
 
     async def _judged(self, ask: ThoughtRequest) -> Valuation:
         if self.evaluate != "score":
-            return [reply.text for reply in await self.ask(ask, self.judgements)]
+            return [reply.said for reply in await self.ask(ask, self.judgements)]
         return expected(await self.ctx.say(ask.prompt).score(list(self.thoughts.labels)), self.thoughts.labels)
 
     def _worth(self, text: str, verdicts: Sequence[Valuation]) -> float:

@@ -81,5 +81,5 @@ class Walk:
         if ask.prompt not in self._replies:
             self._replies[ask.prompt] = await self.search.ask(ask)
         replies = self._replies[ask.prompt]
-        texts = self.search.thoughts.proposed(state.text, [reply.text for reply in replies])
+        texts = self.search.thoughts.proposed(state.text, [reply.said for reply in replies])
         return [ThoughtState(text, replies[-1].node) for text in texts]

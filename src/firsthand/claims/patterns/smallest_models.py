@@ -66,7 +66,7 @@ def judge(m: Measurement) -> Verdict:
 
 
 def _checks() -> dict[str, Callable[[Trace], list[bool]]]:
-    from firsthand.patterns.parts.answers import listed
+    from firsthand.patterns.parts.list_items import listed
     from firsthand.patterns.parts.thoughts import LABELS, last_word
 
     def replies(trace: Trace, asked: str) -> list[str]:

@@ -24,6 +24,7 @@ from firsthand.patterns.parts.statements import STATED, STATED_ABROAD, TAKEN_BAC
 from firsthand.patterns.parts.taken_back import BEFORE_CHARS, asserts, taken_back
 from firsthand.patterns.parts.value_words import changes_value, multiple
 from firsthand.system.normalised_text import normalised_text
+from firsthand.system.said_text import said_text
 from firsthand.task import Task
 
 TAIL_CHARS = 20_000
@@ -45,9 +46,6 @@ _NOT_BUT = re.compile(
     rf"|[ \t]*[,;.:-][ \t]*(?:but[ \t]+)?(?:it|that)(?:['’]s|[ \t]+(?:is|was))[ \t]+"
     rf"(?={_NUMBER.pattern}(?![^\d\n]{{0,200}}\b(?:less|more|fewer|short|off|times|away)\b)[^\d\n]{{0,200}}(?:\n|$)))",
     re.IGNORECASE,
-)
-_ITEM = re.compile(
-    r"^([ \t]*)(?:[-*•][ \t]|\**(?:step[ \t]+)?(\d{1,3})[.):](?!\d))([^\n]*)", re.IGNORECASE | re.MULTILINE
 )
 _MIXED = re.compile(r"([-−]?\d{1,20})[ \t]+(\d{1,20}/\d{1,20})")
 _FRAC = re.compile(r"\\[dtc]?frac(?:\{(-?\d{1,100})\}\{(\d{1,100})\}|[ ]?(\d)[ ]?(\d))")
@@ -78,6 +76,7 @@ def extract_answer(text: str, task: Task) -> str | None:
     """
     if task.verbatim:
         return text
+    text = said_text(text) or text  # all of an answer that was cut off in its thought
     text = text if task.last_line or not wants_number(task) else without_exclamations(text, task.prompt)
     tail = _tail(text, whole=task.last_line or bool(task.choices) or not wants_number(task))
     if task.last_line:
@@ -115,7 +114,7 @@ def answer_or_text(text: str, task: Task) -> str:
     """
     found = extract_answer(text, task)
     if found is None:
-        return "" if task.last_line and not task.verbatim else text.strip()
+        return "" if task.last_line and not task.verbatim else (said_text(text) or text).strip()
     return found
 
 
@@ -123,7 +122,7 @@ def given_answer(text: str, task: Task) -> str | None:
     """The answer of a pattern as a vote: None if the task asks for a number or a choice and it holds none."""
     found = extract_answer(text, task)
     if found is None and not task.choices and not wants_number(task):
-        return text.strip() or None
+        return (said_text(text) or text).strip() or None
     return found
 
 
@@ -153,33 +152,6 @@ def last_number(text: str) -> str | None:
     """The last number in the text, without $ and grouping commas, or None."""
     found = _last(_NUMBER, _as_slash(plain_values(_tail(text))))
     return None if found is None else _clean(found.group())
-
-
-def listed(text: str, most: int) -> list[str]:
-    """The items of the list in `text`, at most `most`: lines that begin with a number, a bullet, or `Step 2:`.
-
-    Items that are indented further, by two characters or more, belong to the one before them, on lines of their own, unless
-    their number is its next. So do bullets between items whose numbers go on without them: 1, bullet, 2.
-    """
-    found = [
-        (len(each[1].expandtabs(4)), int(each[2] or 0), item)
-        for each in _ITEM.finditer(text[:TAIL_CHARS])
-        if (item := each[3].strip().strip("*").strip())
-    ]
-    least = min((indent for indent, _, _ in found), default=0)
-    outer = [given for indent, given, _ in found if given and indent < least + 2]
-    numbered = len(outer) > 1 and outer == list(range(outer[0], outer[0] + len(outer)))
-    items: list[str] = []
-    number = inner = 0
-    for indent, given, item in found:
-        goes_on = given == number + 1 and given != inner + 1
-        if items and not goes_on and (indent >= least + 2 or (numbered and number and not given)):
-            items[-1] += f"\n- {item}"
-            inner = given or inner
-        else:
-            items.append(item)
-            number, inner = given, 0
-    return items[:most]
 
 
 def parse_number(text: str) -> Fraction | None:

@@ -31,5 +31,5 @@ async def judge(task: Task, ctx: Context, answer: str) -> Feedback:
         f"Problem:\n{task.question}\n\nProposed answer:\n{answer}\n\n"
         "Check the answer step by step. End with one word: right or wrong."
     )
-    said = (await ctx.say(asked).generate()).text.strip()
+    said = (await ctx.say(asked).generate()).said.strip()
     return Feedback(last_word(said) not in ("wrong", "incorrect"), said)

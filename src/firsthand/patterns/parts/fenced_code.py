@@ -44,6 +44,11 @@ def prose_of(text: str) -> str:
     return "".join([*parts, text[at:]])
 
 
+def fence_ends(text: str) -> dict[int, int]:
+    """For each fenced block, by the index of the line of its opening fence, the index after its last line."""
+    return {block.start: end for block, end in _blocks(text)}
+
+
 def _blocks(text: str) -> Iterator[tuple[CodeBlock, int]]:
     """The fenced blocks, each with the index after the line of its closing fence."""
     opened: re.Match[str] | None = None

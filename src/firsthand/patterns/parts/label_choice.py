@@ -66,7 +66,7 @@ def _apart(likelihoods: Mapping[str, Likelihood]) -> dict[str, float]:
 
 
 async def _in_words(ctx: Context, labels: Sequence[str]) -> LabelChoice:
-    said = (await ctx.say(f"Answer with one of these words only: {', '.join(labels)}.").generate()).text
+    said = (await ctx.say(f"Answer with one of these words only: {', '.join(labels)}.").generate()).said
     found = {label: re.search(rf"(?<!\w){re.escape(label)}(?!\w)", said, re.IGNORECASE) for label in labels}
     places = {label: match.start() for label, match in found.items() if match}
     chosen = min(places, key=lambda label: (places[label], -len(label)), default=labels[0])

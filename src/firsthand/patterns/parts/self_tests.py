@@ -52,7 +52,7 @@ class SelfTests:
         name = str(task.metadata.get("entry_point", ""))
         if self.tests is None:
             asked = await ctx.say(_request(task, name)).generate()
-            self.tests = usable_tests(asked.text, name)
+            self.tests = usable_tests(asked.said, name)
             ctx.note("tests", tests=self.tests)
         if not self.tests:
             return Feedback(True, "There is no test to fail.")

@@ -139,7 +139,7 @@ async def _by_schema(ctx: Context, labels: Sequence[str]) -> Distribution:
         raise
     except (ModelError, ConfigError):  # some endpoints take schemas and give no log-probs
         said = await ctx.generate(**settings)
-    text = said.text.strip()
+    text = said.said.strip()
     try:
         label = json.loads(text)["verdict"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -153,7 +153,7 @@ async def _in_words(ctx: Context, labels: Sequence[str]) -> Distribution:
     asked = ctx
     for _ in range(2):
         said = await asked.generate(max_tokens=8 * MAX_TOKENS, temperature=0.0)
-        label = written_label(said.text, labels)
+        label = written_label(said.said, labels)
         if label is not None:
             return Distribution({each: float(each == label) for each in labels}, "words")
         asked = said.say(f"Reply with one of these and nothing else: {', '.join(labels)}.")
@@ -164,7 +164,7 @@ async def _in_words(ctx: Context, labels: Sequence[str]) -> Distribution:
 
 
 def _read(said: Context, forms: Mapping[str, str]) -> Distribution:
-    text = said.text.strip()
+    text = said.said.strip()
     label = next((each for each, form in forms.items() if form == text), None)
     if label is None:
         raise ModelError(f"the judge wrote {text[:80]!r}, which is none of {', '.join(forms)[:120]}")

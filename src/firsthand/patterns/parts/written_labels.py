@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+from firsthand.system.said_text import said_text
+
 _MARKS = r"[*_`\t \xa0]*"
 _HEADING = (
     r"(?:my |the )?(?:final |overall )?(?:verdict|rating|score|judge?ment)(?: is)?(?: a)?(?: tie)?"
@@ -87,7 +88,7 @@ def _plain(text: str, marks: str) -> str:
 
 def _named(text: str, labels: Sequence[str]) -> tuple[str | None, list[str], re.RegexFlag]:
     """The one label in a reply behind its thought, None unless it is one; its lines; the flags of expressions for labels."""
-    said = _THOUGHT.sub("", text, count=1)
+    said = said_text(text)
     cased = len({label.casefold() for label in labels}) < len(labels)
     flags = re.NOFLAG if cased else re.IGNORECASE
     named = [label for label in labels if re.search(_form(label), said, flags)]

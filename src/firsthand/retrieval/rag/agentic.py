@@ -51,9 +51,9 @@ async def agentic(
     said = ""
     for _ in range(max_steps):
         asking = await _step(asking)
-        name, given = parse_action(asking.text)
+        name, given = parse_action(asking.said)
         if name.lower() != "search" or not given:
-            said = given if name.lower() in FINISH else asking.text
+            said = given if name.lower() in FINISH else asking.said
             break
         hits = await SEARCHES[search](corpus)(Query(given), k)
         new = [hit for hit in hits if hit.chunk.id not in found]

@@ -77,7 +77,7 @@ async def isolated_rag(
     if not hits:
         return NOT_IN_DOCUMENTS
     said = await ctx.group(ctx.say(short_prompt(task.prompt, [hit])).generate(max_tokens=max_tokens) for hit in hits)
-    answers = [each.text.strip() for each in said]
+    answers = [each.said.strip() for each in said]
     kept, needed = shared_keywords(answers, task.prompt)
     ctx.note("aggregated", answers=answers, keywords=kept, needed=needed)
     if not kept:

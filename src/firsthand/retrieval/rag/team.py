@@ -54,7 +54,7 @@ async def team(
     found: dict[str, Hit] = {}
     queries: list[str] = []
     for left in reversed(range(rounds)):
-        query = next(iter(lines_of(planner.text, numbered=False)), "")
+        query = next(iter(lines_of(planner.said, numbered=False)), "")
         if query.strip(" .!").upper() == READY and found:
             break
         if not query or query.strip(" .!").upper() == READY:

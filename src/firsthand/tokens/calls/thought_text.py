@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-OPEN, CLOSE = "<think>", "</think>"
+from firsthand.system.said_text import CLOSE as CLOSE
+from firsthand.system.said_text import OPEN as OPEN
 
 
 class ThoughtText:
