@@ -122,7 +122,7 @@ def test_words_of_a_language_without_blanks_may_be_joined_to_an_address(text):
             "发给bob@home.org\u200b问好", "给\u200bbob@home.org",
         )],
         *[("bob@home.org", text) for text in (
-            "不要发给：\nbob@home.org先生", "不要" + 200 * "好的" + "发给bob@home.org",
+            "不要发给：\nbob@home.org先生", "mailto:bob@home.org에게 보내지 마", "不要" + 200 * "好的" + "发给bob@home.org",
             "bob@home.orgに" + 200 * "はい" + "送らないで",
         )],
         ("12", "付12万元"), ("notes.txt", "删除我的notes.txt"), ("home.org", "bob@home.org问好"), ("bob", "给bob发"),
