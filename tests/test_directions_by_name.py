@@ -178,6 +178,6 @@ def test_a_name_that_ends_in_a_metric_of_which_higher_is_better_may_still_not_sa
     for name in ("1-shot error", "1-best WER", "1 step loss", "1-gram perplexity"):
         assert is_lower_better(name) and not is_higher_better(name), name
     for name in (
-        "1-WER", "1 - wer", "1/perplexity", "1 - bits_per_byte", "1-nnlm_loss", "1-shot accuracy", "pass@1", "top-1 accuracy"
+        "1-WER", "1 - wer", "1/perplexity", "1-nnlm_loss", "1-shot accuracy", "pass@1", "top-1 accuracy"
     ):  # fmt: skip
         assert is_higher_better(name) and not is_lower_better(name), name
