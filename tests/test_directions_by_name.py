@@ -20,7 +20,7 @@ from firsthand.bridges.lm_eval.sample_lines import import_samples
 from firsthand.cli import main
 from firsthand.runs.store import create, open_run
 from firsthand.show.board import leaderboard
-from firsthand.stats.metric_names import is_lower_better, unstated_direction
+from firsthand.stats.metric_names import is_higher_better, is_lower_better, unstated_direction
 from firsthand.stats.task_scores import harm_benchmarks, unstated_directions
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
@@ -167,3 +167,17 @@ def test_a_task_of_inspect_marks_numbers_and_figures_by_their_names() -> None:
     both = _scores("parts", Verdict(value={"acc": 1, "cer": 0.25}))
     assert [(each.name, each.is_harm) for each in both] == [("parts/acc", False), ("parts/cer", True)]
     assert both[0].detail["scorer"] == "parts" and both[1].detail == {"is_harm": True}
+
+
+def test_a_name_that_ends_in_a_metric_of_which_higher_is_better_may_still_not_say_so() -> None:
+    for name in (
+        "steps_to_success", "time_to_first_success", "cost_per_success", "false_match_rate", "no_match", "1-accuracy",
+        "1 - accuracy", "std_reward", "attack_success_rate", "delta_accuracy", "inverse_accuracy",
+    ):  # fmt: skip
+        assert not is_higher_better(name) and not is_lower_better(name), name
+    for name in ("1-shot error", "1-best WER", "1 step loss", "1-gram perplexity"):
+        assert is_lower_better(name) and not is_higher_better(name), name
+    for name in (
+        "1-WER", "1 - wer", "1/perplexity", "1-nnlm_loss", "1-shot accuracy", "pass@1", "top-1 accuracy"
+    ):  # fmt: skip
+        assert is_higher_better(name) and not is_lower_better(name), name

@@ -20,6 +20,7 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.runs.attempt_summary import failures_of
 from firsthand.trace import Score
+from namespaces import WHY_NOT
 
 CAPITALS = "country,capital\nFrance,Paris\nPeru,Lima\n"
 TOML = 'data = "capitals.csv"\nprompt = "What is the capital of {country}?"\ntarget = "{capital}"\n'
@@ -348,6 +349,18 @@ def test_a_scorer_takes_what_it_needs_from_the_columns(tmp_path):
     toml = TOML.replace("capitals.csv", "c.jsonl")
     (task,) = own(tmp_path, toml, table, "c.jsonl", scorer=["passes_tests"]).tasks(0)
     assert task.secret["tests"] == "assert f() == 1" and "tests" not in task.metadata
+
+
+@pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+def test_a_function_named_as_one_of_pythons_is_the_answers_where_a_row_says_so(tmp_path):
+    rows = [{"country": each, "capital": "y", "tests": "assert sum([1, 2]) == 3"} for each in ("x", "z")]
+    rows[1]["entry_point"] = "sum"
+    toml = TOML.replace("capitals.csv", "c.jsonl")
+    made = own(tmp_path, toml, "\n".join(map(json.dumps, rows)), "c.jsonl", scorer=["passes_tests"])
+    for said, values in (("x = 1", [1, 0]), ("def sum(xs): return 7", [1, 0]), ("def sum(xs): return 3", [1, 1])):
+        agent = Agent("direct", Scripted({"": f"```python\n{said}\n```"}), direct)
+        traces = [firsthand.run_sync(rollout(agent, task, benchmark=made)) for task in made.tasks(0)]
+        assert [trace.scores[0].value for trace in traces] == values, said
 
 
 def test_a_scorer_may_return_a_bool_or_a_number(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark_rows import refused
 from firsthand.benchmarks.sources.own import read_benchmark
-from firsthand.benchmarks.sources.own_columns import CHECKS, NEEDS, check_columns
+from firsthand.benchmarks.sources.own_columns import CHECKS, NEEDS, check_columns, columns_of
 from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.errors import DataError
 from firsthand.scorers.choice import mc2
@@ -141,3 +141,19 @@ def test_mc2_takes_each_true_choice_once_and_names_a_task_that_has_others() -> N
         assert refused(DataError, mc2, task(true), trace).startswith(
             "task t: secret['true']: a list of indices from 0 to 1"
         )
+
+
+def test_the_name_that_an_answer_has_to_define_is_read_where_a_row_has_it() -> None:
+    def row(**columns: Any) -> TableRow:
+        return TableRow({"tests": "assert sum([1]) == 1", **columns}, "c.jsonl, line 1")
+
+    assert columns_of("passes_tests", row(entry_point="sum")) == ("tests", "entry_point")
+    for none in (row(), row(entry_point=""), row(entry_point=None)):
+        check_columns("passes_tests", none, 0)
+        assert columns_of("passes_tests", none) == ("tests",)
+    assert columns_of("exact", row(entry_point="sum")) == ()
+    check_columns("passes_tests", row(entry_point="größe_2"), 0)
+    for wrong in ("sum(x)", "Solution().solve", "def", 3, ["sum"]):
+        with pytest.raises(DataError, match=r"line 1: the column 'entry_point': the name of a function, such as solve"):
+            check_columns("passes_tests", row(entry_point=wrong), 0)
+        check_columns("exact", row(entry_point=wrong), 0)

@@ -87,6 +87,52 @@ def test_what_users_write_is_a_witness_as_before(value, text):
     assert occurs(value, text, exact=True) and occurs(value, text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "请发邮件给bob@home.org问好。", "给BOB@home.org发个消息",
+        "发给bob@home.org和ann@x.org", "請分別寄給bob@home.org。不急。",
+        "删除bob@home.org的邮件", "bob@home.orgに挨拶を送ってください",
+        "必ずbob@home.orgへ", "bob@home.org에게 안녕 메시지를 보내줘",
+        "메일은 bob@home.org로", "ส่งถึงbob@home.orgหน่อย",
+        "bob@home.org'a selam gönder", "ann@home.org ve bob@home.org’un",
+        "bob@home.org'dan gelen", "[Bob](mailto:bob@home.org) gets hi", "write to mailto:bob@home.org and me",
+        200 * "好的" + "。发给bob@home.org",
+    ],
+)  # fmt: skip
+def test_words_of_a_language_without_blanks_may_be_joined_to_an_address(text):
+    assert occurs("bob@home.org", text)
+    assert not occurs("bob@home.org", text, exact=True), "a path may hold any letters"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        *[("bob@home.org", text) for text in (
+            "不要发给bob@home.org", "别发给bob@home.org。",
+            "发给ann@x.org，除了bob@home.org以外", "bob@home.orgに送らないで",
+            "bob@home.orgには送るな", "bob@home.org에게 보내지 마",
+            "bob@home.org에게는 보내면 안돼", "อย่าส่งถึงbob@home.org",
+            "bob@home.org'a gönderme", "bob@home.org'a yazmayın.",
+            "never发给bob@home.org", "发给xbob@home.org", "发给x.bob@home.org",
+            "发给bob@home.org.uk吧", "发给bob@home.org中文.com",
+            "发给bob@home.org中@x.com", "ébob@home.org", "bob@home.orgé",
+            "бbob@home.org", "bob@home.org'evil", "bob@home.org'a@x.org", "xmailto:bob@home.org", "cc:bob@home.org",
+            "mailto:bob@home.org?cc=eve@x.org", "https://x.com/给bob@home.org",
+            "发给bob@home.org\u200b问好", "给\u200bbob@home.org",
+        )],
+        *[("bob@home.org", text) for text in (
+            "不要发给：\nbob@home.org先生", "mailto:bob@home.org에게 보내지 마", "不要" + 200 * "好的" + "发给bob@home.org",
+            "bob@home.orgに" + 200 * "はい" + "送らないで",
+        )],
+        ("12", "付12万元"), ("notes.txt", "删除我的notes.txt"), ("home.org", "bob@home.org问好"), ("bob", "给bob发"),
+        ("bob@home", "给bob@home.org发"), ("b", "给b发"),
+    ],
+)  # fmt: skip
+def test_what_is_joined_to_words_that_may_forbid_or_to_more_of_an_address_is_no_witness(value, text):
+    assert not occurs(value, text)
+
+
 def test_a_folder_whose_name_only_begins_the_users_path_is_not_deleted_without_a_question():
     done = []
 

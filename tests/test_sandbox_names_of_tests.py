@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import types
 from typing import Any
 
 import pytest
@@ -136,6 +137,38 @@ def swaps():
             assert outcome.ok, (tests, outcome.stderr)
         own = "def check():\n    global count\n    count = 'own'\n    inc()\n    assert count == 'own'\ncheck()"
         assert (checked(sandbox, answer, own, names=["count"])).ok, "what the tests put there is theirs"
+
+
+def test_a_table_that_holds_what_it_held_is_not_written_again_and_one_that_does_not_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = types.ModuleType("answer")
+    given: dict[str, Any] = {"d": {1: 2}, "l": [1, 0], "n": 7, "s": {1}, "x": [[1]]}
+    vars(module).update(given)
+    names, written = checker.Names(module), []
+    names.asked = sorted(given)
+    assert set(names.changed()["names"]) == set(given)
+    plain = checker.encode
+    monkeypatch.setattr(checker, "encode", lambda value, *more: [written.append(value), plain(value, *more)][1])
+    assert names.changed() == {} and written == [[[1]], [1]], "the nested one alone, whose parts may change"
+    given["d"][1] = True
+    given["l"][1] = False
+    given["s"].add(2)
+    given["x"][0].append(2)
+    found = names.changed()["names"]
+    assert {name: kind for name, (kind, _) in found.items()} == dict.fromkeys("dlsx", "content")
+    given["l"].append([1])
+    assert list(names.changed()["names"]) == ["l"]
+    given["l"][-1].append(2)
+    assert list(names.changed()["names"]) == ["l"], "its parts may change now"
+    vars(module)["a"], names.asked = given["d"], ["a", *sorted(given)]
+    assert names.changed()["names"] == {"a": ["value", {"dict": [[1, True]]}], "d": ["same", "a"]}
+    del vars(module)["a"]
+    assert names.changed()["names"]["d"] == ["content", {"dict": [[1, True]]}]
+    given["d"][1] = 1
+    assert names.changed()["names"] == {"d": ["content", {"dict": [[1, 1]]}]}
+    vars(module)["l"] = [*given["l"]]
+    assert names.changed()["names"]["l"][0] == "value"
 
 
 @pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))

@@ -35,8 +35,30 @@ _HIGHER = _HIGHER_LAST | frozenset(
 )
 """Words at the end of the names of metrics of which higher is better, before `rate`, a number, or the name of a split."""
 _SPLITS = frozenset({"train", "val", "valid", "validation", "eval", "dev", "test", "rate", "rates", "at", "k"})
-_ONE_LESS = re.compile(r"(?:^|\()\s*1\s*[-−–/]")
-"""`1 - WER`, and the reciprocal `1/perplexity`."""
+_TURNING = frozenset(
+    {
+        "to",
+        "until",
+        "till",
+        "per",
+        "before",
+        "no",
+        "non",
+        "not",
+        "false",
+        "negative",
+        "std",
+        "delta",
+        "attack",
+        "attacks",
+    }
+    | {"attacker", "jailbreak", "injection", "harmful"}
+)
+"""Words before the metric that leave its direction open: `steps_to_success`, `cost_per_success`, `false_match_rate`."""
+_ONE_LESS = re.compile(
+    r"(?:^|\()\s*1\s*[-−–/](?!\s*(?:shot|best|gram|step|nn|hop|pass|day|hour|turn)s?(?![a-z]))", re.I
+)
+"""`1 - WER`, and the reciprocal `1/perplexity`; not a `1-best WER`."""
 
 
 def is_lower_better(name: str) -> bool:
@@ -70,7 +92,9 @@ def is_higher_better(name: str) -> bool:
         return True
     while words and (words[-1] in _UNITS | _SPLITS or words[-1].isdigit()):
         words.pop()
-    return words[-1:] != [] and words[-1] in _HIGHER and _MINUS.isdisjoint(words[:-1])
+    if words[-1:] == [] or words[-1] not in _HIGHER or _ONE_LESS.search(name):
+        return False
+    return (_MINUS | _TURNING).isdisjoint(words[:-1])
 
 
 def unstated_direction(name: str, details: Iterable[Mapping[str, Any]]) -> str:

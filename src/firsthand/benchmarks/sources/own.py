@@ -24,7 +24,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, check_template, fill, make_task
 from firsthand.benchmarks.sources.choice_targets import Target, golds
 from firsthand.benchmarks.sources.datasets import MAX_BYTES
-from firsthand.benchmarks.sources.own_columns import NEEDS, check_columns, is_missing
+from firsthand.benchmarks.sources.own_columns import check_columns, columns_of, is_missing
 from firsthand.benchmarks.sources.own_examples import ExampleChoice, example_pool
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.chat_messages import messages_of
@@ -296,7 +296,7 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     grouped = {name: _key(template, row, name) for name, template in groups.items() if template}
     id = _key(about.id, row, "id") if about.id else id
     secret: Json = {} if about.choices else {"answer": answer}
-    secret |= {name: row.columns[name] for scorer in about.scorer for name in NEEDS.get(_name_of(scorer), ())}
+    secret |= {name: row.columns[name] for scorer in about.scorer for name in columns_of(_name_of(scorer), row)}
     # all columns are secret, as any may hold the answer: `summary --by` reads them there
     kept = {name: value for name, value in row.columns.items() if _is_short(value)}
     secret |= {"columns": kept} if kept else {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from keyword import iskeyword
 
 from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.errors import DataError
@@ -58,6 +59,14 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "summary_spearman": ("ratings",),
 }
 """Scorer -> the columns, besides the target, that it reads from each row."""
+MAY_HAVE: Mapping[str, tuple[str, ...]] = {"passes_tests": ("entry_point",)}
+"""Scorer -> the columns that it reads from the rows where they are not missing."""
+
+
+def columns_of(scorer: str, row: TableRow) -> tuple[str, ...]:
+    """The columns, besides the target, that the scorer reads from this row."""
+    optional = MAY_HAVE.get(scorer, ())
+    return (*NEEDS.get(scorer, ()), *(each for each in optional if not is_missing(row.columns.get(each))))
 
 
 def check_columns(scorer: str, row: TableRow, choices: int) -> None:
@@ -66,7 +75,7 @@ def check_columns(scorer: str, row: TableRow, choices: int) -> None:
     Args:
         choices: Number of the row's choices; 0 if it has none.
     """
-    for column in NEEDS.get(scorer, ()):
+    for column in columns_of(scorer, row):
         value = row.columns.get(column)
         if is_missing(value):
             known = ", ".join(row.columns)
@@ -88,6 +97,11 @@ def is_missing(value: object) -> bool:
 def _text(value: object) -> None:
     if not isinstance(value, str):
         raise ValueError(f"a text was expected, not {value!r:.60}")
+
+
+def _name(value: object) -> None:
+    if not (isinstance(value, str) and value.isidentifier()) or iskeyword(value):
+        raise ValueError(f"the name of a function, such as solve, was expected, not {value!r:.60}")
 
 
 def _written(value: object) -> None:
@@ -135,7 +149,7 @@ CHECKS: Mapping[str, Callable[[object], object]] = {
     "calls": check_calls,
     "category": _whole(1, 5),
     "code": _text,
-    "entry_point": _text,
+    "entry_point": _name,
     "eval_script": _text,
     "instructions": check_all,
     "judgements": relevances,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from firsthand.system.unspaced_scripts import HAN, KANA, SOUTHERN
+
 _JOINERS = "@./+-_:%~\\"
 """Characters that join words to a longer address, path or name."""
 _OPENING = "([{*?#&=$^"
@@ -30,6 +32,26 @@ _GROUPED = re.compile(rf"\d{{1,3}}(?:[{_GROUPING}]\d{{3}})++(?:,\d+)?")
 _EXTENSION = re.compile(r"[^\s/\\]\.[A-Za-z][A-Za-z0-9]{0,4}\Z")
 _ROOTED = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]|[A-Za-z][A-Za-z0-9+.-]*://")
 _CLAUSE_END = re.compile(r"[\r\n\t\"<>`“”«»|()\[\]{}]|[.,;:!?](?=\s|\Z)")
+_ADDRESS = re.compile(r"[a-z0-9][a-z0-9._%+-]*@(?:[a-z0-9-]+\.)+[a-z]{2,}", re.IGNORECASE | re.ASCII)
+_JOINED = f"{HAN}{KANA}{SOUTHERN}\uac00-\ud7a3"
+"""Letters of scripts that put no blank beside a Latin address; Korean puts none behind it."""
+_JOINED_BEFORE = re.compile(rf"[{_JOINED}]\Z|(?<![\w@./+-])mailto:\Z", re.IGNORECASE)
+_JOINED_AFTER = re.compile(
+    rf"[{_JOINED}]++(?![.@_+-]\w)|['’](?:y?[aeıiuü]|n?[ıiuü]n|[dt][ae]n?|y?l[ae])(?![\w@.+-])", re.IGNORECASE
+)
+"""What may be joined to the end of an address: letters of such a script, or a case of Turkish, as in `bob@home.org'a`."""
+_MAY_FORBID = re.compile(
+    "[不勿莫禁無无没沒未拒止絶绝]|(?<![特分区级性])[别別]|(?<![删刪])除|以外|之外|避免|以免|免得"
+    "|ない|なく|ません|せず|ずに|やめ|マセン|ナイ|[うくすつぬむるぐぶ]な(?![ぁ-ん])"
+    r"|지\s?(?:마|말|않|못)|말고|말아|안\s|안\s?[돼됩되]|못|빼고|제외|아니|금지|없이"
+    "|อย่า|ไม่|ห้าม|เว้น|งด|ຢ່າ|ບໍ່|ຫ້າມ|မ|កុំ|មិន|ហាម"
+    "|(?<![a-z])(?:not?|never|don['’]?t|except|without)(?![a-z])"
+    r"|\b(?:asla|sakın|hiçbir|hariç|dışında|değil|yasak)"
+    r"|m[ae](?:y[ıi]n(?:[ıi]z)?|s[ıi]n(?:l[ae]r)?)?(?![\w@-]|\.\w)",
+    re.IGNORECASE,
+)
+"""Signs and words with which these languages may forbid; in a sentence with one, what is joined to words is not named."""
+_SENTENCE_END = re.compile(r"[。！？!?]|\.(?=\s)")
 _CONNECTING = (
     # English
     "a about after again all also an and are as at be because before but by called containing except first for from has "
@@ -49,8 +71,9 @@ _CONNECTORS = frozenset(_CONNECTING.split())
 def stands_whole(text: str, start: int, stop: int, *, exact: bool) -> bool:
     """True if text[start:stop] is not a part of a longer word, number, address or path. `exact` says that it is a path."""
     value = text[start:stop]
-    if not (_begins(text, start, stop) and _ends(text, start, stop, exact)):
-        return False
+    begins, ends = _begins(text, start, stop), _ends(text, start, stop, exact)
+    if not (begins and ends):
+        return not exact and _is_joined(text, start, stop, begins, ends)
     if (value[:1].isdigit() or value[-1:].isdigit()) and _in_number(text, start, stop):
         return False
     is_path = exact or (("/" in value or "\\" in value) and "://" not in value)
@@ -99,6 +122,27 @@ def _ends(text: str, start: int, stop: int, exact: bool) -> bool:
         is_path = "/" in text[start:stop] or "\\" in text[start:stop]
         return not is_path and re.match(r"s\b", text[stop + 1 : stop + 3]) is not None
     return not (after.isalnum() or after in _JOINERS or is_hidden(after))
+
+
+def _is_joined(text: str, start: int, stop: int, begins: bool, ends: bool) -> bool:
+    """True if it is an address that words of a language are joined to, and their sentence does not seem to forbid it.
+
+    Args:
+        begins, ends: Whether nothing is joined to its start, and to its end.
+    """
+    if _ADDRESS.fullmatch(text, start, stop) is None:
+        return False
+    before, after = text[max(0, start - _FAR) : start], text[stop : stop + _FAR]
+    if not begins and ("://" in _URL_END.split(before)[-1] or _JOINED_BEFORE.search(before[-9:]) is None):
+        return False
+    if not ends and _JOINED_AFTER.match(after) is None:
+        return False
+    if ends and before.endswith(":"):
+        return True  # `mailto:`
+    said, goes_on = _SENTENCE_END.split(before), _SENTENCE_END.split(after)
+    if (len(said) == 1 and start > _FAR) or (len(goes_on) == 1 and len(after) == _FAR):
+        return False  # a sentence that is not seen whole
+    return _MAY_FORBID.search(f"{said[-1]} {goes_on[0]}") is None
 
 
 def _in_number(text: str, start: int, stop: int) -> bool:
