@@ -176,7 +176,7 @@ class Saying:
     """A Context of a model that cannot score, and says one text."""
 
     def __init__(self, text: str):
-        self.text = text
+        self.said = text
 
     async def score(self, labels: object) -> Any:
         raise ModelError("no log-probs")
