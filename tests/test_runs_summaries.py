@@ -53,6 +53,7 @@ def boards(run: Run, attempts: Sequence[Trace | AttemptSummary]) -> str:
     )  # nor had a figure that leaves tasks out
     assert not any(board.pop("lower_is_better") for board in made)  # nor told of scores of harm
     assert not any(board.pop("other_names") for board in made)  # nor of scores of other names
+    assert not any(board.pop("unstated") for board in made)  # nor of a direction that a score does not state
     rows = [row for board in made for row in board["rows"]]
     assert not any(any(row.pop("unreported")) for row in rows)  # nor counted what is not reported
     assert all(row.pop("unscored") in ({}, {"fails": "ValueError: no verdict"}) for row in rows)
