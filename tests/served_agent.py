@@ -139,6 +139,7 @@ def serving_agent(
         thread.start()
         try:
             until(lambda: server.started or not thread.is_alive())
+            assert server.started, "the server ended before it listened"
             running = RunningAgent(server, thread, loops[0])
             running.sessions, running.bugs = opened, bugs
             yield running

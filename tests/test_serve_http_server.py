@@ -376,7 +376,6 @@ def test_a_server_opens_its_own_address_and_names_one_that_it_cannot(tmp_path: P
             socket.AF_INET, socket.IPPROTO_TCP,
         )  # fmt: skip
         assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
-        listening.listen()
         taken = Server(app, ListenAddress(port=port))
         with pytest.raises(ConfigError) as told:
             taken.open()

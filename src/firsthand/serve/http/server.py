@@ -92,6 +92,7 @@ class Server(uvicorn.Server):
             listening = socket.socket(family, kind, protocol)  # asyncio sends at once only where TCP is named
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(where)
+            listening.listen(self.config.backlog)  # two sockets may be bound to one port until one of them listens
         except OSError as error:
             reason = error.strerror or error
             raise ConfigError(f"{self.address.host}:{self.address.port} cannot be opened: {reason}") from None
