@@ -217,3 +217,24 @@ def test_a_trained_answer_is_encoded_as_in_the_whole(scheme: str) -> None:
 
     assert texts("", "yes") == [1, *one.encode("yes"), 2], "as a document"
     assert texts("no", " yes") == [1, *one.encode("no yes"), 2]
+
+
+@pytest.mark.parametrize("kind", ["normalized", "raw"])
+def test_an_added_word_that_is_normalised_holds_the_space_before_it(kind: str) -> None:
+    content = described("prepend")
+    id = 1 + max(content["model"]["vocab"].values())
+    word = {"id": id, "content": "nose", "single_word": False, "lstrip": False, "rstrip": False}
+    content["added_tokens"].append(word | {"normalized": kind != "raw", "special": False})
+    one = Tokenizer(content, bos_id=1, eos_ids=[2], add_bos=True)
+    library = tokenizers.Tokenizer.from_str(json.dumps(content))
+    for text in ("no nose yes", "nose", "nose nose no", "</s>nose", "no</s> nose"):
+        ids = library.encode(text, add_special_tokens=False).ids
+        assert one.encode_runs([TextRun(text, True)]) == ids
+        assert one.decode(ids, skip_special=False) == library.decode(ids, skip_special_tokens=False)
+    continued = one.encode_runs([TextRun("no nose", True)], continuing=True)
+    assert one.decode(continued, continuing=True) == "no nose" and id in continued
+    assert one.token_bytes(id) == (b" nose" if kind == "normalized" else b"nose")
+    behind = one.encode_runs([TextRun("nose", True)], continuing=True)
+    assert (id in behind) == (kind != "normalized"), "a word without a space before it is not that token"
+    content["added_tokens"][-1] |= {"special": True}
+    assert Tokenizer(content, bos_id=1, eos_ids=[2]).token_bytes(id) == b"nose", "special tokens are found as written"

@@ -23,7 +23,30 @@ def behind_token(description: Json) -> Json:
 
 def inside(description: Json) -> Json:
     """Returns the description for text that continues other text; the same object if it needs no other."""
-    return _changed(description, first_only=False)
+    changed = _changed(description, first_only=False)
+    spaced = spaced_tokens(description)
+    if not spaced:
+        return changed
+    added = [
+        entry | {"content": f" {entry['content']}"} if entry["id"] in spaced else entry
+        for entry in description["added_tokens"]
+    ]
+    return changed | {"added_tokens": added}
+
+
+def spaced_tokens(description: Json) -> frozenset[int]:
+    """Returns the ids of added tokens that stand for their text with a space before it.
+
+    A normaliser `Prepend` puts its space before the text of an added token too, where that text is normalised: such a
+    token is found in a text together with the space before it.
+    """
+    normaliser = description.get("normalizer") or {}
+    if not any(
+        step.get("type") == "Prepend" and step.get("prepend") in _MARKS for step in steps(normaliser, "normalizers")
+    ):
+        return frozenset()
+    added = description.get("added_tokens") or []
+    return frozenset(entry["id"] for entry in added if entry.get("normalized") and not entry.get("special"))
 
 
 def _changed(description: Json, *, first_only: bool) -> Json:

@@ -134,6 +134,7 @@ class Tokenizer:
         self._read_bytes = byte_reader(prepared, source)
         self._strips_space = strips_leading_space(prepared.get("decoder"))
         self._added_text = {token.id: token.content for token in self._added.values()}
+        self._spaced = space_prefix.spaced_tokens(prepared)
         for token in self._added.values():
             if self._rust.token_to_id(token.content) != token.id:
                 raise ModelFileError(
@@ -325,7 +326,7 @@ class Tokenizer:
     def _bytes_of(self, id: int) -> bytes:
         added = self._added_text.get(id)
         if added is not None:
-            return added.encode("utf-8", "replace")
+            return (f" {added}" if id in self._spaced else added).encode("utf-8", "replace")
         token = self._rust.id_to_token(id)
         return b"" if token is None else self._read_bytes(token)
 
