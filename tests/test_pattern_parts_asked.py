@@ -9,7 +9,7 @@ from firsthand.errors import ConfigError, DataError, GuardBlocked, ModelError
 from firsthand.loop.concurrency import Retry, current_branch
 from firsthand.message import Message, Sampled, Text
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, given_answer, normal_form
-from firsthand.patterns.parts.feedback import Feedback, evaluator_for, judge
+from firsthand.patterns.parts.feedback import Feedback, evaluator_for, judge, passes
 from firsthand.patterns.parts.probes import _checked, answer_probes, probe
 from firsthand.patterns.parts.self_tests import SelfTests, program
 from firsthand.patterns.parts.sub_patterns import BranchOutcome, attempt, follow
@@ -366,17 +366,33 @@ def test_the_evaluator_is_the_models_judgement_unless_there_is_code_to_test():
     given = ((code,), (asks(), "tests"), (asks(),), (code, "judge"))
     assert [isinstance(evaluator_for(*each), SelfTests) for each in given] == [True, True, False, False]
     assert evaluator_for(asks()) is judge is evaluator_for(code, "judge")
-    opened = Opened([" It is Wrong. ", "so INCORRECT", "wrong? right", "unsure"])
+    opened = Opened([" It is Wrong. ", "so INCORRECT", "wrong? right", "unsure", "No idea", "No.", "Wrong"])
     task = asks(choices=("x",))
-    found = [opened.run(lambda ctx: judge(task, ctx, "A")) for _ in range(4)]
+    found = [opened.run(lambda ctx: judge(task, ctx, "A")) for _ in range(5)]
     assert found == [
         Feedback(False, "It is Wrong."), Feedback(False, "so INCORRECT"), Feedback(True, "wrong? right"),
-        Feedback(True, "unsure"),
+        Feedback(True, "unsure"), Feedback(False, "No."),
     ]  # fmt: skip
+    assert opened.asked[4][0][-1] == "user: Reply with one word, right or wrong, and nothing else."
     assert opened.asked[0] == (
         ["user: Problem:\nQ?\nA. x\n\nProposed answer:\nA\n\nCheck the answer step by step. End with one word: right or "
          "wrong."], {}
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "said, passed",
+    [
+        ("**Right**", True), ("It's correct.", True), ("`wrong`", False), ("Final verdict: wrong 😞", False),
+        ("It is not right", False), ("This isn\u2019t quite right.", False), ("not **correct**", False),
+        ("The answer is not wrong", True), ("Nothing is wrong.", True), ("It is not 5. Right", True),
+        ("I do not see a slip: right", True), ("Wrong. It should be 1457", False), ("wrong (see above)", False),
+        ("**Incorrect**\n\nThe sum is 8.", False), ("Right, let me see: 3 + 4 = 7.", None), ("No.", None), ("", None),
+        ("Wrongly put, but it is 7.", None), ("It is wrong because 31 * 47 = 1457.", None),
+    ],
+)  # fmt: skip
+def test_a_judgement_passes_what_it_calls_right_and_not_what_it_denies(said: str, passed: bool | None) -> None:
+    assert passes(said) is passed
 
 
 # -- thoughts --

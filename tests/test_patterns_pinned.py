@@ -763,7 +763,7 @@ def test_an_answer_passes_its_evaluator_unless_it_is_called_wrong(said: str, pas
         found.append((await evaluator_for(task)(task, ctx, "5")).passed)
         return "5"
 
-    attempt(evaluated, Scripted([said]))
+    attempt(evaluated, Scripted([said, said]))
     assert found == [passed]
 
 

@@ -6,6 +6,7 @@ a caller may give any function of its own, such as one that asks the environment
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from firsthand.context import Context
@@ -16,6 +17,14 @@ from firsthand.patterns.parts.thoughts import last_word
 from firsthand.task import Task
 
 EvaluatorKind = Literal["auto", "tests", "judge"]
+_VERDICTS = {"right": True, "correct": True, "wrong": False, "incorrect": False}
+_TAIL_CHARS = 200
+_DENIED = re.compile(
+    r"\b(?:not|never|hardly|nothing|far from|\w+n't)(?: (?:be|is|was|looks|quite|at all|entirely|fully))?"
+    r"[ *_`\"']+[a-z]+[^a-zA-Z]*$",
+    re.IGNORECASE,
+)
+_OPENS_WRONG = re.compile(r"[\s*_`#\"'\[(]{0,20}(?:wrong|incorrect)\b(?![\w-])", re.IGNORECASE)
 
 
 def evaluator_for(task: Task, kind: EvaluatorKind = "auto") -> Evaluator:
@@ -26,10 +35,33 @@ def evaluator_for(task: Task, kind: EvaluatorKind = "auto") -> Evaluator:
 
 
 async def judge(task: Task, ctx: Context, answer: str) -> Feedback:
-    """The model's own judgement of an answer. One that is neither right nor wrong passes."""
+    """The model's own judgement of an answer.
+
+    It is asked once more for the word where it said neither. If it says neither then, the answer passes, and an event
+    `unclear_verdict` says so.
+    """
     asked = (
         f"Problem:\n{task.question}\n\nProposed answer:\n{answer}\n\n"
         "Check the answer step by step. End with one word: right or wrong."
     )
-    said = (await ctx.say(asked).generate()).said.strip()
-    return Feedback(last_word(said) not in ("wrong", "incorrect"), said)
+    judged = await ctx.say(asked).generate()
+    said = judged.said.strip()
+    passed = passes(said)
+    if passed is None:
+        last = await judged.say("Reply with one word, right or wrong, and nothing else.").generate()
+        passed = passes(last.said)
+    if passed is None:
+        ctx.note("unclear_verdict", text=said[-200:])
+    return Feedback(passed is not False, said)
+
+
+def passes(said: str) -> bool | None:
+    """Whether a judgement says that an answer is right; None if it says neither.
+
+    Its last word counts, and a denial before that. A judgement that opens with "Wrong" and goes on is a verdict too; one
+    that opens with "Right" is none, for many a check begins so.
+    """
+    last = last_word(said)
+    if last in _VERDICTS:
+        return _VERDICTS[last] != (_DENIED.search(said[-_TAIL_CHARS:].replace("\u2019", "'")) is not None)
+    return False if _OPENS_WRONG.match(said) else None
