@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Literal
 
 import pytest
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from firsthand.errors import ConfigError, ToolError
 from firsthand.tool import tool, tool_from_function
@@ -255,3 +255,38 @@ def test_objects_and_partial_functions_are_tools_and_odd_types_are_told():
     ):
         with pytest.raises(ConfigError, match=said):
             tool_from_function(function, effect="read")
+
+
+def test_a_field_as_default_gives_its_default_limits_and_description():
+    def pay(to: str, amount: float = Field(10.0, ge=0, le=100), note: str = Field("none", description="Why.")) -> str:
+        """Pay.
+
+        Args:
+            amount: Euros.
+            note: Not shown.
+        """
+        return f"{amount} to {to}: {note}"
+
+    paid = tool_from_function(pay, effect="external")
+    properties = paid.spec.parameters["properties"]
+    assert properties["amount"] == {
+        "default": 10.0,
+        "description": "Euros.",
+        "maximum": 100,
+        "minimum": 0,
+        "type": "number",
+    }
+    assert properties["note"] == {"default": "none", "description": "Why.", "type": "string"}
+    assert paid.spec.parameters["required"] == ["to"]
+    assert paid.validate({"to": "ada"}) == {"to": "ada", "amount": 10.0, "note": "none"}
+    for wrong in (-0.5, 100.5):
+        with pytest.raises(ToolError, match="amount"):
+            paid.validate({"to": "ada", "amount": wrong})
+
+
+@pytest.mark.parametrize("name", ["model_config", "model_dump"])
+def test_an_argument_that_a_model_of_pydantic_has_is_refused(name):
+    made = {}
+    exec(f"def configure({name}: str = 'a', n: int = 1) -> str:\n    return {name}", made)
+    with pytest.raises(ConfigError, match=f"^tool 'configure': its arguments make no schema: .*{name}"):
+        tool_from_function(made["configure"], effect="read")

@@ -26,7 +26,7 @@ from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import islice
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from firsthand.declaration import Declaration
 from firsthand.errors import (
@@ -322,6 +322,7 @@ def tool_from_function(
 ) -> Tool:
     """Makes the Tool of a function: schema from annotations, descriptions from the docstring (Google style `Args:`)."""
     from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
+    from pydantic.fields import FieldInfo
 
     bound: Collection[str] = function.keywords if isinstance(function, functools.partial) else ()
     inner: Any = function.func if isinstance(function, functools.partial) else function
@@ -347,13 +348,18 @@ def tool_from_function(
         told = described.get(parameter.name) or next(
             (x for x in getattr(hint, "__metadata__", ()) if isinstance(x, str)), None
         )
-        fields[parameter.name] = (hint, Field(default, description=told) if told else Field(default))
+        if isinstance(default, FieldInfo):  # its limits hold, and its description goes before the docstring's
+            fields[parameter.name] = (Annotated[hint, Field(description=told)] if told else hint, default)
+        else:
+            fields[parameter.name] = (hint, Field(default, description=told) if told else Field(default))
     try:
         arguments_model = create_model(
             tool_name, __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True), **fields
         )
         parameters = _without_titles(arguments_model.model_json_schema())
-    except (PydanticUserError, NameError) as error:  # NameError: an argument that begins with an underscore
+        if missing := fields.keys() - arguments_model.model_fields:
+            raise NameError(f"an argument cannot be named {min(missing)!r}")
+    except (PydanticUserError, NameError, ValueError) as error:  # of an argument `_a`, or `model_config`
         reason = " ".join(str(error).split("\n")[0].split())
         raise ConfigError(f"tool {tool_name!r}: its arguments make no schema: {reason}"[:400]) from None
     parameters.setdefault("properties", {})
