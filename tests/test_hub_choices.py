@@ -150,6 +150,43 @@ def test_a_list_names_its_commit_and_leaves_out_what_is_no_file_of_a_model(home,
             headers()
 
 
+def test_the_pooling_of_an_embedder_is_pulled_and_a_folder_without_it_is_not_whole(home, monkeypatch):
+    modules = [
+        {"type": "a.Transformer", "path": ""},
+        {"type": "a.Pooling", "path": "1_Pooling"},
+        {"path": "2_Normalize"},
+    ]
+    bodies = {
+        "config.json": b"{}", "modules.json": json.dumps(modules).encode(), "model.safetensors": b"x",
+        "1_Pooling/config.json": b'{"word_embedding_dimension": 1}',
+    }  # fmt: skip
+    others = (
+        "onnx/config.json",
+        "1_Pooling/x/config.json",
+        "1_../config.json",
+        "../1_Pooling/config.json",
+        "1_P/a.json",
+    )
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        siblings = [{"rfilename": name} for name in (*others, *bodies)]
+        site.files["/api/models/o/n/revision/main"] = json.dumps({"sha": COMMIT, "siblings": siblings}).encode()
+        site.files.update({f"/o/n/resolve/{COMMIT}/{name}": body for name, body in bodies.items()})
+        folder = model_lookup.pull("hf:o/n")
+    found = {each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()}
+    assert found == {*bodies, "firsthand.json"}
+    assert read_marker(folder)["files"] == {name: len(body) for name, body in bodies.items()}
+    assert chosen("config.json", "m.safetensors", "1_Pooling/config.json") == ["config.json", "m.safetensors"]
+    marker = {"name": "hf:o/n", "commit": COMMIT, "files": {"config.json": 2}}
+    (folder / "firsthand.json").write_text(json.dumps(marker))
+    assert read_marker(folder) == marker
+    (folder / "1_Pooling" / "config.json").unlink()
+    assert read_marker(folder) is None, "as pulled before 0.30.0"
+    for other in (b"{", b'[{"path": "../a_Pooling"}]', b"[" * 100_000, b"[]"):
+        (folder / "modules.json").write_bytes(other)
+        assert read_marker(folder) == marker
+
+
 def test_a_pull_counts_the_bytes_of_all_files_and_marks_the_folder_whole(home, monkeypatch):
     bodies = {"config.json": b"{}", "LICENSE": b"", "model.safetensors": b"x" * 70, "tokenizer.json": b"[1]"}
     seen = []
