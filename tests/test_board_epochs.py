@@ -1,4 +1,4 @@
-"""A board gives 0/1 scores of several epochs the interval that the run's own table has."""
+"""A board gives 0/1 scores of several epochs, or of clusters, the interval that the run's own table has."""
 
 from __future__ import annotations
 
@@ -72,6 +72,18 @@ def test_single_attempts_keep_the_interval_of_their_standard_error(tmp_path: Pat
     run = stored(tmp_path, [(each,) for each in values])
     half = 1.96 * stdev(values) / len(values) ** 0.5
     assert bounds(read_results([run.path], tmp_path)) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-3)
+
+
+@pytest.mark.parametrize("right", ["000000", "110100", "111111"])
+def test_the_interval_of_single_attempts_in_clusters_is_the_runs_own(tmp_path: Path, right: str) -> None:
+    run = stored(tmp_path, [(float(each),) for each in right], cluster=True)
+    found = read_results([run.path], tmp_path)
+    (line,) = summary(run)
+    assert line.score.method.startswith("clustered") and repeats(run) == 1
+    assert bounds(found) == pytest.approx((line.score.low, line.score.high), abs=1e-6)
+    assert line.score.high - line.score.low > 0.6, "three clusters say little"
+    write_result_file(tmp_path / "kept.results", found)
+    assert bounds(read_results([tmp_path / "kept.results"], tmp_path)) == bounds(found)
 
 
 def test_repeats_of_a_file_are_1_or_more() -> None:

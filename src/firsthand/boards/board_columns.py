@@ -107,16 +107,17 @@ class BoardColumn:
         return {models[i] for i, row in zip(here, rows, strict=True) if plain[row]}
 
     def of_attempts(self, models: list[str], confidence: float) -> dict[str, Interval]:
-        """The run's own interval of those of the models whose items each have several attempts of 0 or 1."""
+        """The run's own interval of those of the models whose items have scores from 0 to 1, and clusters or several
+        attempts each."""
         here, rows = self._with_items(models)
         found = {}
         for i, row in zip(here, rows, strict=True):
             assert self.items is not None
             known, repeats = np.isfinite(self.items.scores[row]), self.cells[models[i]].repeats
             means = (self.items.scores[row][known].astype(np.float64) * self.factor).tolist()
-            if repeats > 1 and in_unit(means):
-                named = list(compress(self.items.clusters, known))
-                labels = named if len(set(named)) < len(named) else None
+            named = list(compress(self.items.clusters, known))
+            labels = named if len(set(named)) < len(named) else None
+            if (repeats > 1 or labels) and in_unit(means):
                 found[models[i]] = interval_of(replace(moments(means, labels), repeats=repeats), confidence)
         return found
 
