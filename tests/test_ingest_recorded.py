@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,26 @@ def test_arguments_are_shown_by_name_and_never_harm_the_call(sink: Sink) -> None
     circle: list[Any] = []
     circle.append(circle)
     assert shown(plain, circle) == "{'a': [[...]]}"
+
+
+def test_objects_are_kept_whole_and_a_cut_of_one_is_marked(sink: Sink) -> None:
+    @dataclass
+    class Reply:
+        text: str
+
+    @traced(name="made")
+    def made(length: int, listed: bool) -> Any:
+        reply = Reply("w" * length + " THE END")
+        return [reply] if listed else reply
+
+    for length, listed, is_whole in (
+        (3000, False, True), (3000, True, True), (MAX_VALUE_CHARS, False, False), (MAX_VALUE_CHARS, True, False),
+    ):  # fmt: skip
+        made(length, listed)
+        span = sink.take()
+        output = span.attributes["output.value"]
+        assert ("THE END" in output) == is_whole and len(output) <= MAX_VALUE_CHARS
+        assert span.attributes.get(CUT) == (None if is_whole else "output.value")
 
 
 # -- destinations --

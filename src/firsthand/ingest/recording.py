@@ -424,6 +424,6 @@ def _json(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     try:
-        return repr(value)[:1000]
+        return repr(value)[: MAX_VALUE_CHARS + 1]  # one more, so that `keep` marks the cut
     except Exception:
         return f"<{type(value).__name__}>"
