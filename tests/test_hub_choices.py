@@ -151,11 +151,8 @@ def test_a_list_names_its_commit_and_leaves_out_what_is_no_file_of_a_model(home,
 
 
 def test_the_pooling_of_an_embedder_is_pulled_and_a_folder_without_it_is_not_whole(home, monkeypatch):
-    modules = [
-        {"type": "a.Transformer", "path": ""},
-        {"type": "a.Pooling", "path": "1_Pooling"},
-        {"path": "2_Normalize"},
-    ]
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    modules = [{"type": f"a.{kind}", "path": path} for kind, path in kinds.items()]
     bodies = {
         "config.json": b"{}", "modules.json": json.dumps(modules).encode(), "model.safetensors": b"x",
         "1_Pooling/config.json": b'{"word_embedding_dimension": 1}',
@@ -182,7 +179,7 @@ def test_the_pooling_of_an_embedder_is_pulled_and_a_folder_without_it_is_not_who
     assert read_marker(folder) == marker
     (folder / "1_Pooling" / "config.json").unlink()
     assert read_marker(folder) is None, "as pulled before 0.30.0"
-    for other in (b"{", b'[{"path": "../a_Pooling"}]', b"[" * 100_000, b"[]"):
+    for other in (b"{", b'[{"type": "a.Pooling", "path": "../1_Pooling"}]', b"[" * 100_000, b"[]"):
         (folder / "modules.json").write_bytes(other)
         assert read_marker(folder) == marker
 

@@ -100,15 +100,12 @@ class BoardColumn:
 
         return bounds
 
-    def right_or_wrong(self, models: list[str]) -> set[str]:
-        """Those of the models whose item scores are all 0 or 1 on the column's scale, no two items in one cluster."""
-        here, rows = self._with_items(models)
-        plain = self.items.right_or_wrong(1 / self.factor) if self.items is not None else ()
-        return {models[i] for i, row in zip(here, rows, strict=True) if plain[row]}
+    def run_intervals(self, models: list[str], confidence: float) -> dict[str, Interval]:
+        """Return the interval of the run's own table, for models whose items have scores from 0 to 1.
 
-    def of_attempts(self, models: list[str], confidence: float) -> dict[str, Interval]:
-        """The run's own interval of those of the models whose items have scores from 0 to 1, and clusters or several
-        attempts each."""
+        A model whose items have one attempt each, no clusters, and scores between 0 and 1 is left out: its interval is
+        that of the standard error.
+        """
         here, rows = self._with_items(models)
         found = {}
         for i, row in zip(here, rows, strict=True):
@@ -117,7 +114,7 @@ class BoardColumn:
             means = (self.items.scores[row][known].astype(np.float64) * self.factor).tolist()
             named = list(compress(self.items.clusters, known))
             labels = named if len(set(named)) < len(named) else None
-            if (repeats > 1 or labels) and in_unit(means):
+            if in_unit(means) and (repeats > 1 or labels or set(means) <= {0.0, 1.0}):
                 found[models[i]] = interval_of(replace(moments(means, labels), repeats=repeats), confidence)
         return found
 

@@ -252,12 +252,6 @@ class ItemScores:
         counts: NDArray[np.int64] = (self._by_unit(np.isfinite(self.scores).astype(np.int64)) > 0).sum(1)
         return counts
 
-    def right_or_wrong(self, perfect: float) -> NDArray[np.bool_]:
-        """Shape (M): true for models whose scores are all 0 or `perfect`, where no two items share a cluster."""
-        plain = np.isnan(self.scores) | (self.scores == 0) | (self.scores == np.float32(perfect))
-        alone: NDArray[np.bool_] = plain.all(1) & (len(set(self.clusters)) == len(self.clusters))
-        return alone
-
     @cached_property
     def _is_two_valued(self) -> bool:
         extremes = np.nanmin(self.scores), np.nanmax(self.scores)

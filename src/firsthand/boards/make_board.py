@@ -24,7 +24,7 @@ from firsthand.boards.missing_items import remarks_on_items, slack_of_scores, sl
 from firsthand.boards.random_orders import largest_of_equal_models
 from firsthand.errors import ConfigError
 from firsthand.message import Json
-from firsthand.stats.intervals import CONFIDENCE, finite, proportion_interval
+from firsthand.stats.intervals import CONFIDENCE, finite
 from firsthand.stats.joint_ranks import PBounds, rank_ranges
 from firsthand.system.plurals import count_of
 
@@ -425,21 +425,11 @@ def _of_column(column: BoardColumn, confidence: float) -> BoardSection:
         lines = [
             BoardLine(**{**vars(line), "score": -line.score, "low": -line.high, "high": -line.low}) for line in lines
         ]
-    shares = column.right_or_wrong(models)
-    lines = [
-        _by_wilson(each, column.cells[each.model].n, confidence) if each.model in shares else each for each in lines
-    ]
-    own = column.of_attempts(models, confidence)
+    own = column.run_intervals(models, confidence)
     lines = [replace(each, low=x.low, high=x.high) if (x := own.get(each.model)) else each for each in lines]
     lines = _within_shares(lines) if _is_share(column) else lines
     lines = [BoardLine(**{**vars(line), "cells": {column.name: column.cells[line.model]}}) for line in lines]
     return BoardSection(column.name, column.key.metric or "score", tuple(lines))
-
-
-def _by_wilson(line: BoardLine, n: int, confidence: float) -> BoardLine:
-    """The line of a share of n items with Wilson's interval, as a run's own table has it."""
-    bounds = proportion_interval(min(n, max(0.0, line.score * n)), n, confidence)
-    return replace(line, low=bounds.low, high=bounds.high)
 
 
 def _costs(result: BoardResult) -> dict[str, float]:

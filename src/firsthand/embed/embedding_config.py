@@ -7,16 +7,15 @@ yourself).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from firsthand.errors import ModelFileError, reason_of
+from firsthand.errors import ModelFileError
+from firsthand.formats.embedder_modules import MODULES, read_modules
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import read_json
-from firsthand.system.ordinary_file import open_ordinary
 from firsthand.tokens.tokenizer import Tokenizer
 
 Pooling = Literal["mean", "cls", "lasttoken"]
@@ -29,7 +28,6 @@ _OLD_POOLINGS: dict[str, Pooling | None] = {
     "pooling_mode_mean_sqrt_len_tokens": None,
     "pooling_mode_weightedmean_tokens": None,
 }
-_MAX_MODULES_BYTES = 1 << 16
 MAX_TOKENIZER_BYTES = 1 << 27
 
 
@@ -61,7 +59,7 @@ def model_folder(folder: Path) -> Path:
 
 def states_embedding(folder: Path) -> bool:
     """True if a folder has the modules.json of sentence-transformers, so that it is an embedder."""
-    return (folder / "modules.json").is_file()
+    return (folder / MODULES).is_file()
 
 
 def read_embedding_config(folder: Path, tokenizer: Tokenizer, most: int, *, default: Pooling) -> EmbeddingConfig:
@@ -96,21 +94,12 @@ def default_embedding_config(tokenizer: Tokenizer, most: int, *, pooling: Poolin
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
     """Returns the kind and path of each module in modules.json; none if there is no such file."""
-    path = folder / "modules.json"
-    if not path.is_file():
-        return []
-    try:
-        with open_ordinary(path) as file:
-            text = file.read(_MAX_MODULES_BYTES + 1)
-        if len(text) > _MAX_MODULES_BYTES:
-            raise ValueError(f"it is larger than {_MAX_MODULES_BYTES} bytes")
-        listed = json.loads(text.decode())
-        found = [(str(each["type"]).rsplit(".", 1)[-1], str(each["path"])) for each in listed]
-    except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
-        raise ModelFileError(f"{path} is no list of modules with a type and a path: {reason_of(error)[:200]}") from None
+    found = read_modules(folder)
     unknown = [kind[:80] for kind, _ in found if kind not in ("Transformer", "Pooling", "Normalize")]
     if unknown:
-        raise ModelFileError(f"{path} has a module {unknown[0]!r}: Transformer, Pooling and Normalize are supported")
+        raise ModelFileError(
+            f"{folder / MODULES} has a module {unknown[0]!r}: Transformer, Pooling and Normalize are supported"
+        )
     return found
 
 
@@ -120,7 +109,7 @@ def _module_folder(folder: Path, wanted: str, modules: list[tuple[str, str]]) ->
         return None
     if len(paths) > 1 or paths[0] in (".", "..") or set(paths[0]) & set("/\\\0"):
         raise ModelFileError(
-            f"{folder / 'modules.json'} puts {wanted} at {paths[:2]!r:.200}: expected one module, in a folder beside it"
+            f"{folder / MODULES} puts {wanted} at {paths[:2]!r:.200}: expected one module, in a folder beside it"
         )
     return folder / paths[0]
 

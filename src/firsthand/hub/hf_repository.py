@@ -17,16 +17,15 @@ from typing import Any
 from urllib.parse import quote
 
 from firsthand.errors import ConfigError, DownloadError, ModelFileError
+from firsthand.formats.embedder_modules import MODULES, read_modules
 from firsthand.formats.model_files import PICKLES, read_json
 from firsthand.hub.download import OnProgress, delete, disk_errors, download, get_json_bytes, move_into_place
 from firsthand.message import Json
-from firsthand.system.ordinary_file import open_ordinary
 from firsthand.system.terminal import printable
 
 logger = logging.getLogger("firsthand")
 MARKER = "firsthand.json"
 """Written last into a complete folder: its name, its commit, the size of each file, and which ones no hash vouches for."""
-MAX_MODULES_BYTES = 1 << 20
 MAX_FILES = 2000
 """Most files of a repository; the largest models have some 200."""
 _GIT_DIGITS = (40, 64)
@@ -34,7 +33,7 @@ _GIT_DIGITS = (40, 64)
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 _NAME = re.compile(rf"hf:({_WORD}/{_WORD})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,63}}))?(?::({_WORD}\.gguf))?")
 _MODULE_CONFIG = re.compile(r"[0-9]{1,2}_[A-Za-z]{1,40}/config\.json")
-"""Settings of a module of sentence-transformers, such as `1_Pooling/config.json`: `modules.json` names its folder."""
+"""The settings of an embedder's module, such as `1_Pooling/config.json`; modules.json names its folder."""
 _LICENCE = re.compile(r"LICENSE[A-Za-z0-9_-]*(?:\.[0-9]+)*(?i:\.txt|\.md|\.rst)?")
 """Texts alone, such as `LICENSE-APACHE-2.0` or `LICENSE.txt`: a licence is downloaded beside any model."""
 
@@ -87,18 +86,17 @@ def read_marker(folder: Path) -> Json | None:
         whole = all((folder / name).stat().st_size == size for name, size in marker["files"].items())
     except (ModelFileError, OSError, KeyError, AttributeError, TypeError, ValueError):
         return None
-    return marker if whole and isinstance(marker.get("name"), str) and _has_modules(folder) else None
+    return marker if whole and isinstance(marker.get("name"), str) and _has_pooling(folder) else None
 
 
-def _has_modules(folder: Path) -> bool:
-    """Return whether the settings of each module of sentence-transformers are there: before 0.30.0 none were downloaded."""
+def _has_pooling(folder: Path) -> bool:
+    """Return whether an embedder's folder has the settings of its pooling, which were not downloaded before 0.30.0."""
     try:
-        with open_ordinary(folder / "modules.json") as file:
-            paths = [str(each["path"]) for each in json.loads(file.read(MAX_MODULES_BYTES))]
-    except (OSError, KeyError, TypeError, ValueError, RecursionError):
-        return True  # no such file, or one that the embedder refuses
-    wanted = [f"{path}/config.json" for path in paths if path]
-    return all((folder / each).is_file() for each in wanted if _MODULE_CONFIG.fullmatch(each) and "Pooling" in each)
+        paths = [path for kind, path in read_modules(folder) if kind == "Pooling"]
+    except ModelFileError:  # the embedder says so
+        return True
+    wanted = [f"{path}/config.json" for path in paths]
+    return all((folder / each).is_file() for each in wanted if _MODULE_CONFIG.fullmatch(each))
 
 
 def model_in(folder: Path) -> Path:
@@ -177,7 +175,7 @@ def partial_folders(folder: Path) -> list[Path]:
 
 
 def listing(repo: Repo) -> tuple[str, list[HubFile]]:
-    """Returns the revision's commit, and the files of its top folder and settings of modules of sentence-transformers."""
+    """Returns the revision's commit, the files of its top folder, and the settings of an embedder's modules."""
     url = f"{endpoint()}/api/models/{repo.id}/revision/{quote(repo.revision, safe='')}?blobs=true"
     try:
         body = json.loads(get_json_bytes(url, headers=headers()))
@@ -209,7 +207,7 @@ def choose_files(repo: Repo, listed: Sequence[HubFile]) -> list[HubFile]:
         weights = [each for each in listed if each.name.endswith(".safetensors")]
         weights = [each for each in weights if not (twice and each.name.startswith("consolidated"))]
         texts = [each for each in listed if each.name.endswith((".json", ".jinja")) or each.name == "tokenizer.model"]
-        if not any(each.name == "modules.json" for each in listed):
+        if not any(each.name == MODULES for each in listed):
             texts = [each for each in texts if not _MODULE_CONFIG.fullmatch(each.name)]
         return texts + licences + weights
     if ggufs:

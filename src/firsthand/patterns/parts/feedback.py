@@ -35,10 +35,10 @@ def evaluator_for(task: Task, kind: EvaluatorKind = "auto") -> Evaluator:
 
 
 async def judge(task: Task, ctx: Context, answer: str) -> Feedback:
-    """The model's own judgement of an answer.
+    """Return the model's own verdict on an answer.
 
-    It is asked once more for the word where it said neither. If it says neither then, the answer passes, and an event
-    `unclear_verdict` says so.
+    A judgement without a verdict is followed by one more request for it. If that has none either, the answer passes, and the
+    trace gets an event `unclear_verdict`.
     """
     asked = (
         f"Problem:\n{task.question}\n\nProposed answer:\n{answer}\n\n"
@@ -51,15 +51,15 @@ async def judge(task: Task, ctx: Context, answer: str) -> Feedback:
         last = await judged.say("Reply with one word, right or wrong, and nothing else.").generate()
         passed = passes(last.said)
     if passed is None:
-        ctx.note("unclear_verdict", text=said[-200:])
+        ctx.note("unclear_verdict", text=said[-_TAIL_CHARS:])
     return Feedback(passed is not False, said)
 
 
 def passes(said: str) -> bool | None:
-    """Whether a judgement says that an answer is right; None if it says neither.
+    """Return True if a judgement calls the answer right, False if it calls it wrong, and None without a verdict.
 
-    Its last word counts, and a denial before that. A judgement that opens with "Wrong" and goes on is a verdict too; one
-    that opens with "Right" is none, for many a check begins so.
+    The last word is the verdict, reversed by a "not" before it. A judgement that opens with "Wrong" is a verdict as well;
+    one that opens with "Right" is not, because explanations open with that word too.
     """
     last = last_word(said)
     if last in _VERDICTS:
