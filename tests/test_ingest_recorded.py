@@ -335,6 +335,17 @@ def test_objects_are_kept_whole_and_a_cut_of_one_is_marked(sink: Sink) -> None:
         assert ("THE END" in output) == is_whole and len(output) <= MAX_VALUE_CHARS
         assert span.attributes.get(CUT) == (None if is_whole else "output.value")
 
+    @traced
+    def returned() -> Any:
+        return circle
+
+    for text, is_cut in (("w" * (MAX_VALUE_CHARS - len("['', [...]]")), False), ("w" * (MAX_VALUE_CHARS - 10), True)):
+        circle: list[Any] = [text]
+        circle.append(circle)  # no JSON can hold it
+        returned()
+        attributes = sink.take().attributes
+        assert len(attributes["output.value"]) == MAX_VALUE_CHARS and (CUT in attributes) == is_cut
+
 
 # -- destinations --
 

@@ -374,6 +374,7 @@ def test_the_evaluator_is_the_models_judgement_unless_there_is_code_to_test():
         Feedback(True, "unsure"), Feedback(False, "No."),
     ]  # fmt: skip
     assert opened.asked[4][0][-1] == "user: Reply with one word, right or wrong, and nothing else."
+    assert opened.notes() == [("unclear_verdict", {"text": "unsure"})]
     assert opened.asked[0] == (
         ["user: Problem:\nQ?\nA. x\n\nProposed answer:\nA\n\nCheck the answer step by step. End with one word: right or "
          "wrong."], {}
@@ -388,7 +389,9 @@ def test_the_evaluator_is_the_models_judgement_unless_there_is_code_to_test():
         ("The answer is not wrong", True), ("Nothing is wrong.", True), ("It is not 5. Right", True),
         ("I do not see a slip: right", True), ("Wrong. It should be 1457", False), ("wrong (see above)", False),
         ("**Incorrect**\n\nThe sum is 8.", False), ("Right, let me see: 3 + 4 = 7.", None), ("No.", None), ("", None),
-        ("Wrongly put, but it is 7.", None), ("It is wrong because 31 * 47 = 1457.", None),
+        ("Wrongly put, but it is 7.", None), ("Wrong-footed at first, it gets 7.", None),
+        (f"It is not wrong to {'add ' * 100} and so it is right", True), (f"{'add ' * 100} It is not right", False),
+        ("It is wrong because 31 * 47 = 1457.", None),
     ],
 )  # fmt: skip
 def test_a_judgement_passes_what_it_calls_right_and_not_what_it_denies(said: str, passed: bool | None) -> None:

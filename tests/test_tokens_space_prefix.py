@@ -17,7 +17,7 @@ from firsthand.providers.request_preparation import bad_sequences
 from firsthand.retrieval.reflection.token_reflections import raw_prompt
 from firsthand.tokens import spm
 from firsthand.tokens.llguidance_grammar import Vocabulary
-from firsthand.tokens.space_prefix import behind_token, inside
+from firsthand.tokens.space_prefix import behind_token, inside, spaced_tokens
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.templates.template_sandbox import SandboxedTemplate
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
@@ -236,5 +236,7 @@ def test_an_added_word_that_is_normalised_holds_the_space_before_it(kind: str) -
     assert one.token_bytes(id) == (b" nose" if kind == "normalized" else b"nose")
     behind = one.encode_runs([TextRun("nose", True)], continuing=True)
     assert (id in behind) == (kind != "normalized"), "a word without a space before it is not that token"
+    assert spaced_tokens(content) == ({id} if kind == "normalized" else set())
+    assert spaced_tokens(content | {"normalizer": {"type": "Prepend", "prepend": "#"}}) == set(), "no space, but a sign"
     content["added_tokens"][-1] |= {"special": True}
     assert Tokenizer(content, bos_id=1, eos_ids=[2]).token_bytes(id) == b"nose", "special tokens are found as written"

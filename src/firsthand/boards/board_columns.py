@@ -101,10 +101,10 @@ class BoardColumn:
         return bounds
 
     def run_intervals(self, models: list[str], confidence: float) -> dict[str, Interval]:
-        """Return the interval of the run's own table, for models whose items have scores from 0 to 1.
+        """Return the interval of the run's own table, for models whose items have clusters, several attempts or 0/1 scores.
 
-        A model whose items have one attempt each, no clusters, and scores between 0 and 1 is left out: its interval is
-        that of the standard error.
+        Several attempts count where the scores are from 0 to 1. Any other model is left out: its interval is that of the
+        standard error.
         """
         here, rows = self._with_items(models)
         found = {}
@@ -114,7 +114,7 @@ class BoardColumn:
             means = (self.items.scores[row][known].astype(np.float64) * self.factor).tolist()
             named = list(compress(self.items.clusters, known))
             labels = named if len(set(named)) < len(named) else None
-            if in_unit(means) and (repeats > 1 or labels or set(means) <= {0.0, 1.0}):
+            if labels or (in_unit(means) and (repeats > 1 or set(means) <= {0.0, 1.0})):
                 found[models[i]] = interval_of(replace(moments(means, labels), repeats=repeats), confidence)
         return found
 
