@@ -379,7 +379,10 @@ def test_a_server_opens_its_own_address_and_names_one_that_it_cannot(tmp_path: P
         taken = Server(app, ListenAddress(port=port))
         with pytest.raises(ConfigError) as told:
             taken.open()
-        assert str(told.value) == f"127.0.0.1:{port} cannot be opened: Address already in use" and taken.url == ""
+        assert str(told.value) == (
+            f"127.0.0.1:{port} cannot be opened: Address already in use; give another --host or --port"
+        )
+        assert taken.url == ""
     cert, key = tmp_path / "cert", tmp_path / "key"
     cert.write_text("none")
     key.write_text("none")

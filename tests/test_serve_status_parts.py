@@ -53,7 +53,10 @@ def test_a_server_opens_the_address_it_was_given(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"^127\.0\.0\.1:{port} cannot be opened: Address already in use$"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"^127\.0\.0\.1:{port} cannot be opened: Address already in use; give another --host or --port$",
+        ):
             opened(ListenAddress(port=port))
     with pytest.raises(ConfigError, match=r"^no\.such\.host\.invalid:0 cannot be opened: "):
         opened(ListenAddress("no.such.host.invalid", 0))

@@ -290,3 +290,11 @@ def test_an_argument_that_a_model_of_pydantic_has_is_refused(name):
     exec(f"def configure({name}: str = 'a', n: int = 1) -> str:\n    return {name}", made)
     with pytest.raises(ConfigError, match=f"^tool 'configure': its arguments make no schema: .*{name}"):
         tool_from_function(made["configure"], effect="read")
+
+
+def test_limits_that_do_not_fit_their_type_are_refused():
+    def wait(days: int = Field(5, ge="soon")) -> str:
+        return ""
+
+    with pytest.raises(ConfigError, match=r"^tool 'wait': its arguments make no schema: "):
+        tool_from_function(wait, effect="read")

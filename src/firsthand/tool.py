@@ -323,6 +323,7 @@ def tool_from_function(
     """Makes the Tool of a function: schema from annotations, descriptions from the docstring (Google style `Args:`)."""
     from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
     from pydantic.fields import FieldInfo
+    from pydantic_core import SchemaError
 
     bound: Collection[str] = function.keywords if isinstance(function, functools.partial) else ()
     inner: Any = function.func if isinstance(function, functools.partial) else function
@@ -359,7 +360,12 @@ def tool_from_function(
         parameters = _without_titles(arguments_model.model_json_schema())
         if missing := fields.keys() - arguments_model.model_fields:
             raise NameError(f"an argument cannot be named {min(missing)!r}")
-    except (PydanticUserError, NameError, ValueError) as error:  # of an argument `_a`, or `model_config`
+    except (
+        PydanticUserError,
+        SchemaError,
+        NameError,
+        ValueError,
+    ) as error:  # such as of an argument `_a` or `model_config`
         reason = " ".join(str(error).split("\n")[0].split())
         raise ConfigError(f"tool {tool_name!r}: its arguments make no schema: {reason}"[:400]) from None
     parameters.setdefault("properties", {})

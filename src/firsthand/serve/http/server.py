@@ -95,7 +95,9 @@ class Server(uvicorn.Server):
             listening.listen(self.config.backlog)  # two sockets may be bound to one port until one of them listens
         except OSError as error:
             reason = error.strerror or error
-            raise ConfigError(f"{self.address.host}:{self.address.port} cannot be opened: {reason}") from None
+            raise ConfigError(
+                f"{self.address.host}:{self.address.port} cannot be opened: {reason}; give another --host or --port"
+            ) from None
         port = listening.getsockname()[1]
         scheme = "https" if self.address.tls_cert else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
