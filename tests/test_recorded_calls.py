@@ -78,7 +78,8 @@ def test_arguments_are_named_and_values_are_texts() -> None:
         and _text(Hostile()) == '"<Hostile>"'
     )
     assert _text({(1, 2): 3}) == "{(1, 2): 3}", "what JSON cannot name"
-    assert _shown("x" * 2000) == "'" + "x" * 999 and _shown(Hostile()) == "<Hostile>" and _shown(None) == "None"
+    assert _shown("x" * 2 * MAX_VALUE_CHARS) == "'" + "x" * MAX_VALUE_CHARS, "one character more than a span keeps"
+    assert _shown(Hostile()) == "<Hostile>" and _shown(None) == "None"
     span = IncomingSpan("a", "b", "", "n", 1, 2, {"old": 0})
     active = ActiveSpan(span, True, None)
     active.set(session__id="4", a_b=1, c=0.5, d=False, e=[1, "é"], f=None)
