@@ -77,6 +77,8 @@ def _reply(messages: Sequence[Message], sampling: Sampling, index: int) -> str:
         return f"Thought: {THOUGHT}\nAction: calculator[3*4 + 2*5]"
     if "Observation" in said:
         return "Thought: I know it.\nFinal Answer: 22"
+    if "right or wrong" in said:
+        return f"{THOUGHT} The answer is right."
     if "step by step" in said:
         return f"{THOUGHT} The answer is 22"
     if "sure" in said.lower() and "impossible" in said.lower():

@@ -85,7 +85,9 @@ def _checks() -> dict[str, Callable[[Trace], list[bool]]]:
     return {
         "react": acts,
         "cot": lambda trace: ["answer is" in text.lower() for text in replies(trace, "step by step")],
-        "reflexion": lambda trace: [last_word(text) in verdicts for text in replies(trace, "right or wrong")],
+        "reflexion": lambda trace: [
+            last_word(text) in verdicts for text in replies(trace, "Check the answer step by step")
+        ],
         "orchestrate": lambda trace: [len(listed(text, 2)) == 2 for text in replies(trace, "numbered list")],
         "tot": lambda trace: [last_word(text) in LABELS for text in replies(trace, "Judgement:")],
     }
