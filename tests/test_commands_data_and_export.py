@@ -311,3 +311,30 @@ def test_a_whole_run_or_one_attempt_is_sent_with_its_words_or_without(
         f"the collector at {collector.url}/v1/traces accepted 0 attempts and refused the next: "
     )
     assert len(closed) == 5, "also after a refusal"
+
+
+def test_traces_in_which_no_model_was_recorded_are_named_as_such(
+    received: None, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = TraceStore(home)
+    for number, more in ((4, {"output.value": "4"}), (5, {"output.value": "4", "error": "down"}), (6, {})):
+        error = more.pop("error", None)
+        held = {"openinference.span.kind": "CHAIN", "input.value": "What?", **more}
+        (made,), _ = decode_json(otlp.as_json(otlp.span(number, 1, 0, "add", start_s=float(number), **held)))
+        made.error = error
+        kept.add(SpanPreparer(Redactor()).prepared([made]))
+    kept.close()
+    assert data.main(data.Config(("traces",))) == 0
+    assert capsys.readouterr().err == (
+        "2 lines of sft data; left out: 3 traces without a question or a whole answer,"
+        " 1 trace without an answer of a model\n"
+    )
+    for name, told in (
+        ("add", 'none of 3 traces has a whole answer of a model, and sft data are what a model said: give another --filter,'
+         ' or record the function that asks the model with @traced(kind="llm")'),
+        ("add has:error", "none of 1 trace has a question and a whole answer: give another --filter"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as refused:
+            data.main(data.Config(("traces",), filter=name))
+        assert str(refused.value) == told
+    assert data.main(data.Config(("traces",), as_="tasks", out="t.toml", filter=f"id:{4:032x}")) == 0

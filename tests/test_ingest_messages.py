@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -90,6 +91,38 @@ def test_attributes_are_read_in_each_form() -> None:
     assert preview([u("q"), called]) == 'f({"x": 1})' and preview([u("q"), called], 3) == "f({"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"text": "cat", "target": "fr"}, {"question": "Q?", "document": "D"}, {"question": "Q?", "answer": "A"},
+        {"message": "and then?", "history": [{"role": "user", "content": "hi"}]}, {"text": "cat", "times": 2},
+        {"query": "Q?", "k": 3, "filters": {"year": 2020}}, {"text": "x", "strict": False}, {"text": "x", "shift": 0},
+        {"question": "Q?", "order_id": "7"}, {"query": "Q?", "k": "three"}, {"question": "", "document": "D"},
+        {"content": "cat", "target": "fr"}, {"role": "pirate", "question": "hi"}, {"data": [1], "question": "Q?"},
+        {"type": "invoice", "content": "I"}, {"role": "user", "question": "hi"}, {"document": "D"},
+        {"args": ["q"], "kwargs": {}, "question": "r"}, {"parts": ["a"], "language": "fr"},
+        {"content": "Dear", "name": "Ada"}, {"content": "c", "id": "7"}, {"content": "c", "role": "pirate", "ship": "s"},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_of_several_arguments_none_is_left_out_of_the_question(given: dict[str, Any]) -> None:
+    assert messages_in(given) == [u(json.dumps(given))] == messages_in(json.dumps(given))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {}, {"chat_history": []}, {"document": ""}, {"filters": {}}, {"document": None}, {"session": "chat-7"},
+        {"thread_id": "t", "k": 3}, {"temperature": 0.5, "stream": True, "seed": 0},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_a_text_beside_nothing_that_is_asked_is_the_question(beside: dict[str, Any]) -> None:
+    for name in ("question", "text", "message", "input", "prompt"):
+        assert messages_in({name: "Q?"} | beside) == messages_in(beside | {name: "Q?"}) == [u("Q?")]
+    assert messages_in({"args": ["Q?"], "kwargs": {}} | beside) == [u("Q?")]
+
+
 def test_messages_are_read_in_the_layout_of_each_provider() -> None:
     assert messages_in(None) == [] == messages_in("") == messages_in([]) and messages_in(0) == [u("0")]
     for name in ("messages", "input", "output", "choices", "generations"):
@@ -100,8 +133,8 @@ def test_messages_are_read_in_the_layout_of_each_provider() -> None:
     assert messages_in({"args": ["q"], "kwargs": {"k": 1}})[0].text.startswith('{"args"')
     assert messages_in({"args": ["q", "r"]})[0].text == '{"args": ["q", "r"]}'
     order = ("message", "input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
-    for at, name in enumerate(order):
-        assert messages_in(dict.fromkeys(order[at:], "no") | {name: "yes"}) == [u("yes")]
+    for name in order:
+        assert messages_in(dict.fromkeys(order, "") | {name: "yes"}) == [u("yes")]
     assert messages_in([["a", "b"], ["c"]]) == [u("a"), u("b")]
     assert [each.text for each in messages_in([str(n) for n in range(MAX_MESSAGES + 1)])][:1] == ["1"]
     layouts: Any = [
@@ -129,6 +162,7 @@ def test_messages_are_read_in_the_layout_of_each_provider() -> None:
         ({"type": "ai", "data": {"content": "c"}}, a("c")),
         ({"type": "human", "blocks": ["c"]}, u("c")),
         ({"parts": ["p"], "content": "no"}, u("p")),
+        ({"role": "critic", "content": "c", "name": "n"}, u("c")),
         ({"content": {"x": 1}}, u('{"x": 1}')),
         ("plain", u("plain")),
         (5, u("5")),

@@ -27,7 +27,10 @@ def a(text: str) -> Message:
 
 
 RECORDS: list[Any] = [
-    {"question": "Capital?", "answer": "Paris", "sources": ["a.md"]},
+    {"question": "Capital?", "answer": "Paris", "confidence": 0.9},
+    {"question": "Capital?", "sources": ["a.md"]},
+    {"context": "c", "answer": "A", "text": "T"},
+    {"sources": ["a.md"], "verdict": "so"},
     {"label": "spam", "message": "see rules", "score": 0.9},
     {"text": "T", "output": "O"},
     {"query": "only what was asked"},
@@ -65,6 +68,10 @@ def test_an_output_that_is_no_messages_is_its_json(output: Any) -> None:
     "output",
     [
         {"query": "Capital?", "result": "Paris"}, {"input": "Capital?", "chat_history": [], "output": "Paris"},
+        {"question": "Capital?", "answer": "Paris", "sources": ["a.md"]}, {"answer": "Paris", "sources": "a.md"},
+        {"input": "Capital?", "context": [{"page_content": "Paris is."}], "answer": "Paris"},
+        {"query": "Capital?", "result": "Paris", "source_documents": [{"page_content": "Paris is."}]},
+        {"input": "Capital?", "output": "Paris", "intermediate_steps": [["a", "b"]]},
         {"answer": "Paris"}, {"text": "Paris"}, {"content": "Paris", "prompt": "p"},
     ],
     ids=json.dumps,

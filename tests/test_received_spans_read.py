@@ -242,7 +242,8 @@ def test_messages_are_read_wherever_they_lie() -> None:
     assert messages_in({"args": ["q"], "kwargs": {}}) == [user("q")] and messages_in({"args": ["q", "r"]}) == [
         user('{"args": ["q", "r"]}')
     ]
-    assert messages_in({"args": ["q"], "kwargs": {"k": 1}, "query": "that", "input": "this"}) == [user("this")]
+    both = {"args": ["q"], "kwargs": {"k": 1}, "query": "that", "input": "this"}
+    assert messages_in(both) == [user(json.dumps(both))]
     assert messages_in({"message": {"content": "m"}}) == [user("m")] and messages_in({"message": "m"}) == [user("m")]
     body = {"role": "function", "content": [{"type": "text", "text": "1"}, "2"], "name": "n", "tool_call_id": "c"}
     assert one_message(body) == Message("tool", (ToolResult("c", "n", "12"),))

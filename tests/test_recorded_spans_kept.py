@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import threading
 import time
@@ -15,11 +17,13 @@ import httpx
 import pytest
 
 import firsthand.runs.store as run_store
-from firsthand.ingest import span_sender
+from firsthand.ingest import recording, span_sender
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.otlp_environment import pairs_of
+from firsthand.ingest.recording import current_span, flush_traces, trace_to, traced
 from firsthand.ingest.redaction import PUT
 from firsthand.ingest.span_sender import OtlpSender, RunRecorder
+from firsthand.trace import Trace
 
 
 @pytest.fixture(autouse=True)
@@ -220,3 +224,97 @@ def test_what_waits_is_sent_or_closed_when_the_program_ends(tmp_path: Path, monk
     assert sender.batches == [["last"]]
     with run_store.open_run(folder, folder.parent) as run:
         assert run.status == "done" and [each.answer for each in run.traces()] == ["a"]
+
+
+def kept_in(folder: Path) -> list[Trace]:
+    with run_store.open_run(folder, folder.parent) as run:
+        return list(run.traces())
+
+
+@traced
+def rewrite(words: str) -> str:
+    return f"rewritten {words}"
+
+
+@traced
+def fetch(address: str, key: str = "") -> str:
+    raise ValueError(f"503 at {address}")
+
+
+@traced(kind="llm")
+def ask(words: str) -> str:
+    span = current_span()
+    assert span is not None
+    span.set(llm__model_name="m", gen_ai__request__temperature=0.5)
+    return "Paris"
+
+
+@traced(kind="tool")
+def look_up(place: str) -> str:
+    span = current_span()
+    assert span is not None
+    span.set(shelf=7)
+    return "on shelf 7"
+
+
+@traced(kind="agent")
+def answer(question: str, document: str) -> str:
+    span = current_span()
+    assert span is not None
+    span.set(session__id="s-7", user__id="ada")
+    rewrite("inner")
+    look_up("Paris")
+    with contextlib.suppress(ValueError):
+        fetch("http://h", key="sk-proj-abcdefghijklmnopqrstuvwx0123456789")
+    return ask("Capital?")
+
+
+def test_a_run_keeps_all_that_was_recorded_of_each_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_destination", recording._Destination())
+    trace_to(tmp_path / "run")
+    answer("Capital?", "of France")
+    answer("Capital?", "of Italy")
+    flush_traces()
+    (first, second) = kept_in(tmp_path / "run")
+    assert first.task_id != second.task_id, "two documents are two tasks"
+    root, inner, failed = (event.data for event in first.events)
+    assert root["attributes"] == {
+        "openinference.span.kind": "AGENT", "input.value": '{"question": "Capital?", "document": "of France"}',
+        "session.id": "s-7", "user.id": "ada", "output.value": "Paris",
+    }  # fmt: skip
+    assert (inner["attributes"]["input.value"], inner["attributes"]["output.value"]) == ("inner", "rewritten inner")
+    assert "error" not in inner and "events" not in inner
+    assert failed["error"] == "ValueError: 503 at http://h" and "http://h" in failed["attributes"]["input.value"]
+    assert [each["name"] for each in failed["events"]] == ["exception"]
+    assert PUT in failed["attributes"]["input.value"] and "abcdefghij" not in str(first.to_json())
+    tool, generation = (call.detail for call in first.calls)
+    assert tool["attributes"]["shelf"] == 7 and (tool["arguments"], tool["result"]) == ("Paris", "on shelf 7")
+    assert generation["attributes"]["gen_ai.request.temperature"] == 0.5 and generation["model"] == "m"
+
+
+def test_what_a_guard_spent_is_kept_with_its_attributes_once(tmp_path: Path) -> None:
+    recorder = RunRecorder(tmp_path / "run", "shop")
+    held = {"openinference__span__kind": "GUARDRAIL", "llm__token_count__prompt": 5, "verdict": "pass"}
+    recorder.put(named("g", **held), True)
+    recorder.flush(1.0)
+    (kept,) = kept_in(tmp_path / "run")
+    assert kept.events[0].data["attributes"]["verdict"] == "pass"
+    assert kept.usage.total_tokens == 5 and "attributes" not in kept.calls[0].detail
+
+
+def test_conversations_that_end_in_the_same_words_are_tasks_of_their_own(tmp_path: Path) -> None:
+    recorder = RunRecorder(tmp_path / "run", "shop")
+
+    def task_of(number: int, *said: tuple[str, str]) -> str:
+        messages = json.dumps([{"role": role, "content": text} for role, text in said])
+        recorder.put(named("n", number, openinference__span__kind="CHAIN", input__value=messages), True)
+        return kept_in(tmp_path / "run")[-1].task_id
+
+    one = task_of(1, ("user", "tea?"), ("assistant", "3"), ("user", "and now?"))
+    other = task_of(2, ("user", "coffee?"), ("assistant", "3"), ("user", "and now?"))
+    again = task_of(3, ("system", "new"), ("user", "tea?"), ("assistant", "three"), ("user", "and now?"))
+    alone = task_of(4, ("user", "and now?"))
+    bare = task_of(5, ("system", "new"), ("user", "and now?"))
+    assert len({one, other, alone}) == 3 and again == one and bare == alone
+    assert alone == f"n-{hashlib.sha256(b'and now?').hexdigest()[:12]}", "as it was"
+    recorder.flush(1.0)

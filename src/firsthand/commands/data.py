@@ -17,6 +17,7 @@ from firsthand.runs.training_data import DataFilter, training_rows
 from firsthand.system.home import data_home
 from firsthand.system.new_file import write_new
 from firsthand.system.plurals import count_of
+from firsthand.trace import Trace
 
 EXAMPLES = """
 firsthand data last --as sft --min-score 1 --out good.jsonl       # rejection sampling: then `firsthand train sft good.jsonl`
@@ -144,12 +145,16 @@ def _of_traces(config: Config) -> int:
     store_ = TraceStore(data_home())
     store_.read_sealed = read_sealed
     rows: list[Json] = []
-    left_out = cut = 0
+    left_out = cut = unasked = 0
     try:
         for summary in query.page(store_, limit=config.limit or MOST_TRACES).rows:
             spans = store_.spans(summary.trace)
             if config.as_ == "sft":
-                found = attempt_rows("traces", trace_of(summary.trace, spans))
+                trace = trace_of(summary.trace, spans)
+                found = attempt_rows("traces", trace)
+                if not found and _is_without_model(trace):
+                    unasked += 1
+                    continue
             else:
                 row = task_row(summary.trace, spans)
                 found = [row] if row["question"].strip() and row["answer"].strip() else []
@@ -161,6 +166,11 @@ def _of_traces(config: Config) -> int:
     finally:
         store_.close()
     answer = "a whole answer" if config.as_ == "sft" else "an answer"
+    if not rows and unasked:
+        raise ConfigError(
+            f"none of {count_of(left_out + unasked, 'trace')} has {answer} of a model, and sft data are what a model said:"
+            ' give another --filter, or record the function that asks the model with @traced(kind="llm")'
+        )
     if not rows:
         raise ConfigError(
             f"none of {count_of(left_out + cut, 'trace')} has a question and {answer}: give another --filter"
@@ -174,6 +184,12 @@ def _of_traces(config: Config) -> int:
         write_new(Path(config.out), "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
     reasons = [f"{count_of(left_out, 'trace')} without a question or {answer}"] if left_out else []
     reasons += [f"{count_of(cut, 'trace')} whose question or answer was cut when it was recorded"] if cut else []
+    reasons += [f"{count_of(unasked, 'trace')} without an answer of a model"] if unasked else []
     without = f"; left out: {', '.join(reasons)}" if reasons else ""
     print(f"{count_of(len(rows), 'line')} of {config.as_} data{without}", file=sys.stderr)
     return 0
+
+
+def _is_without_model(trace: Trace) -> bool:
+    """True for a trace with an answer, in which no model was recorded."""
+    return bool(trace.answer) and trace.error is None and not any(call.kind == "generate" for call in trace.calls)

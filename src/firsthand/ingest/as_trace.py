@@ -9,6 +9,7 @@ changed: the store keeps them as they came.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import cycle
@@ -117,7 +118,7 @@ def _trace_of(trace_id: str, spans: Sequence[StoredSpan], values: TraceValues) -
                 spent: Json = {"name": span.name, "model": each.model, "span": span.span_id}
                 kind = _JUDGES[each.what]
                 calls.append(Call(id, kind, at, began, took, _REQUEST, each.usage, (), spent, error=span.error))
-    question, answer, error, _ = _asked_and_answered(spans)
+    question, answer, error = _asked_and_answered(spans)[:3]
     if not said.nodes and (question or answer):
         said.path(([user(question)] if question else []) + ([assistant(answer)] if answer else []))
     service = next((str(name) for each in spans if (name := each.span.resource.get("service.name"))), "")
@@ -156,6 +157,12 @@ def question_of(spans: Sequence[StoredSpan]) -> str:
     return _asked_and_answered(spans).question
 
 
+def asked_of(spans: Sequence[StoredSpan]) -> str:
+    """The text by which traces are of one task: the question, or of a conversation the JSON of all that its user said."""
+    users = _asked_and_answered(spans).users
+    return users[0] if len(users) == 1 else json.dumps(users, ensure_ascii=False) if users else question_of(spans)
+
+
 def is_whole(spans: Sequence[StoredSpan]) -> bool:
     """False if the recorder cut the question or the answer of the trace to its bound."""
     return not (any(CUT in each.span.attributes for each in spans) and _asked_and_answered(spans).is_cut)
@@ -167,6 +174,8 @@ class _Words(NamedTuple):
     error: str | None
     """Of the root, if it failed."""
     is_cut: bool
+    users: tuple[str, ...] = ()
+    """All messages of users that the question ends."""
 
 
 def _asked_and_answered(spans: Sequence[StoredSpan]) -> _Words:
@@ -182,18 +191,20 @@ def _first_and_last_words(spans: Sequence[StoredSpan]) -> _Words:
     root = asking = answering = placed[0].stored
     held = _content(root)
     generations = sorted((each for each in spans if each.what == "generate"), key=lambda each: each.span.start_ns)
-    question = _last_user(held.asked) or shown(held.arguments)
+    asked = held.asked
+    question = _last_user(asked) or shown(held.arguments)
     answer = _words(held.answered) or shown(held.result)
     if not question and generations:
         asking = generations[0]
-        question = _last_user(_content(asking).asked)
+        asked = _content(asking).asked
+        question = _last_user(asked)
     if not answer:
         for each in reversed(generations):
             if answer := _words(_content(each).answered):
                 answering = each
                 break
     cut = is_cut(asking.span, "input.value") or is_cut(answering.span, "output.value")
-    return _Words(question, answer, root.span.error, cut)
+    return _Words(question, answer, root.span.error, cut, _users(asked))
 
 
 def _content(stored: StoredSpan) -> SpanContent:
@@ -204,8 +215,12 @@ def _content(stored: StoredSpan) -> SpanContent:
 
 
 def _last_user(messages: Sequence[Message]) -> str:
-    users = [each.text for each in messages if each.role == "user" and each.text.strip()]
+    users = _users(messages)
     return users[-1] if users else _words(messages)
+
+
+def _users(messages: Sequence[Message]) -> tuple[str, ...]:
+    return tuple(each.text for each in messages if each.role == "user" and each.text.strip())
 
 
 def _words(messages: Sequence[Message]) -> str:

@@ -13,12 +13,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from firsthand.errors import ConfigError, DataError, FirsthandError
-from firsthand.ingest.as_trace import question_of, trace_of
+from firsthand.ingest.as_trace import asked_of, question_of, trace_of
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind, StoredSpan
 from firsthand.ingest.otlp_environment import exporter_headers, is_compressed, resource_attributes, trusted
 from firsthand.ingest.redaction import Redactor
@@ -32,6 +33,7 @@ from firsthand.system.address_secrets import without_secrets
 from firsthand.system.bounded_reply import answer_of
 from firsthand.system.otlp_reply import rejected_spans
 from firsthand.task import Task
+from firsthand.trace import Trace
 
 MAX_WAITING = 20_000
 MAX_WAITING_CHARS = 1 << 28
@@ -244,8 +246,8 @@ class RunRecorder:
             self._redactor.redact(span)
         stored = [stored_of(number, span) for number, span in enumerate(spans)]
         question = question_of(stored)
-        digest = hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        made = trace_of(root.trace_id, stored)
+        digest = hashlib.sha256(asked_of(stored).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        made = with_spans(trace_of(root.trace_id, stored), spans)
         body = made.to_json() | {"task_id": f"{root.name}-{digest}", "benchmark": "traced"}
         trace = type(made).from_json(json.loads(json.dumps(body, default=str)))
         run = self._opened()
@@ -271,6 +273,28 @@ def stored_of(seq: int, span: IncomingSpan) -> StoredSpan:
     usage = Usage(facts.prompt_tokens, facts.cached_tokens, facts.completion_tokens, facts.cost_usd)
     what: SpanKind = facts.what
     return StoredSpan(seq, span, what, facts.label, facts.model, usage)
+
+
+def with_spans(trace: Trace, spans: Sequence[IncomingSpan]) -> Trace:
+    """The trace with all that its spans hold: attributes, events and error are in the data of the event, or the detail of
+    the call, that was made of a span. A run has no other place for them, as the store of received traces has.
+    """
+    held = {each.span_id: _held(each) for each in spans}
+    events = [replace(each, data=each.data | held.get(str(each.data.get("span")), {})) for each in trace.events]
+    in_events = {each.data.get("span") for each in trace.events}
+    calls = [
+        each
+        if (id := each.detail.get("span")) in in_events
+        else replace(each, detail=each.detail | held.get(str(id), {}))
+        for each in trace.calls
+    ]
+    return replace(trace, events=tuple(events), calls=tuple(calls))
+
+
+def _held(span: IncomingSpan) -> Json:
+    """What a span holds besides its name, its times and its kind."""
+    body = span.body() | ({} if span.error is None else {"error": span.error})
+    return {name: body[name] for name in ("attributes", "events", "links", "scope", "error") if name in body}
 
 
 def _num_chars(span: IncomingSpan) -> int:

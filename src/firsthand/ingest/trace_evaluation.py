@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError
 from firsthand.ingest.as_trace import question_of, trace_of
+from firsthand.ingest.sent_scores import EVENT
 from firsthand.ingest.trace_store import TraceStore
 from firsthand.loop.journal import MemoryJournal
 from firsthand.rollout import verdict
@@ -64,8 +65,9 @@ class Evaluation:
         """Complete traces of the sample without this score, the oldest first."""
         rows = store.database.read(
             "SELECT trace FROM traces WHERE name_rank = 0 AND arrived_s BETWEEN ? AND ? AND NOT EXISTS"
-            " (SELECT 1 FROM scores WHERE scores.trace = traces.trace AND scores.name = ?) ORDER BY arrived_s",
-            (now - BACK_S, now - self.settled_s, name),
+            " (SELECT 1 FROM scores WHERE scores.trace = traces.trace AND scores.name = ? AND scores.scorer <> ?)"
+            " ORDER BY arrived_s",
+            (now - BACK_S, now - self.settled_s, name, EVENT),
         )
         return [trace for (trace,) in rows if is_sampled(trace, self.share)][:_MOST]
 

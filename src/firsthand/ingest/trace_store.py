@@ -24,6 +24,7 @@ from firsthand.ingest.kept_resources import NAMED, KeptResources
 from firsthand.ingest.redaction import MAX_BODY_BYTES, DecodedValues, Redactor
 from firsthand.ingest.request_bounds import bounded_resource
 from firsthand.ingest.sealed_spans import REMEMBERED, SealedSpans
+from firsthand.ingest.sent_scores import EVENT, sent_scores
 from firsthand.ingest.trace_summary import COLUMNS, Counted, TraceSummary, is_summed, summaries_of
 from firsthand.ingest.translate import facts_of
 from firsthand.message import Json
@@ -192,6 +193,8 @@ class TraceStore:
             new = [(each, before) for each in spans for before in self._add_one(connection, each, known, resources)]
         connection.execute("RELEASE several")
         self._summarise(connection, new)
+        for ready, _ in new:
+            _keep_sent_scores(connection, ready.span)
         return sum(1 for _, before in new if before is None)
 
     def _add_one(
@@ -333,6 +336,19 @@ class TraceStore:
     def version(self) -> str:
         """A text that changes with every change of the store."""
         return self.database.version
+
+
+def _keep_sent_scores(connection: sqlite3.Connection, span: IncomingSpan) -> None:
+    """Keep the scores that a new span brings, in place of those of the same names that came to its trace before."""
+    for name, score in sent_scores(span).items():
+        connection.execute(
+            "DELETE FROM scores WHERE trace = ? AND name = ? AND scorer = ?", (span.trace_id, name, EVENT)
+        )
+        said = json.dumps(score.detail, ensure_ascii=True)
+        connection.execute(
+            "INSERT INTO scores (trace, name, scorer, value, failure, detail, at_s) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (span.trace_id, name, EVENT, score.value, score.failure, said, time.time()),
+        )
 
 
 def _is_sealed(sealed: SealedSpans, ready: ReadySpan) -> bool:

@@ -33,6 +33,14 @@ _FEW_VALUES = 2000
 _values_left: ContextVar[int | None] = ContextVar("values left", default=None)
 _of_trace: ContextVar[TraceValues | None] = ContextVar("values of the trace", default=None)
 _SAID_IN = ("message", "input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
+_CONVERSATION = {"session", "session_id", "thread_id", "conversation_id", "chat_id", "request_id", "trace_id", "run_id"}
+"""Arguments that say where something is asked, and are no part of it."""
+_SETTINGS = {"k", "top_k", "top_p", "temperature", "max_tokens", "seed", "stream", "verbose", "timeout", "timeout_s"}
+"""Arguments whose numbers say how it is answered, and are no part of it."""
+_CONTENT = {"content", "parts", "blocks"}
+_BESIDE_CONTENT = {"index", "finish_reason", "refusal", "tool_calls"}
+"""Fields of a message without a role; one of a role may have a name and ids too."""
+_BESIDE_ROLE = _CONTENT | _BESIDE_CONTENT | {"role", "type", "name", "id", "tool_call_id"}
 _LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 
 
@@ -251,22 +259,53 @@ def messages_in(value: Any) -> list[Message]:
         for name in ("messages", "input", "output", "choices", "generations"):
             if isinstance(value.get(name), list) and value[name]:
                 return messages_in(value[name])
-        if value.keys() & {"role", "content", "parts", "blocks", "lc", "data"} or isinstance(
-            value.get("message"), dict
-        ):
+        if _is_one_message(value):
             value = [value]
         else:
-            given = value.get("args")  # a decorated function with one argument
-            alone = (
-                isinstance(given, list) and len(given) == 1 and isinstance(given[0], str) and not value.get("kwargs")
-            )
-            texts = given if alone else [value[name] for name in _SAID_IN if isinstance(value.get(name), str)]
-            return [Message("user", (Text(texts[0] if texts else shown(value)),))]
+            return [Message("user", (Text(_asked_in(value)),))]
     if not isinstance(value, list):
         return [Message("user", (Text(shown(value)),))] if value not in (None, "") else []
     if value and isinstance(value[0], list):  # LangChain: a list of conversations
         value = value[0]
     return [one_message(each) for each in value[-MAX_MESSAGES:]]
+
+
+def _is_one_message(value: Json) -> bool:
+    """True for an object that is a message; arguments of which one is called `content` or `role` are none."""
+    if isinstance(value.get("message"), dict) or "lc" in value:
+        return True
+    if isinstance(data := value.get("data"), dict) and "content" in data:
+        return True
+    kind = str(value.get("role") or value.get("type") or "").lower()
+    if kind in ROLES and value.keys() & (_CONTENT | {"tool_calls"}):
+        return True
+    if "role" in value:
+        return value.keys() <= _BESIDE_ROLE
+    return bool(value.keys() & _CONTENT) and value.keys() <= _CONTENT | _BESIDE_CONTENT
+
+
+def _asked_in(value: Json) -> str:
+    """The question in the arguments of a function: its one text where nothing else was given, and otherwise the JSON of
+    all of them, without which the same words would ask for other answers.
+    """
+    given = value.get("args")  # a decorated function with one argument
+    if isinstance(given, list) and len(given) == 1 and isinstance(given[0], str) and not _left_in(value, "args"):
+        return given[0]
+    for name in _SAID_IN:
+        if isinstance(text := value.get(name), str) and not _left_in(value, name):
+            return text
+    return shown(value)
+
+
+def _left_in(value: Json, name: str) -> bool:
+    """True if arguments besides this one are part of what was asked."""
+    return any(key != name and _is_asked(key, each) for key, each in value.items())
+
+
+def _is_asked(name: str, value: Any) -> bool:
+    if value is None or value in ("", [], {}) or name in _CONVERSATION:
+        return False
+    return not (name in _SETTINGS and isinstance(value, int | float))
 
 
 def one_message(body: Any) -> Message:

@@ -22,6 +22,11 @@ _OF_COMPLETION = {"generation_info", "finish_reason", "logprobs"}
 _HOLDERS = ("messages", "output", "choices", "generations")
 _ASKED = {"input", "question", "query", "prompt", "history", "chat_history"}
 """Keys under which a chain gives back what it was asked."""
+_EVIDENCE = {
+    "context", "sources", "source_documents", "documents", "source_nodes", "retrieved_documents", "citations",
+    "intermediate_steps",
+}  # fmt: skip
+"""Keys under which it gives what its answer rests on."""
 _SAID = {"output", "answer", "response", "result", "text", "message", "content", "completion"}
 """Keys under which it gives its answer."""
 
@@ -29,8 +34,8 @@ _SAID = {"output", "answer", "response", "result", "text", "message", "content",
 def answers_in(value: Any, *, of_model: bool = False) -> list[Message]:
     """The messages of an output; one that is none is a single answer, as it came or as JSON.
 
-    Of a chain's `{"query": ..., "result": ...}`, what it was asked and one text, the text is the answer. What a model
-    wrote (`of_model`) may be JSON, and stays it.
+    Of a chain's `{"query": ..., "result": ...}`, what it was asked and one text, the text is the answer, also beside
+    its sources. What a model wrote (`of_model`) may be JSON, and stays it.
     """
     if value in (None, ""):
         return []
@@ -101,6 +106,6 @@ def _message(body: Json) -> Message:
 
 
 def _only(value: Json) -> Any:
-    """The answer in an object whose other fields hold the question alone; None for any other object."""
-    left = [name for name in value if name not in _ASKED]
+    """The answer in an object whose other fields hold the question, and what the answer rests on, alone; or else None."""
+    left = [name for name in value if name not in _ASKED | _EVIDENCE]
     return value[left[0]] if len(left) == 1 and left[0] in _SAID else None
