@@ -69,6 +69,10 @@ def test_an_index_of_the_benchmarks_file_is_scored_by_the_ids_of_its_records(bir
     assert values == [1.0, 1.0] and protocols == Experiment([agent("")], beir(folder="birds")).protocols
 
 
+def test_passages_that_an_answer_cites_are_ranked_as_they_were_retrieved(birds: Path) -> None:
+    assert scored(indexed("bi", "birds/corpus.jsonl"), naive, search="lexical")[0] == [1.0, 1.0]
+
+
 def test_an_index_of_other_documents_is_refused_with_an_id_of_each(birds: Path) -> None:
     (birds / "notes").mkdir()
     (birds / "notes/owl.md").write_text("Owls hear mice.")

@@ -33,6 +33,8 @@ def passages(trace: Trace) -> list[RetrievedPassage]:
     for call in trace.calls:
         if call.kind == "tool" and call.detail.get("name") == RETRIEVE and not call.error:
             for item in call.detail.get("items", ()):
+                if "score" not in item:  # of a read that finds no passages, as of where a citation stands
+                    continue
                 passage = _passage(item)
                 found.setdefault((passage.document, int(item.get("start", 0)), passage.text), passage)
     return list(found.values())
