@@ -25,6 +25,7 @@ from firsthand.benchmark import Benchmark, Figures
 from firsthand.errors import ConfigError
 from firsthand.experiment.equal_budget import Fitted, equalise, free_knob
 from firsthand.experiment.foreign_settings import expect_own, named_by
+from firsthand.experiment.judged_index import protocol_of
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
 from firsthand.experiment.own_files import check_unchanged, own_files
 from firsthand.experiment.preflight import check_ready, tasks_of
@@ -213,7 +214,8 @@ class Experiment:
     @property
     def protocols(self) -> dict[str, str]:
         """Benchmark -> how it is prompted and scored, without the secrets of addresses."""
-        return {benchmark.name: without_secrets(benchmark.protocol) for benchmark in self.made_benchmarks}
+        made = zip(self.made_benchmarks, self.made_tasks, strict=True)
+        return {each.name: protocol_of(self.agents, each, tasks) for each, tasks in made}
 
     @property
     def figures(self) -> dict[str, Figures]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, FirsthandError
+from firsthand.experiment.judged_index import check_judged_indexes
 from firsthand.loop.pattern_options import check_task, follows_protocol, tools_needed
 from firsthand.model import RequestChecker
 from firsthand.task import Task
@@ -38,6 +39,7 @@ def check_ready(agents: Sequence[Agent], benchmarks: Sequence[tuple[Benchmark, S
             if (ready := getattr(scorer, "ready", None)) is not None:
                 ready()
         _check_environments(benchmark, tasks)
+        check_judged_indexes(agents, benchmark, tasks)
         for agent in agents:
             _check_tools(agent, benchmark)
             _check_model(agent, tasks)

@@ -21,6 +21,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
 from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.experiment.experiment import Experiment
+from firsthand.experiment.stated_fact import can_be_restated, restated
 from firsthand.loop.concurrency import derive_seed
 from firsthand.message import Json
 from firsthand.model import Embedder, Model
@@ -196,8 +197,9 @@ def choose_changes(
 ) -> list[FactChange]:
     """Returns changes for a share of the questions, chosen at random among those whose answer stands in a document.
 
-    Each gets the answer of the next chosen question that differs, in the first document that holds its own. No two changes
-    are of one document, so that none undoes another. DataError if fewer than two facts can be changed.
+    Each gets the answer of the next chosen question that differs, in the first document that holds its own, and not as part
+    of a name in the question. No two changes are of one document, so that none undoes another. DataError if fewer than two
+    facts can be changed.
     """
     if not 0 < share <= 1:
         raise ConfigError(f"the share of changed facts is {share}: give a number above 0, up to 1")
@@ -208,8 +210,8 @@ def choose_changes(
     taken: set[str] = set()
     for each in order:
         places = each.documents or tuple(sorted(texts))
-        place = next((id for id in places if id not in taken and has_words(texts.get(id, ""), each.answer)
-                      and each.answer in texts[id]), None)  # fmt: skip
+        place = next((id for id in places if id not in taken
+                      and can_be_restated(texts.get(id, ""), each.answer, each.question)), None)  # fmt: skip
         if place is not None and len(chosen) < wanted:
             chosen.append((each, place))
             taken.add(place)
@@ -258,7 +260,7 @@ async def _changed(
     import numpy as np
 
     document = index.document(change.document)
-    text = document.text.replace(change.question.answer, change.new)
+    text = restated(document.text, change.question.answer, change.new)
     changed = replace(document, text=text, locations=())
     chunks = chunker(changed)
     if embedder is None:

@@ -83,6 +83,11 @@ def follows_protocol(pattern: Callable[..., Any], options: Mapping[str, Any]) ->
     return any(checks.follows_protocol for checks, _, _ in _checks(pattern, options))
 
 
+def option_values(pattern: Callable[..., Any], options: Mapping[str, Any], name: str) -> list[Any]:
+    """The values of an option, for a pattern and for each that it leads which has it, defaults included."""
+    return [given[name] for _, _, given in _checks(pattern, options) if name in given]
+
+
 def at_least(least: int, **numbers: int) -> None:
     """ConfigError for the first of the named numbers that is below `least`."""
     for name, number in numbers.items():

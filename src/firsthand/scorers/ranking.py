@@ -13,7 +13,7 @@ from typing import Any
 from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError
 from firsthand.scorers.rankings import ranking_metrics as metrics
-from firsthand.scorers.rankings.retrieved import ranking
+from firsthand.scorers.rankings.retrieved import ranking, record_id
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -65,9 +65,15 @@ def ndcg(*, k: int = 10) -> Scorer:
 
 
 def ranked_documents(task: Task, trace: Trace) -> list[str]:
-    """Returns the attempt's ranking without the documents that the task leaves out."""
+    """Returns the attempt's ranking without the documents that the task leaves out.
+
+    A record of an indexed file, `corpus.jsonl:owl`, is the document `owl` that is judged or left out.
+    """
     left_out = task.secret.get("left_out", ())
-    return [document for document in ranking(trace) if document not in left_out]
+    known = {*judgements(task), *left_out}
+    names = ((document, record_id(document)) for document in ranking(trace))
+    found = (record if record in known and document not in known else document for document, record in names)
+    return [document for document in metrics.first_of_each(found) if document not in left_out]
 
 
 def judgements(task: Task) -> dict[str, int]:

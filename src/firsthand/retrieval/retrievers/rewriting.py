@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -39,9 +40,8 @@ def hyde(retriever: Retriever, corpus: Corpus, writer: Writer, *, n: int = 8, pr
         raise ConfigError(f"n is {n}: have 1 passage or more written")
 
     async def found(query: Query, k: int) -> Sequence[Hit]:
-        made_up = await writer.write(
-            prompt.format(query=query.text), n=n, temperature=HYDE_TEMPERATURE, max_tokens=HYDE_TOKENS, stop=HYDE_STOP
-        )
+        asked, settings = prompt.format(query=query.text), {"temperature": HYDE_TEMPERATURE, "stop": HYDE_STOP}
+        made_up = await _written(query, writer, asked, n=n, max_tokens=HYDE_TOKENS, **settings)
         own = await corpus.embed([query.text])
         passages = await corpus.embed(made_up, documents=True)
         mean = np.concatenate([own, passages]).mean(axis=0)
@@ -70,7 +70,7 @@ def multi_query(
     asked = f"Write {n} different search queries for the question, one a line. Write the queries only.\n\nQuestion: "
 
     async def found(query: Query, k: int) -> Sequence[Hit]:
-        (said,) = await writer.write(asked + query.text, temperature=temperature, max_tokens=64 * n)
+        (said,) = await _written(query, writer, asked + query.text, temperature=temperature, max_tokens=64 * n)
         texts = distinct_lines([query.text, *lines_of(said)])[: n + 1]
         rankings = [await retriever(replace(query, text=text, vectors=()), max(pool, k)) for text in texts]
         return reciprocal_rank_fusion(rankings, constant=constant)[:k]
@@ -82,7 +82,8 @@ def step_back(retriever: Retriever, writer: Writer, *, constant: float = 60.0, p
     """Step-back prompting (Zheng et al., 2023): a more general question is searched too, and both rankings are fused."""
 
     async def found(query: Query, k: int) -> Sequence[Hit]:
-        (said,) = await writer.write(STEP_BACK_PROMPT.format(query=query.text), temperature=0.0, max_tokens=64)
+        asked = STEP_BACK_PROMPT.format(query=query.text)
+        (said,) = await _written(query, writer, asked, temperature=0.0, max_tokens=64)
         texts = distinct_lines([query.text, *lines_of(said, numbered=False)])[:2]
         rankings = [await retriever(replace(query, text=text, vectors=()), max(pool, k)) for text in texts]
         return reciprocal_rank_fusion(rankings, constant=constant)[:k]
@@ -114,6 +115,15 @@ def by_likelihood(writer: Writer, about: Mapping[str, str]) -> Choose:
         return labels[max(range(len(labels)), key=logprobs.__getitem__)]
 
     return choose
+
+
+async def _written(query: Query, writer: Writer, prompt: str, **settings: Any) -> list[str]:
+    """What the model writes, or wrote for the same query when it was asked for fewer hits."""
+    if query.written is None:
+        return await writer.write(prompt, **settings)
+    if prompt not in query.written:
+        query.written[prompt] = await writer.write(prompt, **settings)
+    return query.written[prompt]
 
 
 def lines_of(text: str, *, numbered: bool = True) -> list[str]:

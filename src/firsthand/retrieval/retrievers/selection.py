@@ -13,8 +13,10 @@ from firsthand.errors import ConfigError, UnknownName
 from firsthand.message import Json
 from firsthand.retrieval.chunk_index import ChunkIndex, Vectors
 from firsthand.retrieval.corpus import NO_COSINES, Corpus, arguments_of
+from firsthand.retrieval.hit_json import hit_from_json, hit_to_json
 from firsthand.retrieval.retriever import Filter, Hit, Query, Retriever, TrailStep
 from firsthand.retrieval.retrievers.context_windows import document_in
+from firsthand.retrieval.retrievers.deeper_search import Choice, enough
 from firsthand.retrieval.store.unspaced_words import spaced
 from firsthand.retrieval.store.word_marks import words_with_marks
 
@@ -70,7 +72,8 @@ def per_source(
 ) -> Retriever:
     """At most `most` hits of each document, or of each value of another field: `source`, `title`, or a key of `meta`.
 
-    One source that floods the index, planted or not, then fills no more than its share. Each record of a JSONL file is a
+    One source that floods the index, planted or not, then fills no more than its share, and does not hide the others: where
+    `pool` hits are too few, those of other sources are searched for. Each record of a JSONL file is a
     document of its own: by="source" bounds them all by their file. `source` and `title` are the document's own, as in
     filters, and are read from `corpus`; ConfigError if it is not given. A document without them, or that was deleted since,
     counts for itself; a hit whose `meta` has no such key is a source of its own.
@@ -83,47 +86,79 @@ def per_source(
         )
 
     async def found(query: Query, k: int) -> Sequence[Hit]:
-        hits = list(await retriever(query, max(pool, k)))
-        if corpus is None or by not in _OF_DOCUMENT:
-            return _kept(_capped(hits, lambda hit: _value(hit, by), most, k), "per_source")
+        async def by_value(hits: Sequence[Hit]) -> Choice:
+            kept = _capped(hits, lambda hit: _value(hit, by), most, k)
+            named = [(by, hit.chunk.document if by == "document" else hit.chunk.meta.get(by)) for hit in kept]
+            return Choice(_kept(kept, "per_source"), _full(named, most))
 
-        async def act(passed: Json) -> Sequence[Hit]:
-            def capped(index: ChunkIndex) -> list[Hit]:
-                own = cache(lambda document: getattr(index.document(document), by))
+        async def by_own(hits: Sequence[Hit]) -> Choice:
+            assert corpus is not None
+            return await _by_own_field(
+                corpus, arguments_of(query, k, hits=[hit.chunk.id for hit in hits]), hits, by, most
+            )
 
-                def source(hit: Hit) -> object:
-                    name = document_in(index, hit)
-                    try:
-                        return own(name) or ("document", name)
-                    except UnknownName:
-                        return ("document", name)
-
-                return _capped(hits, source, most, k)
-
-            return _kept(await corpus.ask(capped), "per_source")
-
-        return await corpus.read("per_source", arguments_of(query, k, hits=[hit.chunk.id for hit in hits]), act)
+        choose = by_own if by in _OF_DOCUMENT else by_value
+        return await enough(retriever, query, k, pool=pool, choose=choose)
 
     return found
+
+
+async def _by_own_field(corpus: Corpus, arguments: Json, hits: Sequence[Hit], by: str, most: int) -> Choice:
+    """At most `most` hits of each value of a field of documents, as a read of the corpus; items tell the value they count
+    for, so that a resumed attempt knows it too."""
+
+    def capped(index: ChunkIndex) -> list[Json]:
+        own = cache(lambda document: getattr(index.document(document), by))
+
+        def source(hit: Hit) -> tuple[str, str]:
+            name = document_in(index, hit)
+            try:
+                return (by, found) if (found := own(name)) else ("document", name)
+            except UnknownName:
+                return ("document", name)
+
+        kept = _kept(_capped(hits, source, most, int(arguments["k"])), "per_source")
+        return [hit_to_json(hit) | {"counted_as": [*source(hit)]} for hit in kept]
+
+    async def act(passed: Json) -> Sequence[Json]:
+        return await corpus.ask(capped)
+
+    items = await corpus.items("per_source", arguments, act)
+    counted = [each["counted_as"] for each in items if "counted_as" in each]
+    return Choice([hit_from_json(each) for each in items], _full(counted, most))
+
+
+def _full(counted: Sequence[Sequence[object]], most: int) -> Filter:
+    """The filter that leaves out the values, each given with its field, that stand `most` times in the list."""
+    counts = Counter((str(field), value) for field, value in counted if isinstance(value, str))
+    full = {field: [value for (name, value), count in counts.items() if name == field and count >= most]
+            for field, _ in counts}  # fmt: skip
+    return {field: {"not": sorted(values)} for field, values in full.items() if values}
 
 
 def distinct(retriever: Retriever, *, similarity: float = 0.8, pool: int = 50) -> Retriever:
     """Leaves out hits whose five-word shingles overlap with those of a better one: Jaccard index of `similarity` or more.
 
+    Where `pool` hits leave fewer than k, twice as many are searched, until k are kept or the search has no more.
     Words of scripts without blanks are the pairs of letters that are indexed (`unspaced_words`).
     """
     if not 0 < similarity <= 1:
         raise ConfigError(f"similarity is {similarity}: give a number above 0, up to 1 (equal texts alone)")
 
     async def found(query: Query, k: int) -> Sequence[Hit]:
-        kept: list[Hit] = []
-        seen: list[frozenset[str]] = []
-        for hit in await retriever(query, max(pool, k)):
-            shingles = _shingles(hit.chunk.text)
-            if all(_jaccard(shingles, other) < similarity for other in seen):
-                kept.append(hit)
-                seen.append(shingles)
-        return _kept(kept[:k], "distinct")
+        async def choose(hits: Sequence[Hit]) -> Choice:
+            kept: list[Hit] = []
+            seen: list[frozenset[str]] = []
+            for hit in hits:
+                if len(kept) == k:
+                    break
+                shingles = _shingles(hit.chunk.text)
+                if all(_jaccard(shingles, other) < similarity for other in seen):
+                    kept.append(hit)
+                    seen.append(shingles)
+            return Choice(_kept(kept, "distinct"), {})
+
+        return await enough(retriever, query, k, pool=pool, choose=choose)
 
     return found
 

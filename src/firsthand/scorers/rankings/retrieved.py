@@ -12,6 +12,8 @@ from firsthand.trace import Trace
 
 RETRIEVE = "retrieve"
 """The name of the tool call that a read of an index is in traces (`retrieval/rag_effect.py`)."""
+RECORD_FILES = (".jsonl", ".ndjson", ".json")
+"""Files whose records are documents, named FILE:ID (`retrieval/documents/json_reader.py`)."""
 RANKING = "ranking"
 """The event by which a pattern states its final ranking, where it puts several reads together."""
 
@@ -31,6 +33,8 @@ def passages(trace: Trace) -> list[RetrievedPassage]:
     for call in trace.calls:
         if call.kind == "tool" and call.detail.get("name") == RETRIEVE and not call.error:
             for item in call.detail.get("items", ()):
+                if "score" not in item:  # of a read that finds no passages, as of where a citation stands
+                    continue
                 passage = _passage(item)
                 found.setdefault((passage.document, int(item.get("start", 0)), passage.text), passage)
     return list(found.values())
@@ -47,6 +51,16 @@ def ranking(trace: Trace) -> list[str]:
         documents = [str(each) for each in stated[-1].get("documents", ())]
         return first_of_each(_with_ties_by_id(documents, stated[-1].get("scores")))
     return first_of_each(each.document for each in passages(trace))
+
+
+def record_id(document: str) -> str:
+    """Returns the id that a record has in its file: owl for `birds/corpus.jsonl:owl`; any other id as it is."""
+    at = document.find(":")
+    while at >= 0:
+        if document[:at].lower().endswith(RECORD_FILES) and document[at + 1 :]:
+            return document[at + 1 :]
+        at = document.find(":", at + 1)
+    return document
 
 
 def _with_ties_by_id(documents: Sequence[str], scores: object) -> Sequence[str]:
