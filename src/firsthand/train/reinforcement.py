@@ -124,7 +124,7 @@ def train_policy(
     named, tasks, held_out = _tasks(config.benchmark, sampled, seed)
     catalog.pattern(sampled.pattern)
     for text in sampled.tools:
-        catalog.tools(text)
+        catalog.tools_and_sources(text)
     path = model_lookup.resolve(sampled.model)
     if sampled.reward_model is not None:
         expect_reads(sampled.reward_model, path)
@@ -241,7 +241,7 @@ def open_agent(
     )
     local = Local(path, config=config, free_calls=True)
     pattern, options = catalog.pattern(sampled.pattern)
-    tools = tuple(tool for text in sampled.tools for tool in catalog.tools(text))
+    tools = tuple(tool for text in sampled.tools for tool in catalog.tools_and_sources(text))
     return local, Agent(sampled.pattern, local, pattern, options, tools, sampled.sampling)
 
 

@@ -73,7 +73,7 @@ class RolloutSettings:
     pattern: str = "direct"
     """The pattern of the agent that makes the rollouts, with its options."""
     tools: tuple[str, ...] = ()
-    """Its tools; calls are sampled without a grammar, so that the sampled distribution is the model's."""
+    """Its tools, MCP servers too; calls are sampled without a grammar, so that the sampled distribution is the model's."""
     prompts: int = 32
     """Tasks of a batch."""
     group_size: int = 16
