@@ -95,7 +95,8 @@ class RolloutSettings:
     minibatches: int = 1
     """Optimizer steps of each pass."""
     held_out: int = 0
-    """The last so many tasks are not trained on: one rollout of each is scored every `eval_every` batches."""
+    """The last so many tasks, and others that ask the same, are not trained on: one rollout of each of the last is scored
+    every `eval_every` batches."""
     eval_every: int = 20
     """Batches between two evaluations on the held-out tasks."""
     correct_to_model: bool = False
