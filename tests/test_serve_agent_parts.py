@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from firsthand.commands.safety import Config as SafetyConfig
+from firsthand.commands.safety import main as safety
 from firsthand.errors import ConfigError
 from firsthand.loop.budget import Limits
 from firsthand.loop.form import FormField
@@ -199,9 +201,7 @@ def test_settings_and_files_of_agents_are_checked_at_their_ends(tmp_path: Path) 
         read_agent_file(file)
     with pytest.raises(ConfigError) as twice:
         open_agent(AgentFile("m", tools=("calculator", "calculator")))
-    assert (
-        str(twice.value) == "tools is calculator, calculator, which gives two tools named 'calculator': leave one out"
-    )
+    assert str(twice.value) == "tools is calculator,calculator, which gives two tools named 'calculator': leave one out"
 
 
 def test_an_agent_of_a_file_has_every_part_that_it_names(tmp_path: Path) -> None:
@@ -225,6 +225,37 @@ def test_an_agent_of_a_file_has_every_part_that_it_names(tmp_path: Path) -> None
     assert (bare.limits, bare.sampling.max_tokens) == (Limits(), 1024)
     with pytest.raises(ConfigError, match=r"^device is 'cuda:1', and scripted:echo does not run here"):
         open_agent(AgentFile("scripted:echo", device="cuda:1"))
+
+
+def test_an_agent_of_a_file_may_hold_mcp_servers_beside_tools(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mcp")
+    servers, path = tmp_path / "servers.toml", tmp_path / "agent.toml"
+    servers.write_text('[servers.weather]\ncommand = "w"\n[servers.maps]\ncommand = "m"\nshared = true\n')
+    text = (
+        f'model = "scripted:echo"\ntools = ["mcp:{servers}", "calculator"]\nguard = ["policy"]\n'
+        'approve = ["weather__forecast=ask", "maps__=deny", "external=ask"]\n'
+    )
+    path.write_text(text)
+    made = open_agent(read_agent_file(path))
+    assert made.to_json()["tools"] == ["calculator", "mcp:maps", "mcp:weather"]
+    assert [each.name for each in made.own_tools] == ["calculator"] and len(made.sources) == 1
+    assert made.approval.rules == {"weather__forecast": "ask", "maps__": "deny", "external": "ask"}
+    path.write_text(text.replace("weather__f", "whether__f"))
+    with pytest.raises(ConfigError, match=r"^approve names 'whether__forecast', no tool and no effect;"):
+        open_agent(read_agent_file(path))
+    with pytest.raises(ConfigError, match="which gives two tools named 'mcp:time': leave one out"):
+        open_agent(AgentFile("scripted:echo", tools=("mcp:time", "mcp:time")))
+    known = "Tools of MCP servers are known when a server is opened, and are not counted here.\n"
+    for servers_of_it, is_told in ((f"mcp:{servers}#weather", True), (f"mcp:{servers}#maps", True), ("fetch", False)):
+        path.write_text(text.replace(f"mcp:{servers}", servers_of_it).partition("approve")[0])
+        assert safety(SafetyConfig("explain", path)) == 0
+        assert capsys.readouterr().out.endswith(known) is is_told
+        assert safety(SafetyConfig("tests", path)) == 0
+        source = servers_of_it.rpartition("#")[2]
+        told = f"# mcp:{source} has no tests: its tools are known when it is opened\n"
+        assert capsys.readouterr().out.endswith(told) is is_told
 
 
 # -- requests --

@@ -144,10 +144,13 @@ def test_calls_are_blocks_whose_results_go_back(running: Running) -> None:
         {"type": "tool_result", "tool_use_id": broken.id, "content": "bad city", "is_error": True},
         {"type": "text", "text": "So?"},
     ]
-    again = ask(
-        running, [*turns, {"role": "assistant", "content": found.content}, {"role": "user", "content": results}]
-    )
-    assert again.content[0].text.endswith("assistant: Let me see. | tool: rain | tool: Error: bad city | user: So?")
+    dumped = [block.model_dump() | {"caller": None, "of_a_later_library": None} for block in found.content]
+    parsed = [block.model_dump() for block in streamed(running, turns, tools=[WEATHER])[1].content]
+    for block, own in zip(parsed, dumped, strict=True):
+        block |= {"id": own["id"]} if "id" in own else {}
+    for blocks in (found.content, dumped, parsed):
+        again = ask(running, [*turns, {"role": "assistant", "content": blocks}, {"role": "user", "content": results}])
+        assert again.content[0].text.endswith("assistant: Let me see. | tool: rain | tool: Error: bad city | user: So?")
 
 
 def test_streamed_calls_are_the_same_blocks(running: Running) -> None:
@@ -277,6 +280,13 @@ def test_a_key_is_taken_from_either_header(tmp_path: Path) -> None:
          "content.0.type is 'image': this server takes text only"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text is missing"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "id": "y"}]}]}, "id does not belong"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "caller": {"type": "direct"}}]}]},
+         "the field 'messages.0.content.0.caller' is not known here"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "toolset_name": ""}]}]},
+         "the field 'messages.0.content.0.toolset_name' is not known here"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": None, "txt": None}]}]},
+         "messages.0.content.0.text is missing"),
+        ({"temprature": None}, "did you mean temperature?"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "a", "name": "b", "input": {}}]}]},
          "only the assistant has such blocks"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a"}]}]},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from firsthand.grammar import Grammar
 from firsthand.message import Message, Text, ToolCall, ToolResult, assistant, system, user
 from firsthand.model import ModelFacts, Sampling, ToolSpec
 from firsthand.serve.admission.admission_settings import ClientLimits
+from firsthand.serve.anthropic.messages_schema import MessagesRequest
 from firsthand.serve.http.refusals import Refusal
 from firsthand.serve.openai import request_parsing
 from firsthand.serve.openai.request_schema import ChatRequest, CompletionRequest, EmbeddingRequest, read
@@ -351,6 +354,11 @@ def test_the_first_field_that_only_our_own_models_obey_is_named() -> None:
     assert request_parsing.needs_tokens(read(CompletionRequest, {"prompt": "x", "logprobs": 0})) == "logprobs"
 
 
+RESULT = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": [
+    {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "x"}]}]}]}  # fmt: skip
+CALLING = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}
+
+
 @pytest.mark.parametrize(
     "kind, body, field, code, said",
     [
@@ -368,6 +376,8 @@ def test_the_first_field_that_only_our_own_models_obey_is_named() -> None:
          "best_of is not supported"),
         (ChatRequest, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type",
          "invalid_value", "messages.0.content.0.type is 'image_url': this server takes text only, so leave it out"),
+        (ChatRequest, {"messages": [{"role": "user", "content": [{"type": "text", "text": None}]}]},
+         "messages.0.content.0.text", "invalid_value", "messages.0.content.0.text is None: "),
         (EmbeddingRequest, {"input": ["x"] * 2049}, "input", "invalid_value",
         "input is a list of more than 2,048: give fewer"),
         (EmbeddingRequest, {"input": {"a": 1}}, "input", "invalid_value", "input is a object: "),
@@ -413,3 +423,33 @@ def test_results_belong_to_any_call_before_them_and_a_field_counts_by_what_it_sa
     assert (told.message, told.param, told.code) == (
         "max_completion_tokens is 51: at most 50 are given", "max_completion_tokens", "invalid_value",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "at"),
+    [
+        (ChatRequest, {"messages": [{"role": "user", "content": "x"}]}, ("messages", 0)),
+        (ChatRequest, {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
+         ("messages", 0, "content", 0)),
+        (ChatRequest, {"messages": [CALLING]}, ("messages", 0, "tool_calls", 0)),
+        (ChatRequest, {"messages": [CALLING]}, ("messages", 0, "tool_calls", 0, "function")),
+        (ResponsesRequest, {"input": [{"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}]},
+         ("input", 0)),
+        (ResponsesRequest, {"input": [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": "x"}]}]},
+         ("input", 0, "content", 0)),
+        (ResponsesRequest, {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}]}]},
+         ("input", 0, "content", 0)),
+        (MessagesRequest, RESULT, ("messages", 0)), (MessagesRequest, RESULT, ("messages", 0, "content", 0)),
+        (MessagesRequest, RESULT, ("messages", 0, "content", 0, "content", 0)),
+    ],
+)  # fmt: skip
+def test_a_null_in_an_unknown_field_of_a_conversation_asks_for_nothing(
+    kind: Any, body: Any, at: tuple[str | int, ...]
+) -> None:
+    plain, body = read(kind, body), json.loads(json.dumps(body))
+    inner = reduce(lambda each, step: each[step], at, body)
+    inner |= {"async_": None, "namespace": None}
+    assert read(kind, body) == plain
+    for value in ("", 0, False, [], {}):
+        inner["namespace"] = value
+        assert str(refusal(read, kind, body).param).startswith(".".join(map(str, at)))

@@ -82,7 +82,7 @@ def test_a_call_in_a_response_goes_back_with_its_output(client: openai.OpenAI) -
     assert [item.type for item in found.output] == ["message", "function_call"]
     call = found.output[1]
     assert json.loads(call.arguments) == {"city": "Oslo"}  # type: ignore[union-attr]
-    items = [item.model_dump(exclude_none=True) for item in found.output]
+    items = [item.model_dump() | {"of_a_later_library": None} for item in found.output]
     output = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}  # type: ignore[union-attr]
     again = client.responses.create(model="demo", input=[{"role": "user", "content": "the weather"}, *items, output])  # type: ignore[list-item]
     assert again.output_text == "user said 3: rain"

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.errors import ConfigError, ModelError, UnknownName
+from firsthand.errors import ConfigError, ModelError, ToolError, UnknownName
 from firsthand.loop.budget import Limits
 from firsthand.loop.listener import Began
 from firsthand.message import Message, ToolCall, ToolResult, assistant, system, user
@@ -31,6 +32,7 @@ from firsthand.serve.agents.session_model import (
     caller,
 )
 from firsthand.serve.agents.session_store import SessionTurn
+from firsthand.system import conversation_owner
 from firsthand.trace import Call, Trace
 from served_agent import Desk, clerk, scripted
 from served_agent import within_sessions as within
@@ -171,6 +173,92 @@ def test_each_turn_goes_on_from_what_opened_the_session_however_the_ones_before_
         assert [each[0] for each in ends] == ["failed", "completed", "completed", "canceled", "failed", "completed"]
 
     within(agent, tmp_path, use)
+
+
+class Line:
+    """A shared source that fails to open `failures` times, and must not be opened twice."""
+
+    name, shared, tools = "the line", True, ()
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.opened, self.closed, self.reopened, self.most = 0, 0, 0, 0
+        self.owners: list[str] = []
+
+    async def open(self) -> None:
+        self.opened += 1
+        self.owners.append(conversation_owner.current())
+        self.most = max(self.most, self.opened - self.closed)
+        await asyncio.sleep(0.01)
+        if self.opened <= self.failures:
+            raise ToolError("the line is busy")
+
+    async def reopen(self) -> None:
+        self.reopened += 1
+
+    async def close(self) -> None:
+        task = asyncio.current_task()
+        self.closed += task is not None and not task.cancelling()
+
+
+def test_a_shared_source_is_open_once_for_all_turns_and_is_tried_again_if_it_did_not_open(tmp_path: Path) -> None:
+    async def meets(task: Any, ctx: Any) -> str:
+        inside.append(task.id)
+        while len(set(inside)) < 2:
+            await asyncio.sleep(0.005)
+        return f"{line.opened - line.closed} open"
+
+    async def use(sessions: ServedSessions) -> None:
+        first = [sessions.submit("ann", "x", context=name) for name in "ab"]
+        ended = [await sessions.settled(turn.id) for turn in first]
+        assert [(turn.state, turn.error) for turn in ended] == [("failed", "the line is busy")] * 2
+        assert sessions.trace(ended[0].session).error.message == "the line is busy"  # type: ignore[union-attr]
+        second = [sessions.submit("ann", "y", context=name) for name in "ab"]
+        for turn in second:
+            assert (await sessions.settled(turn.id)).answer == "1 open"
+        third = sessions.submit("ann", "z", context="a")
+        assert (await sessions.settled(third.id)).answer == "1 open"
+        assert (line.opened, line.closed, line.reopened) == (2, 1, 3)
+        assert sessions.bugs == []  # type: ignore[attr-defined]
+
+    line, inside = Line(1), list[str]()
+    within(Agent("clerk", Scripted([]), meets, tools=(line,)), tmp_path, use)
+    assert (line.opened, line.closed, line.most) == (2, 2, 1) and line.owners == [conversation_owner.current()] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "guarded", "told"),
+    [
+        (ToolError("SECRET"), True, "the attempt failed with a ToolError, whose text is in the operator's record"),
+        (KeyError("SECRET"), False, "the agent met a bug of its own; the server's log has it"),
+    ],
+)
+def test_a_client_reads_of_a_shared_source_what_it_may_read_of_a_failed_attempt(
+    tmp_path: Path, error: Exception, guarded: bool, told: str
+) -> None:
+    class Broken(Line):
+        async def open(self) -> None:
+            raise error
+
+    async def use(sessions: ServedSessions) -> None:
+        turn = await sessions.settled(sessions.submit("ann", "x", context="a").id)
+        assert (turn.state, turn.error) == ("failed", told)
+        kept = sessions.trace(turn.session)
+        assert kept is not None and kept.error is not None and "SECRET" in kept.error.message
+        bugs: list[str] = sessions.bugs  # type: ignore[attr-defined]
+        assert ["KeyError: 'SECRET'" in each for each in bugs] == [True] * (not guarded)
+
+    guard = catalog.guards(("policy",)) if guarded else ()
+    within(Agent("clerk", Scripted([]), scripted, tools=(Broken(),), guard=guard), tmp_path, use)  # type: ignore[arg-type]
+
+
+def test_a_shared_source_that_nobody_asked_for_is_not_opened(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions) -> None:
+        assert line.opened == 0
+
+    line = Line()
+    within(Agent("clerk", Scripted([]), lambda task, ctx: ctx, tools=(line,)), tmp_path, use)
+    assert (line.opened, line.closed) == (0, 0)
 
 
 def test_open_turns_and_prompts_are_bounded_by_client(tmp_path: Path) -> None:

@@ -451,6 +451,13 @@ def test_the_rollouts_engine_is_that_of_its_settings_and_device(folder: Path) ->
     local.close()
 
 
+def test_a_policy_may_use_tools_of_mcp_servers(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mcp")
+    _, run, _ = trained("rloo", folder, tmp_path, tools=("calculator", "mcp:time"))
+    agent = run.told["batches"].agent
+    assert agent.to_json()["tools"] == ["calculator", "mcp:time"] and len(agent.own_tools) == 1
+
+
 def test_streams_are_drawn_pass_after_pass() -> None:
     streams = [Stream([each + 1]) for each in range(3)]
     first, second, third = (order(9, epoch, 3).tolist() for epoch in range(3))

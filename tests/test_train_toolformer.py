@@ -130,6 +130,8 @@ def test_tools_that_do_more_than_read_are_refused(tmp_path: Path) -> None:
     for given in ([f"files:{tmp_path}:write=true"], []):
         with pytest.raises(ConfigError, match=r"effect|tools is empty"):
             reading_tools(given)
+    with pytest.raises(ConfigError, match=r"^'mcp:time' names MCP servers, which are opened for attempts, and here"):
+        reading_tools(["mcp:time"])
     for settings in ({"places": 0}, {"samples": 65}, {"threshold": 0.0}, {"holdout": 0.0}, {"start_probability": 1.0}):
         with pytest.raises(ConfigError):
             build(Config, settings)

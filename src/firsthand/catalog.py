@@ -28,7 +28,7 @@ from firsthand.errors import ConfigError, UnknownName, unknown
 from firsthand.guard import BORDERS, Guard, check_guard
 from firsthand.memory import Memory, check_memory
 from firsthand.model import Model
-from firsthand.system.address_secrets import with_secrets
+from firsthand.system.address_secrets import with_secrets, without_secrets
 from firsthand.system.hosted_models import name_hint, provider_hint
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
 from firsthand.tool import Effect, Tool
@@ -330,7 +330,14 @@ def _shown(value: ast.expr) -> str:
 
 
 def tools(text: str) -> tuple[Tool, ...]:
-    """The tools that a text names: `calculator` is one; `files:notes:write=true` calls `files("notes", write=True)`."""
+    """The tools that a text names: `calculator` is one; `files:notes:write=true` calls `files("notes", write=True)`.
+
+    ConfigError for `mcp:SERVER`: its tools are known once it is opened, so `tools_and_sources` gives a source of them.
+    """
+    if text.partition(":")[0] == "mcp":
+        raise ConfigError(
+            f"{without_secrets(text)!r} names MCP servers, which are opened for attempts, and here is none: leave it out"
+        )
     spec = parse_spec(with_secrets(text))
     parts = re.fullmatch(r"(.*?\.py(?::\w+)?|[^:]*)(?::(.*))?", spec.name, re.DOTALL)
     assert parts is not None

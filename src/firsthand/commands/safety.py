@@ -161,7 +161,7 @@ def _explain(config: Config, path: Path) -> int:
         for each in (each for each in threats if each.standing == standing):
             left = f" (not covered: {', '.join(each.open_tools)})" if each.open_tools else ""
             out.print(f"  - {each.attack}\n      {each.because}{left}", soft_wrap=True, markup=False)
-    if agent.sources:
+    if len(agent.own_tools) < len(agent.tools):
         out.print("Tools of MCP servers are known when a server is opened, and are not counted here.", markup=False)
     return 0
 

@@ -19,6 +19,7 @@ from firsthand.safety.rules.policies import policies_named
 from firsthand.safety.rules.rewritten_call import rewritten
 from firsthand.tool import Tool
 from firsthand.tool_arguments import as_json_data
+from firsthand.tool_source import source_name
 
 STRANGER = "stranger-7431"
 """A value that nobody named."""
@@ -72,6 +73,8 @@ def generated_tests(agent: Agent, path: Path) -> str:
         for name, body in _checks(tool, arguments, agent):
             if body[0] in rules:
                 parts.append(f"def test_{tool.name.replace('-', '_')}_{name}():\n    {body[1]}")
+    for source in (each for each in agent.tools if not isinstance(each, Tool)):
+        parts.append(f"# {source_name(source)} has no tests: its tools are known when it is opened")
     return _HEAD.format(path=str(path), name=agent.name) + "\n\n\n".join(parts) + "\n"
 
 

@@ -38,7 +38,7 @@ from firsthand.train.policy_streams import corrected, importance_metrics
 from firsthand.train.reference_policy import ReferencePolicy
 from firsthand.train.replica_policy import ReplicaPolicy, open_on_ray
 from firsthand.train.reward_scores import RewardModel, expect_reads
-from firsthand.train.rollout_batches import GapCheck, RolloutBatches
+from firsthand.train.rollout_batches import GapCheck, RolloutBatches, question_of
 from firsthand.train.rollout_settings import PolicyConfig, PolicyView, RolloutSettings
 from firsthand.train.samplers import EngineSampler, Sampler
 from firsthand.train.stream_logprobs import StreamNumbers, stream_logprobs
@@ -124,7 +124,7 @@ def train_policy(
     named, tasks, held_out = _tasks(config.benchmark, sampled, seed)
     catalog.pattern(sampled.pattern)
     for text in sampled.tools:
-        catalog.tools(text)
+        catalog.tools_and_sources(text)
     path = model_lookup.resolve(sampled.model)
     if sampled.reward_model is not None:
         expect_reads(sampled.reward_model, path)
@@ -196,18 +196,44 @@ def train_policy(
 
 
 def _tasks(benchmark: str, sampled: RolloutSettings, seed: int) -> tuple[Benchmark, list[Task], list[Task]]:
-    """The benchmark, its tasks to train on, and those held out."""
+    """The benchmark, its tasks to train on, and those held out: the last ones. ConfigError if none is left to train on."""
     named = catalog.benchmark(benchmark)
     tasks = list(named.tasks(seed))
     if len(tasks) <= sampled.held_out:
         raise ConfigError(
             f"held_out is {sampled.held_out}, and {named.name} has {len(tasks)} tasks: leave some to train on"
         )
-    kept = len(tasks) - sampled.held_out
+    held_out = tasks[len(tasks) - sampled.held_out :]
+    tasks = _apart(named, tasks[: len(tasks) - sampled.held_out], held_out) if held_out else tasks
+    kept = len(tasks)
     if kept < sampled.prompts:
         told = f"{named.name} has {count_of(kept, 'task')} to train on, and prompts is {sampled.prompts}"
         print(f"{told}: a round of rollouts asks at most {kept}")
-    return named, tasks[:kept], tasks[kept:]
+    return named, tasks, held_out
+
+
+def _apart(named: Benchmark, tasks: Sequence[Task], held_out: Sequence[Task]) -> list[Task]:
+    """The tasks that do not ask what a held-out one asks; prints how many do. ConfigError if all do.
+
+    Tasks with environments are all kept, since an environment may make each another problem. What shares its prompt alone
+    with a held-out task is kept and told.
+    """
+    own = {question_of(task) for task in held_out if named.environment is None}
+    found = [task for task in tasks if question_of(task) not in own]
+    if not found:
+        raise ConfigError(
+            f"held_out is {len(held_out)}, and all other tasks of {named.name} ask what one of these asks "
+            f"({count_of(len(own), 'different question')}): hold out fewer, or give a benchmark of more questions"
+        )
+    if left_out := len(tasks) - len(found):
+        print(f"{named.name}: {count_of(left_out, 'task')} not trained on, since a held-out task asks the same")
+    prompts = {question_of(task, metadata=False) for task in found}
+    if alike := sum(question_of(task, metadata=False) in prompts for task in held_out):
+        how = "metadata" if named.environment is None else "environments"
+        print(
+            f"{named.name}: {alike} of {len(held_out)} held-out tasks have a prompt that is trained on with other {how}"
+        )
+    return found
 
 
 def reward_head(model: Decoder, reward_model: Path) -> nn.Linear:
@@ -241,7 +267,7 @@ def open_agent(
     )
     local = Local(path, config=config, free_calls=True)
     pattern, options = catalog.pattern(sampled.pattern)
-    tools = tuple(tool for text in sampled.tools for tool in catalog.tools(text))
+    tools = tuple(tool for text in sampled.tools for tool in catalog.tools_and_sources(text))
     return local, Agent(sampled.pattern, local, pattern, options, tools, sampled.sampling)
 
 

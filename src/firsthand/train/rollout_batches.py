@@ -219,6 +219,13 @@ def tasks_digest(tasks: Iterable[Task]) -> str:
     return found.hexdigest()
 
 
+def question_of(task: Task, *, metadata: bool = True) -> str:
+    """Everything that an agent is asked by a task, without its id and its answer: equal for tasks that ask the same."""
+    said = [message.to_json() for message in task.conversation]
+    asked = [task.prompt, task.choices, task.context, task.requests, said, task.metadata if metadata else {}]
+    return json.dumps(_plain(asked), sort_keys=True)
+
+
 def _plain(value: object) -> Any:
     """JSON data of a value, whatever its keys; of an unknown type its name, since a repr may have an address."""
     match value:

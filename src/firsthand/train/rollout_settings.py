@@ -73,7 +73,7 @@ class RolloutSettings:
     pattern: str = "direct"
     """The pattern of the agent that makes the rollouts, with its options."""
     tools: tuple[str, ...] = ()
-    """Its tools; calls are sampled without a grammar, so that the sampled distribution is the model's."""
+    """Its tools, MCP servers too; calls are sampled without a grammar, so that the sampled distribution is the model's."""
     prompts: int = 32
     """Tasks of a batch."""
     group_size: int = 16
@@ -95,7 +95,8 @@ class RolloutSettings:
     minibatches: int = 1
     """Optimizer steps of each pass."""
     held_out: int = 0
-    """The last so many tasks are not trained on: one rollout of each is scored every `eval_every` batches."""
+    """The last so many tasks, and others that ask the same, are not trained on: one rollout of each of the last is scored
+    every `eval_every` batches."""
     eval_every: int = 20
     """Batches between two evaluations on the held-out tasks."""
     correct_to_model: bool = False

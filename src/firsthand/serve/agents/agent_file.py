@@ -19,7 +19,8 @@ from firsthand import catalog
 from firsthand.agent import Agent
 from firsthand.config import build, read_toml
 from firsthand.errors import ConfigError
-from firsthand.loop.approval import Approval, check_rules, parse_rules
+from firsthand.experiment.named_agents import open_tools
+from firsthand.loop.approval import Approval, parse_rules
 from firsthand.loop.budget import Limits
 from firsthand.model import Sampling
 
@@ -37,7 +38,7 @@ class AgentFile:
     pattern: str = "react"
     """The pattern that answers, with options: react:max_steps=4."""
     tools: tuple[str, ...] = ()
-    """Tools by name: calculator, files:notes, sql:shop.db."""
+    """Tools by name: calculator, files:notes, sql:shop.db, mcp:servers.toml."""
     system: str | None = None
     """A system message that opens every conversation."""
     guard: tuple[str, ...] = ()
@@ -79,13 +80,8 @@ def read_agent_file(path: Path) -> AgentFile:
 
 
 def open_agent(file: AgentFile) -> Agent:
-    """The agent; nothing is loaded yet."""
-    tools = tuple(tool for text in file.tools for tool in catalog.tools(text))
-    names = [tool.name for tool in tools]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"tools is {', '.join(file.tools)}, which gives two tools named {twice!r}: leave one out")
-    rules = parse_rules(file.approve)
-    check_rules(rules, tools)
+    """The agent; nothing is loaded yet, and no MCP server among its tools is started."""
+    tools, rules = open_tools(file.tools, file.approve), parse_rules(file.approve)
     pattern, options = catalog.pattern(file.pattern)
     return Agent(
         file.name,

@@ -28,6 +28,7 @@ from firsthand.serve.agents.parked_approval import ParkedApproval
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.agents.session_store import SessionRow, SessionStore, SessionTurn, TurnState
 from firsthand.serve.agents.session_trace import HeardSteps, joined, restated
+from firsthand.serve.agents.shared_sources import SharedSources
 from firsthand.serve.agents.shown_steps import ShownSteps
 from firsthand.system import conversation_owner
 from firsthand.task import Task
@@ -65,6 +66,7 @@ class ServedSessions:
         """With `shared_memory`, clients see what others had the agent remember."""
         self.agent, self.run, self.store = agent, run, store
         self.memories = ClientMemories(agent.memory, shared=shared_memory)
+        self._shared = SharedSources(agent)
         self.shown = ShownSteps(agent.guards)
         """What clients may read of the attempts."""
         self.settings = settings or SessionSettings()
@@ -99,6 +101,7 @@ class ServedSessions:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await self._shared.close()
 
     # -- for the doors --
 
@@ -251,16 +254,19 @@ class ServedSessions:
         )
         conversation_owner.enter(f"session/{session.id}")
         began = datetime.now(UTC)
-        work = self._attempts[turn.id] = asyncio.create_task(
-            rollout(
+
+        async def attempted() -> Trace:
+            return await rollout(
                 agent,
                 task,
                 benchmark=SETTING,
                 seed=self._seed + turn.number,
                 journal=self._journal(turn),
                 listener=hear,
+                opened_sources=await self._shared.opened(),
             )
-        )
+
+        work = self._attempts[turn.id] = asyncio.create_task(attempted())
         try:
             await asyncio.wait({work})
         except asyncio.CancelledError:  # the server stops: the journal has what was done, and the turn stays open
@@ -302,10 +308,12 @@ class ServedSessions:
 
     def _fail(self, turn: SessionTurn, error: BaseException, trace: Trace, history: Sequence[Message]) -> None:
         """End a turn whose attempt could not be made, such as for a full disk."""
-        if not isinstance(error, FirsthandError):
-            self.on_bug("".join(traceback.format_exception(error))[-8000:])
-        failure = Failure(type(error).__name__, str(error))
-        self._end(turn, "failed", None, str(error), replace(trace, error=failure, stop_reason="error"), history)
+        bug = None if isinstance(error, FirsthandError) else "".join(traceback.format_exception(error))[-8000:]
+        if bug is not None:
+            self.on_bug(bug)
+        failure = Failure(type(error).__name__, str(error), bug)
+        shown = self.shown.error(failure)
+        self._end(turn, "failed", None, shown, replace(trace, error=failure, stop_reason="error"), history)
 
     def _end(
         self,

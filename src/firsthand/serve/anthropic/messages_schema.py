@@ -12,7 +12,7 @@ from pydantic import Field
 
 from firsthand.message import Json, canonical
 from firsthand.serve.http.refusals import bad
-from firsthand.serve.openai.request_schema import MAX_INT, MAX_MESSAGES, MAX_TOOLS, Name, Wire
+from firsthand.serve.openai.request_schema import MAX_INT, MAX_MESSAGES, MAX_TOOLS, Name, Returned, Wire
 
 Empty = Annotated[list[Any], Field(fail_fast=True, max_length=0)]
 
@@ -24,7 +24,7 @@ class CacheControl(Wire):
     ttl: Literal["5m", "1h"] | None = None
 
 
-class TextBlock(Wire):
+class TextBlock(Returned):
     """A block of text."""
 
     type: Literal["text"]
@@ -36,7 +36,7 @@ class TextBlock(Wire):
 Texts = str | Annotated[list[TextBlock], Field(fail_fast=True, max_length=MAX_MESSAGES)]
 
 
-class Block(Wire):
+class Block(Returned):
     """A block of a message; its type decides its fields."""
 
     type: Literal["text", "thinking", "tool_use", "tool_result"]
@@ -64,7 +64,7 @@ _ROLES = {"thinking": "assistant", "tool_use": "assistant", "tool_result": "user
 """The only role that may have blocks of a type."""
 
 
-class Turn(Wire):
+class Turn(Returned):
     """A message of the conversation."""
 
     role: Literal["user", "assistant", "system"]

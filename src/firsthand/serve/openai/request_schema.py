@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from firsthand.errors import nearest
 from firsthand.message import Json
@@ -41,7 +41,21 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=False, protected_namespaces=())
 
 
-class TextPart(Wire):
+class Returned(Wire):
+    """An object of a conversation, which clients send back as their libraries keep it, with fields that we never wrote.
+
+    A null in a field that is not known here asks for nothing, and is left out.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unknown_nulls(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        return {name: value for name, value in body.items() if value is not None or name in cls.model_fields}
+
+
+class TextPart(Returned):
     """A part of a message's content."""
 
     type: Literal["text", "input_text", "output_text"]
@@ -53,14 +67,14 @@ class TextPart(Wire):
 Content = str | Annotated[list[TextPart], Field(fail_fast=True, max_length=MAX_MESSAGES)]
 
 
-class CalledFunction(Wire):
+class CalledFunction(Returned):
     """The function of a tool call."""
 
     name: Annotated[str, Field(max_length=256)]
     arguments: str
 
 
-class WireCall(Wire):
+class WireCall(Returned):
     """A tool call that an assistant made."""
 
     id: Annotated[str, Field(min_length=1, max_length=256)]
@@ -69,7 +83,7 @@ class WireCall(Wire):
     index: int | None = None
 
 
-class WireMessage(Wire):
+class WireMessage(Returned):
     """A message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]

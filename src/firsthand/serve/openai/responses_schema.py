@@ -16,19 +16,20 @@ from firsthand.serve.openai.request_schema import (
     Content,
     LabelFields,
     Name,
+    Returned,
     TextPart,
     Wire,
 )
 
 
-class ReasoningPart(Wire):
+class ReasoningPart(Returned):
     """A piece of reasoning."""
 
     type: Literal["reasoning_text"]
     text: str
 
 
-class ResponseItem(Wire):
+class ResponseItem(Returned):
     """A message, a call, its output, or reasoning; its type decides its fields."""
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"

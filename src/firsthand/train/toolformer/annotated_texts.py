@@ -112,7 +112,9 @@ def opened_texts(config: ToolformerConfig, run: TrainingRun) -> Iterator[OpenedT
 
 
 def reading_tools(given: Sequence[str]) -> dict[str, Tool]:
-    """The tools by name. ConfigError for one that changes something, since calls are executed as a model samples them."""
+    """The tools by name. ConfigError for one that changes something, since calls are executed as a model samples them, and
+    for `mcp:SERVER`, since no attempt opens a server.
+    """
     found = {tool.name: tool for text in given for tool in catalog.tools(text)}
     for name, tool in found.items():
         if tool.effect != "read":
