@@ -12,7 +12,7 @@ import pytest
 from firsthand.retrieval.answers import claims
 from firsthand.retrieval.answers.citations import HitPlace
 from firsthand.retrieval.answers.claims import CheckedClaims, check_claims, cited_by
-from firsthand.retrieval.answers.passage_words import whole_words
+from firsthand.retrieval.answers.passage_words import placed_words
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.retriever import Hit
 
@@ -192,7 +192,7 @@ def test_with_keep_no_character_but_references_and_blanks_is_lost() -> None:
 def test_a_passage_is_read_once_for_all_the_claims_that_cite_it(monkeypatch: pytest.MonkeyPatch) -> None:
     passage = " ".join(f"The mill number {n} was built in {1800 + n}." for n in range(50))
     read: list[str] = []
-    monkeypatch.setattr(claims, "whole_words", lambda text: (read.append(text), whole_words(text))[1])
+    monkeypatch.setattr(claims, "placed_words", lambda text: (read.append(text), placed_words(text))[1])
     made = checked(" ".join(f"The mill number {n} was built in {1800 + n}. [1]" for n in range(50)), passage)
     assert made.unsupported == () and len(made.citations) == 50
     assert read.count(passage) == 1 and len(read) == 1 + 50 + 50, "the passage, its sentences and the claims, each once"

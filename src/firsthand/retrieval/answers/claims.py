@@ -18,7 +18,8 @@ from firsthand.retrieval.answers.citations import (
     sentences,
 )
 from firsthand.retrieval.answers.code_fences import AnswerPart, answer_parts
-from firsthand.retrieval.answers.passage_words import whole_words
+from firsthand.retrieval.answers.passage_words import placed_words, whole_words
+from firsthand.retrieval.answers.stated_quantities import Quantities, Quantity, of_value
 from firsthand.retrieval.retriever import Hit
 from firsthand.retrieval.store.unspaced_words import has_unspaced
 from firsthand.system.abbreviations import ends_sentence
@@ -45,8 +46,6 @@ _WORD_OR_MARK = re.compile(rf"{_MARK}\d++{_MARK}|[^\W_]")
 _ITEM_LEAD = re.compile(r"[\s>*+#(|-]*+\d{1,3}(?:\.\d{1,3})*+[.)][*_)]*+\s++(?=\S)")
 """The number of an item before its text, where no sentence ends behind it: `2) `, `**1.** `."""
 _ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[ivxIVX]{1,6}|[A-Za-z])[.)][*_)]*+")
-_ROUND = re.compile(r"(?P<whole>-?\d++)\.00?")
-_EARLY = re.compile(r"0\d:\d\d")
 _WITH_UNIT = re.compile(
     r"(?P<number>-?\d++(?:\.\d++)?+)(?P<unit>[kcmμ]g|[kcmμn]?m[23²³]|[kcmμn]m|[mcd]l|mcg|km|mph|kph|[kmgt]i?b|[kmg]hz|hz|[kmg]w|kwh|mwh|mah|[km]v"
     r"|kcal|kj|ms|min|sec|hr|ft|lb|oz|px|dpi|fps|bps|[mg]bps|rpm|psi|[hmk]pa|db|eur|usd|gbp|chf|mio|mrd|[^\W\d_])"
@@ -258,7 +257,7 @@ def _line_cited_by(line: str, number: int) -> str:
 def content_words(text: str) -> frozenset[str]:
     """The words of a text that carry its content, in lower case and without a plural's s; numbers are whole, and text of
     scripts without blanks is pairs of its letters."""
-    return _content(map(_of_value, whole_words(text)))
+    return _content(map(of_value, whole_words(text)))
 
 
 def _content(words: Iterable[str]) -> frozenset[str]:
@@ -273,13 +272,6 @@ def _singular(word: str) -> str:
     """A word without its last `s`; the one of a unit stays, as in `5ms`."""
     found = _WITH_UNIT.fullmatch(word)
     return word if found is not None and found["unit"] != "s" else word.rstrip("s") or word
-
-
-def _of_value(word: str) -> str:
-    """`10.0` and `1.00` as `10` and `1`, `07:30` as `7:30`; `3.10` stays, for it may be a version."""
-    if (found := _ROUND.fullmatch(word)) is not None:
-        return found["whole"]
-    return word[1:] if _EARLY.fullmatch(word) else word
 
 
 def _singular_unit(word: str) -> str:
@@ -302,22 +294,52 @@ class _Held:
     """A number and its unit together, as `70kg`, and the unit alone, however they are written."""
     units: Mapping[str, frozenset[str]]
     """The units that are written behind each number without a blank."""
+    quantities: Quantities
 
     @classmethod
     def of(cls, text: str) -> _Held:
-        words = [_of_value(word) for word in whole_words(text)]
+        placed = placed_words(text)
+        words = [*map(of_value, placed.words)]
         units: dict[str, frozenset[str]] = {}
         for number, unit in filter(None, map(_with_unit, words)):
             units[number] = units.get(number, frozenset()) | {unit}
         alone = {unit for each in units.values() for unit in each if len(unit) > 1}
         together = [f"{one}{other}" for one, other in pairwise(words) if _with_unit(f"{one}{other}")]
-        return cls(_content([*words, *together]) | alone, units)
+        return cls(_content([*words, *together]) | alone, units, Quantities(placed))
 
     def shared(self, claim: _Wanted) -> frozenset[str]:
         """The words of the claim that are held. Its number before `kg` is held by `70kg`, and one before `pounds` is not."""
+        held = self.quantities_of(claim)
+        kept = frozenset(map(_word_of, held))
+        equal = (word for one in held if self.quantities.held(one) == "equal" for word in one.tail)
+        unheld = frozenset(map(_word_of, claim.quantities.all)) - kept
+        return self._words_of(claim) - unheld | claim.words & (kept | _content(equal))
+
+    def quantities_of(self, claim: _Wanted) -> frozenset[Quantity]:
+        """The quantities of the claim that are held: a number without unit by any, but for one with a word of size."""
+        if not claim.quantities.all:
+            return frozenset()
+        words = self._words_of(claim)
+        return frozenset(
+            one
+            for one in {*claim.quantities.all}
+            if self.quantities.held(one) != "not"
+            or (
+                one.may_be_bare
+                and _word_of(one) in words
+                and (not self.quantities.has_other_size(one.number) or claim.may_be_headed or one.is_of_other_letters)
+            )
+        )
+
+    def _words_of(self, claim: _Wanted) -> frozenset[str]:
+        """The words of the claim that are held as they are written."""
         return claim.words & self.words | {
             number for number, unit in claim.measured if number in claim.words and unit in self.units.get(number, ())
         }
+
+
+def _word_of(quantity: Quantity) -> str:
+    return _singular(of_value(quantity.word))
 
 
 @dataclass(frozen=True)
@@ -327,12 +349,20 @@ class _Wanted:
     words: frozenset[str]
     measured: frozenset[tuple[str, str]]
     """Its numbers with the word behind each."""
+    quantities: Quantities
+    is_row: bool
+
+    @cached_property
+    def may_be_headed(self) -> bool:
+        """True if the head of its row, or words in it, may hold the size of its numbers, as `(in millions)`."""
+        return self.is_row or bool(self.quantities.loose_sizes)
 
     @classmethod
     def of(cls, claim: str) -> _Wanted:
-        words = [_of_value(word) for word in whole_words(claim)]
+        placed = placed_words(claim)
+        words = [*map(of_value, placed.words)]
         pairs = ((one, _singular_unit(other)) for one, other in pairwise(words) if one[-1].isdigit())
-        return cls(_content(words), frozenset(pairs))
+        return cls(_content(words), frozenset(pairs), Quantities(placed), "|" in claim)
 
 
 class _Passage:
@@ -415,7 +445,10 @@ def _spans(
     shared = {hit: passages[hit].held.shared(wanted) for hit in dict.fromkeys(named)}
     held = frozenset[str]().union(*shared.values())
     numbers = {word for word in wanted.words if any(letter.isdigit() for letter in word)}
+    quantities = frozenset[Quantity]().union(*(passages[hit].held.quantities_of(wanted) for hit in shared))
     if not wanted.words or len(held) < overlap * len(wanted.words) or not numbers <= held:
+        return [], forged
+    if not quantities.issuperset(wanted.quantities.all):
         return [], forged
     told: set[str] = set()
     for hit in sorted(shared, key=lambda hit: -len(shared[hit])):
