@@ -50,6 +50,8 @@ from test_passage_words import supported
         ("It sold 7 lb", "It sold 5 to 7 kg."),
         ("It needs 5 mg and 5 kg of salt", "It needs 5 mg of salt and sand."),
         ("Take 500 tablets", "Take 500mg daily."),
+        ("It has 5 million shops", "It rose by 3 million and has 5 shops."),
+        ("It costs $5 USD", "It costs A$5."),
     ],
 )
 def test_a_quantity_of_another_unit_or_size_is_not_held(claim: str, passage: str) -> None:
@@ -68,6 +70,7 @@ def test_a_quantity_of_another_unit_or_size_is_not_held(claim: str, passage: str
         ("It earned 1.2 billion", "It earned 1,200 million."),
         ("It has 7 billion parameters", "It has 7B parameters."),
         ("It has 5k users", "It has 5,000 users."),
+        ("It has 5 hundred thousand users", "It has 500,000 users."),
         ("Er kostet 5 Mio. €", "Er kostet 5 Millionen Euro."),
         ("Il coûte 5 millions d'euros", "Il coûte 5 M€."),
         ("It weighs 70 kilograms", "It weighs 70kg."),
@@ -111,6 +114,7 @@ def test_equal_quantities_are_held_however_they_are_written(one: str, other: str
         ("Revenue was $5 million", "Revenue ($m): 5, costs: 3"),
         ("Revenue was 5 thousand euros", "Revenue in €000: 5"),
         ("The town has 5 million people", "The town: 5 миллионов."),
+        ("The town has 5 миллионов", "The town has 5 million people."),
         ("In 2019 it rose", "It rose from 3 million in 2019 to 5 million."),
         ("It has 5 million users", "It has 5 million registered users."),
         ("It has 5 boxes", "It has 5 in stock."),
@@ -132,6 +136,9 @@ def test_each_quantity_is_held_by_one_of_the_passages_that_are_cited() -> None:
         assert len(check_claims(claim, hits, places).unsupported) == unsupported, claim
     made = check_claims("The sand or the salt weighs 5 kg. [1][2]", hits, places)
     assert made.citations[0].document == "d1", "the passage that holds the quantity comes first"
+    text = "The bag weighs 70 lb. The weight of this bag is 70 kg."
+    made = check_claims("The bag weighs 70 kilograms. [1]", [Hit(Chunk("d", 0, len(text), text), 1.0)], places)
+    assert [each.quote for each in made.citations] == ["The weight of this bag is 70 kg."]
 
 
 def test_quantities_by_hand() -> None:

@@ -135,7 +135,7 @@ def units_named(name: str) -> tuple[Unit, ...]:
     name = f"{_FIRST.get(first, first)} {last}" if last else name
     if name in units:
         return units[name]
-    return units.get(name[:-1], ()) if len(name) > 2 and name.endswith("s") else ()
+    return units.get(name[:-1], ()) if name.endswith("s") else ()
 
 
 _FIRST = {"sq": "square", "cu": "cubic", "degrees": "degree", "us": "us", "percent": "percentage", "pounds": "pound"}
