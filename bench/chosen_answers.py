@@ -15,7 +15,7 @@ import re
 
 from firsthand.benchmarks.reading_questions import reading_questions
 from firsthand.retrieval.answers.chosen import candidates
-from firsthand.retrieval.answers.claims import content_words
+from firsthand.retrieval.answers.held_words import content_words
 from firsthand.retrieval.corpus import Corpus, close_corpora, open_corpus
 from firsthand.retrieval.retriever import Query
 from firsthand.retrieval.retrievers.searches import lexical

@@ -30,7 +30,8 @@ from firsthand.retrieval.answers.answering import (
 )
 from firsthand.retrieval.answers.chosen import candidates, chosen
 from firsthand.retrieval.answers.citations import Citation, HitPlace, find_quote, holds, label_of, locate, sentences
-from firsthand.retrieval.answers.claims import best_sentence, check_claims, content_words
+from firsthand.retrieval.answers.claims import best_sentence, check_claims
+from firsthand.retrieval.answers.held_words import content_words
 from firsthand.retrieval.answers.rag_model import RagModel, _split, sources_of
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.corpus import close_corpora

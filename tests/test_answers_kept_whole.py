@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from firsthand.retrieval.answers import claims
+from firsthand.retrieval.answers import held_words
 from firsthand.retrieval.answers.citations import HitPlace
 from firsthand.retrieval.answers.claims import CheckedClaims, check_claims, cited_by
-from firsthand.retrieval.answers.passage_words import whole_words
+from firsthand.retrieval.answers.passage_words import placed_words
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.retriever import Hit
 
@@ -192,7 +192,7 @@ def test_with_keep_no_character_but_references_and_blanks_is_lost() -> None:
 def test_a_passage_is_read_once_for_all_the_claims_that_cite_it(monkeypatch: pytest.MonkeyPatch) -> None:
     passage = " ".join(f"The mill number {n} was built in {1800 + n}." for n in range(50))
     read: list[str] = []
-    monkeypatch.setattr(claims, "whole_words", lambda text: (read.append(text), whole_words(text))[1])
+    monkeypatch.setattr(held_words, "placed_words", lambda text: (read.append(text), placed_words(text))[1])
     made = checked(" ".join(f"The mill number {n} was built in {1800 + n}. [1]" for n in range(50)), passage)
     assert made.unsupported == () and len(made.citations) == 50
     assert read.count(passage) == 1 and len(read) == 1 + 50 + 50, "the passage, its sentences and the claims, each once"
@@ -207,3 +207,22 @@ def test_the_code_of_a_segment_is_cited_behind_its_fence_alone() -> None:
     assert made.text == text.replace("so:", "so: [1]").replace("```\nThe", "```\n[2]\nThe") + " [1]"
     assert made.unsupported == () and made.forged == 0
     assert cited_by("~~~\n1902\n", 1) == "~~~\n1902\n", "a fence that nothing closes goes on to the end"
+
+
+def test_a_cell_with_references_of_its_own_is_a_claim_and_keeps_its_number() -> None:
+    row = "| Built | 1871 [1] | Burned | 1902 [1] |"
+    made = checked(row)
+    assert made.text == row.replace("1902 [1]", "1902 [2]") and len(made.citations) == 2
+    wrong = "| 1871 [1] | ghosts [1] | 1902 [1] | snow, rain |"
+    for how, cells in (
+        ("mark", "| 1871 [1] | ghosts [unsupported] | 1902 | snow, rain | [unsupported]"),
+        ("keep", "| 1871 [1] | ghosts | 1902 | snow, rain |"),
+        ("drop", "| 1871 [1] | | | |"),
+    ):
+        made = checked(wrong, unsupported=how)
+        assert made.text.startswith(cells) and made.unsupported == ("| ghosts", "| 1902 | snow, rain |"), how
+    assert checked("| 1871 [1] | ghosts [1] | 1902 [1] |", unsupported="drop").text == "| 1871 [1] |  | 1902 [2] |"
+    assert checked("| ghosts [1] | rain [1] |", unsupported="drop").text == ""
+    assert checked("| The mill | 1871 | [1]").text == "| The mill | 1871 | [1]", "one reference is the row's"
+    assert checked("| Built | 1871 [1] [7] |").text == "| Built | 1871 [1] |"
+    assert checked("The mill [1] | was built in 1871 [1] |").text.endswith("| [1]"), "no row of a table"

@@ -20,8 +20,9 @@ from firsthand.retrieval.answers.answering import (
     extract,
 )
 from firsthand.retrieval.answers.citations import find_quote, holds, label_of, locate, sentences
-from firsthand.retrieval.answers.claims import UNSUPPORTED, best_sentence, check_claims, content_words
+from firsthand.retrieval.answers.claims import UNSUPPORTED, best_sentence, check_claims
 from firsthand.retrieval.answers.evidence import escaped, fence_of, rendered, unescaped
+from firsthand.retrieval.answers.held_words import content_words
 from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.retriever import Hit, Query

@@ -11,7 +11,8 @@ from corpus_tiny import tiny_corpus
 from firsthand.errors import ModelError, PromptTooLong, TransientError
 from firsthand.retrieval.answers.answering import Answer, AnswerSettings, answer, evidence_prompt
 from firsthand.retrieval.answers.citations import Citation, HitPlace, QuoteSpan, find_quote
-from firsthand.retrieval.answers.claims import CheckedClaims, _number, best_sentence, check_claims, content_words
+from firsthand.retrieval.answers.claims import CheckedClaims, _number, best_sentence, check_claims
+from firsthand.retrieval.answers.held_words import content_words
 from firsthand.retrieval.chunk import Chunk
 from firsthand.retrieval.retriever import Hit
 

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from firsthand.retrieval.answers.claims import best_sentence, content_words
+from firsthand.retrieval.answers.claims import best_sentence
 from firsthand.retrieval.answers.divided_words import divided
+from firsthand.retrieval.answers.held_words import content_words
 from firsthand.retrieval.answers.passage_words import whole_words
 from test_passage_words import supported
 

@@ -248,7 +248,6 @@ def test_a_number_is_alike_with_its_unit_behind_a_blank_or_not_and_of_one_value(
         assert supported(one, other) and supported(other.rstrip("."), f"{one}."), one
     for claim, passage in (
         ("Take 500mg daily", "Take 500mcg daily."),
-        ("It weighs 70kg", "It weighs 70."),
         ("It weighs 7 kg", "It weighs 70kg."),
         ("Python 3.1 is needed", "Python 3.10 is needed."),
         ("Room 4 is open", "Room 4B is open."),
@@ -259,7 +258,6 @@ def test_a_number_is_alike_with_its_unit_behind_a_blank_or_not_and_of_one_value(
         ("It earned $5", "It earned $5m."),
         ("It is 5 kg", "It is -5kg."),
         ("It weighs 70 pounds", "It weighs 70kg."),
-        ("It weighs 70", "It weighs 70kg."),
         ("It is 5 m wide", "It is 5mm wide."),
         ("It takes 5m", "It takes 5ms."),
         ("It earned 5 more", "It earned 5m."),

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from firsthand.retrieval.answers.answering import NOT_IN_DOCUMENTS, Answer
 from firsthand.retrieval.answers.citations import Citation, label_of, locate, sentences
-from firsthand.retrieval.answers.claims import content_words
 from firsthand.retrieval.answers.evidence import escaped
+from firsthand.retrieval.answers.held_words import content_words
 from firsthand.retrieval.corpus import Corpus
 from firsthand.retrieval.retriever import Hit
 from firsthand.retrieval.retrievers.selection import above

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Literal
 
 from firsthand.retrieval.answers.citations import (
@@ -18,9 +18,9 @@ from firsthand.retrieval.answers.citations import (
     sentences,
 )
 from firsthand.retrieval.answers.code_fences import AnswerPart, answer_parts
-from firsthand.retrieval.answers.passage_words import whole_words
+from firsthand.retrieval.answers.held_words import HeldWords, WantedWords
+from firsthand.retrieval.answers.stated_quantities import Quantity
 from firsthand.retrieval.retriever import Hit
-from firsthand.retrieval.store.unspaced_words import has_unspaced
 from firsthand.system.abbreviations import ends_sentence
 from firsthand.system.sentence_ends import SENTENCE_END
 
@@ -38,6 +38,8 @@ _CLAIM_END = re.compile(
     rf"(?:(?P<point>(?<![.!?])[.!?]++[\"'”)]*+)|{SENTENCE_END})(?P<cited>(?:\s*{_MARK}\d+{_MARK})*+)"
     r"(?P<space>\s*)(?P<following>\S?)"
 )
+_CELL_END = re.compile(rf"{_MARK}\d++{_MARK}(?=\s*+\|)")
+"""The last reference of a table's cell that ends with one."""
 _OPENING = frozenset("\"'“(*„‚‘«¿¡「『")
 _LETTER = re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"[^\W_]")
@@ -45,20 +47,6 @@ _WORD_OR_MARK = re.compile(rf"{_MARK}\d++{_MARK}|[^\W_]")
 _ITEM_LEAD = re.compile(r"[\s>*+#(|-]*+\d{1,3}(?:\.\d{1,3})*+[.)][*_)]*+\s++(?=\S)")
 """The number of an item before its text, where no sentence ends behind it: `2) `, `**1.** `."""
 _ITEM = re.compile(r"[\s>*+#(|-]*+(?:(?P<number>\d{1,3}(?:\.\d{1,3})*+)|[ivxIVX]{1,6}|[A-Za-z])[.)][*_)]*+")
-_ROUND = re.compile(r"(?P<whole>-?\d++)\.00?")
-_EARLY = re.compile(r"0\d:\d\d")
-_WITH_UNIT = re.compile(
-    r"(?P<number>-?\d++(?:\.\d++)?+)(?P<unit>[kcmμ]g|[kcmμn]?m[23²³]|[kcmμn]m|[mcd]l|mcg|km|mph|kph|[kmgt]i?b|[kmg]hz|hz|[kmg]w|kwh|mwh|mah|[km]v"
-    r"|kcal|kj|ms|min|sec|hr|ft|lb|oz|px|dpi|fps|bps|[mg]bps|rpm|psi|[hmk]pa|db|eur|usd|gbp|chf|mio|mrd|[^\W\d_])"
-)
-_STOP = frozenset(
-    re.findall(
-        r"\w+",
-        "a an and are as at be been but by can did do does for from had has have he her his how i if in into is it its may "
-        "more not of on or our she should so such than that the their them then there these they this those to was we were "
-        "what when where which who why will with would you your",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -174,7 +162,8 @@ class _Check:
         shown = item = references = mark = ""
         is_whole = True
         last = max((found.start() for found in _WORD_OR_MARK.finditer(line) if found[0][0] != _MARK), default=-1)
-        for start, end in _claims(line):
+        is_row = line.lstrip().startswith("|")
+        for start, end in _cells(line) if is_row else _claims(line):
             claim = line[start:end]
             bare = _bare(claim)
             spaced = claim[: len(claim) - len(claim.lstrip())] + bare
@@ -184,11 +173,11 @@ class _Check:
                 continue
             told, references = references + claim, ""
             is_again = self._is_again(bare)
-            if is_again and self.unsupported != "keep" and not line.lstrip().startswith("|"):
+            if is_again and self.unsupported != "keep" and not is_row:
                 is_whole = False
                 continue
             if (found := self._mark(bare, told, is_again)) is None:
-                is_whole, item = False, ""
+                is_whole, item = False, re.sub(r"[^|]++", " ", item + spaced) if is_row else ""
                 continue
             piece = item + spaced
             if not shown:
@@ -255,86 +244,6 @@ def _line_cited_by(line: str, number: int) -> str:
     return "".join(f"{part.rstrip()}{end}" if end else part for part, end in zip(parts, ends, strict=True))
 
 
-def content_words(text: str) -> frozenset[str]:
-    """The words of a text that carry its content, in lower case and without a plural's s; numbers are whole, and text of
-    scripts without blanks is pairs of its letters."""
-    return _content(map(_of_value, whole_words(text)))
-
-
-def _content(words: Iterable[str]) -> frozenset[str]:
-    return frozenset(
-        _singular(word)
-        for word in words
-        if word not in _STOP and (len(word) > 1 or word.isdigit() or has_unspaced(word))
-    )
-
-
-def _singular(word: str) -> str:
-    """A word without its last `s`; the one of a unit stays, as in `5ms`."""
-    found = _WITH_UNIT.fullmatch(word)
-    return word if found is not None and found["unit"] != "s" else word.rstrip("s") or word
-
-
-def _of_value(word: str) -> str:
-    """`10.0` and `1.00` as `10` and `1`, `07:30` as `7:30`; `3.10` stays, for it may be a version."""
-    if (found := _ROUND.fullmatch(word)) is not None:
-        return found["whole"]
-    return word[1:] if _EARLY.fullmatch(word) else word
-
-
-def _singular_unit(word: str) -> str:
-    """`kg` of `kgs`; `ms` and `fps` stay."""
-    found = _WITH_UNIT.fullmatch(f"0{word[:-1]}") if word.endswith("s") else None
-    return word[:-1] if found is not None and len(found["unit"]) > 1 else word
-
-
-def _with_unit(word: str) -> tuple[str, str] | None:
-    """A number and its unit that are one word, as `70kg`."""
-    found = _WITH_UNIT.fullmatch(word) or (_WITH_UNIT.fullmatch(word[:-1]) if word.endswith("s") else None)
-    return None if found is None else (found["number"], found["unit"])
-
-
-@dataclass(frozen=True)
-class _Held:
-    """The content words of a passage or sentence."""
-
-    words: frozenset[str]
-    """A number and its unit together, as `70kg`, and the unit alone, however they are written."""
-    units: Mapping[str, frozenset[str]]
-    """The units that are written behind each number without a blank."""
-
-    @classmethod
-    def of(cls, text: str) -> _Held:
-        words = [_of_value(word) for word in whole_words(text)]
-        units: dict[str, frozenset[str]] = {}
-        for number, unit in filter(None, map(_with_unit, words)):
-            units[number] = units.get(number, frozenset()) | {unit}
-        alone = {unit for each in units.values() for unit in each if len(unit) > 1}
-        together = [f"{one}{other}" for one, other in pairwise(words) if _with_unit(f"{one}{other}")]
-        return cls(_content([*words, *together]) | alone, units)
-
-    def shared(self, claim: _Wanted) -> frozenset[str]:
-        """The words of the claim that are held. Its number before `kg` is held by `70kg`, and one before `pounds` is not."""
-        return claim.words & self.words | {
-            number for number, unit in claim.measured if number in claim.words and unit in self.units.get(number, ())
-        }
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """The content words of a claim."""
-
-    words: frozenset[str]
-    measured: frozenset[tuple[str, str]]
-    """Its numbers with the word behind each."""
-
-    @classmethod
-    def of(cls, claim: str) -> _Wanted:
-        words = [_of_value(word) for word in whole_words(claim)]
-        pairs = ((one, _singular_unit(other)) for one, other in pairwise(words) if one[-1].isdigit())
-        return cls(_content(words), frozenset(pairs))
-
-
 class _Passage:
     """A passage with the words that it and its sentences hold, each read once."""
 
@@ -342,14 +251,14 @@ class _Passage:
         self.text = text
 
     @cached_property
-    def held(self) -> _Held:
-        return _Held.of(self.text)
+    def held(self) -> HeldWords:
+        return HeldWords.of(self.text)
 
     @cached_property
-    def sentences(self) -> list[tuple[tuple[int, int], _Held]]:
-        return [((start, end), _Held.of(self.text[start:end])) for start, end in sentences(self.text)]
+    def sentences(self) -> list[tuple[tuple[int, int], HeldWords]]:
+        return [((start, end), HeldWords.of(self.text[start:end])) for start, end in sentences(self.text)]
 
-    def best_sentence(self, wanted: _Wanted) -> tuple[int, int] | None:
+    def best_sentence(self, wanted: WantedWords) -> tuple[int, int] | None:
         """See `best_sentence`."""
         rated = [(len(held.shared(wanted)), start - end, -start, (start, end)) for (start, end), held in self.sentences]
         shared, _, _, span = max(rated, default=(0, 0, 0, (0, 0)))
@@ -358,7 +267,7 @@ class _Passage:
 
 def best_sentence(claim: str, text: str) -> tuple[int, int] | None:
     """The span of the sentence that shares most content words with the claim, the shortest of equals; None if none does."""
-    return _Passage(text).best_sentence(_Wanted.of(claim))
+    return _Passage(text).best_sentence(WantedWords.of(claim))
 
 
 def _claims(line: str) -> Iterator[tuple[int, int]]:
@@ -378,6 +287,21 @@ def _claims(line: str) -> Iterator[tuple[int, int]]:
             yield start, end
             start = end
     yield start, len(line)
+
+
+def _cells(line: str) -> Iterator[tuple[int, int]]:
+    """The spans of a table row's claims: its sentences, and its cells that end with references of their own.
+
+    Cells without one belong to the next that has one, and those at the end of a row to the last.
+    """
+    for start, end in _claims(line):
+        for found in _CELL_END.finditer(line, start, end):
+            rest = line[found.end() : end]
+            if _MARK in rest or not _WORD.search(rest):
+                yield start, found.end()
+                start = found.end()
+        if start < end:
+            yield start, end
 
 
 def _bare(claim: str) -> str:
@@ -411,11 +335,14 @@ def _spans(
         found += quoted
     if found or not named:
         return found, forged
-    wanted = _Wanted.of(bare)
+    wanted = WantedWords.of(bare)
     shared = {hit: passages[hit].held.shared(wanted) for hit in dict.fromkeys(named)}
     held = frozenset[str]().union(*shared.values())
     numbers = {word for word in wanted.words if any(letter.isdigit() for letter in word)}
+    quantities = frozenset[Quantity]().union(*(passages[hit].held.quantities_of(wanted) for hit in shared))
     if not wanted.words or len(held) < overlap * len(wanted.words) or not numbers <= held:
+        return [], forged
+    if not quantities.issuperset(wanted.quantities.all):
         return [], forged
     told: set[str] = set()
     for hit in sorted(shared, key=lambda hit: -len(shared[hit])):

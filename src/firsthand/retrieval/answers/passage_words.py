@@ -7,6 +7,7 @@ import re
 from bisect import bisect_left
 from functools import cache, lru_cache
 from itertools import groupby
+from typing import NamedTuple
 
 from firsthand.retrieval.answers.divided_words import divided
 from firsthand.retrieval.store.unspaced_words import has_unspaced
@@ -53,7 +54,27 @@ _NEGATED = re.compile(r"['’]t\b")
 def whole_words(text: str) -> list[str]:
     """The words and numbers of a text in order. Numbers of one value are alike as `1,500` and `1500`, `2,5` and `2.5`,
     and keep their minus and what is written behind them without a blank. Scripts without blanks are divided."""
-    return [part for found in _word().finditer(_apart(divided(text))) for part in _parts(found[0])]
+    return placed_words(text).words
+
+
+class PlacedWords(NamedTuple):
+    """The words of a text and where they stand in it."""
+
+    text: str
+    """The text, its scripts without blanks divided."""
+    spans: list[tuple[int, int, list[str]]]
+    """The start and end of each word, and the words and numbers that it is."""
+
+    @property
+    def words(self) -> list[str]:
+        """All words in order."""
+        return [part for _, _, parts in self.spans for part in parts]
+
+
+def placed_words(text: str) -> PlacedWords:
+    """The words and numbers of a text as `whole_words` gives them, each with its place."""
+    text = _apart(divided(text))
+    return PlacedWords(text, [(*found.span(), _parts(found[0])) for found in _word().finditer(text)])
 
 
 def _apart(text: str) -> str:
