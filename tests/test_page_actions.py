@@ -46,20 +46,25 @@ class Site:
 class Browser:
     """Keeps what is done with which elements."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialog: str | None = None) -> None:
         self.done: list[Any] = []
+        self.dialog = dialog
 
     def __getattr__(self, name: str) -> Any:
         return lambda *given: self.done.append((name, *given))
 
     def seen(self, before: PageView, script: str) -> tuple[PageView, str | None]:
-        return before, None
+        return before, self.dialog
+
+    def answer(self, accept: bool) -> None:
+        self.dialog = None
+        self.done.append(("answer", accept))
 
 
 def page(
     *, verbs: tuple[str, ...] = (), dialog: str | None = None, elements: Any = ELEMENTS
 ) -> tuple[BrowseWorld, Browser]:
-    world, browser = BrowseWorld(Site, BrowserPool()), Browser()  # type: ignore[arg-type]
+    world, browser = BrowseWorld(Site, BrowserPool()), Browser(dialog)  # type: ignore[arg-type]
     world.site = Site()  # type: ignore[assignment]
     world.site.verbs = verbs  # type: ignore[misc]
     world._dialog, world._crashed, world._page = dialog, False, PageView("Title", "text", elements)

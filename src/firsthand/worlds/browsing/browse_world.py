@@ -146,7 +146,9 @@ class BrowseWorld:
         return "\n".join([f"Page: {self._page.title}", text, "Elements:", *lines])
 
     async def result(self) -> Json:
-        """The site's report."""
+        """The site's report of the page as it is now: what was done may take effect after the last action was answered."""
+        if self._browser is not None and not (self._crashed or self.site.is_done):
+            await self._use(lambda browser: None)
         return self.site.result()
 
     def optimal(self) -> str:
@@ -235,8 +237,8 @@ class BrowseWorld:
         return await self._use(lambda browser: browser.press(named))
 
     async def look(self) -> str:
-        """Look at the page."""
-        return self.render()
+        """Look at the page as it is now."""
+        return await self._use(lambda browser: None)
 
     async def accept(self) -> str:
         """Accept the dialog that is open."""
