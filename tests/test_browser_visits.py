@@ -398,6 +398,9 @@ def test_a_look_and_the_result_are_of_the_page_as_it_is_now() -> None:
     kept.clear()
     asyncio.run(world.result())
     assert kept == [], "what is done stays as it is"
+    world.site.is_done = False  # type: ignore[misc]
+    asyncio.run(environment.close())
+    assert asyncio.run(world.result()) == {"done": False}, "a closed one has no page"
 
 
 @pytest.mark.parametrize("looked", [False, True])
