@@ -28,7 +28,7 @@ _ASKED = re.compile(r"[^,.!?;:\n]*\?")
 _UNIT = r"[^\w.!?\n]*(?:(?:euros?|eur|dollars?|usd|pounds?)\b[^\w.!?\n]*)?"
 _DOUBTED = re.compile(
     rf"{_UNIT}(?:(?:(?:right|correct|true|is(?:n['’]t)?[ \t]+it|or[ \t]+not)\b[^\w.!?\n]*)?\?"
-    r"|(?:maybe|perhaps|probably|possibly|or[ \t]+so|I[ \t]+(?:guess|assume|suppose))\b"
+    r"|(?:maybe|perhaps|probably|possibly|I[ \t]+(?:guess|assume|suppose))\b"
     r"|(?:is|are|was)[ \t]+no[ \t]+longer\b)",
     re.IGNORECASE,
 )
