@@ -134,6 +134,46 @@ def test_a_commands_own_exit_trap_runs_and_loses_no_state(machine: Benchmark):
     ]  # fmt: skip
 
 
+def after(*codes: str) -> list[str]:
+    """What each of the commands prints."""
+
+    async def run() -> list[str]:
+        world = ShellWorld(OsItem("kept", "?", (), "", match="1"))
+        await world.open()
+        outputs = [await world.bash(code) for code in codes]
+        await world.close()
+        return [re.sub(r"The output of the OS(:\n| is empty\.)", "", each) for each in outputs]
+
+    return asyncio.run(run())
+
+
+@needs_sandbox
+def test_the_status_of_a_command_is_known_to_the_next_one():
+    codes = [
+        "echo $?",
+        "false",
+        "echo $?; (exit 3)",
+        "[ $? = 3 ] && echo three; exit 4",
+        "echo $?; kill -9 $$",
+        "echo $?",
+    ]
+    assert after(*codes, "echo $?") == ["0\n", "", "1\n", "three\n", "4\n\n[it was killed]", "137\n", "0\n"]
+
+
+@needs_sandbox
+def test_umask_the_last_folder_and_options_of_the_shell_are_kept():
+    assert after("umask 077; cd /tmp", "touch q; stat -c %a q; cd -; umask 777", "umask; umask 022; cd -", "umask") == [
+        "", "600\n/root\n", "0777\n/tmp\n", "0022\n"
+    ]  # fmt: skip
+    assert after("umask 777; trap 'touch made' EXIT; x=1", "umask; echo $x; stat -c %a made") == ["", "0777\n1\n0\n"]
+    written = [
+        "shopt -s extglob nullglob",
+        "touch a b; f() { echo !(a) no*; }; alias g=f",
+        "f; shopt -u extglob nullglob",
+    ]
+    assert after(*written, "g; echo no*; shopt -q extglob || echo off") == ["", "", "b\n", "!(a) no*\nno*\noff\n"]
+
+
 @pytest.mark.slow
 @needs_sandbox
 def test_commands_that_fork_hang_print_or_break_things_are_stopped_and_the_next_one_runs():

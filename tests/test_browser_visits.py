@@ -18,7 +18,7 @@ from firsthand.worlds.browsing import chromium
 from firsthand.worlds.browsing.browse_world import BrowseWorld
 from firsthand.worlds.browsing.chromium import FLAGS, PREFERENCES, CannotUse, Chromium, PageElement, PageView
 from firsthand.worlds.browsing.devtools import DevTools, DevToolsError
-from firsthand.worlds.world import InvalidAction
+from firsthand.worlds.world import InvalidAction, WorldEnvironment
 
 PROGRAM = f"""#!{sys.executable} -IS
 import json, os, sys
@@ -369,6 +369,58 @@ def test_an_act_is_followed_by_the_site_even_where_it_could_not_be_done() -> Non
     world.pool.browsers.append(Browser("c", kept))  # type: ignore[attr-defined]
     asyncio.run(world.open())
     assert world.ending is None and kept[-1] == ("seen", "c", "", "the view"), "the next attempt begins anew"
+
+
+class Timed(Site):
+    """A site whose page ends the errand by itself, before it is followed for the third time."""
+
+    def follow(self, browser: Any) -> None:
+        super().follow(browser)
+        self.is_done = self.kept.count(("follow", browser.name)) == 3
+
+    def result(self) -> dict[str, Any]:
+        return {"done": self.is_done}
+
+
+def test_a_look_and_the_result_are_of_the_page_as_it_is_now() -> None:
+    world, kept = world_of(("a", None))
+    world.visit = lambda: Timed(kept)  # type: ignore[assignment, return-value]
+    environment = WorldEnvironment(world, rounds=9)
+    asyncio.run(environment.open())
+    world._page = PageView("a page of before", "", ())
+    kept.clear()
+    assert asyncio.run(environment.act("look")) == "Page: page of a\n\nElements:\n[1] link 'Go'"
+    assert kept == [("seen", "a", "a page of before", "the view"), ("follow", "a")]
+    state = asyncio.run(environment.final_state())
+    assert (state["ended"], state["result"]) == ("stopped", {"done": False}) and len(kept) == 4
+    state = asyncio.run(environment.final_state())
+    assert (state["ended"], state["result"]) == ("done", {"done": True}), "it ended after the last action"
+    kept.clear()
+    asyncio.run(world.result())
+    assert kept == [], "what is done stays as it is"
+    world.site.is_done = False  # type: ignore[misc]
+    asyncio.run(environment.close())
+    assert asyncio.run(world.result()) == {"done": False}, "a closed one has no page"
+
+
+@pytest.mark.parametrize("looked", [False, True])
+def test_a_browser_that_dies_after_the_last_action_ends_the_attempt_and_is_not_asked_again(looked: bool) -> None:
+    world, kept = world_of(("a", None))
+    world.visit = lambda: Timed(kept)  # type: ignore[assignment, return-value]
+    asyncio.run(world.open())
+    asked: list[str] = []
+
+    def dies(*given: Any) -> Any:
+        asked.append("seen")
+        raise ConnectionError("the browser has ended")
+
+    world._browser.seen = dies  # type: ignore[union-attr, method-assign]
+    if looked:
+        assert asyncio.run(world.look()) == "The browser failed (ConnectionError)."
+    assert asyncio.run(world.result()) == {"done": False}
+    assert (world.ending, asked) == ("browser crashed", ["seen"])
+    asyncio.run(world.close())
+    assert asyncio.run(world.result()) == {"done": False} and kept[-1] == ("end", "a")
 
 
 def test_answers_are_kept_for_their_number_and_only_while_they_are_waited_for(tmp_path: Path) -> None:

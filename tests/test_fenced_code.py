@@ -3,7 +3,7 @@
 import pytest
 
 from firsthand.patterns.code_act import parse_code
-from firsthand.patterns.parts.fenced_code import CodeBlock, fenced_code, first_action, prose_of
+from firsthand.patterns.parts.fenced_code import CodeBlock, fenced_code, first_action, later_actions, prose_of
 from firsthand.patterns.parts.self_tests import code_in
 from firsthand.scorers.code import answered_code
 
@@ -53,6 +53,27 @@ def test_blocks_have_their_language_their_code_and_their_end(text: str, blocks: 
 def test_an_action_may_be_indented_or_between_tags_and_must_be_closed(text: str, found: CodeBlock | None) -> None:
     assert first_action(text) == found
     assert parse_code(text) == (None if found is None else found.code, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("```python\na\n```", 0),
+        ("```python\na\n```\n```py\nb\n```\nand\n```Python3\nc\n```", 2),
+        ("```python\na\n```\nIt prints\n```\n5\n```", 0),
+        ("```\na\n```\n```\nb\n```", 1),
+        ("```python\na\n```\n```json\n{}\n```\n```python\ncut off", 0),
+        ("```sh\na\n```\n```python\nb\n```\n```python\nc\n```", 1),
+        ("```python\n'<execute>b</execute>'\n```", 0),
+        ("<execute>a</execute> <EXECUTE>b</execute>\n<execute>b</execute>\n<execute>c", 1),
+        ("<execute>\n```python\na\n```\n</execute>", 0),
+        ("<execute>a</execute>\n```python\nb\n```\n```\nc\n```", 1),
+        ("```python\na\n```\n<execute>b</execute>", 1),
+    ],
+)
+def test_blocks_behind_the_first_action_are_counted(text: str, count: int) -> None:
+    first = first_action(text)
+    assert first is not None and later_actions(text, first) == count
 
 
 def test_scorer_and_self_tests_read_the_same_block() -> None:

@@ -228,7 +228,13 @@ def test_sent_mails_are_compared_by_recipient_subject_and_facts():
         "minus 24242", "-24242", "24242%", "24242 per cent", "1 24242", "one of 11111, 24242, 99999", "24242\n99999",
         "24242 or so many", "I doubt that it is 24242", "It isn't 24242 euros.", "twice 24242", "24242.5", "mail-24242",
         "24242. Correction: it is less.", "If it were 24242, we would know.", "24242, and 99999 for the other",
-        "24242 million. It is 24242.",
+        "24242 million. It is 24242.", "Is the total 24242?", "Hi Ines, is **the** total 24242 euros?",
+        "So does it come to 24242 euros in all?",
+        "24242?", "The total is 24242 euros, right?", "24242, isn't it?", "What if it is 24242?", "It might be 24242.",
+        "It may well be about 24242.", "It could come to a total of 24242.", "Maybe the total is 24242.",
+        "I guess 24242 euros",
+        "It is probably 24242.", "24242, I suppose.", "24242 euros, maybe", "24242 or so", "It is no longer 24242.",
+        "The total used to be 24242.", "24242 is no longer right.", "It is 24242. Is it 24242?",
     ],
 )  # fmt: skip
 def test_a_mail_does_not_state_an_amount_that_the_words_beside_it_change_deny_or_hedge(body):
@@ -243,7 +249,12 @@ def test_a_mail_does_not_state_an_amount_that_the_words_beside_it_change_deny_or
         'The total in "budget report" (file-3) is 24242 euros, as of 2027-05-12 10:00. It is 24242.',
         "Please do not forget that the total is 24242.", "I read 1 file, and its total is 24242 euros in 3 parts.",
         "It is not a draft and the total is 24242 euros.", '{"total": 24242}', "Your total is 24242 euros.",
-        "24242, and not a euro more",
+        "24242, and not a euro more", "You might want to know that the total is 24242.", "May I tell you the total: 24242",
+        "Perhaps you know that it is 24242.", "The total is 24242. Is that right?", "How are you? The total is 24242.",
+        "The total is 24242 - do you need more?", "As you asked what the total is: 24242.",
+        "We no longer use it; it is 24242.", "What you wanted is 24242 euros.", "What you wanted is 24242. Is that right?",
+        "Did you mean May? Then it is 24242.", "I assume that you want euros: 24242", "Total: 24242\nAny questions?",
+        "about 24242",
     ],
 )  # fmt: skip
 def test_a_mail_states_an_amount_in_any_ordinary_wording(body):

@@ -20,6 +20,7 @@ ELEMENTS = (
     PageElement(6, "choice", "Hour", "9", ("Nine", "", "STRASSE", "Ünder")),
     PageElement(9, "check box", "On", "yes", ()),
 )
+RADIOS = (PageElement(0, "radio button", "a", "yes", ()), PageElement(1, "radio button", "b", "no", ()))
 HELP = "write click[n], type[n] text, select[n] option, accept, dismiss or look, where n is the number of an element"
 
 
@@ -46,20 +47,25 @@ class Site:
 class Browser:
     """Keeps what is done with which elements."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialog: str | None = None) -> None:
         self.done: list[Any] = []
+        self.dialog = dialog
 
     def __getattr__(self, name: str) -> Any:
         return lambda *given: self.done.append((name, *given))
 
     def seen(self, before: PageView, script: str) -> tuple[PageView, str | None]:
-        return before, None
+        return before, self.dialog
+
+    def answer(self, accept: bool) -> None:
+        self.dialog = None
+        self.done.append(("answer", accept))
 
 
 def page(
     *, verbs: tuple[str, ...] = (), dialog: str | None = None, elements: Any = ELEMENTS
 ) -> tuple[BrowseWorld, Browser]:
-    world, browser = BrowseWorld(Site, BrowserPool()), Browser()  # type: ignore[arg-type]
+    world, browser = BrowseWorld(Site, BrowserPool()), Browser(dialog)  # type: ignore[arg-type]
     world.site = Site()  # type: ignore[assignment]
     world.site.verbs = verbs  # type: ignore[misc]
     world._dialog, world._crashed, world._page = dialog, False, PageView("Title", "text", elements)
@@ -202,6 +208,11 @@ def test_random_actions_fit_the_kind_of_the_element() -> None:
     assert world.random(Numbers(2, 2)) == "select[3] STRASSE" and world.random(Numbers(2, 1)) == "select[3] "
     bare, _ = page(elements=(PageElement(0, "choice", "x", "", ()),))
     assert bare.random(Numbers(0, 0)) == "select[1] "
+
+
+def test_whether_a_radio_button_is_chosen_is_shown() -> None:
+    assert [_described(each) for each in RADIOS] == ["radio button 'a' = yes", "radio button 'b' = no"]
+    assert _described(PageElement(0, "thing", "a", "x", ())) == "thing 'a'"
 
 
 def test_a_dialog_without_text_is_a_dialog() -> None:

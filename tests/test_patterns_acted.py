@@ -214,6 +214,14 @@ def test_code_is_run_and_what_it_prints_is_observed():
         {"stop": ("END",)}),
     ]  # fmt: skip
     assert calls_of(opened) == [("python", {"code": "print(1)"})]
+    block = "```python\n{}\n```\n".format
+    two = Opened([block("x = 1") + block("print(x)"), block("") + block("y"), "Final Answer: 2"], tools=(add, python))
+    assert two.run(lambda ctx: code_act(asks(), ctx)) == "2" and len(calls_of(two)) == 1
+    assert two.asked[1][0][-1] == (
+        "user: Observation: ran x = 1\n"
+        "(Of the 2 blocks only the first was run: write what belongs together in one. python: Run code.)"
+    )
+    assert two.asked[2][0][-1].endswith("between ```python and ```.")
     first = Opened(["Final Answer:  a word "], tools=(python,))
     assert first.run(lambda ctx: code_act(asks(), ctx, max_steps=1)) == "a word" and len(first.asked) == 1
     at_once = Opened(["Final Answer: it is 3"], tools=(python,))

@@ -113,6 +113,28 @@ def test_a_cell_prints_the_value_of_its_last_expression(box):
     )
 
 
+@needs_bwrap
+@pytest.mark.parametrize("cell", [False, True])
+def test_a_program_may_end_itself_by_exit_and_ask_for_help_as_in_the_interpreter(box, cell):
+    for name in ("exit", "quit"):
+        ended = run(box, f"print('a')\n{name}()", cell=cell)
+        assert (ended.ok, ended.stdout, ended.stderr) == (True, "a\n", "")
+        failed = run(box, f"def f():\n    {name}('why')\nf()\nprint('b')", cell=cell)
+        assert (failed.exit_status, failed.stdout, failed.stderr) == (1, "", "why\n")
+        assert run(box, f"{name}(3)\n1", cell=cell).exit_status == 3
+        assert run(box, f"print({name})", cell=cell).stdout == f"Use {name}() or Ctrl-D (i.e. EOF) to exit\n"
+    helped = run(box, "def f():\n    'What f does.'\nhelp(f)", cell=cell)
+    assert helped.ok and "What f does." in helped.stdout
+    assert run(box, "exit = 5\nprint(exit)", cell=cell).stdout == "5\n", "a name of its own"
+
+
+@needs_bwrap
+def test_an_answer_that_is_tested_has_no_exit(box):
+    outcome = asyncio.run(box.check("def f(): exit()", "f()"))
+    assert not outcome.ok and "NameError: name 'exit' is not defined" in outcome.stderr
+    assert "NameError: name 'help' is not defined" in run(box, "help", ours=True).stderr
+
+
 @pytest.mark.slow
 @needs_bwrap
 def test_each_call_costs_little_and_many_go_on_together(box):

@@ -21,11 +21,12 @@ from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
 from firsthand.task import Task
 from firsthand.trace import Trace
-from firsthand.worlds.tau.customers import MAX_TURNS, STOP, Customer, ModelCustomer, RuleCustomer, spoken
+from firsthand.worlds.tau.customers import GREETING, MAX_TURNS, STOP, Customer, ModelCustomer, RuleCustomer, spoken
 from firsthand.worlds.tau.service_desk import ServiceDesk
 from firsthand.worlds.tau.service_world import ServiceWorld
 from firsthand.worlds.world import WorldEnvironment, failure_reason
 
+AGAIN, YES = "As I said: I want my lamp.", "Yes, please go ahead."
 ADD = '{"name": "calculate", "arguments": {"expression": "1 + 1"}}'
 
 
@@ -136,6 +137,58 @@ def test_a_thought_that_the_prompt_opened_and_nothing_closed_is_no_message() -> 
     plain = Opening(("I want to", "length"))
     plain.prompt = b"<|assistant|><think>\n\n</think>\n\n"
     assert replies(plain, 1) == ["I want to"] and plain.allowed == [160]
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("I need your email to continue.", "My email is a@b.c."),
+        ("To go on we'll need your zip", "My zip is 10001."),
+        ("Tell me your email and zip.", "My email is a@b.c, my zip is 10001."),
+        ("Let me know your email.", "My email is a@b.c."),
+        ("I need your order number.", AGAIN),
+        ("Share the order number with me.", AGAIN),
+        ("Let me know which one you prefer.", AGAIN),
+        ("Which payment method would you like to use?", AGAIN),
+        ("Thank you. And how many, then?", AGAIN),
+        ("May I ask what the reason is?", AGAIN),
+        ("Let me know if you want it.", YES),
+        ("Let us know whether that is right.", YES),
+        ("Let me know if you want to proceed.", YES),
+        ("I need your confirmation.", YES),
+        ("Is this what you want?", YES),
+        ("What about the red one?", YES),
+        ("How does that sound?", YES),
+        ("This is what I will do:\n- cancel #W1\nIs that right?", YES),
+        ("Do you have any questions, or shall I go ahead?", YES),
+        ("Let me check that for you.", "OK."),
+        ("Found it. I’ll look at the items now", "OK."),
+        ("I cannot do that. I will transfer you to a human agent.", "OK."),
+        ("I'm looking at it. Hold on!", "OK."),
+        ("I need to see the order first.", "OK."),
+        ("Let me check. It is cancelled.", STOP),
+        ("I will cancel it. Done. I'll be happy to help again.", STOP),
+        ("I will not cancel it.", STOP),
+        ("Your order has been cancelled. Let me know.", STOP),
+        ("Let me know if you have any other questions.", STOP),
+        ("...", STOP),
+        ("?", YES),
+        ("Is there anything else I can help with?", "No, that is all."),
+        ("It is cancelled. Please feel free to ask. Any further questions?", "No, that is all."),
+        ("What is your email? Is there anything else?", "My email is a@b.c."),
+    ],
+)
+def test_a_customer_by_rules_answers_requests_in_any_form_and_waits(said: str, answer: str) -> None:
+    customer = RuleCustomer("You want your lamp.", {"email": "a@b.c", "zip": "10001"})
+    assert asyncio.run(customer.reply(said)) == answer
+
+
+def test_a_customer_by_rules_says_once_that_nothing_else_is_wanted() -> None:
+    customer = RuleCustomer("You want it.", {})
+    more = "Done. Anything else?"
+    assert [asyncio.run(customer.reply(each)) for each in (more, "ok?", more)] == ["No, that is all.", YES, STOP]
+    asyncio.run(customer.first(GREETING))
+    assert asyncio.run(customer.reply(more)) == "No, that is all."
 
 
 def attempt(customer: Callable[[], Customer], replies: Sequence[str], journal: Any = None, model: Any = None) -> Trace:

@@ -89,6 +89,42 @@ def test_an_empty_element_of_xml_hides_nothing() -> None:
     assert page_text("<div hidden=''/>x", is_xml=True)[0] == "x" and page_text("<div hidden=''/>x")[0] == ""
 
 
+@pytest.mark.parametrize(
+    ("page", "in_xml", "in_html"),
+    [
+        ("<p><![CDATA[Mice & men &amp; <b>]]> run</p>", "Mice & men &amp; <b> run", "]]> run"),
+        ("<p>a<![CDATA[]]>b</p>", "ab", "ab"),
+        ("<p hidden=''><![CDATA[no]]></p>y", "y", "y"),
+        ("<p>a<![CDATA[b", "ab", "a"),
+        ("<pre><![CDATA[a\n  b]]></pre>", "a\n  b", ""),
+        ("<p>10<sup><![CDATA[3]]></sup></p>", "10^3", "10"),
+        ("<script><![CDATA[ a</script> ]]></script>x", "x", "]]>x"),
+        ("<style><![CDATA[ p]]></style>x<style>no</style>", "x", "x"),
+        ("<svg><text><![CDATA[a > b]]></text></svg>", "a > b", "a > b"),
+        ("<math><mtext><![CDATA[a > b]]></mtext></math>", "a > b", "a > b"),
+        ("<svg><foreignObject><![CDATA[a > b]]></foreignObject></svg>", "a > b", "a > b"),
+        ("<svg><foreignObject><p><![CDATA[a > b]]></p></foreignObject></svg>", "a > b", "b]]>"),
+        ("<svg></svg><p><![CDATA[a > b]]></p>", "a > b", "b]]>"),
+    ],
+)
+def test_a_section_of_cdata_is_text_as_it_stands_where_browsers_show_it(page: str, in_xml: str, in_html: str) -> None:
+    assert to_text(page, is_xml=True) == page_text(page, is_xml=True)[0] == in_xml
+    assert to_text(page) == page_text(page)[0] == in_html
+
+
+def test_a_line_of_cdata_has_its_place() -> None:
+    _, places, notes = page_text("<p>one</p>\n<p><![CDATA[two]]></p>\n<p hidden=''><![CDATA[a&lt;]]></p>", is_xml=True)
+    assert [(each.start, each.label) for each in places] == [(0, "1"), (5, "2")]
+    assert "5 characters" in notes[0]
+
+
+def test_a_file_of_xhtml_is_read_as_xml_by_its_name() -> None:
+    def text(name: str) -> str:
+        return read_html(b"<body><script src='a'/><p>Seals bark.</p></body>", name, ReadSettings()).documents[0].text
+
+    assert (text("a.xhtml"), text("b/A.XHTML"), text("a.html"), text("xhtml")) == ("Seals bark.", "Seals bark.", "", "")
+
+
 def docx(runs: str) -> FileContent:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as parts:

@@ -121,6 +121,8 @@ def test_a_response_is_text_by_what_it_says_of_itself() -> None:
         named = b" " * spaces + b"<meta charset=cp1252>"
         assert Page("u", 200, "text/html", named, False).charset() == charset
     assert shown("application/xhtml+xml", b"<p>a</p>") == "a" and shown("text/plain", b"<p>a</p>") == "<p>a</p>"
+    closed = b"<html><head><title/><script src='a'/></head><body><style/><p>a</p><script src='b'/><p><![CDATA[b&]]></p>"
+    assert shown("Application/XHTML+xml ; charset=utf-8", closed) == "a\n\nb&" and shown("text/html", closed) == ""
     assert shown("", b" <!DOCTYPE HTML><p>a") == "a" and shown("", b"plain <p>") == "plain <p>"
     assert shown("", bytes(1)) == "'http://h/' is of no known kind, which is no text"
     assert shown("", b"x" * 1_024 + b"\0").startswith("xxx")

@@ -8,7 +8,7 @@ from firsthand.loop.pattern_options import at_least, checked
 from firsthand.message import Role, ToolCall
 from firsthand.patterns.parts.actions import final_answer, settled_answer
 from firsthand.patterns.parts.answers import answer_form, answer_or_text
-from firsthand.patterns.parts.fenced_code import first_action
+from firsthand.patterns.parts.fenced_code import first_action, later_actions
 from firsthand.task import Task
 
 _INSTRUCTIONS = (
@@ -36,8 +36,9 @@ def _check(*, max_steps: int) -> None:
 async def code_act(task: Task, ctx: Context, *, max_steps: int = 6) -> str:
     """The answer that the model finishes with, after at most `max_steps` blocks of Python.
 
-    Each block is run by the tool `python`, and what comes back, errors included, is the next observation. A turn without
-    code or a final answer is answered by how to go on. When the steps run out, one last generation is asked for the answer.
+    Each turn's first block is run by the tool `python`, and what comes back, errors included, is the next observation, which
+    says if there were more. A turn without code or a final answer is answered by how to go on. When the steps run out,
+    one last generation is asked for the answer.
     """
     names = [tool.name for tool in ctx.tools]
     if "python" not in names:
@@ -50,7 +51,7 @@ async def code_act(task: Task, ctx: Context, *, max_steps: int = 6) -> str:
         code, final = parse_code(ctx.said)
         if final:
             return settled_answer(final, task)
-        ctx = ctx.say(f"Observation: {await _observe(ctx, code, step)}")
+        ctx = ctx.say(f"Observation: {await _observe(ctx, code, step)}{_unrun(ctx, code)}")
     ctx = await ctx.say(f"No steps are left. Write Final Answer: and {answer_form(task, 'in few words')}.").generate()
     _, final = parse_code(ctx.said)
     return answer_or_text(ctx.text, task) if final is None else settled_answer(final, task)
@@ -75,6 +76,15 @@ async def _observe(ctx: Context, code: str | None, step: int) -> str:
         return "The code block was empty or not closed. Write a shorter one between ```python and ```."
     result = await ctx.call(ToolCall(f"step-{step}", "python", {"code": code}))
     return result.content or "(it printed nothing)"
+
+
+def _unrun(ctx: Context, code: str | None) -> str:
+    """A remark where more blocks than the one that was run were written, with what the tool says of itself."""
+    first = first_action(ctx.said)
+    if not (code and code.strip()) or first is None or not (count := later_actions(ctx.said, first)):
+        return ""
+    about = next(tool.spec.description for tool in ctx.tools if tool.name == "python")
+    return f"\n(Of the {1 + count} blocks only the first was run: write what belongs together in one. python: {about})"
 
 
 def _opening(task: Task, ctx: Context) -> Context:

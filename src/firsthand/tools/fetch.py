@@ -30,6 +30,7 @@ from firsthand.tools.web.addresses import Resolver, Rules, parse_rules, resolve
 from firsthand.tools.web.html import to_text
 from firsthand.tools.web.packed_body import PackedBody
 from firsthand.tools.web.pinned_backend import PinnedBackend
+from firsthand.tools.web.xml_pages import is_xhtml
 
 MAX_BYTES = 2_000_000
 """The most bytes of a body, compressed or not; the rest is not read."""
@@ -93,7 +94,7 @@ class Page:
             raise ToolError(f"{self.url[:200]!r} is {printable(kind[:80]) or 'of no known kind'}, which is no text")
         text = decode_page(self.body.removeprefix(mark), self.charset(), "replace")
         if _HTML.match(kind) or (not kind and text.lstrip()[:200].lower().startswith(("<!doctype html", "<html"))):
-            text = to_text(text, self.url, as_fetched=True)
+            text = to_text(text, self.url, as_fetched=True, is_xml=is_xhtml(kind))
         note = f"\n[only the first {len(self.body)} bytes were read]" if self.cut else ""
         return f"{self.url}\n\n{text}{note}"
 

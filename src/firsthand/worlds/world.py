@@ -148,13 +148,14 @@ class WorldEnvironment:
 
         `ended` is `stopped` if the agent stopped although the world went on.
         """
+        result = await self.world.result()  # first, as a world may see only then that it has ended
         return {
             "rounds": self.rounds,
             "limit": self.limit,
             "invalid_actions": self.invalid_actions,
             "longest_loop": self.longest_loop,
             "ended": self.ended or "stopped",
-            "result": await self.world.result(),
+            "result": result,
         }
 
     async def act(self, action: str) -> str:

@@ -107,3 +107,16 @@ def first_action(text: str) -> CodeBlock | None:
     closed = _EXECUTED.search(text, tag.end())
     code = text[tag.end() : closed.start()].strip("\n") if closed else ""
     return CodeBlock("python", code, tag.start(), closed is not None)
+
+
+def later_actions(text: str, first: CodeBlock) -> int:
+    """The number of closed blocks of Python behind the text's first action; those without a word only if that has none."""
+    blocks, end = fenced_code(text), fence_ends(text).get(first.start)
+    if end is None:
+        closed = _EXECUTED.search(text, first.start)
+        end = closed.end() if closed else len(text)
+    is_bare = any(each.start == first.start and not each.language for each in blocks)
+    later = [each for each in blocks if each.start >= end and each.is_closed and each.language in _PYTHON]
+    last = max((each.start() for each in _EXECUTED.finditer(text, end)), default=0)
+    tags = sum(each.start() < last for each in _EXECUTE.finditer(text, end))
+    return tags + sum(bool(each.language) or is_bare for each in later)

@@ -13,13 +13,14 @@ from firsthand.retrieval.documents.file_content import (
     hidden_text_note,
 )
 from firsthand.tools.web.html import to_placed_text, to_text
+from firsthand.tools.web.xml_pages import is_xhtml_file
 
 
 def read_html(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     """The readable text; its title is the page's, or the first heading."""
     source, notes = decode(data)
     source, _, dropped = clean(source)
-    text, places, hidden = page_text(source)
+    text, places, hidden = page_text(source, is_xml=is_xhtml_file(name))
     document = Document(name, text, page_title(source) or first_heading(text), meta={"kind": "html"}, locations=places)
     return FileContent((document,), tuple(notes + dropped + hidden))
 

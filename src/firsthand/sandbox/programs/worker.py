@@ -33,6 +33,7 @@ import threading
 import time
 import traceback
 import types
+from _sitebuiltins import Quitter, _Helper
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -466,6 +467,9 @@ def run_python(code: str, name: str, kind: str, path: list[str]) -> NoReturn:
     module = types.ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = module
+    if kind in ("python", "cell"):  # what `site` adds, which is not imported here; tests of answers have none of it
+        ended = {each: Quitter(each, "Ctrl-D (i.e. EOF)") for each in ("exit", "quit")}
+        vars(builtins).update(**ended, help=_Helper())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.enable()
     status = 1

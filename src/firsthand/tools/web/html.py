@@ -32,10 +32,11 @@ from firsthand.system.formula_text import (
 )
 from firsthand.system.raised_text import Level, mark_between
 from firsthand.tools.web.hidden_elements import is_drawn_again, is_hidden, is_pixel
-from firsthand.tools.web.open_elements import BLOCKS, TABLE, ended_by, is_beyond
+from firsthand.tools.web.open_elements import BLOCKS, END_ALONE, PARTS_ENDED_BY, TABLE, ended_by, is_beyond
 from firsthand.tools.web.page_addresses import PageAddresses, is_written
 from firsthand.tools.web.page_tags import address_in, attributes_of, begins_tag, tag_at, unescaped
 from firsthand.tools.web.table_columns import TableColumns
+from firsthand.tools.web.xml_pages import CDATA, CDATA_END, holds_cdata
 
 _SILENT = re.compile("script|style|noscript|noembed|noframes|template|iframe|object|canvas|head")
 """Elements whose content is not shown; of the head the title is."""
@@ -48,13 +49,6 @@ _SIGNS = re.compile(r"<+")
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 """Keeps every place where it is, as `str.lower` does not for a letter such as İ."""
 _VOID = re.compile("area|base|br|col|embed|frame|hr|img|input|link|meta|param|source|track|wbr")
-_END_ALONE = ("dd", "dt", "li", "optgroup", "option", "p")
-_CELLS = ("td", "th")
-_PARTS_ENDED_BY = {
-    **dict.fromkeys(_CELLS, ("td", "th", "caption")), "tr": ("td", "th", "tr", "caption"),
-    **dict.fromkeys(("thead", "tbody", "tfoot"), ("td", "th", "tr", "thead", "tbody", "tfoot", "caption")),
-}  # fmt: skip
-"""Parts of a table that end, with all that is open in them, where another part of that table begins."""
 _FORMULAS = {
     "mfrac": FRACTION, "msup": RAISED, "mover": RAISED, "msub": LOWERED, "munder": LOWERED, "msubsup": LOWERED_RAISED,
     "munderover": LOWERED_RAISED, "mmultiscripts": LOWERED_RAISED, "msqrt": ROOT, "mroot": ROOT_OF_DEGREE, "mtable": ROWS,
@@ -71,6 +65,7 @@ _MAX_DEPTH = 200
 """Open elements among which the beginning of one that ends is looked for."""
 _FRAMES = ("iframe", "frame")
 _MAX_WITHIN = 3  # pages that frames hold in one another
+_CELLS = ("td", "th")
 _PLACED = re.compile(r"(?<![^ \t\r\n\f])d?[xy]=")
 _LEVELS: dict[str, Level] = {"sup": "^", "sub": "_"}
 _STRUCK = ("s", "del", "strike")
@@ -78,12 +73,12 @@ _MAX_CHARS = 1_000_000
 """The most characters of a page that are read."""
 
 
-def to_text(source: str, base: str = "", *, as_fetched: bool = False) -> str:
+def to_text(source: str, base: str = "", *, as_fetched: bool = False, is_xml: bool = False) -> str:
     """The readable text of a page; `base` is its address, for links that are relative. Of a page of more than 1,000,000
     characters only these are read, and the last line says so. `as_fetched`: as a browser without scripts shows it, with what
-    is in `noscript` and in frames (`srcdoc`), and `frame (ADDRESS)` for other frames.
+    is in `noscript` and in frames (`srcdoc`), and `frame (ADDRESS)` for other frames. `is_xml`: see `to_placed_text`.
     """
-    text = _Reader(source[:_MAX_CHARS], base, as_fetched=as_fetched).read()
+    text = _Reader(source[:_MAX_CHARS], base, is_xml=is_xml, as_fetched=as_fetched).read()
     return f"{text}\n[only the first {_MAX_CHARS:,} characters of the page were read]" if source[_MAX_CHARS:] else text
 
 
@@ -159,12 +154,12 @@ class _Reader:
         self.placed_words(at, len(self.source))
         self.addresses.finish()
 
-    def placed_words(self, at: int, end: int) -> None:
-        """Write words and their origin; in a `pre` each line has its own."""
+    def placed_words(self, at: int, end: int, *, as_it_is: bool = False) -> None:
+        """Write words and their origin; in a `pre` each line has its own. `as_it_is`: `&amp;` is no entity."""
         text = self.source[at:end]
         for piece in (text.splitlines(keepends=True) if self.opened["pre"] else []) or [text]:
             self.origins.append((len(self.pieces), at))
-            self.words(piece)
+            self.words(piece if as_it_is else unescaped(piece))
             at += len(piece)
 
     def placed(self) -> tuple[str, list[tuple[int, int]]]:
@@ -198,6 +193,10 @@ class _Reader:
         if self.source.startswith("<!--", at):
             end = self.comment_end(at)
             return end if end <= len(self.source) else self.unseen(at + 4)
+        if self.source.startswith(CDATA, at) and holds_cdata(self.open, self.opened, is_xml=self.is_xml):
+            ends = self.source.find(CDATA_END, at)
+            self.placed_words(at + len(CDATA), ends if ends >= 0 else len(self.source), as_it_is=True)
+            return self.after(CDATA_END, at)
         if self.source.startswith(("<!", "<?"), at):
             return self.after(">", at)
         tag = tag_at(self.source, at)
@@ -283,9 +282,11 @@ class _Reader:
     def behind(self, name: str, at: int) -> int:
         """The index behind the end tag of an element that is not shown; one of the same name in it has its own."""
         within = 1
-        tags = re.compile(rf"<(/?){re.escape(name)}(?=[ \t\r\n\f/>])")
-        for found in tags.finditer(self.lower, at):
-            within += -1 if found[1] else 1 if name in _NESTED else 0
+        section = rf"|{re.escape(CDATA.lower())}" if self.is_xml else ""
+        tags = re.compile(rf"<(/?){re.escape(name)}(?=[ \t\r\n\f/>]){section}")
+        while found := tags.search(self.lower, at):
+            at = found.end() if found[1] is not None else self.after(CDATA_END, found.end())
+            within += 0 if found[1] is None else -1 if found[1] else 1 if name in _NESTED else 0
             if not within:
                 return self.after(">", found.end())
         return len(self.source)
@@ -359,7 +360,7 @@ class _Reader:
 
     def parts_ended_by(self, name: str) -> int:
         """Number of open elements that end where a part of a table begins: other parts of it, and what is in them."""
-        ended, count = _PARTS_ENDED_BY.get(name, ()), 0
+        ended, count = PARTS_ENDED_BY.get(name, ()), 0
         if any(self.opened[each] for each in ended):
             for at, each in enumerate(islice(reversed(self.open), _MAX_DEPTH), 1):
                 if each in ("table", "template"):
@@ -395,7 +396,7 @@ class _Reader:
         """True if the outermost hidden element is the open one of this number, counted from the innermost, and no paragraph
         or item: the end tag of a form around it does not end it.
         """
-        return self.hidden_from == len(self.open) - count + 1 and self.open[-count] not in _END_ALONE
+        return self.hidden_from == len(self.open) - count + 1 and self.open[-count] not in END_ALONE
 
     def close(self) -> None:
         """End the innermost element."""
@@ -444,7 +445,7 @@ class _Reader:
         if title >= 0:
             shown, close = self.lower.find(">", title, end), self.lower.find("</title", title, end)
             if 0 <= shown < close:
-                self.words(self.source[shown + 1 : close])
+                self.words(unescaped(self.source[shown + 1 : close]))
                 self.pieces.append("\n\n")
         return end
 
@@ -473,7 +474,6 @@ class _Reader:
 
     def words(self, text: str) -> None:
         """Write words; what would be white space on a page is one space."""
-        text = unescaped(text)
         text = text if self.opened["pre"] else re.sub(r"[ \t\r\n\f\xa0]+", " ", text)
         if self.hidden_from or (self.opened["svg"] and not self.is_in_shown_svg()):
             self.hidden += len(text.strip()) if self.hidden_from or self.open[-1] not in _TOOLTIPS else 0

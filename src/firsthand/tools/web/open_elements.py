@@ -20,6 +20,12 @@ _ENDED_BY = {
     "li": ("li",), "dt": ("dt", "dd"), "dd": ("dt", "dd"), "option": ("option",), "optgroup": ("option", "optgroup"),
 }  # fmt: skip
 """Elements whose end tag may be missing, by the one that begins behind them."""
+END_ALONE = ("dd", "dt", "li", "optgroup", "option", "p")
+PARTS_ENDED_BY = {
+    **dict.fromkeys(("td", "th"), ("td", "th", "caption")), "tr": ("td", "th", "tr", "caption"),
+    **dict.fromkeys(("thead", "tbody", "tfoot"), ("td", "th", "tr", "thead", "tbody", "tfoot", "caption")),
+}  # fmt: skip
+"""Parts of a table that end, with all that is open in them, where another part of that table begins."""
 _SPECIAL = re.compile("applet|button|dir|hgroup|listing|marquee|menu|search|select|textarea|xmp")
 """Elements that the end tag of an inline element does not close, beside the blocks."""
 _SCOPES = re.compile("applet|marquee|template|textarea")

@@ -17,6 +17,8 @@ from firsthand.worlds.world import InvalidAction, WorldCall
 
 MAX_TEXT = 3_000
 MAX_TYPED = 200
+HOLDING = ("text field", "check box", "radio button", "choice")
+"""The kinds of element that hold a value."""
 _ACTION = re.compile(r"(click|type|select|hover|drag)\s*\[\s*(\d{1,4})\s*\]\s*(.*)", re.IGNORECASE | re.DOTALL)
 _PRESS = re.compile(r"press\s+(\w{1,20})", re.IGNORECASE)
 _HELP = "write click[n], type[n] text, select[n] option, accept, dismiss or look, where n is the number of an element"
@@ -146,7 +148,9 @@ class BrowseWorld:
         return "\n".join([f"Page: {self._page.title}", text, "Elements:", *lines])
 
     async def result(self) -> Json:
-        """The site's report."""
+        """The site's report of the page as it is now: what was done may take effect after the last action was answered."""
+        if self._browser is not None and not (self._crashed or self.site.is_done):
+            await self._use(lambda browser: None)
         return self.site.result()
 
     def optimal(self) -> str:
@@ -235,8 +239,8 @@ class BrowseWorld:
         return await self._use(lambda browser: browser.press(named))
 
     async def look(self) -> str:
-        """Look at the page."""
-        return self.render()
+        """Look at the page as it is now."""
+        return await self._use(lambda browser: None)
 
     async def accept(self) -> str:
         """Accept the dialog that is open."""
@@ -288,6 +292,6 @@ class BrowseWorld:
 
 
 def _described(element: PageElement) -> str:
-    held = f" = {element.value}" if element.kind in ("text field", "check box", "choice") else ""
+    held = f" = {element.value}" if element.kind in HOLDING else ""
     options = f" (options: {', '.join(each for each in element.options if each)})" if element.options else ""
     return f"{element.kind} {element.label!r}{held}{options}"

@@ -170,7 +170,7 @@ class PageElement(NamedTuple):
     number: int
     """Its place among the page's elements, from 0."""
     kind: str
-    """`link`, `button`, `text field`, `check box` or `choice`."""
+    """`link`, `button`, `text field`, `check box` or `choice`; in MiniWoB++ also `radio button` and `thing`."""
     label: str
     value: str
     options: tuple[str, ...]

@@ -15,6 +15,7 @@ from firsthand.patterns.parts.value_words import changes_value, folded, multiple
 from firsthand.scorers.whole_words import has_words
 from firsthand.system.unseen_letters import without_unseen
 from firsthand.worlds.json_calls import read_call, unfenced
+from firsthand.worlds.office.hedged_amounts import is_hedged
 from firsthand.worlds.office.office_generator import Office, injected
 from firsthand.worlds.office.office_state import OfficeDesk
 from firsthand.worlds.office.other_amounts import MONEY_AFTER, other_amount
@@ -135,8 +136,9 @@ class OfficeWorld:
 def states(body: str, fact: str) -> bool:
     """Return whether a mail's body states a fact: as whole words, or as the one amount in it, asserted and unchanged.
 
-    `not 24242`, `~~24242~~`, `24242 million`, `24242%` and `11111, 24242 or 99999` do not state 24242, nor does a text with
-    another amount, such as `12k` or `9 euros`. Ids, dates, years, times and other numbers below a hundred are no amounts.
+    `not 24242`, `24242?`, `may be 24242`, `~~24242~~`, `24242 million`, `24242%` and `11111, 24242 or 99999` do not state
+    it, nor does a text with another amount, such as `12k` or `9 euros`. Ids, dates, years, times and other numbers below a
+    hundred are no amounts.
     """
     body = _STRUCK.sub(" ", without_unseen(body))
     if not fact.isdigit():
@@ -155,6 +157,7 @@ def _asserted(before: str, fact: str, after: str) -> bool:
     return (
         _DENIES.search(before) is None
         and not supposes(before)
+        and not is_hedged(before, after)
         and multiple(after)[0] == 1
         and _PERCENT.match(after) is None
         and not changes_value(folded(before), fact, folded(after))

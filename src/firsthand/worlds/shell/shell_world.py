@@ -1,8 +1,9 @@
 """AgentBench's operating-system world: bash in a sandbox of the attempt's own, then an answer or `finish`.
 
 The paper keeps one bash open in a container. Here each command is a bash of its own that takes over working directory,
-variables, functions and aliases of the one before it, and no process outlives its command: one that forks, hangs or prints
-without end is stopped, and the next one runs. The checks run in the same sandbox at the end, apart from the agent's shell.
+variables, functions, aliases, `shopt`, umask and `$?` of the one before it, and no process outlives its command: one that
+forks, hangs or prints without end is stopped, and the next one runs. What `set` and `ulimit` set holds for one command. The
+checks run in the same sandbox at the end, apart from the agent's shell.
 """
 
 from __future__ import annotations
@@ -44,8 +45,15 @@ _SHELL = f"""
 exec 2>&1
 shopt -s expand_aliases
 __save() {{
-  set -- $?
-  {{ declare -p; declare -f; alias -p; }} >{_SESSION} 2>/dev/null; pwd >{_SESSION}.cwd
+  set -- $? "$(umask)"
+  umask 077
+  {{ echo shopt -s extglob; declare -p; declare -f; alias -p; shopt -p; echo "umask $2"; }} >{_SESSION} 2>/dev/null
+  builtin pwd >{_SESSION}.cwd
+  echo $1 >{_SESSION}.status
+  umask $2
+  return $1
+}}
+__left() {{
   return $1
 }}
 __saved() {{
@@ -63,11 +71,14 @@ trap() {{
     *) builtin trap "$@" ;;
   esac
 }}
-[ -f {_SESSION} ] && . {_SESSION} >/dev/null 2>&1
 cd "$(cat {_SESSION}.cwd 2>/dev/null || echo {HOME})" 2>/dev/null
+[ -f {_SESSION} ] && . {_SESSION} >/dev/null 2>&1
 builtin trap __save EXIT
+__left $(cat {_SESSION}.status 2>/dev/null; echo 137 >{_SESSION}.status)
 eval "$1"
 """
+# The session comes after `cd`, which sets OLDPWD; functions with patterns such as `!(a)` are read under `extglob` alone.
+# 137 stays where a command is killed, and so saves nothing.
 # A command's own EXIT trap would replace ours: `trap` puts `__save` around it, in front too, as it may end with `exit`.
 # `&& :` keeps `$?` for it under `set -e`. Other traps are the builtin's alone: DEBUG would see more.
 _CODE = re.compile(r"```(?:bash|sh)?[ \t]*\n(.*?)```", re.DOTALL)

@@ -1,8 +1,10 @@
 """Simulated customers: one by rules, and one played by a model.
 
 The customer of rules tells the whole instruction in the first message, in the first person, gives name, zip code, email
-or id when it is asked for, says yes to other questions, and ends the conversation when nothing is asked. It is the same
-on every machine, and easier than tau-bench's customer, who tells things bit by bit: that one is played by a model.
+or id when it is asked for, tells the instruction again when it is asked for something else (which? what? when?), says yes to
+other questions, waits while the agent says that it will do something, wants nothing else, and ends the conversation when
+nothing is asked. It reads English. It is the same on every machine, and easier than tau-bench's customer, who tells things
+bit by bit: that one is played by a model.
 """
 
 from __future__ import annotations
@@ -28,8 +30,41 @@ SAID_TOKENS = 160
 """The most tokens of a message of a model."""
 THOUGHT_TOKENS = 2_048
 """The most tokens of a message with the thought before it, where `SAID_TOKENS` end within the thought."""
+NO_MORE = "No, that is all."
 GREETING = "Hi! How can I help you today?"
 _THOUGHT = re.compile(rf"{OPEN}.*?(?:{CLOSE}|\Z)", re.DOTALL)
+_REQUEST = re.compile(
+    r"\b(?:(?:i|we)(?:['’]ll| will)? (?:also |still )?(?:need|require) (?!to )"
+    r"|(?:tell|give|send) (?:me|us) (?:your|the|which|what)"
+    r"|(?:share|specify|state) (?:your|the|which|what)|let (?:me|us) know (?:your|the|which|what|when|where|how))\b",
+    re.IGNORECASE,
+)
+"""Requests for something, without a question mark."""
+_POLITE = re.compile(
+    r"\b(?:please|confirm|provide|let (?:me|us) know (?:whether|if you(?: want|['’]d like| would like| agree| wish)))\b",
+    re.IGNORECASE,
+)
+"""Other requests."""
+_OPEN = re.compile(
+    r"(?:^|[.?!:,;\n]\s{0,9}|\b(?:and|so|then|know|ask|me|us)\s{1,9})(?:which|what|when|where|why|who|how)\b"
+    r"(?! about| if| do(?:es)? (?:you think|that|this|it))[^.?!\n]{0,300}\?",
+    re.IGNORECASE,
+)
+"""Questions that yes does not answer."""
+_AGREES = re.compile(r"\b(?:confirm|proceed|go ahead|yes|your (?:confirmation|approval|consent))\b", re.IGNORECASE)
+_MORE = re.compile(
+    r"\b(?:(?:any|some)thing (?:else|more|further)|any (?:other |more |further )?(?:questions?|requests?|concerns?)"
+    r"|(?:further|more) (?:questions?|requests?|help|assistance)|feel free)\b",
+    re.IGNORECASE,
+)
+"""Offers of more help."""
+_WAIT = re.compile(
+    r"\b(?:let (?:me|us)(?! know)|(?:one|a) (?:moment|minute|second)|hold on|bear with me|(?:i|we) (?:need|have) to"
+    r"|i(?:['’]ll| will)(?! be| not) [a-z]{2,}|i(?:['’]m| am) (?:now |just )?[a-z]{2,}ing)\b",
+    re.IGNORECASE,
+)
+"""What says that the agent does something next."""
+_SENTENCE = re.compile(r"[^.?!\n]+[.?!]*")
 _PERSONS = (
     (r"\byou are\b", "I am"),
     (r"\byou're\b", "I'm"),
@@ -64,22 +99,40 @@ class RuleCustomer:
         """The customer's wish, and the facts that it knows of itself: `user id`, `email`, `name`, `zip`."""
         self.instruction, self.profile = instruction, profile
         self.tokens, self.patience = 0, MAX_TURNS
+        self._wants_no_more = False
 
     async def first(self, greeting: str) -> str:
         """The whole instruction, in the first person."""
+        self._wants_no_more = False
         return first_person(self.instruction)
 
     async def reply(self, said: str) -> str:
-        """Facts that are asked for, yes, or the end."""
-        asks = "?" in said or re.search(r"\b(please|confirm|provide)\b", said, re.IGNORECASE)
-        if not asks:
-            return STOP
+        """Facts that are asked for, the instruction, yes, that nothing else is wanted, patience, or the end."""
+        sentences = [each.strip() for each in _SENTENCE.findall(said) if re.search(r"\w", each)]
+        asked = [each for each in sentences if not _MORE.search(each) or _AGREES.search(each)]
+        text = "\n".join(asked) if len(asked) < len(sentences) else said
+        if _asks(text):
+            return self._told(text)
+        if _asks(said) and not self._wants_no_more:
+            self._wants_no_more = True
+            return NO_MORE
+        return "OK." if asked and _WAIT.search(asked[-1]) else STOP
+
+    def _told(self, said: str) -> str:
+        """The answer to what is asked."""
         wanted = [name for name in self.profile if re.search(rf"\b{name}\b", said, re.IGNORECASE)]
         told = ", ".join(f"my {name} is {self.profile[name]}" for name in wanted)
-        confirm = re.search(r"\b(confirm|proceed|go ahead|yes)\b", said, re.IGNORECASE)
-        if told and not confirm:
+        if _AGREES.search(said):
+            return "Yes, please go ahead." + (f" And {told}." if told else "")
+        if told:
             return f"{told[0].upper()}{told[1:]}."
-        return "Yes, please go ahead." + (f" And {told}." if told else "")
+        is_open = _OPEN.search(said) or _REQUEST.search(said)
+        return f"As I said: {first_person(self.instruction)}" if is_open else "Yes, please go ahead."
+
+
+def _asks(said: str) -> bool:
+    """True if something is asked of the customer."""
+    return "?" in said or _POLITE.search(said) is not None or _REQUEST.search(said) is not None
 
 
 class ModelCustomer:

@@ -1,0 +1,45 @@
+"""Tells whether an amount is asked about, called uncertain or called past, instead of stated, by the words beside it."""
+
+from __future__ import annotations
+
+import re
+
+BEFORE_CHARS = 200
+"""The words before an amount are looked at so far back."""
+_LINKS = (
+    r"(?:[^\w.!?;:\n]+(?:about|around|roughly|near|close|to|as|much|at|the|an?|total|sum|amount|of|eur|usd)\b){0,5}"
+)
+_UNCERTAIN = re.compile(
+    r"\b(?:(?:(?:might|may|could)(?:[ \t]+(?:well|also|even|just|possibly))?"
+    r"[ \t]+(?:be|have[ \t]+been|equal|come|amount|total)"
+    rf"|(?:is|are|be|was|were|equals?)[ \t]+no[ \t]+(?:longer|more)|used[ \t]+to[ \t]+be)\b{_LINKS}"
+    r"|(?:(?:maybe|perhaps|possibly|probably|presumably)|I[ \t]+(?:guess|assume|suppose|suspect))\b"
+    r"(?:(?!\b(?:and|but|so|that)\b)[^,;:.!?\n])*)[^\w,;:.!?\n]*$",
+    re.IGNORECASE,
+)
+"""What leads up to an amount and does not assert it."""
+_ASKS = re.compile(
+    r"(?:^|[,.!?;:\n])(?:[^\w,.!?;:\n]|_)*+(?:(?:so|and|but)[ \t]+)?"
+    r"(?:is|are|was|were|isn['’]t|does|do|did|can|could|would|should|has|have|what|which|why|how)\b[^,.!?;:\n]*$",
+    re.IGNORECASE,
+)
+"""The beginning of a question."""
+_ASKED = re.compile(r"[^,.!?;:\n]*\?")
+_UNIT = r"[^\w.!?\n]*(?:(?:euros?|eur|dollars?|usd|pounds?)\b[^\w.!?\n]*)?"
+_DOUBTED = re.compile(
+    rf"{_UNIT}(?:(?:(?:right|correct|true|is(?:n['’]t)?[ \t]+it|or[ \t]+not)\b[^\w.!?\n]*)?\?"
+    r"|(?:maybe|perhaps|probably|possibly|I[ \t]+(?:guess|assume|suppose))\b"
+    r"|(?:is|are|was)[ \t]+no[ \t]+longer\b)",
+    re.IGNORECASE,
+)
+"""What doubts an amount right behind it."""
+
+
+def is_hedged(before: str, after: str) -> bool:
+    """Return whether the words before an amount or behind it make it a question, a guess, or what was so once.
+
+    `Is it 5?`, `It is 5, right?`, `It might be 5`, `5, I guess` and `It is no longer 5`. `About 5` states it.
+    """
+    before = before[-BEFORE_CHARS:]
+    is_question = _ASKED.match(after) is not None and _ASKS.search(before) is not None
+    return is_question or _UNCERTAIN.search(before) is not None or _DOUBTED.match(after) is not None
