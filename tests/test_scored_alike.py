@@ -15,6 +15,8 @@ from firsthand.benchmark import Benchmark
 from firsthand.boards.read_results import read_results
 from firsthand.experiment.experiment import Experiment
 from firsthand.experiment.settings import RunSettings
+from firsthand.model import Sampling
+from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
 from firsthand.runs.flaky import flaky
@@ -237,6 +239,26 @@ def test_agents_and_scorers_made_in_python_are_told_apart_too(home: Path) -> Non
     found = [compare(runs[0], each) for each in runs[1:]]
     assert [each.repeated for each in found] == [True, False, False]
     assert [len(each.other_scorers) for each in found] == [0, 0, 1]
+
+
+def test_settings_that_differ_under_one_name_are_told(cli: Cli, home: Path) -> None:
+    tasks = Benchmark("sums", lambda seed: [Task("t", "q")], (lambda task, trace: 1.0,))
+    first = Agent("direct", Scripted({"": "x"}, name="scripted:m"), direct)
+    second = replace(
+        first, model=Scripted({"": "y"}, name="scripted:other"), system="Be brief", sampling=Sampling(max_tokens=9)
+    )
+    third = replace(first, model=Scripted({"": "y"}, name="scripted:m"))
+    runs = [Experiment([each], [tasks]).run() for each in (first, second, third)]
+    lines = compare(runs[0], runs[1]).settings
+    assert lines[:1] == ("direct differs: model: scripted:m and scripted:other",) and len(lines) == 3
+    assert "direct differs: system: none and Be brief" in lines
+    assert any(line.startswith("direct differs: max_tokens: ") and line.endswith(" and 9") for line in lines)
+    assert compare(runs[0], runs[2]).settings == (
+        "direct differs: model scripted:m of other content, device or version of firsthand",
+    )
+    assert compare(runs[0], runs[0]).settings == ()
+    assert lines[0] in cli("compare", runs[0].id, runs[1].id)[1]
+    assert json.loads(cli("compare", runs[0].id, runs[1].id, "--json")[1])[0]["settings"] == list(lines)
 
 
 def test_a_board_of_runs_tells_of_different_scorers(home: Path) -> None:

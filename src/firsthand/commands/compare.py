@@ -141,7 +141,7 @@ def print_comparison(
             for p in changed[: config.limit]
         ]
         print_table(f"changed tasks ({len(changed)})", ["task", "a", "b", "trace in a", "trace in b"], cells)
-    for line in map(str, comparison.other_scorers):
+    for line in (*map(str, comparison.other_scorers), *comparison.settings):
         out.print(line, markup=False, soft_wrap=True)
     for side, unmade in zip("ab", comparison.unmade, strict=True):
         if sum(unmade.values()):
@@ -223,4 +223,5 @@ def to_json(comparison: Comparison, results: Mapping[tuple[str, str], PairedDiff
         "unscored": {"a": dict(comparison.unscored[0]), "b": dict(comparison.unscored[1])},
         "flaky": [{"task": f.task_id, "where": f.where, "values": list(f.values)} for f in flaky(comparison)],
         **({"other_scorers": others} if others else {}),
+        **({"settings": list(comparison.settings)} if comparison.settings else {}),
     }

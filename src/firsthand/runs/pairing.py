@@ -15,7 +15,7 @@ from firsthand.errors import ConfigError, unknown
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.epoch_reducer import Reduce, epoch_reducer, grows_with_attempts, needed_of
 from firsthand.runs.run_folder import Run
-from firsthand.runs.scored_alike import OtherScorers, other_scorers, same_code
+from firsthand.runs.scored_alike import OtherScorers, other_scorers, other_settings, same_code
 from firsthand.runs.task_groups import common_groups, same_problem
 from firsthand.runs.unmade_attempts import unmade
 from firsthand.system.plurals import count_of
@@ -106,6 +106,8 @@ class Comparison:
     """The benchmarks whose score is one of harm: lower is better, and attempts without it are left out."""
     other_scorers: tuple[OtherScorers, ...] = ()
     """The scores that the two runs do not have from the same scorer, or perhaps not."""
+    settings: tuple[str, ...] = ()
+    """How an agent of one name differs in the two runs, in words: `model: a and b`."""
 
     @property
     def values(self) -> tuple[list[float], list[float]]:
@@ -193,6 +195,7 @@ def compare(
         repeated=_repeated(run_a, run_b, name_a, name_b) and not any(each.is_sure for each in others),
         harms=harms,
         other_scorers=others,
+        settings=other_settings(run_a, run_b, name_a) if name_a == name_b else (),
     )
 
 

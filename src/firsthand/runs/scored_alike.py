@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from firsthand.errors import ConfigError
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.runs.later_scores import VERSION, unversioned
 from firsthand.runs.run_folder import Run
 from firsthand.system.option_spec import Spec, parse_spec
 
 _ADDRESS = re.compile(r"://[^/\s)]+")
 _LOCAL = re.compile(r"local:[0-9a-f]{16}")
+_INNER = ("sampling", "fingerprint")
 MAX_WORDS = 160
 """Characters of a scorer's words that are shown."""
 
@@ -89,6 +90,21 @@ def same_code(run_a: Run, run_b: Run, agent_a: str, agent_b: str) -> bool:
     return True
 
 
+def other_settings(run_a: Run, run_b: Run, agent: str) -> tuple[str, ...]:
+    """How the agent of that name differs in the two runs, a line for each setting that does; none in one run."""
+    a, b = run_a.agents().get(agent), run_b.agents().get(agent)
+    if run_a.path == run_b.path or a is None or b is None:
+        return ()
+    a, b = ({**each, **(each.get("sampling") or {})} for each in (a, b))
+    names = [name for name in dict.fromkeys([*a, *b]) if name not in _INNER and a.get(name) != b.get(name)]
+    found = [f"{agent} differs: {name}: {_value(a.get(name))} and {_value(b.get(name))}" for name in names]
+    if "model" not in names and a.get("fingerprint") != b.get("fingerprint"):
+        found.append(
+            f"{agent} differs: model {_value(a.get('model'))} of other content, device or version of firsthand"
+        )
+    return tuple(found)
+
+
 def _difference(run_a: Run, run_b: Run, benchmark: str, score: str) -> tuple[str, bool] | None:
     """Why a score is not of the same scorer in both runs, and if that is sure; None if it is."""
     a, b = _givers(run_a, benchmark, score), _givers(run_b, benchmark, score)
@@ -137,6 +153,10 @@ def _why(a: Sequence[_Given], b: Sequence[_Given]) -> str:
     if told_a == told_b:
         return f"{_cut(told_a)}, whose code or options have changed"
     return f"{_cut(told_a)} and {_cut(told_b)}"
+
+
+def _value(value: object) -> str:
+    return _cut(value if isinstance(value, str) else "none" if value is None else canonical(value))
 
 
 def _cut(text: str) -> str:
