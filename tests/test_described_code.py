@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from firsthand import catalog
+from firsthand.system import described_code
 from firsthand.system.described_code import code_digest, names_of, own_words
 
 BEGUN = """
@@ -39,6 +40,10 @@ def kept(task, trace):
     return 1.0
 def looped(task, trace):
     return looped(task, trace) if trace else 0
+START = 1
+STOPS = ("a", "b")
+def begun(task, trace, low=START):
+    return low + sum(each in STOPS for each in trace.answer)
 PLACE = __file__
 def placed(task, trace):
     return PLACE
@@ -58,7 +63,7 @@ def load(folder: Path, text: str) -> Any:
 
 def digests(folder: Path, text: str) -> dict[str, str]:
     module = load(folder, text)
-    things = {name: getattr(module, name) for name in ("score", "short", "kept", "looped", "placed")}
+    things = {name: getattr(module, name) for name in ("score", "short", "kept", "looped", "placed", "begun")}
     things |= {"rule": module.Rule(2), "made": module.made("x"), "method": module.Rule(2).at_least}
     return {name: code_digest(each) for name, each in things.items()}
 
@@ -75,7 +80,9 @@ def digests(folder: Path, text: str) -> dict[str, str]:
         ("self.least = least", "self.least = least + 1", "rule method"),
         ("len(trace.answer)\n@", "2 * len(trace.answer)\n@", "short"),
         ("return 1.0", "return 0.0", "kept"),
-        ("else 0\nPLACE", "else 1\nPLACE", "looped"),
+        ("else 0\nSTART", "else 1\nSTART", "looped"),
+        ("START = 1", "START = 2", "begun"),
+        ('("a", "b")', '("a", "c")', "begun"),
     ],
 )  # fmt: skip
 def test_an_edit_changes_the_digests_of_what_it_decides_alone(tmp_path: Path, old: str, new: str, changed: str) -> None:
@@ -130,3 +137,9 @@ def test_code_without_a_source_is_told_apart_too() -> None:
         made[name] = scope["score"]
     assert code_digest(made["a"]) == code_digest(made["b"]) != code_digest(made["c"])
     assert code_digest(cache(made["a"])) != code_digest(cache(made["c"]))
+
+
+def test_only_what_the_user_wrote_is_read() -> None:
+    assert [described_code._is_own(each) for each in (__file__, pytest.__file__, described_code.__file__, None)] == [
+        True, False, False, False,
+    ]  # fmt: skip

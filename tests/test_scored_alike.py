@@ -22,7 +22,7 @@ from firsthand.runs import store
 from firsthand.runs.flaky import flaky
 from firsthand.runs.pairing import compare
 from firsthand.runs.run_folder import Run
-from firsthand.runs.scored_alike import OtherScorers, other_scorers, other_scorers_among
+from firsthand.runs.scored_alike import OtherScorers, other_scorers, other_scorers_among, same_code
 from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
@@ -89,7 +89,7 @@ def test_another_option_of_a_scorer_fails_a_gate_and_is_told_by_a_comparison(cli
     code, out, _ = cli("gate", a, b, "--max-drop", "5%", "--scorers", "any")
     told = f"re, regex: the scores are of a different scorer in each run ({why})"
     assert code == 0 and told in out
-    assert told in cli("compare", a, b)[1]
+    assert told in cli("compare", a, b)[1] and told not in cli("gate", a, b, "--max-drop", "5%")[1]
     assert json.loads(cli("compare", a, b, "--json")[1])[0]["other_scorers"] == check["other_scorers"]
     assert told in cli("compare", a, b, a)[2]
     c = ran()
@@ -140,6 +140,12 @@ def test_an_edited_pattern_is_another_agent_and_not_a_flaky_task(cli: Cli, home:
     found = compare(one, three, agent_a="prompt.py")
     assert not found.repeated and not flaky(found) and len(found.tasks("worse")) == 80 and not found.other_scorers
     assert compare(one, three, agent_a="direct").repeated
+    for first, second in (("prompt.py", "more(prompt.py)"), ("more(prompt.py)", "prompt.py")):
+        sides = [store.create(home, {}, "r", files={"pattern": {"prompt.py": digest}}) for digest in "ab"]
+        for side in sides:
+            side.add_agent(first, {})
+            side.add_agent(second, {})
+        assert not same_code(*sides, first, first)
     assert "flaky" not in cli("gate", a, b, "--agent-a", "prompt.py")[1]
     old = [forget(home, each, "scorers", "code") for each in (a, same, b)]
     one, two, three = opened(home, *old)
