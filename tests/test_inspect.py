@@ -40,6 +40,7 @@ from firsthand.runs.store import create
 from firsthand.show.board import leaderboard
 from firsthand.show.board_words import figure_text
 from firsthand.stats.figure_stats import figure_interval
+from firsthand.system.described_code import code_digest
 from firsthand.task import Task
 from firsthand.trace import Failure, Trace
 
@@ -161,6 +162,17 @@ def test_our_patterns_are_judged_by_its_scorers(theirs) -> None:
     assert 0 < results(log)["match accuracy"] < 1
     thinking = ours(benchmark, Scripted(lambda *_: "Let me think. The answer is Paris"), cot)
     assert [trace.score("includes").value for trace in thinking] == [1, 0, 0, 0, 0, 0]
+
+
+@needs_inspect
+def test_another_scorer_of_a_task_has_another_digest(tmp_path: Path) -> None:
+    def digest(file: str, old: str, new: str) -> str:
+        assert old in TASKS.read_text()
+        (tmp_path / file).write_text(TASKS.read_text().replace(old, new))
+        return code_digest(catalog.benchmark(f"inspect:task={tmp_path / file}@patterned").scorers[0])
+
+    begun = digest("one.py", "@task", "# as before\n@task")
+    assert begun == digest("two.py", "@task", "@task") != digest("three.py", "[a-z]+", "[a-z]*")
 
 
 @needs_inspect

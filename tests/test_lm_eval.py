@@ -31,6 +31,7 @@ from firsthand.rollout import Place, rollouts
 from firsthand.runs.store import create
 from firsthand.show.board import leaderboard
 from firsthand.stats.figure_stats import figure_interval
+from firsthand.system.described_code import code_digest
 from firsthand.task import Task
 from firsthand.trace import Trace
 
@@ -272,6 +273,21 @@ def test_every_output_type_gives_the_metrics_that_the_harness_gives(name: str, f
                 key = metric if sample["filter"] == "none" else f"{metric},{sample['filter']}"
                 if isinstance(sample[metric], int | float):
                     assert trace.score(key).value == sample[metric], (task.id, key)
+
+
+@needs_harness
+def test_other_metrics_or_filters_of_a_task_are_another_scorer(folder: Path) -> None:
+    def digest(text: str) -> str:
+        (folder / "write.yaml").write_text(text)
+        return code_digest(catalog.benchmark(f"lm_eval:task={folder}/write.yaml").scorers[0])
+
+    begun = (folder / "write.yaml").read_text()
+    assert "ignore_case: true" in begun
+    assert (
+        digest(begun)
+        == digest("# as before\n" + begun)
+        != digest(begun.replace("ignore_case: true", "ignore_case: false"))
+    )
 
 
 @needs_harness

@@ -94,6 +94,8 @@ def lm_eval(
         except Exception as error:  # a task's own code may raise anything, and the table counts it as an error
             return failed(entry, error)
 
+    setattr(lm_eval_metrics, "decided_by", [metrics_of(name, each) for name, each in tasks.items()])  # noqa: B010
+
     def figures(traces: Any) -> list[Figure]:
         return figures_of(entries, groups, traces)
 
@@ -106,6 +108,13 @@ def lm_eval(
         figures=figures,
         options={"task": task, "limit": limit, "seed": seed},
     )
+
+
+def metrics_of(name: str, task: Any) -> list[object]:
+    """What decides the scores of one of its tasks; see `system/described_code.py`."""
+    config = getattr(task, "config", None)
+    parts = ("output_type", "metric_list", "filter_list", "process_results")
+    return [name, getattr(task, "VERSION", None), *(getattr(config, part, None) for part in parts)]
 
 
 def _loaded(task: str, include: str, trust: bool, data: str) -> tuple[dict[str, Any], dict[str, Any]]:

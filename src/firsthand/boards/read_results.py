@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from firsthand.boards.result_tally import ResultTally
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
+from firsthand.runs.scored_alike import other_scorers
 from firsthand.stats.agent_scores import task_values
 from firsthand.stats.figure_stats import figure_interval, figure_value
 from firsthand.stats.intervals import Clusters
@@ -59,17 +60,36 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
     items: list[ItemScores] = []
     remarks: list[str] = []
     tally = ResultTally()
+    runs: list[str | Path] = []
     for source in sources:
         path = Path(source)
         found = _of_path(path, remarks, tally) if path.exists() and not (path / "run.sqlite").exists() else None
         if found is None:
+            runs.append(source)
             with store.open_run(source, home) as run:
                 counted = list(tally.counted(run_results(run, remarks.append)))
         else:
             counted = list(found)
         for each in counted:
             (items if isinstance(each, ItemScores) else results).append(each)  # type: ignore[arg-type]
-    return ResultSet.of(results, items, remarks)
+    return ResultSet.of(results, items, remarks + _scorer_remarks(runs, home))
+
+
+def _scorer_remarks(sources: Sequence[str | Path], home: Path) -> list[str]:
+    """A sentence for each score that a run does not have from the scorer of the first run with attempts at its benchmark."""
+    remarks: dict[str, None] = {}
+    first: dict[str, str | Path] = {}
+    for source in sources:
+        with store.open_run(source, home) as run:
+            for benchmark in dict.fromkeys(name for name, _ in run.pairs()):
+                if (base := first.setdefault(benchmark, source)) == source:
+                    continue
+                with store.open_run(base, home) as other:
+                    score = first_score(benchmark, run)
+                    is_one = score and score == first_score(benchmark, other)
+                    found = other_scorers(other, run, [(benchmark, score)] if is_one else [])
+                remarks |= dict.fromkeys(f"{each}: {other.id} and {run.id}." for each in found)
+    return list(remarks)
 
 
 def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:

@@ -141,6 +141,8 @@ def print_comparison(
             for p in changed[: config.limit]
         ]
         print_table(f"changed tasks ({len(changed)})", ["task", "a", "b", "trace in a", "trace in b"], cells)
+    for line in (*map(str, comparison.other_scorers), *comparison.settings):
+        out.print(line, markup=False, soft_wrap=True)
     for side, unmade in zip("ab", comparison.unmade, strict=True):
         if sum(unmade.values()):
             out.print(unmade_text(sum(unmade.values()), side), markup=False, soft_wrap=True)
@@ -204,6 +206,7 @@ def to_json(comparison: Comparison, results: Mapping[tuple[str, str], PairedDiff
             benchmarks[benchmark]["figures"][name] = found.to_json()
         else:
             benchmarks[benchmark] = {"score": name, **found.to_json(), "figures": {}}
+    others = [each.to_json() for each in comparison.other_scorers]
     return {
         "a": comparison.a,
         "b": comparison.b,
@@ -219,4 +222,6 @@ def to_json(comparison: Comparison, results: Mapping[tuple[str, str], PairedDiff
         "evened": [list(key) for key in comparison.evened],
         "unscored": {"a": dict(comparison.unscored[0]), "b": dict(comparison.unscored[1])},
         "flaky": [{"task": f.task_id, "where": f.where, "values": list(f.values)} for f in flaky(comparison)],
+        **({"other_scorers": others} if others else {}),
+        **({"settings": list(comparison.settings)} if comparison.settings else {}),
     }

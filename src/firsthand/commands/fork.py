@@ -10,6 +10,7 @@ from firsthand.config import build
 from firsthand.errors import ConfigError
 from firsthand.experiment.foreign_settings import expect_own, named_by
 from firsthand.experiment.forked_agents import CHANGES, base_settings, find_benchmark, forked_agent, forked_settings
+from firsthand.experiment.kept_code import scorer_digests
 from firsthand.experiment.settings import RunSettings
 from firsthand.loop.protection import shareable
 from firsthand.message import Json
@@ -158,7 +159,8 @@ def create(settings: RunSettings, origin: ForkOrigin, benchmark: Benchmark) -> R
     """A new run that will hold the fork."""
     body: Json = {"settings": settings.stored(), "fork": asdict(origin)}
     hint = f"fork-{settings.benchmarks[0].partition(':')[0]}"
-    return store.create(data_home(), body, hint, protocols={benchmark.name: benchmark.protocol})
+    protocols, scorers = {benchmark.name: benchmark.protocol}, scorer_digests([benchmark])
+    return store.create(data_home(), body, hint, protocols=protocols, scorers=scorers)
 
 
 def carry_out(run: Run, what: Fork, benchmark: Benchmark, *, watch: bool = False) -> Trace:

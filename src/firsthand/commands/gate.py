@@ -50,6 +50,8 @@ class Config:
     """Inconclusive data: exit code 4 (report), pass (laxer), or fail (stricter)."""
     errors: Literal["fail", "drop", "zero"] = "fail"
     """Attempts without a score fail the check (fail), are left out (drop), or count as 0 (zero; no verdict: left out)."""
+    scorers: Literal["same", "any"] = "same"
+    """Scores of another scorer in each run (another option, file or judge) fail the check (same), or are compared (any)."""
     agent_a: str | None = None
     """The agent of the baseline; without it each of its agents, and one that the candidate lacks fails as --errors says."""
     agent_b: str | None = None
@@ -85,7 +87,11 @@ def main(config: Config) -> int:
     ):
         for score in config.score or (None,):
             complain_of_directions(baseline, candidate, score=score)
-        checks = rule(list(all_checks(config, baseline, candidate)), gaps_fail=config.errors == "fail")
+        checks = rule(
+            list(all_checks(config, baseline, candidate)),
+            gaps_fail=config.errors == "fail",
+            scorers_fail=config.scorers == "same",
+        )
         name = f"{candidate.id} vs. {baseline.id}"
     if not checks:
         raise ConfigError("nothing to check: the baseline has no finished attempt on those benchmarks")
@@ -249,6 +255,7 @@ def make_check(
         tuple(got_worse(*by_task, lower_is_better=lower)),
         tuple(each for each in flaky(found) if each.benchmark == benchmark),
         sum(name == benchmark for name, _ in found.evened),
+        tuple(each for each in found.other_scorers if each.benchmark == benchmark),
     )
 
 

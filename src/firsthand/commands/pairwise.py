@@ -20,6 +20,7 @@ from firsthand.errors import ConfigError, unknown
 from firsthand.runs import store
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
+from firsthand.runs.scored_alike import other_scorers_among
 from firsthand.runs.task_groups import common_groups
 from firsthand.runs.unmade_attempts import unmade
 from firsthand.stats.intervals import Scores
@@ -48,6 +49,10 @@ def compare_pairwise(config: Config) -> int:
             raise unknown("benchmark", config.benchmark, having, see=f"firsthand show {runs[0].id}")
         paired_by, error_value = next(iter(having.values()), None), 0.0 if config.errors == "zero" else None
         by_benchmark = scores_of(runs, score=paired_by, error_value=error_value, reduce=config.reduce, even=True)
+        for each in other_scorers_among(
+            runs, [(name, config.score or first_score(name, *runs)) for name in by_benchmark]
+        ):
+            complain(str(each))
         unfinished = {run.id: unmade(run) for run in runs}
         missing = {
             (benchmark, _named(agent, run, runs)): count

@@ -26,6 +26,7 @@ from firsthand.errors import ConfigError
 from firsthand.experiment.equal_budget import Fitted, equalise, free_knob
 from firsthand.experiment.foreign_settings import expect_own, named_by
 from firsthand.experiment.judged_index import protocol_of
+from firsthand.experiment.kept_code import agent_digests, scorer_digests
 from firsthand.experiment.named_agents import ALLOW_ALL, make_agents, may_ask
 from firsthand.experiment.own_files import check_unchanged, own_files
 from firsthand.experiment.preflight import check_ready, tasks_of
@@ -330,7 +331,7 @@ class Experiment:
             check_epochs(name, self.epochs)
         return store.create(
             data_home(), config, hint, command=command, figures=figures, protocols=self.protocols, reducers=reducers,
-            files=self._files,
+            files=self._files, scorers=scorer_digests(self.made_benchmarks), code=agent_digests(self.agents),
         )  # fmt: skip
 
     def _expect_names_once(self) -> None:

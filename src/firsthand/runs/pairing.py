@@ -15,6 +15,7 @@ from firsthand.errors import ConfigError, unknown
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.epoch_reducer import Reduce, epoch_reducer, grows_with_attempts, needed_of
 from firsthand.runs.run_folder import Run
+from firsthand.runs.scored_alike import OtherScorers, other_scorers, other_settings, same_code
 from firsthand.runs.task_groups import common_groups, same_problem
 from firsthand.runs.unmade_attempts import unmade
 from firsthand.system.plurals import count_of
@@ -98,10 +99,15 @@ class Comparison:
     clusters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Benchmark -> task id -> cluster; `TaskGroups` where tasks have strata too."""
     repeated: bool = False
-    """True if both sides are the same agent under the same seed, in two runs: then a score that differs is flaky."""
+    """True if both sides are the same agent under the same seed in two runs, of the same code, and the scorers are the same
+    as far as is known: then a score that differs is flaky."""
 
     harms: frozenset[str] = frozenset()
     """The benchmarks whose score is one of harm: lower is better, and attempts without it are left out."""
+    other_scorers: tuple[OtherScorers, ...] = ()
+    """The scores that the two runs do not have from the same scorer, or perhaps not."""
+    settings: tuple[str, ...] = ()
+    """How an agent of one name differs in the two runs, in words: `model: a and b`."""
 
     @property
     def values(self) -> tuple[list[float], list[float]]:
@@ -160,6 +166,7 @@ def compare(
     side_a, side_b = ({key: each for key, each in tried.items() if each.values} for tried in (tried_a, tried_b))
     changed = _changed(run_a, run_b)
     paired = [key for key in side_a if key in side_b and key not in changed]
+    others = other_scorers(run_a, run_b, _read_scores(paired, names))
     pairs = []
     for key in paired:
         a, b = _evened([side_a[key], side_b[key]], reduce or run_a.reducer(key[0]))
@@ -185,8 +192,10 @@ def compare(
             and len(side_a[key].values) != len(side_b[key].values)
         ),
         clusters=common_groups(run_b.clusters(strata), run_a.clusters(strata)),
-        repeated=_repeated(run_a, run_b, name_a, name_b),
+        repeated=_repeated(run_a, run_b, name_a, name_b) and not any(each.is_sure for each in others),
         harms=harms,
+        other_scorers=others,
+        settings=other_settings(run_a, run_b, name_a) if name_a == name_b else (),
     )
 
 
@@ -269,6 +278,14 @@ class _FirstNames(NamedTuple):
             rating = next(iter(sorted(known)), "") if all(each.startswith(NOTE) for each in known) else ""
             name = next((each.name for each in attempt.scores if each.name in known), rating)
         return name
+
+
+def _read_scores(tasks: Iterable[Key], names: str | _FirstNames) -> list[tuple[str, str]]:
+    """The benchmarks of the tasks, each with the names of the scores that are read there."""
+    found = dict.fromkeys(benchmark for benchmark, _ in tasks)
+    if isinstance(names, str):
+        return [(benchmark, names) for benchmark in found]
+    return [(benchmark, name) for benchmark in found for name in sorted(names.of_benchmark.get(benchmark, ()))]
 
 
 def _first_names(sides: Iterable[tuple[Run, str]], benchmark: str | None) -> _FirstNames:
@@ -401,7 +418,9 @@ def _unscored(tried: Mapping[Key, Attempted]) -> dict[str, int]:
 def _repeated(run_a: Run, run_b: Run, name_a: str, name_b: str) -> bool:
     agents = run_a.agents().get(name_a), run_b.agents().get(name_b)
     seeds = run_a.config.get("seed", 0), run_b.config.get("seed", 0)
-    return run_a.path != run_b.path and agents[0] is not None and agents[0] == agents[1] and seeds[0] == seeds[1]
+    if run_a.path == run_b.path or agents[0] is None or agents[0] != agents[1] or seeds[0] != seeds[1]:
+        return False
+    return same_code(run_a, run_b, name_a, name_b)
 
 
 def _changed(run_a: Run, run_b: Run) -> set[Key]:

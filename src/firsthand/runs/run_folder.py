@@ -45,7 +45,15 @@ from firsthand.task import Task
 from firsthand.trace import Score, Trace
 
 Status = Literal["running", "done", "interrupted"]
-_PARTS = (("config", dict), ("protocols", dict), ("reducers", dict), ("files", dict), ("command", list))
+_PARTS = (
+    ("config", dict),
+    ("protocols", dict),
+    ("reducers", dict),
+    ("files", dict),
+    ("scorers", dict),
+    ("code", dict),
+    ("command", list),
+)
 INDEX_S = 2.0
 """The index of runs is told of a run that goes on at most this often, or less often where that takes long."""
 INDEX_SHARE = 0.005

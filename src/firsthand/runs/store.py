@@ -8,7 +8,7 @@ import platform
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,20 +43,23 @@ def create(
     at: Path | None = None,
     reducers: Mapping[str, str] | None = None,
     files: Mapping[str, Mapping[str, str]] | None = None,
+    scorers: Mapping[str, Sequence[Json]] | None = None,
+    code: Mapping[str, str] | None = None,
 ) -> Run:
     """A new run under `home`, or in the folder `at`, which may hold other files.
 
     `command` is the command line that makes it, by default this process's; it is kept without the secrets of addresses.
     `figures` maps each benchmark that has figures of its own to the spec that makes it, `protocols` each benchmark to how it
     is prompted and scored, `reducers` each that has one to the reducer of its epochs. `files` maps a kind to the SHA-256 of
-    each of the user's own files that define things of it.
+    each of the user's own files that define things of it. `scorers` maps each benchmark to its scorers: their `names`,
+    `words` and `digest`. `code` maps each agent to the digest of its code; see `scored_alike.py`.
     """
+    about = _about(config, command, figures, protocols, reducers, files, scorers, code)
     if at is not None:
         with _making(at):
             if (at / DATABASE).exists():
                 raise StoreError(f"{at} holds a run already: open it, or give another folder")
-            return _created(at, _about(config, command, figures, protocols, reducers, files), None)
-    about = _about(config, command, figures, protocols, reducers, files)
+            return _created(at, about, None)
     while True:
         path = home / "runs" / new_run_id(datetime.now(UTC), name_hint)
         try:
@@ -96,6 +99,8 @@ def _about(
     protocols: Mapping[str, str] | None,
     reducers: Mapping[str, str] | None,
     files: Mapping[str, Mapping[str, str]] | None,
+    scorers: Mapping[str, Sequence[Json]] | None,
+    code: Mapping[str, str] | None,
 ) -> Json:
     """All that a run says of its making."""
     return {
@@ -110,6 +115,12 @@ def _about(
         "protocols": without_secrets_in(protocols or {}),
         "reducers": dict(reducers or {}),
         "files": without_secrets_in(files or {}),
+        **(
+            {"scorers": {name: list(map(without_secrets_in, each)) for name, each in scorers.items()}}
+            if scorers
+            else {}
+        ),
+        **({"code": dict(code)} if code else {}),
     }
 
 

@@ -76,10 +76,11 @@ def sentence(check: Check) -> str:
 
 
 def details(check: Check) -> list[str]:
-    """A line each for missing attempts, epochs that one side lacks, tasks that got worse, and flaky tasks."""
+    """A line each for missing attempts, epochs that one side lacks, other scorers, tasks that got worse, and flaky tasks."""
     lines = [f"missing: {check.gaps}"] if check.gaps else []
     if check.evened:
         lines.append(f"epochs: {count_of(check.evened, 'task')} reduced over as many attempts as both sides have")
+    lines += [f"scorers: {each}" for each in check.other_scorers if each.why not in check.reason]
     lines += _listed("worse", list(check.worse))
     where = {
         "a": "the baseline's attempts",

@@ -16,6 +16,7 @@ from typing import Literal
 
 from firsthand.message import Json
 from firsthand.runs.flaky import Flaky
+from firsthand.runs.scored_alike import OtherScorers
 from firsthand.stats.figure_stats import FigureDifference
 from firsthand.stats.intervals import Bounds, finite
 from firsthand.stats.multiple_comparisons import holm
@@ -86,6 +87,8 @@ class Check:
     flaky: tuple[Flaky, ...] = ()
     evened: int = 0
     """Tasks with more attempts on one side, of which only as many count as the other has; see `Comparison.evened`."""
+    other_scorers: tuple[OtherScorers, ...] = ()
+    """The scores that the two runs do not have from the same scorer, or perhaps not."""
 
     @property
     def gain(self) -> Differences | FigureDifference:
@@ -132,16 +135,19 @@ class Check:
             "above_one": self.gaps.above_one,
             "evened": self.evened,
             "flaky": [{"task": each.task_id, "where": each.where, "values": list(each.values)} for each in self.flaky],
+            **({"other_scorers": [each.to_json() for each in self.other_scorers]} if self.other_scorers else {}),
         }
 
 
-def rule(checks: Sequence[Check], *, gaps_fail: bool = True) -> list[Check]:
-    """The checks with their rulings. With `gaps_fail`, one that misses attempts or tasks fails whatever its scores."""
+def rule(checks: Sequence[Check], *, gaps_fail: bool = True, scorers_fail: bool = True) -> list[Check]:
+    """The checks with their rulings. With `gaps_fail`, one that misses attempts or tasks fails whatever its scores; with
+    `scorers_fail`, one whose scores are surely of another scorer in each run."""
     # a check without a pair tests nothing, so it makes the others no less sure
     tested = [index for index, each in enumerate(checks) if each.differences.n]
     corrected = holm([checks[index].gain.reversed.surely_above(checks[index].max_drop) for index in tested])
     failing = dict(zip(tested, corrected, strict=True))
-    return [_ruled(each, failing.get(index, 1.0), gaps_fail) for index, each in enumerate(checks)]
+    ruled = [_ruled(each, failing.get(index, 1.0), gaps_fail) for index, each in enumerate(checks)]
+    return [_with_other_scorers(each) for each in ruled] if scorers_fail else ruled
 
 
 def verdict(checks: Sequence[Check], inconclusive: Literal["report", "pass", "fail"] = "report") -> Ruling:
@@ -166,6 +172,20 @@ def _ruled(check: Check, p_fail: float, gaps_fail: bool) -> Check:
         verb = {"drop": "the score dropped", "rise": "the score rose"}[check.drop]
         return replace(check, ruling="fail", reason=f"{verb} by more than {allowed}")
     return replace(check, ruling="inconclusive", reason=_unsure(check, allowed))
+
+
+def _with_other_scorers(check: Check) -> Check:
+    """The check, failed where its scores are surely of another scorer in each run."""
+    known = [each.why for each in check.other_scorers if each.is_sure]
+    if not known:
+        return check
+    before = f"{check.reason}; " if check.reason.startswith("errors:") else "errors: "
+    return replace(
+        check,
+        ruling="fail",
+        reason=f"{before}scores of a different scorer in each run ({'; '.join(known)}): give both runs scores of one, with "
+        "`firsthand score --as NAME`, or say --scorers any",
+    )
 
 
 def _unsure(check: Check, allowed: str) -> str:

@@ -78,6 +78,7 @@ class InspectScorers:
         self.grader = grader
         self.scorers = list(theirs.scorer or ())
         self.names = _names(self.scorers)
+        self.decided_by = [self.names, self.scorers, grader]  # see `system/described_code.py`
 
     async def score(self, task: Task, trace: Trace) -> tuple[Score, ...]:
         """Return a Score per scorer, or per key of a scorer with a dict value; Inspect's own Score is kept in the detail."""
