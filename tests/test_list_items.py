@@ -181,6 +181,33 @@ def test_bullets_before_a_numbered_plan_are_no_steps(text: str, items: list[str]
     assert listed(text, 9) == items
 
 
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        ("1. **Find** the x", "**Find** the x"),
+        ("1. the **x**", "the **x**"),
+        ("1. **Find** the **x**", "**Find** the **x**"),
+        ("- *Find* the x", "*Find* the x"),
+        ("1. **Find**", "Find"),
+        ("- *Find the x*", "Find the x"),
+        ("**1. Find** the x", "Find the x"),
+        ("**1. Find the x**", "Find the x"),
+        ("**1.** **Find** it", "**Find** it"),
+        ("**1**. **Find** it", "**Find** it"),
+        ("**Step 1: Find** the **x**", "Find the **x**"),
+        ("1.** Find it", "Find it"),
+        ("1. Find it**", "Find it"),
+        ("1. ** Find", "Find"),
+        ("1. 2 ** 3 **", "2 ** 3"),
+        ("1. ** 2 ** 3", "2 ** 3"),
+        ("1. 2 * 3", "2 * 3"),
+        ("1. ****", ""),
+    ],
+)
+def test_stars_of_an_item_stay_in_pairs(text: str, item: str) -> None:
+    assert listed(text, 9) == ([item] if item else [])
+
+
 def test_code_of_an_item_is_its_own_and_a_plan_in_code_is_read() -> None:
     code = "```\n1. a\n\n2. b\n```"
     assert listed(f"1. Sum up:\n{code}\n2. B", 9) == [f"Sum up:\n{code}", "B"]

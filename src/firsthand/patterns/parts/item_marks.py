@@ -59,7 +59,7 @@ def mark_of_line(line: str, forms: Forms) -> Mark | None:
     if begun is None:
         return None
     found = begun.groupdict()
-    rest = found["rest"].strip().strip("*").strip()
+    rest = _unmarked(found["rest"], "" if found.get("close") else found.get("open") or "")
     is_alone = bool(found.get("step")) and not rest
     is_heading, is_bullet = bool(found.get("heading")), bool(found.get("bullet"))
     is_title = is_heading or bool(found.get("title")) or is_alone
@@ -77,3 +77,21 @@ def _value(found: dict[str, str | None]) -> int:
         if said and said.lower() in names:
             return names.index(said.lower()) + 1
     return 0
+
+
+def _unmarked(rest: str, opened: str) -> str:
+    """The rest of a line without stars that mark all of it, have no partner in it, or close those before the number."""
+    text = rest.strip()
+    if opened and opened in text:
+        text = text.replace(opened, "", 1).strip()
+    first = text[: len(text) - len(text.lstrip("*"))]
+    end = text.find(first, len(first)) if first else -1
+    if first and (end < 0 or text[end - 1].isspace()):
+        text = text.lstrip("*").strip()
+    elif first and end + len(first) == len(text):
+        return text[len(first) : -len(first)].strip()
+    last = text[len(text.rstrip("*")) :]
+    start = text.rfind(last, 0, len(text) - len(last)) if last else -1
+    if last and (start < 0 or text[start + len(last)].isspace()):
+        text = text.rstrip("*").strip()
+    return text
