@@ -184,6 +184,30 @@ def test_the_pooling_of_an_embedder_is_pulled_and_a_folder_without_it_is_not_who
         assert read_marker(folder) == marker
 
 
+def test_a_pooling_that_the_hub_does_not_have_is_told_once_and_not_pulled_again(home, monkeypatch, caplog):
+    modules = [{"type": "a.Pooling", "path": "1_Pooling"}]
+    bodies = {"config.json": b"{}", "modules.json": json.dumps(modules).encode(), "model.safetensors": b"x"}
+    with serve() as site:
+        monkeypatch.setenv("HF_ENDPOINT", site.url)
+        siblings = [{"rfilename": name, "size": len(body)} for name, body in bodies.items()]
+        site.files["/api/models/o/n/revision/main"] = json.dumps({"sha": COMMIT, "siblings": siblings}).encode()
+        site.files.update({f"/o/n/resolve/{COMMIT}/{name}": body for name, body in bodies.items()})
+        folder = model_lookup.pull("hf:o/n")
+        told = [each.getMessage() for each in caplog.records if "1_Pooling" in each.getMessage()]
+        assert told == [
+            "hf:o/n names 1_Pooling/config.json in its modules.json, and the hub has no such file: it cannot be opened as "
+            "an embedder"
+        ]
+        site.files.clear()
+        assert model_lookup.pull("hf:o/n") == folder, "the hub is not asked again"
+    marker = read_marker(folder)
+    assert marker["absent"] == ["1_Pooling/config.json"]
+    assert [each.name for each in model_lookup.installed()] == ["hf:o/n"]
+    for absent in (None, 7, {"1_Pooling/config.json": 1}, "1_Pooling/config.json", [], ["2_Pooling/config.json", []]):
+        (folder / "firsthand.json").write_text(json.dumps(marker | {"absent": absent}))
+        assert read_marker(folder) is None, "as pulled before 0.30.0"
+
+
 def test_a_pull_counts_the_bytes_of_all_files_and_marks_the_folder_whole(home, monkeypatch):
     bodies = {"config.json": b"{}", "LICENSE": b"", "model.safetensors": b"x" * 70, "tokenizer.json": b"[1]"}
     seen = []

@@ -35,6 +35,22 @@ from firsthand.task import Task
         "{0}\u20e3 **{1}**",
         "**{0}.** {1}",
         "{0}.\n{1}",
+        "{0}.\n\n{1}",
+        "## Step {0}\n{1}",
+        "## Step {0}\n\n{1}\n",
+        "### **Task {0}**\n{1}",
+        "**Step {0}**\n\n{1}\n",
+        "Step {0}\n{1}",
+        "## {0}\n{1}",
+        "## {0} - {1}",
+        "### Step {0} \u2013 {1}",
+        "**Step {0} \u2014 {1}**",
+        "Subtask {0} - {1}",
+        "{0} - {1}",
+        "{0} \u2013 {1}",
+        "[{0}] {1}",
+        "**[{0}]** {1}",
+        "{0}\u3001{1}",
     ],
 )
 def test_numbers_are_read_in_all_forms(form: str) -> None:
@@ -87,6 +103,111 @@ def test_one_title_is_that_of_the_list_and_several_have_the_items_below_them() -
     assert listed("### 1. A", 9) == ["A"]
 
 
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("Step One: A\nStep Two: B", ["A", "B"]),
+        ("## Sub-task eleven\nA\n## Sub-task Twelve\nB", ["A", "B"]),
+        ("Step one of the plan\nStep two of it", []),
+        ("I. A\nII. B\nIII. C\nIV. D", ["A", "B", "C", "D"]),
+        ("(i) A\n(ii) B", ["A", "B"]),
+        ("i. A\niii. B", []),
+        ("\u2013 A\n\u2013 B", ["A", "B"]),
+        ("\u25cf A\n\u25cf B", ["A", "B"]),
+        ("\u2014 said Ann", []),
+        ("[1] A", []),
+        ("[1] A\n[3] B", []),
+        ("5 - 3 = 2\n6 - 3 = 3", []),
+        ("1. A\n5 - 3 = 2\n[1] x\n\u2013 y\n2. B", ["A\n5 - 3 = 2\n[1] x\n\u2013 y", "B"]),
+        ("Step 1 is easy\nStep 2 too", []),
+        ("Step 1 -5 is cold", []),
+    ],
+)
+def test_words_roman_digits_and_rare_signs_are_items_where_they_make_a_list(text: str, items: list[str]) -> None:
+    assert listed(text, 9) == items
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ('["A", " B ", ""]', ["A", "B"]),
+        ('Here it is:\n```json\n{"why": "x", "plan": [\n  "A",\n  "B"\n]}\n```\nDone.', ["A", "B"]),
+        ('[{"n": 1, "do": "A"}, {"do": "B", "with": "C"}, 3, null]', ["A", "B\nC"]),
+        ('{"a": ["A"], "b": ["B"]}', []),
+        ("[1, 2]", []),
+        ('"A"', []),
+        ('["A", "B"', []),
+        ("[ ] A\n[x] B", []),
+        ('1. A\n["B"]\n2. C', ['A\n["B"]', "C"]),
+        ("[" * 100_000, []),
+    ],
+)
+def test_a_json_list_of_texts_is_a_plan(text: str, items: list[str]) -> None:
+    assert listed(text, 9) == items
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("## Step 1\n- a\n- b\n## Step 2\n- c", ["- a\n- b", "c"]),
+        ("**Step 1:**\n1. a\n2. b\n**Step 2:**\n1. c", ["- a\n- b", "c"]),
+        ("### Step 1\nDo:\n- a\n### Step 2\nB", ["Do:\n- a", "B"]),
+        ("## Step 1\n- a\n- b", ["a", "b"]),
+        ("## Step 1\n## Step 2\nB", ["B"]),
+        ("**Step 1**\nA\n\n**Step 2**\nB\n\nLet me know!", ["A", "B"]),
+    ],
+)
+def test_items_below_a_step_without_words_are_that_step(text: str, items: list[str]) -> None:
+    assert listed(text, 9) == items
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("Considerations:\n- c1\n- c2\n\nPlan:\n1. a\n2. b", ["a", "b"]),
+        ("- c1\n- c2\nPlan:\n1. a\n2. b", ["a", "b"]),
+        ("- c1\n  1. x\n  2. y\n- c2\n## Plan\n\n1. a\n2. b\n- z", ["a", "b\n- z"]),
+        ("- c1\n\nPlan:\n### Step 1: a\n### Step 2: b", ["a", "b"]),
+        ("- c1\n\nThen:\n0. z\n1. a\n2. b", ["z", "a", "b"]),
+        ("- c1\nSo it is\n  in two steps\n1. a\n2. b", ["a", "b"]),
+        ("- c1\n\n1. a\n2. b", ["c1", "a", "b"]),
+        ("- Sum up:\nthese\n1. a\n2. b", ["Sum up:\nthese", "a", "b"]),
+        ("- c1\n\nPlan:\n1. a", ["c1", "a"]),
+        ("- c1\n\nPlan:\n2. a\n3. b", ["c1", "a", "b"]),
+        ("Plan:\n- c1\n1. a\n2. b", ["c1", "a", "b"]),
+    ],
+)
+def test_bullets_before_a_numbered_plan_are_no_steps(text: str, items: list[str]) -> None:
+    assert listed(text, 9) == items
+
+
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        ("1. **Find** the x", "**Find** the x"),
+        ("1. the **x**", "the **x**"),
+        ("1. **Find** the **x**", "**Find** the **x**"),
+        ("- *Find* the x", "*Find* the x"),
+        ("1. **Find**", "Find"),
+        ("- *Find the x*", "Find the x"),
+        ("**1. Find** the x", "Find the x"),
+        ("**1. Find the x**", "Find the x"),
+        ("**1.** **Find** it", "**Find** it"),
+        ("**1**. **Find** it", "**Find** it"),
+        ("**Step 1: Find** the **x**", "Find the **x**"),
+        ("1.** Find it", "Find it"),
+        ("1. Find it**", "Find it"),
+        ("1. ** Find", "Find"),
+        ("1. 2 ** 3 **", "2 ** 3"),
+        ("1. ** 2 ** 3", "2 ** 3"),
+        ("1. 2 * 3", "2 * 3"),
+        ("1. ****", ""),
+    ],
+)
+def test_stars_of_an_item_stay_in_pairs(text: str, item: str) -> None:
+    assert listed(text, 9) == ([item] if item else [])
+
+
 def test_code_of_an_item_is_its_own_and_a_plan_in_code_is_read() -> None:
     code = "```\n1. a\n\n2. b\n```"
     assert listed(f"1. Sum up:\n{code}\n2. B", 9) == [f"Sum up:\n{code}", "B"]
@@ -96,7 +217,8 @@ def test_code_of_an_item_is_its_own_and_a_plan_in_code_is_read() -> None:
 
 def test_long_plans_are_read_in_linear_time() -> None:
     began = time.monotonic()
-    for part in ("1. a\n", "a. b\n", "```\n", "1. a\n```\n", "*", "# ", "1. a:\nb\n", "(", "sub-", " "):
+    parts = ("1. a\n", "a. b\n", "```\n", "1. a\n```\n", "*", "# ", "1. a:\nb\n", "(", "sub-", " ")
+    for part in (*parts, "[1] a\n", "1 - a\n", "## Step 1\n", '["a",\n', '{"a":', "I. b\n"):
         listed(part * 20_000, 9)
     assert time.monotonic() - began < 5
 

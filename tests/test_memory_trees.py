@@ -159,7 +159,7 @@ def test_opening_and_newest_messages_stay_up_to_their_share_of_the_window(make: 
             return [text.split()[0] for text in texts(await memory.fit(opened, ()))]
 
         return [
-            await fitted(most, 100, 60), await fitted(most + 1, 100, 60), await fitted(2, 120, most - 25, 25),
+            await fitted(75, 100, 60), await fitted(76, 100, 60), await fitted(2, 120, most - 25, 25),
             await fitted(2, 120, most - 24, 25), await fitted(2, 120, 4, most, 3), await fitted(2, 90, most + 20),
         ]  # fmt: skip
 
@@ -168,6 +168,24 @@ def test_opening_and_newest_messages_stay_up_to_their_share_of_the_window(make: 
         ["s", "t0", "From", "m1_0"], ["s", "From", "m1_0"], ["s", "t0", "From", "m1_0", "m2_0"],
         ["s", "t0", "From", "m2_0"], ["s", "t0", "From", "m3_0"], ["s", "t0", "From", "m1_0"],
     ]  # fmt: skip
+
+
+def test_beside_an_opening_of_half_the_window_older_messages_are_summarised_and_none_is_cut() -> None:
+    memory = hierarchical(window=160, summary=20)
+
+    async def use(ctx: Any) -> Any:
+        async def fitted(opening: int, *sizes: int) -> list[str]:
+            opened = await ctx.say(words(opening, "t")).generate()
+            for n, size in enumerate(sizes):
+                opened = opened.say(words(size, f"m{n}_"))
+            return texts(await memory.fit(opened, ()))
+
+        return await fitted(80, 100, 15, 25), await fitted(80, 100, 16, 25), await fitted(40, 120, 28, 25)
+
+    both, one, ordinary = held(memory, use)[0]
+    assert both[2:] == [words(15, "m1_"), words(25, "m2_")] and one[2:] == [words(25, "m2_")]
+    assert ordinary[2:] == [words(28, "m1_"), words(25, "m2_")], "a third of the window stays beside a shorter opening"
+    assert both[0] == one[0] == words(80, "t")
 
 
 def test_the_first_summary_parts_a_conversation_and_without_one_the_first_answer() -> None:

@@ -86,7 +86,8 @@ def test_a_board_with_a_budget_is_drawn_with_shares_frontier_paths_and_all_it_fo
 
 
 def test_a_narrow_board_has_columns_below_its_rows_and_two_boards_follow_each_other() -> None:
-    short = board(replace(BASE, agent="a" * 9 + ":" + "b" * 10), metric="", tasks=1, epochs=1)
+    name = "a" * 9 + ":" + "b" * 10
+    short = board(replace(BASE, agent=name), baseline=name, metric="", tasks=1, epochs=1)
     assert lines(render_text([short, board(BASE, BETTER)], width=99)) == [
         "sums: not scored, 1 task",
         "agent                 score  vs. baseline  verdict  tokens/task    seconds  calls  errors",
@@ -279,6 +280,18 @@ def test_a_row_counts_errors_and_limits_and_averages_costs() -> None:
         {"w": mean_interval({"t": [0.25]}), "pass@2": passes["pass@2"]}, left_out=2,
     ))  # fmt: skip
     assert (found.score.value, found.score.clusters) == (0.75, 1)
+
+
+def test_an_arena_s_battles_are_no_epochs_and_one_agent_is_the_baseline() -> None:
+    attempts = {
+        agent: [replace(made(agent, task, 0.0, 10, epoch=at), scores=()) for at, task in enumerate("tuvt")] for agent in "ab"
+    }  # fmt: skip
+    found = _board("arena", attempts, None, None, None, None, "mean")
+    assert (found.metric, found.tasks, found.epochs) == ("", 3, 2), "prompt t had two battles"
+    once = _board("arena", {agent: each[:3] for agent, each in attempts.items()}, None, None, None, None, "mean")
+    assert once.epochs == 1
+    for column, told in (("vs. baseline", "(baseline)"), ("vs. cheapest", "(cheapest)")):
+        assert [_cells(row, found)[column] for row in found.rows] == [told, "-"]
 
 
 def test_pass_at_k_is_for_each_k_up_to_eight_and_doubles_beyond() -> None:

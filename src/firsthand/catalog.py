@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -514,5 +515,5 @@ def from_file(kind: str, name: str) -> Any:
         raise ConfigError(f"{str(path)!r} does not import: {type(error).__name__}: {error}") from error
     if not hasattr(module, wanted):
         defined = [each for each in vars(module) if not each.startswith("_")]
-        raise unknown(kind, wanted, defined, see=f"grep -n 'def ' {path}")
+        raise unknown(kind, wanted, defined, see=f"grep -n 'def ' {shlex.quote(str(path))}")
     return getattr(module, wanted)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from firsthand import __version__, catalog
 from firsthand.config import parse
-from firsthand.errors import ConfigError, FirsthandError, UnknownName, unknown
+from firsthand.errors import ConfigError, FirsthandError, UnknownName, is_of_file_names, reason_of, unknown
 from firsthand.system import interruption
 from firsthand.system.address_secrets import without_secrets
 from firsthand.system.terminal import complain, one_line
@@ -67,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(ImportError(f"the package {package!r} is not installed: pip install {package}"), 1)
     except UnicodeDecodeError as error:  # of a file whose reader did not say which
         return _complain(ValueError(f"a file is not UTF-8 text (byte {error.start} of it): save it as UTF-8"), 1)
+    except UnicodeEncodeError as error:
+        parts = {part for word in words for part in (word, *re.split("[=:,]", word)) if not part.isascii()}
+        if not is_of_file_names(error.encoding) or not any(part in error.object for part in parts):
+            raise
+        return _complain(ConfigError(f"the file {error.object[:200]!r} cannot be opened: {reason_of(error)}"), 2)
     except RuntimeError as error:
         if "home directory" not in str(error):
             raise

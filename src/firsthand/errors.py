@@ -30,8 +30,10 @@ A bug of ours is an `AssertionError` or any other exception: it keeps its traceb
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -186,10 +188,18 @@ def reason_of(error: BaseException) -> str:
     """The reason within an exception of the system, without its number and file, which a message names itself."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8 text"
+    if isinstance(error, UnicodeEncodeError) and is_of_file_names(error.encoding):
+        return f"its name cannot be written in {error.encoding}, the encoding of file names here: set PYTHONUTF8=1"
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     words = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return re.sub(r"^\[Errno -?\d+\] ", "", words)
+
+
+def is_of_file_names(encoding: str) -> bool:
+    """True of the encoding of file names, if it is not UTF-8, in which every name can be written."""
+    here = codecs.lookup(sys.getfilesystemencoding()).name
+    return here != "utf-8" and here == codecs.lookup(encoding).name
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -43,7 +43,7 @@ from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
 from firsthand.system.forged_marks import openings
-from firsthand.tool_arguments import as_json_data, kinds_of, plain, repaired
+from firsthand.tool_arguments import as_json_data, kinds_of, plain, repaired, repaired_within
 
 Effect = Literal["read", "write", "external", "irreversible"]
 """The side effect of a tool. `read`: none. `write`: on the attempt's own environment alone, which a resumed attempt rebuilds
@@ -370,9 +370,15 @@ def tool_from_function(
         raise ConfigError(f"tool {tool_name!r}: its arguments make no schema: {reason}"[:400]) from None
     parameters.setdefault("properties", {})
 
+    def repair(arguments: Json) -> Json:
+        try:
+            return _read(arguments_model, arguments, parameters)[0]
+        except ValidationError:
+            return repaired(arguments, parameters)
+
     def validate(arguments: Json) -> Json:
         try:
-            checked = arguments_model.model_validate(repaired(arguments, parameters))
+            _, checked = _read(arguments_model, arguments, parameters)
         except ValidationError as error:
             problems = "; ".join(_problem(each, parameters) for each in error.errors()[:8])
             given = as_text(arguments, 200)
@@ -392,8 +398,23 @@ def tool_from_function(
         origin=origin,
         ready=ready,
         declares=declares,
-        repair=lambda arguments: repaired(arguments, parameters),
+        repair=repair,
     )
+
+
+def _read(model: Any, arguments: Json, parameters: Json) -> tuple[Json, Any]:
+    """The arguments repaired, and checked by a pydantic model; what they hold is repaired too where it refuses them."""
+    from pydantic import ValidationError
+
+    given = repaired(arguments, parameters)
+    try:
+        return given, model.model_validate(given)
+    except ValidationError as error:
+        further = repaired_within(given, parameters)
+        try:
+            return further, model.model_validate(further)
+        except ValidationError:
+            raise error from None
 
 
 def check_declaration(tool_name: str, declares: Declaration, arguments: Collection[str]) -> None:

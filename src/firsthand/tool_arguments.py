@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -19,6 +19,8 @@ from firsthand.message import Json
 JSON_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 MAX_PARTS = 100
 """The most alternatives of a schema that are looked at."""
+MAX_DEPTH = 32
+"""The levels of lists and objects within an argument that are repaired."""
 WRAPPERS = ("arguments", "parameters", "args", "kwargs", "input")
 """The keys that a model puts around the arguments."""
 
@@ -86,6 +88,83 @@ def repaired(arguments: Json, parameters: Json) -> Json:
             value = _parsed(key, value)
         mended[key] = value
     return mended
+
+
+def repaired_within(arguments: Json, parameters: Json) -> Json:
+    """Repaired arguments of a call that the tool refuses, with what their lists and objects hold repaired by the schema too.
+
+    Lists and objects written as strings, a number or truth value as a string where the schema lists some (and the other way
+    round), a number for a string, and null for what may be left out. ToolError for two equal keys.
+    """
+    properties: Json = parameters.get("properties", {})
+    return {key: _mended(value, properties.get(key), parameters, key) for key, value in arguments.items()}
+
+
+def _mended(value: Any, schema: Any, whole: Json, name: str, depth: int = 0) -> Any:
+    """A value repaired by its schema, with what it holds; `name` is for messages."""
+    if depth > MAX_DEPTH or not isinstance(schema, dict):
+        return value
+    parts = schema_parts(schema, whole)
+    kinds = kinds_of(schema, whole)
+    if isinstance(value, str) and "string" not in kinds and {"array", "object"} & set(kinds):
+        value = _parsed(name, value)
+    if isinstance(value, list):
+        firsts = max((len(_sequence_of(part.get("prefixItems"))) for part in parts), default=0)
+        rest = _of_item(parts, firsts)
+        schemas = [*(_of_item(parts, at) for at in range(min(firsts, len(value)))), *[rest] * (len(value) - firsts)]
+        return [_mended(each, of, whole, name, depth + 1) for each, of in zip(value, schemas, strict=True)]
+    if isinstance(value, dict):
+        return _mended_object(value, parts, whole, name, depth + 1)
+    value = _listed_value(value, parts, kinds)
+    is_text = {"string"} == set(kinds) - {"null"} and not any("format" in part for part in parts)
+    return str(value) if is_text and type(value) in (int, float) else value
+
+
+def _mended_object(value: Json, parts: Sequence[Json], whole: Json, name: str, depth: int) -> Json:
+    """An object's values repaired, without null where a value cannot be: the checks refuse an object that needs one."""
+    mended = {}
+    for key, each in value.items():
+        schema, is_property = _of_key(parts, key)
+        kinds = kinds_of(schema, whole)
+        if each is None and is_property and kinds and "null" not in kinds:
+            continue
+        mended[key] = _mended(each, schema, whole, f"{name}.{key}", depth)
+    return mended
+
+
+def _of_key(parts: Sequence[Json], key: str) -> tuple[Json, bool]:
+    """The schema of a key's value, of all parts that have one, and whether a part names the key."""
+    named = [held[key] for part in parts if isinstance(held := part.get("properties"), dict) and key in held]
+    return {"anyOf": named or [part.get("additionalProperties") for part in parts]}, bool(named)
+
+
+def _of_item(parts: Sequence[Json], at: int) -> Json:
+    """The schema of a list's item, of all parts that have one."""
+    firsts = [_sequence_of(part.get("prefixItems")) for part in parts]
+    own = [first[at] for first in firsts if at < len(first)]
+    return {"anyOf": own or [part.get("items") for part in parts]}
+
+
+def _sequence_of(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
+
+
+def _listed_value(value: Any, parts: Sequence[Json], kinds: Sequence[str]) -> Any:
+    """The number, truth value or string that a schema lists and whose text the value is; else the value."""
+    listed = [
+        each
+        for part in parts
+        for each in (*_sequence_of(part.get("enum")), *([part["const"]] if "const" in part else []))
+    ]
+    if isinstance(value, str) and "string" not in kinds and value not in listed:
+        said = value.strip()
+        found = [each for each in listed if type(each) in (int, float) and str(each) == said]
+        found += [each for each in listed if type(each) is bool and str(each).lower() == said.lower()]
+    elif type(value) in (int, float) and value not in listed:
+        found = [each for each in listed if isinstance(each, str) and each == str(value)]
+    else:
+        return value
+    return found[0] if found else value
 
 
 def kinds_of(schema: Any, parameters: Json) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from pathlib import Path
 
 from firsthand.benchmark import Benchmark
@@ -40,7 +41,7 @@ def bbh(*, protocol: str = "", data: str = "", task: str = "") -> Benchmark:
     folder = _folder(data)
     paths = {path.stem: path for path in sorted((folder / "data").glob("*.json"))}
     if task and task not in paths:
-        raise unknown("BBH task", task, paths, see=f"ls {folder / 'data'}")
+        raise unknown("BBH task", task, paths, see=f"ls {shlex.quote(str(folder / 'data'))}")
     items, digest = [], hashlib.sha256()
     for name, path in paths.items():
         if task in ("", name):

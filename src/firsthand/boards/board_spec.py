@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -169,7 +170,7 @@ def _beside(path: Path, result: str) -> str:
     if elsewhere:
         raise ConfigError(
             f"results names {result!r:.200}, which is no file beside the definition and no run: put it there, or name it "
-            f"yourself, as in `firsthand board {path} RESULTS`"
+            f"yourself, as in `firsthand board {shlex.quote(str(path))} RESULTS`"
         )
     return result
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import re
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -337,7 +338,9 @@ def main(config: Config) -> int:
         try:
             chat.run(runner)
             if not (chat.was_asked or screen.is_terminal):
-                raise ConfigError(f"nothing was asked: give a question, as in `firsthand chat {config.model} QUESTION`")
+                raise ConfigError(
+                    f"nothing was asked: give a question, as in `firsthand chat {shlex.quote(config.model)} QUESTION`"
+                )
         finally:
             if config.save is not None and not chat.is_saved:
                 chat.save(config.save)

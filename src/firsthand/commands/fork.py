@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ class Config:
             raise ConfigError("name an attempt: firsthand fork RUN TRACE --at STEP; `firsthand runs last` lists them")
         if self.at is None:
             raise ConfigError(
-                f"no step was given: add --at STEP; `firsthand show {' '.join(self.trace)}` numbers the steps"
+                f"no step was given: add --at STEP; `firsthand show {shlex.join(self.trace)}` numbers the steps"
             )
 
 

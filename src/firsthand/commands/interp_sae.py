@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,6 +123,7 @@ def run(config: Config) -> int:
         ["density, 10% / 50% / 90% of latents", " / ".join(f"{value:.2%}" for value in density.values())],
     ]  # fmt: skip
     print_table(f"{config.kind} of {plan.width:,} latents on {site}, held-out text", ["measure", "value"], rows)
-    told_where = f"Written to {config.out}: SAELens loads it. `firsthand interp dashboard {config.out}` shows it."
+    word = shlex.quote(str(config.out))
+    told_where = f"Written to {config.out}: SAELens loads it. `firsthand interp dashboard {word}` shows it."
     console().print(told_where, markup=False, soft_wrap=True)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -168,7 +169,7 @@ def _named(config: Config, file: ItemFile) -> list[tuple[str, str, KeptItem]]:
             here += [(owner, kind, kept)] if kept is not None else []
         if not here:
             raise UnknownName(
-                f"no item {id!r} in {config.words[0]}: `firsthand memory list {config.words[0]}` shows all"
+                f"no item {id!r} in {config.words[0]}: `firsthand memory list {shlex.quote(config.words[0])}` shows all"
             )
         found += here
     return found

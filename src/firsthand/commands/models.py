@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import dataclass, field
 from typing import Literal
@@ -91,7 +92,7 @@ class Config:
 
             bits_of(self.dtype)  # before the machine is measured, which takes half a minute
         if self.action == "list" and self.model is not None:
-            raise ConfigError(f"list takes no model: `firsthand models inspect {self.model}` looks at one")
+            raise ConfigError(f"list takes no model: `firsthand models inspect {shlex.quote(self.model)}` looks at one")
         if self.action != "list" and self.model is None:
             raise ConfigError(f"{self.action} needs a model, as in: firsthand models {self.action} smollm2")
 

@@ -7,6 +7,7 @@ Text, Markdown, HTML, code, CSV, JSONL, DOCX, EPUB and notebooks are read as the
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from collections import defaultdict
 from contextlib import closing
@@ -99,7 +100,11 @@ def run(config: Config) -> int:
         print_as_json(body)
     else:
         if note:
-            later = "" if header.embedder else f"; `firsthand rag reindex {path} --model {_MODEL}` adds vectors later"
+            later = (
+                ""
+                if header.embedder
+                else f"; `firsthand rag reindex {shlex.quote(str(path))} --model {_MODEL}` adds vectors later"
+            )
             complain(f"{note}{later}")
         _print(receipt, header, chunks, path)
     return 3 if receipt.failed else 0

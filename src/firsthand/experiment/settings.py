@@ -178,10 +178,12 @@ def stored_settings(run: Run) -> RunSettings:
     if "chat" in config:
         raise ConfigError(f"{run.id} is a saved conversation: `firsthand chat --load {run.id}` continues it")
     if "arena" in config:
-        models = " ".join(map(str, (config["arena"] or {}).get("models", ())))
+        models = shlex.join(map(str, (config["arena"] or {}).get("models", ())))
         raise ConfigError(f"{run.id} is an arena: `firsthand arena {models} --continue {run.id}` goes on with it")
     if config.get("kind") == "train":
-        raise ConfigError(f"{run.id} is a training run: `firsthand train --resume {run.path}` goes on with it")
+        raise ConfigError(
+            f"{run.id} is a training run: `firsthand train --resume {shlex.quote(str(run.path))}` goes on with it"
+        )
     if config.get("kind") == "track":
         raise ConfigError(f"{run.id} holds metrics that a program logged: run that program again to go on")
     if "agents" in config:

@@ -25,7 +25,8 @@ from firsthand.system.terminal import printable
 
 logger = logging.getLogger("firsthand")
 MARKER = "firsthand.json"
-"""Written last into a complete folder: its name, its commit, the size of each file, and which ones no hash vouches for."""
+"""Written last into a complete folder: its name, its commit, the size of each file, which ones no hash vouches for, and
+settings of its pooling that the hub does not have."""
 MAX_FILES = 2000
 """Most files of a repository; the largest models have some 200."""
 _GIT_DIGITS = (40, 64)
@@ -86,17 +87,21 @@ def read_marker(folder: Path) -> Json | None:
         whole = all((folder / name).stat().st_size == size for name, size in marker["files"].items())
     except (ModelFileError, OSError, KeyError, AttributeError, TypeError, ValueError):
         return None
-    return marker if whole and isinstance(marker.get("name"), str) and _has_pooling(folder) else None
+    if not whole or not isinstance(marker.get("name"), str):
+        return None
+    absent = marker.get("absent")
+    known = absent if isinstance(absent, list) else []
+    return marker if all(each in known for each in _missing_pooling(folder)) else None
 
 
-def _has_pooling(folder: Path) -> bool:
-    """Return whether an embedder's folder has the settings of its pooling, which were not downloaded before 0.30.0."""
+def _missing_pooling(folder: Path) -> list[str]:
+    """Return the settings of an embedder's pooling that its folder lacks: they were not downloaded before 0.30.0."""
     try:
         paths = [path for kind, path in read_modules(folder) if kind == "Pooling"]
     except ModelFileError:  # the embedder says so
-        return True
+        return []
     wanted = [f"{path}/config.json" for path in paths]
-    return all((folder / each).is_file() for each in wanted if _MODULE_CONFIG.fullmatch(each))
+    return [each for each in wanted if _MODULE_CONFIG.fullmatch(each) and not (folder / each).is_file()]
 
 
 def model_in(folder: Path) -> Path:
@@ -146,12 +151,19 @@ def fetch_repo(repo: Repo, folder: Path, *, on_progress: OnProgress = lambda don
         stated: Json = {"name": repo.name, "commit": commit, "files": sizes}
         if unverified := [each.name for each in chosen if each.sha256 is None and each.git_hash is None]:
             stated["unverified"] = unverified
+        if absent := _missing_pooling(staging):  # else the folder would be pulled again at each opening
+            stated["absent"] = absent
         marker.write_text(json.dumps(stated, indent=2))
         move_into_place(marker, staging / MARKER)
         if folder.exists() or folder.is_symlink():  # incomplete, or we would not be here
             delete(folder)
         move_into_place(staging, folder)
         discard_partial(folder)
+    if absent:
+        logger.warning(
+            "%s names %s in its %s, and the hub has no such file: it cannot be opened as an embedder",
+            repo.name, ", ".join(absent[:5]), MODULES,
+        )  # fmt: skip
     if unverified:
         few = ", ".join(unverified[:5]) + (f" and {len(unverified) - 5} more" if len(unverified) > 5 else "")
         logger.warning(

@@ -2,7 +2,8 @@
 
 For histories: what leaves the window becomes a chunk, and each chunk a summary of level 1. When `fanout` summaries of one
 level stand in the window they become one of the next level, so that the window holds fewer than `fanout` summaries of each
-level whatever the length of the history. For documents: `await memory.build(ctx, text)` makes the same tree of a text, in
+level whatever the length of the history. System messages, and the messages before the first answer if they take at most
+half the window, are never summarised. For documents: `await memory.build(ctx, text)` makes the same tree of a text, in
 one go. `memory_read` shows what a summary was made of, down to the chunks.
 """
 
@@ -28,7 +29,7 @@ from firsthand.memories.keeping.item_file import ItemFile
 from firsthand.memories.keeping.opened_file import bounds_of, opened_file
 from firsthand.memories.keeping.reading_tools import reading_tools
 from firsthand.memories.keeping.stored_memory import KeepingPolicy, StoredMemory
-from firsthand.memories.working import LEAST_WINDOW, parts_of, pinned_within
+from firsthand.memories.working import LEAST_WINDOW, window_parts
 from firsthand.memory import Lifetime, MemoryItem
 from firsthand.message import Json
 from firsthand.task import Task
@@ -88,10 +89,11 @@ class HierarchicalMemory(StoredMemory):
         """The Context from a conversation of at most `window` tokens."""
         if await ctx.tokens(tools) <= self.window:
             return ctx
-        parts = await pinned_within(ctx, parts_of(ctx, NOTE), self.window // 3)
+        parts = await window_parts(ctx, NOTE, self.window)
         ids = shown_ids(parts.shown) if parts.shown is not None else []
         live = await ctx.recall("", k=len(ids), ids=ids) if ids else []
-        kept = await newest_units(ctx, parts.units, max(1, self.window // 3))
+        beside = self.window - await size_of(ctx, parts.pinned) - 2 * self.summary
+        kept = await newest_units(ctx, parts.units, max(1, min(self.window // 3, beside)))
         out, stay = parts.units[: len(parts.units) - kept], parts.units[len(parts.units) - kept :]
         if out:
             gone = [message for unit in out for message in unit]

@@ -72,6 +72,11 @@ async def pinned_within(ctx: Context, parts: WindowParts, most: int) -> WindowPa
     )
 
 
+async def window_parts(ctx: Context, note: str, window: int) -> WindowParts:
+    """The parts of a conversation, whose opening is pinned whole if it takes at most half the window."""
+    return await pinned_within(ctx, parts_of(ctx, note), window // 2)
+
+
 class WorkingMemory(StoredMemory):
     """The window. Its snapshots are plain StoredMemories of the summarised messages."""
 
@@ -97,7 +102,7 @@ class WorkingMemory(StoredMemory):
         """The Context from a conversation of at most `window` tokens."""
         if await ctx.tokens(tools) <= self.window:
             return ctx
-        parts = await pinned_within(ctx, parts_of(ctx, NOTE), self.window // 2)
+        parts = await window_parts(ctx, NOTE, self.window)
         fixed = await size_of(ctx, parts.pinned, tools)
         room = max(1, min(self.window // 2, self.window - fixed - 2 * self.summary))
         kept = await newest_units(ctx, parts.units, room)

@@ -71,9 +71,9 @@ def open_model(text: str) -> Scripted:
         with path.open("rb") as file:  # of the user, who may give a pipe
             content = file.read(_MAX_SCRIPT_BYTES + 1)
         body = json.loads(content.decode()) if len(content) <= _MAX_SCRIPT_BYTES else None
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise ConfigError(
-            f"the script {text!r} cannot be read ({error.strerror or error}): give the path of a JSON file with a list of "
+            f"the script {text!r} cannot be read ({reason_of(error)}): give the path of a JSON file with a list of "
             "replies or an object of pattern and reply"
         ) from None
     except (ValueError, RecursionError) as error:

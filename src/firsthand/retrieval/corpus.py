@@ -6,6 +6,7 @@ journalled, budgeted and guarded without a retriever knowing of it.
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,7 +191,8 @@ def expect_documents(path: str | Path) -> None:
     with open_index(index_file(path), read_only=True) as index:
         if not len(index):
             raise ConfigError(
-                f"the index {str(path)!r} holds no documents: put some in with `firsthand rag index DIR --index {path}`"
+                f"the index {str(path)!r} holds no documents: put some in with "
+                f"`firsthand rag index DIR --index {shlex.quote(str(path))}`"
             )
 
 

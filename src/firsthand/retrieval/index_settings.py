@@ -6,6 +6,7 @@ index would be compared as if they were of one.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -139,7 +140,7 @@ def expect_same(path: Path, stored: IndexHeader, wanted: IndexHeader) -> None:
             before = f"{stored.embedder} ({was})" if name == "fingerprint" and was else was or "none"
             raise ConfigError(
                 f"{told} of {path} is {before}, and {now or 'none'} was given: leave it out, or change the index by "
-                f"`firsthand rag reindex {path}`"
+                f"`firsthand rag reindex {shlex.quote(str(path))}`"
             )
 
 

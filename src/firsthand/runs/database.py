@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import threading
@@ -207,7 +208,7 @@ class Database:
         """The error of a file whose content is not what we wrote."""
         return StoreError(
             f"{self.path} is damaged: {what}. Restore {self.schema.copied} from a copy, or rescue what can be read with "
-            f"`sqlite3 {self.path} .recover`"
+            f"`sqlite3 {shlex.quote(str(self.path))} .recover`"
         )
 
     def close(self) -> None:

@@ -190,6 +190,14 @@ def leaderboard(
     ]
 
 
+def _epochs(attempts: Iterable[AttemptSummary]) -> int:
+    """The most epochs of one task: an arena numbers its battles through all prompts."""
+    found: dict[str, set[int]] = {}
+    for each in attempts:
+        found.setdefault(each.task_id, set()).add(each.epoch)
+    return max(map(len, found.values()))
+
+
 def reducers_of(run: Run, asked: str | None = None) -> dict[str, str]:
     """The reducer of the epochs of each benchmark of a run for `leaderboard`; `asked` is one for all."""
     return {benchmark: run.reducer(benchmark, asked) for benchmark in run.benchmarks()}
@@ -251,7 +259,7 @@ def _board(
         benchmark=benchmark,
         metric=metric,
         tasks=len({each.task_id for each in everything}),
-        epochs=len({each.epoch for each in everything}),
+        epochs=_epochs(everything),
         baseline=first,
         rows=tuple(sorted(rows, key=lambda row: _rank(row, lower))),
         budget=budget,

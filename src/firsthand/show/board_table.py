@@ -128,12 +128,13 @@ def _cells(row: Row, board: Board) -> dict[str, str]:
     path = "" if share is None else f"\npath {seconds(cost.seconds_path)}"
     difference = f"{found.difference:+.2f}\n{span(found.low, found.high, signed=True)}" if found else ""
     verdict = f"{found.verdict}\n{p_text(found.p_value)}" if found else ""
+    is_first = row.agent == board.baseline  # others are compared to nothing where nothing was scored
     if found is not None and found.n and math.isnan(found.difference):
         difference = verdict = "unknown"
     return {
         "score": f"{value_text(row.score.value)}\n{span(row.score.low, row.score.high)}" if board.metric else "-",
-        "vs. baseline": difference or "(baseline)",
-        "vs. cheapest": difference or "(cheapest)",
+        "vs. baseline": difference or ("(baseline)" if is_first else "-"),
+        "vs. cheapest": difference or ("(cheapest)" if is_first else "-"),
         "verdict": verdict,
         "tokens/task": f"{amount(cost.tokens)}\n{amount(cost.prompt_tokens)} in{cached}{used}",
         "seconds": f"{seconds(cost.seconds_median)}\navg {seconds(cost.seconds_mean)}{path}",

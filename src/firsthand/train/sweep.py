@@ -100,7 +100,9 @@ def save_spec(sweep: Sweep, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / SPEC).exists():
-            raise ConfigError(f"{folder} holds a sweep already: go on with --resume {folder}, or give another --out")
+            raise ConfigError(
+                f"{folder} holds a sweep already: go on with --resume {shlex.quote(str(folder))}, or give another --out"
+            )
         body = asdict(sweep)
         sealed = body | {SEAL: seal_of(_sealed_text(body), "sweep")}
         write_new(folder / SPEC, json.dumps(sealed, indent=2) + "\n")

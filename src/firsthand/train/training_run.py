@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -305,7 +306,8 @@ def _begun(folder: Path, recipe: str, config: Any, *, is_resumed: bool) -> Track
     if not is_resumed:
         if (folder / "checkpoints").exists() or read_metrics(folder):
             raise ConfigError(
-                f"{folder} holds a run already: go on with `firsthand train --resume {folder}`, or give another `--out`"
+                f"{folder} holds a run already: go on with "
+                f"`firsthand train --resume {shlex.quote(str(folder))}`, or give another `--out`"
             )
         for left in folder.glob(f"{DATABASE}*"):  # of a run that never made a step
             left.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def refuse_cut_short(path: Path) -> None:
     if needed and path.stat().st_size < needed and not (log.exists() and log.stat().st_size):
         raise StoreError(
             f"{path} is cut short: it has {path.stat().st_size:,} bytes and needs {needed:,}. Restore it from a copy, or "
-            f"save what can be read with `firsthand memory export {path} --salvage`"
+            f"save what can be read with `firsthand memory export {shlex.quote(str(path))} --salvage`"
         )
 
 

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from firsthand.patterns.parts.answers import TAIL_CHARS
 from firsthand.patterns.parts.fenced_code import fence_ends
+from firsthand.patterns.parts.item_marks import SEQUENCES, USUAL, Forms, Mark, mark_of_line
 
-_TITLE = r"(?:part|(?:sub-?)?task)[ \t]+"
-_ITEM = re.compile(
-    rf"([ \t]*+)(?:[-*•][ \t]|(#{{1,6}}[ \t]+)?\**"
-    rf"(?:step[ \t]+|({_TITLE})|\()?(\d{{1,3}})(?:\**[.):](?!\d)|\ufe0f?\u20e3))(.*)",
-    re.IGNORECASE,
-)
-_LETTERED = re.compile(r"([ \t]*+)(#{1,6}[ \t]+)?\**()\(?([A-Za-z])[.)]\**(?=[ \t])(.*)")
 _BREAK = re.compile(r"[ \t]*+(?:#{1,6}[ \t]|```|~~~|(?:-{3,}|\*{3,}|_{3,})[ \t]*$)")
+
+
+_JSON = re.compile(r"^[ \t]*+[\[{]", re.MULTILINE)
 
 
 @dataclass
 class _Item:
     """An item and the lines below it that are no items."""
 
+    mark: Mark
     indent: int
-    number: int
-    """0 for a bullet."""
-    is_heading: bool
-    is_title: bool
-    """True of a heading, and of `Task 1:`: the items below it are a part of it, if there is another one."""
     lines: list[str]
+    is_apart: bool = False
+    """True if a line that is no part of the item before stands between the two."""
     loose: list[int] = field(default_factory=list)
     """The indices of the lines that no indent, code or colon binds to it."""
 
@@ -40,66 +37,103 @@ class _Item:
 def listed(text: str, most: int) -> list[str]:
     """The items of the list in `text`, at most `most`.
 
-    An item begins with a bullet, a number (`1.`, `(1)`, `### 1.`, `Step 2:`, `Sub-task 2:`) or, where there are neither,
-    with the letters from `a.` on. It has the lines below it, its code whole, up to the next one; the last item has text that
-    no indent binds to it only if it ends with a colon, or those before it have such text. Items that are indented further,
-    by two characters or more, belong to the one before them, on lines of their own, unless their number is its next. So do
-    items below numbered headings, and bullets between items whose numbers go on without them: 1, bullet, 2.
+    An item begins with a bullet, a number (`1.`, `(1)`, `### 1.`, `Step 2:`, `Sub-task two:`), a heading or line that is
+    `Step 1` alone, or, where there are none of them, with the letters from `a.` on, `I.`, `[1]` or `1 -`; else the strings
+    of a JSON list are the items. An item has the lines below it, its code whole, up to the next one; the last item has text
+    that no indent binds to it only if it ends with a colon, or those before it have such text. Items that are indented
+    further, by two characters or more, belong to the one before them, on lines of their own, unless their number is its
+    next. So do items below numbered headings, and bullets between items whose numbers go on without them: 1, bullet, 2.
+    Bullets are no part of a list with the numbers from 1 on where a line such as `Plan:` stands between the two.
     """
     text = text[:TAIL_CHARS]
-    found = [item for item in _items(text, _ITEM) or _lettered(text) if item.text]
+    found = _items(text, USUAL) or next(filter(None, (_sequence(text, forms) for forms in SEQUENCES)), [])
+    if not found:
+        return _json_items(text)[:most]
     _release(found)
-    least = min((item.indent for item in found), default=0)
-    outer = [item.number for item in found if item.number and item.indent < least + 2]
+    least = min(item.indent for item in found)
+    outer = [item.mark.number for item in found if item.mark.number and item.indent < least + 2]
     numbered = len(outer) > 1 and outer == list(range(outer[0], outer[0] + len(outer)))
-    items: list[str] = []
+    if numbered and outer[0] == 1:
+        found = _without_bullets_before(found, least)
+    items: list[list[str]] = []
     number = inner = 0
     for item in found:
-        given = item.number
+        given = item.mark.number
         goes_on = given == number + 1 and given != inner + 1
         if items and not goes_on and (item.indent >= least + 2 or (numbered and number and not given)):
-            items[-1] += f"\n- {item.text}"
+            items[-1].append(item.text)
             inner = given or inner
         else:
-            items.append(item.text)
+            items.append([item.text])
             number, inner = given, 0
-    return items[:most]
+    return [_joined(own, below) for own, *below in items][:most]
 
 
-def _lettered(text: str) -> list[_Item]:
-    """The items that begin with a, b and so on; none if other letters are among them, or `a` stands alone."""
-    found = _items(text, _LETTERED)
-    return found if len(found) > 1 and [item.number for item in found] == [*range(1, len(found) + 1)] else []
+def _joined(own: str, below: list[str]) -> str:
+    """An item's text and those of the items that belong to it."""
+    return below[0] if not own and len(below) == 1 else "\n".join([*([own] if own else []), *(f"- {x}" for x in below)])
 
 
-def _items(text: str, begins: re.Pattern[str]) -> list[_Item]:
+def _without_bullets_before(found: list[_Item], least: int) -> list[_Item]:
+    """The items from the first that has a number and is not indented, if a line parts it from the bullets; else all."""
+    first = next(at for at, item in enumerate(found) if not item.mark.is_bullet and item.indent < least + 2)
+    return found[first:] if found[first].is_apart else found
+
+
+def _sequence(text: str, forms: Forms) -> list[_Item]:
+    """The items of marks that go on without a gap from the first one; none if others are among them, or one stands alone."""
+    found = _items(text, forms)
+    numbers = [item.mark.number for item in found]
+    return found if len(found) > 1 and numbers in ([*range(1, len(found) + 1)], [0] * len(found)) else []
+
+
+def _json_items(text: str) -> list[str]:
+    """The strings of the first JSON list in a text, or of the only list in a JSON object; an object's are one item."""
+    begun = _JSON.search(text)
+    try:
+        body = json.JSONDecoder().raw_decode(text, begun.end() - 1)[0] if begun else None
+    except (ValueError, RecursionError):
+        return []
+    lists = [each for each in body.values() if isinstance(each, list)] if isinstance(body, dict) else [body]
+    return (
+        [said for each in lists[0] if (said := _strings(each))]
+        if len(lists) == 1 and isinstance(lists[0], list)
+        else []
+    )
+
+
+def _strings(value: Any) -> str:
+    """A string, or those of an object's values, one on a line; empty for anything else."""
+    parts = value.values() if isinstance(value, dict) else [value]
+    return "\n".join(part.strip() for part in parts if isinstance(part, str) and part.strip())
+
+
+def _items(text: str, forms: Forms) -> list[_Item]:
     """The items in order. Code that begins below an item is a part of it; items are read in other code."""
     found: list[_Item] = []
     ends, code_end, at = fence_ends(text), 0, 0
-    after_blank, is_open = False, False
+    after_blank, is_open, is_apart = False, False, False
     for line in text.split("\n"):
         if found and at in ends:
             code_end, is_open = ends[at], True
         in_code, at = at < code_end, at + len(line) + 1
-        if not in_code and (begun := begins.match(line)) is not None:
-            found.append(_item(begun))
-            is_open = True
+        if not in_code and (mark := mark_of_line(line, forms)) is not None:
+            found.append(_Item(mark, mark.indent, [mark.rest], is_apart))
+            is_open, is_apart = True, False
         elif in_code or (is_open and line.strip()):
             is_open = _goes_on(found[-1], line, in_code, after_blank)
+            is_apart = is_apart or not is_open or len(found[-1].lines) - 1 in found[-1].loose
         after_blank = not line.strip()
-    titles = [item for item in found if item.is_title]
-    if len(titles) == 1 < len(found):  # the title of the list
-        return [item for item in found if not item.is_title]
-    for item in found if titles else ():
-        item.indent += 0 if item.is_title else 4
-    return found
-
-
-def _item(begun: re.Match[str]) -> _Item:
-    given = begun[4] or "0"
-    number = int(given) if given.isdecimal() else ord(given.lower()) - ord("a") + 1
-    lines = [begun[5].strip().strip("*").strip()]
-    return _Item(len(begun[1].expandtabs(4)), number, bool(begun[2]), bool(begun[2] or begun[3]), lines)
+    titles = sum(item.mark.is_title for item in found)
+    if titles == 1 < len(found):  # the title of the list
+        found = [item for item in found if not item.mark.is_title]
+    elif titles:
+        for item in found:
+            item.indent += 0 if item.mark.is_title else 4
+    below = [*(not item.mark.is_title for item in found[1:]), False]
+    return [
+        item for item, has_items in zip(found, below, strict=False) if item.text or (item.mark.is_title and has_items)
+    ]
 
 
 def _goes_on(item: _Item, line: str, in_code: bool, after_blank: bool) -> bool:
@@ -110,7 +144,7 @@ def _goes_on(item: _Item, line: str, in_code: bool, after_blank: bool) -> bool:
     if _BREAK.match(line):
         return False
     indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
-    is_bound = item.is_heading or indent >= item.indent + 2 or item.text.endswith(":")
+    is_bound = item.mark.is_heading or not item.text or indent >= item.indent + 2 or item.text.endswith(":")
     if not is_bound and after_blank:
         return False
     if not is_bound:

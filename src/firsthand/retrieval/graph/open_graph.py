@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ def check_graph(index: str) -> None:
     """ConfigError if there is no index, or no graph of it."""
     check_index(index)
     if not (path := graph_path(index_file(index))).is_file():
-        raise ConfigError(f"no graph at {str(path)!r}: make one with `firsthand rag graph {index}`")
+        raise ConfigError(f"no graph at {str(path)!r}: make one with `firsthand rag graph {shlex.quote(index)}`")
 
 
 def open_graph(corpus: Corpus, index: str) -> OpenGraph:
