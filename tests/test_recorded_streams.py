@@ -101,7 +101,11 @@ def test_the_items_of_a_returned_stream_are_the_answer(sink: Sink) -> None:
     assert sink.spans == [], "it ends once"
     with ask("?") as held:
         assert next(held) == "It " and sink.spans == []
-    assert held.closed and told(sink.take()) == ("It ", 1, None)
+    assert held.closed and told(span := sink.take()) == ("It ", 1, None)
+    assert span.attributes[CUT] == "output.value", "it was left before its end"
+    with ask("?") as held:
+        assert len([*held]) == 3
+    assert CUT not in sink.take().attributes
     stream = ask("?")
     stream.close()
     assert told(sink.take()) == (None, None, None)
@@ -111,7 +115,29 @@ def test_the_items_of_a_returned_stream_are_the_answer(sink: Sink) -> None:
     assert next(iter(left)) == "It " and sink.spans == [] and next(left) == "is "
     del left
     gc.collect()
-    assert told(sink.take()) == ("It is ", 2, None), "nothing holds it any more"
+    assert told(span := sink.take()) == ("It is ", 2, None), "nothing holds it any more"
+    assert span.attributes[CUT] == "output.value"
+
+
+@pytest.mark.parametrize(("ended", "is_cut"), [("stop", False), (None, True)])
+def test_an_answer_that_was_left_is_whole_if_its_pieces_say_that_it_ended(
+    sink: Sink, ended: str | None, is_cut: bool
+) -> None:
+    chunk = {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "Paris"}, "finish_reason": ended}]}
+
+    @traced
+    def ask() -> Iterator[Any]:
+        yield chunk
+        yield chunk
+
+    for call in (ask, traced(lambda: iter([chunk, chunk]))):
+        stream = call()
+        assert next(stream) == chunk
+        del stream
+        gc.collect()
+        span = sink.take()
+        assert told(span) == ("Paris", 1, None) and (CUT in span.attributes) is is_cut
+        assert span.attributes.get("llm.finish_reason") == ended
 
 
 def test_the_error_of_a_stream_is_the_error_of_its_call(sink: Sink) -> None:

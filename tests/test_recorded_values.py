@@ -116,10 +116,10 @@ def test_a_result_that_is_told_by_its_address_alone_is_marked() -> None:
     )
     items = GivenItems()
     items.add("a")
-    assert items.is_told and items.text() == "a"
+    assert items.shown() == ("a", True)
     items.add(object())
     items.add({"b": 1})
-    assert not items.is_told and json.loads(items.text())[::2] == ["a", {"b": 1}]
+    assert not items.shown().is_told and json.loads(items.shown().text)[::2] == ["a", {"b": 1}]
 
 
 @pytest.mark.parametrize("is_told", [True, False])

@@ -29,7 +29,7 @@ class RecordedCall(Protocol):
         """Take an item."""
 
     def failed(self, error: BaseException) -> None:
-        """Take an error."""
+        """Take an error; GeneratorExit for a stream that was left before its end."""
 
     def ended(self) -> None:
         """End the span, once."""
@@ -44,7 +44,7 @@ def is_stream(value: Any) -> bool:
 
 def recorded_stream(stream: Any, call: RecordedCall) -> Any:
     """An object that stands for the iterator, and records what it gives."""
-    return _standing_for(type(stream))(stream, call, None)
+    return _stand_in(stream, call, None)
 
 
 class _Stream:
@@ -86,7 +86,7 @@ class _Stream:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # the interpreter may be ending
             if self._firsthand_source is None:
-                self._firsthand_call.ended()
+                _left(self._firsthand_call)
 
 
 def _next(self: Any) -> Any:
@@ -117,20 +117,25 @@ def _exit(self: Any, *error: Any) -> Any:
     try:
         return self._firsthand_inner.__exit__(*error)
     finally:
-        self._firsthand_call.ended()
+        _left(self._firsthand_call)
 
 
 async def _aexit(self: Any, *error: Any) -> Any:
     try:
         return await self._firsthand_inner.__aexit__(*error)
     finally:
-        self._firsthand_call.ended()
+        _left(self._firsthand_call)
 
 
 _OWN: dict[str, Callable[..., Any]] = {
     "__next__": _next, "__anext__": _anext, "__iter__": _iter, "__aiter__": _aiter,
     "__enter__": _enter, "__aenter__": _aenter, "__exit__": _exit, "__aexit__": _aexit,
 }  # fmt: skip
+
+
+def _stand_in(inner: Any, call: RecordedCall, source: _Stream | None) -> _Stream:
+    kind: Any = type(inner)
+    return _standing_for(kind)(inner, call, source)
 
 
 @lru_cache(maxsize=256)
@@ -155,7 +160,7 @@ def _same_or_recorded(self: Any, found: Any) -> Any:
     """The iterator itself, or one that a stream makes of itself, which stands for its items as well."""
     if found is self._firsthand_inner:
         return self
-    return _standing_for(type(found))(found, self._firsthand_call, self) if is_stream(found) else found
+    return _stand_in(found, self._firsthand_call, self) if is_stream(found) else found
 
 
 def _recorded_method(self: Any, name: str, found: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,6 +204,12 @@ async def _later_step(call: RecordedCall, take: Callable[[], Any], *, is_end: bo
 
 def _took(call: RecordedCall, item: Any, is_end: bool) -> None:
     if is_end:
-        call.ended()
+        _left(call)
     else:
         call.gave(item)
+
+
+def _left(call: RecordedCall) -> None:
+    """End the span of a stream, which was left unless it has ended before."""
+    call.failed(GeneratorExit())
+    call.ended()

@@ -8,6 +8,7 @@ import json
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from firsthand.ingest.stream_pieces import StreamedAnswer
 from firsthand.message import Json
 
 MAX_VALUE_CHARS = 131_072
@@ -70,33 +71,47 @@ def shown_object(value: Any) -> str:
 
 
 class GivenItems:
-    """The items of a generator as text: texts joined, others as a JSON list; at most one character more than is kept."""
+    """The items of a generator as text: texts joined, pieces of a model's answer too, others as a JSON list; at most one
+    character more than is kept."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._is_text = True
         self._num_chars = 0
-        self.is_told = True
-        """As of a ShownValue."""
+        self._is_told = True
+        self._answer = StreamedAnswer(MAX_VALUE_CHARS)
 
     def add(self, item: Any) -> None:
         """Take the next item."""
-        if self._num_chars > MAX_VALUE_CHARS:
+        is_full = self._num_chars > MAX_VALUE_CHARS
+        if is_full and not self._answer.is_whole:
             return
-        if self._is_text and not isinstance(item, str):
-            self._is_text, self._num_chars = False, 0
-            texts, self._parts = self._parts, []
-            for text in texts:
-                self.add(text)
+        is_text = isinstance(item, str)
+        if self._is_text and not is_text:
+            self._become_list()
         shown = shown_value(item, as_json=not self._is_text)
-        self.is_told = self.is_told and shown.is_told
-        if part := shown.text[: MAX_VALUE_CHARS + 1]:
+        self._answer.add(None if is_text else shown.text)
+        self._is_told = self._is_told and shown.is_told
+        if not is_full and (part := shown.text[: MAX_VALUE_CHARS + 1]):
             self._parts.append(part)
             self._num_chars += len(part)
 
-    def text(self) -> str:
-        """All items that were taken."""
-        return "".join(self._parts) if self._is_text else f"[{', '.join(self._parts)}]"
+    def shown(self) -> ShownValue:
+        """All items that were taken; not told if they are pieces of an answer that cannot be joined."""
+        if self._answer.is_whole:
+            return ShownValue(self._answer.text(), self._is_told)
+        text = "".join(self._parts) if self._is_text else f"[{', '.join(self._parts)}]"
+        return ShownValue(text, self._is_told and not self._answer.is_broken)
+
+    @property
+    def ended(self) -> str:
+        """Why a model's answer ended, where its pieces say it."""
+        return self._answer.ended if self._answer.is_whole else ""
+
+    def _become_list(self) -> None:
+        self._is_text = False
+        self._parts = [shown_value(text, as_json=True).text[: MAX_VALUE_CHARS + 1] for text in self._parts if text]
+        self._num_chars = sum(map(len, self._parts))
 
 
 def _fields(value: Any) -> Any:

@@ -282,7 +282,7 @@ class _Recorded:
         self._content, self._is_root = content, above is None
         self._given = GivenItems()
         self._num_items = 0
-        self._has_ended = False
+        self._has_ended = self._is_left = False
         trace_id, parent_id = _place(above)
         span = IncomingSpan(trace_id, secrets.token_hex(8), parent_id, name, time.time_ns(), 0, kind=1)
         self._began = time.perf_counter_ns()
@@ -337,6 +337,7 @@ class _Recorded:
 
     def failed(self, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
+            self._is_left = True
             return
         span = self.active.span
         span.error = f"{type(error).__name__}: {error}"[:MAX_VALUE_CHARS]
@@ -352,7 +353,11 @@ class _Recorded:
         active.span.end_ns = active.span.start_ns + time.perf_counter_ns() - self._began
         if self._num_items:
             if "output.value" not in active.attributes:  # the function may have set its own
-                active.keep("output.value", self._given.text(), is_told=self._given.is_told)
+                shown = self._given.shown()
+                is_part = self._is_left and not self._given.ended  # the items that were not asked for are missing
+                active.keep("output.value", shown.text, is_told=shown.is_told and not is_part)
+                if self._given.ended:
+                    active.attributes.setdefault("llm.finish_reason", self._given.ended)
             active.attributes["firsthand.items"] = self._num_items
         active.sink.put(active.span, self._is_root)
 
