@@ -141,11 +141,24 @@ def traced(
         name: The span's name; by default the function's.
         kind: What the function is: chain, agent, tool, llm, retriever, embedding, guardrail, evaluator.
         share: Of a root, the share of calls that are recorded instead of the one of `trace_to`.
-        content: False leaves out arguments and results.
+        content: False leaves out arguments, results and the words of an error, which may quote them.
+
+    Raises:
+        ConfigError: What is decorated cannot be called, as a property.
     """
     if function is None:
-        return lambda given: cast(F, _wrapped(given, name, kind, share, content))
-    return cast(F, _wrapped(function, name, kind, share, content))
+        return lambda given: cast(F, _decorated(given, name, kind, share, content))
+    return cast(F, _decorated(function, name, kind, share, content))
+
+
+def _decorated(function: Any, name: str, kind: str, share: float | None, content: bool) -> Any:
+    """The function as it records its calls; a class method or a static method stays one."""
+    if isinstance(function, classmethod | staticmethod):
+        inner: Callable[..., Any] = function.__func__
+        return type(function)(_wrapped(inner, name, kind, share, content))
+    if not callable(function):
+        raise ConfigError(f"traced was given a {type(function).__name__}: put it below that, on the function itself")
+    return _wrapped(function, name, kind, share, content)
 
 
 def _wrapped(
@@ -340,8 +353,12 @@ class _Recorded:
             self._is_left = True
             return
         span = self.active.span
-        span.error = f"{type(error).__name__}: {error}"[:MAX_VALUE_CHARS]
-        told = {"exception.type": type(error).__name__, "exception.message": str(error)[:MAX_VALUE_CHARS]}
+        kind = type(error).__name__
+        span.error, told = kind, {"exception.type": kind}
+        if self._content:
+            words = str(error)[:MAX_VALUE_CHARS]
+            span.error = f"{kind}: {words}"[:MAX_VALUE_CHARS]
+            told["exception.message"] = words
         span.events.append({"name": "exception", "at_ns": time.time_ns(), "attributes": told})
 
     def ended(self) -> None:
