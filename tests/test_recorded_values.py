@@ -67,10 +67,18 @@ class Told:
 
 class TableLike:
     def to_dict(self) -> dict[str, Any]:
-        raise AssertionError("it has a repr of its own")
+        return {"every": "row"}
 
     def __repr__(self) -> str:
         return "a table"
+
+
+class Promise:
+    def __await__(self) -> Any:
+        yield
+
+    def __repr__(self) -> str:
+        return "<Promise pending>"
 
 
 class Failing:
@@ -104,7 +112,7 @@ def test_a_result_that_is_told_by_its_address_alone_is_marked() -> None:
     async def later() -> None: ...
 
     coroutine = later()
-    for value in (object(), [threading.Lock()], {"a": "Paris", "client": Failing()}, lambda: 1, coroutine):
+    for value in (object(), [threading.Lock()], {"a": "Paris", "client": Failing()}, lambda: 1, coroutine, [Promise()]):
         assert not shown_value(value).is_told, value
     coroutine.close()
     for value in ("crash at 0x7f>", ["<b at 0x1>"], {"a": {1, 2}}, 1.5, None, [Private("x")]):

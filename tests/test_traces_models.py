@@ -74,6 +74,8 @@ def test_a_trace_is_found_and_counted_by_each_of_its_models(tmp_path: Path) -> N
 def test_a_list_names_the_models_of_a_trace(tmp_path: Path) -> None:
     store = kept(tmp_path)
     store.add(SpanPreparer(Redactor()).prepared([span(6, number, f"m{number}") for number in range(1, 7)]))
+    store.add(SpanPreparer(Redactor()).prepared([span(7, 1, "Big"), span(8, 1, "small"), span(8, 2, "Big")]))
+    assert IncomingQuery.parse("").facets(store)["model"][:2] == [("Big", 4), ("small", 2)]
     store.close()
     with entered(tmp_path) as client:
         page = said(client.get("/traces"))
