@@ -59,7 +59,7 @@ def test_langfuse_is_read_whole() -> None:
         "session": "s", "user": "u2", "input": "hi", "output": 'said "x"', "tags": ("a", "b"), "error": "broke",
     }  # fmt: skip
     held = langfuse_dialect.content(span(**full))
-    assert (held.asked, held.answered) == ([u("hi")], [a('"said \\"x\\""')])
+    assert (held.asked, held.answered) == ([u("hi")], [a('said "x"')])
     kinds = {"embedding": "embed", "TOOL": "tool", "retriever": "retrieve", "agent": "agent", "chain": "chain",
              "guardrail": "guard", "evaluator": "evaluate", "span": "span", "event": "span", "other": "span"}  # fmt: skip
     assert {kind: langfuse_dialect.facts(span(**{f"{o}type": kind})).what for kind in kinds} == kinds

@@ -285,6 +285,7 @@ def test_a_summary_counts_each_span_and_takes_its_texts_from_the_best() -> None:
         "completion_tokens": 17, "cost_usd": 9.75, "redactions": 2, "name_rank": 0, "name_ns": 0, "name": "n1",
         "input_rank": 0, "input_ns": 0, "input": "ri" * 150, "output_rank": 0, "output_ns": 95, "output": "ro",
         "service": "svc1", "model": "m1", "session": "s1", "user": "u1", "tags": "|a|b c|d|", "changed": 0, "arrived_s": 0.0,
+        "models": "|m1|m2|",
     }  # fmt: skip
     named = TraceSummary(TRACE)
     named.add(span(3, "f" * 16, 10, 20), SpanFacts(), "svc")

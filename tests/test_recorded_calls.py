@@ -18,15 +18,12 @@ import firsthand.runs.store as run_store
 from firsthand.ingest import recording, span_sender
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.otlp_environment import pairs_of
+from firsthand.ingest.recorded_values import MAX_VALUE_CHARS, shown_arguments, shown_object, shown_value
 from firsthand.ingest.recording import (
-    MAX_VALUE_CHARS,
     ActiveSpan,
-    _arguments,
     _enter_opentelemetry,
     _place,
     _Recorded,
-    _shown,
-    _text,
     _wrapped,
     current_span,
     traced,
@@ -60,26 +57,32 @@ def test_arguments_are_named_and_values_are_texts() -> None:
     def given(self: Any, a: Any, *rest: Any, cls: Any = 0, **more: Any) -> None: ...
 
     signature = inspect.signature(given)
-    assert _arguments(signature, (1, 2, 3, 4), {"cls": 5, "é": 6}) == '{"a": 2, "rest": [3, 4], "more": {"é": 6}}'
-    assert _arguments(signature, (1, "x" * (MAX_VALUE_CHARS + 1)), {}) == "x" * (MAX_VALUE_CHARS + 1), (
+    assert shown_arguments(signature, (1, 2, 3, 4), {"cls": 5, "é": 6}) == '{"a": 2, "rest": [3, 4], "more": {"é": 6}}'
+    assert shown_arguments(signature, (1, "x" * (MAX_VALUE_CHARS + 1)), {}) == "x" * (MAX_VALUE_CHARS + 1), (
         "the span cuts it"
     )
-    assert _arguments(signature, (1, 7), {}) == '{"a": 7}' and _arguments(signature, (1, "x"), {"b": 2}) == (
+    assert shown_arguments(signature, (1, 7), {}) == '{"a": 7}' and shown_arguments(signature, (1, "x"), {"b": 2}) == (
         '{"a": "x", "more": {"b": 2}}'
     )
-    assert _arguments(signature, (), {"k": "v"}) == '{"args": [], "k": "v"}', "what does not fit the signature"
-    assert _arguments(None, ("x",), {}) == '{"args": ["x"]}' and _arguments(None, (), {"self": 1, "k": 2}) == (
-        '{"args": [], "k": 2}'
-    )
-    assert _text("é") == "é" and _text({"é": [1, None]}) == '{"é": [1, null]}' and _text(True) == "true"
+    assert shown_arguments(signature, (), {"k": "v"}) == '{"args": [], "k": "v"}', "what does not fit the signature"
+    assert shown_arguments(None, ("x",), {}) == '{"args": ["x"]}' and shown_arguments(
+        None, (), {"self": 1, "k": 2}
+    ) == ('{"args": [], "k": 2}')
     assert (
-        _text({"a": {1}}) == '{"a": "{1}"}'
-        and _text([Hostile()]) == '["<Hostile>"]'
-        and _text(Hostile()) == '"<Hostile>"'
+        shown_value("é").text == "é"
+        and shown_value({"é": [1, None]}).text == '{"é": [1, null]}'
+        and shown_value(True).text == "true"
     )
-    assert _text({(1, 2): 3}) == "{(1, 2): 3}", "what JSON cannot name"
-    assert _shown("x" * 2 * MAX_VALUE_CHARS) == "'" + "x" * MAX_VALUE_CHARS, "one character more than a span keeps"
-    assert _shown(Hostile()) == "<Hostile>" and _shown(None) == "None"
+    assert (
+        shown_value({"a": {1}}).text == '{"a": "{1}"}'
+        and shown_value([Hostile()]).text == '["<Hostile>"]'
+        and shown_value(Hostile()).text == '"<Hostile>"'
+    )
+    assert shown_value({(1, 2): 3}).text == "{(1, 2): 3}", "what JSON cannot name"
+    assert shown_object("x" * 2 * MAX_VALUE_CHARS) == "'" + "x" * MAX_VALUE_CHARS, (
+        "one character more than a span keeps"
+    )
+    assert shown_object(Hostile()) == "<Hostile>" and shown_object(None) == "None"
     span = IncomingSpan("a", "b", "", "n", 1, 2, {"old": 0})
     active = ActiveSpan(span, True, None)
     active.set(session__id="4", a_b=1, c=0.5, d=False, e=[1, "é"], f=None)

@@ -10,7 +10,7 @@ import pytest
 from firsthand.ingest import translate
 from firsthand.ingest.dialects import genai_dialect, langfuse_dialect, openinference_dialect, openllmetry_dialect
 from firsthand.ingest.dialects.genai_dialect import _add, _of_event
-from firsthand.ingest.dialects.langfuse_dialect import _counts, _shown, _unquoted
+from firsthand.ingest.dialects.langfuse_dialect import _counts, _given, _shown
 from firsthand.ingest.dialects.openinference_dialect import _contents, _messages, _tool_calls, _value_preview
 from firsthand.ingest.dialects.openllmetry_dialect import _messages as prompts
 from firsthand.ingest.dialects.openllmetry_dialect import _tool_calls as prompt_calls
@@ -31,6 +31,7 @@ from firsthand.ingest.dialects.span_facts import (
     text_of,
     words_of,
 )
+from firsthand.ingest.dialects.span_outputs import unquoted
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.translate import content_of, facts_of
 from firsthand.message import Message, Reasoning, Text, ToolCall, ToolResult
@@ -242,15 +243,37 @@ def test_genai_s_messages_come_from_attributes_and_events_in_order() -> None:
 def test_langfuse_s_values_are_shown_without_their_quotes() -> None:
     assert _counts({"k": '{"a": "2", "b": -1, "c": true, "d": 0}'}, "k") == {"a": 2.0, "d": 0.0}
     assert _counts({"k": "[1]"}, "k") == _counts({}, "k") == {}
-    assert _unquoted('"é\\n"') == "é\n" and _unquoted('"x') == '"x' and _unquoted('"a" 1') == '"a" 1'
+    for value, inner in {
+        '"é\\n"': "é\n",
+        '"x': '"x',
+        '"a" 1': '"a" 1',
+        '"': '"',
+        '"a" "b"': '"a" "b"',
+        '""': "",
+        "x": "x",
+    }.items():
+        assert unquoted(value) == inner
+    assert unquoted(7) == 7 and unquoted(None) is None
     for values, shown in (
         ((None, "", "x", "y"), "x"), (('"quoted"',), "quoted"), (('"' + "q" * 301 + '"',), "q" * 300),
         (('["hi"]', "no"), "hi"),
         (("[]",), "[]"), ((0, "x"), "0"), (({"é": 1},), '{"é": 1}'), ((), ""), (("[" + "x" * 20_000,), "[" + "x" * 299),
         ((False,), "false"),
     ):  # fmt: skip
-        assert _shown(*values) == shown
+        names = [f"v{place}" for place in range(len(values))]
+        assert _shown(_given(span(dict(zip(names, values, strict=True))), *names)) == shown
+    own = span({"v": '"quoted"'})
+    own.scope = "langfuse-sdk"
+    assert _given(own, "v") == '"quoted"', "Langfuse's own SDKs send texts as they are"
     o = "langfuse.observation."
+    text = span({f"{o}input": '"Capital\\nof Italy?"', f"{o}output": '"Rome"'})
+    assert langfuse_dialect.content(text) == SpanContent([u("Capital\nof Italy?")], [a("Rome")])
+    assert langfuse_dialect.content(span({f"{o}input": "", "langfuse.trace.input": '"q"'})).asked == [u("q")]
+    text.attributes[f"{o}type"] = "tool"
+    assert (
+        langfuse_dialect.content(text).result == "Rome"
+        and langfuse_dialect.content(text).arguments == "Capital\nof Italy?"
+    )
     tool = span(
         {f"{o}type": "TOOL", f"{o}input": '{"x": 1}', f"{o}output": "[2]", "langfuse.trace.input": "no"}, name="f"
     )
@@ -298,13 +321,17 @@ def test_openinference_s_messages_are_flattened_by_number() -> None:
         Message("assistant", calls), Message("tool", (ToolResult("c", "f", "42"),)), a(""),
     ]  # fmt: skip
     assert (
-        _messages(given, "n") == [] and _value_preview({"v": '["hi"]'}, "v") == "hi" and _value_preview({}, "v") == ""
+        _messages(given, "n") == []
+        and _value_preview({"v.value": '["hi"]'}, "v") == "hi"
+        and _value_preview({}, "v") == ""
     )
-    assert _value_preview({"v": "x" * 301}, "v") == "x" * 300 and _value_preview({"v": [1]}, "v") == "[1]"
+    assert _value_preview({"v.value": "x" * 301}, "v") == "x" * 300 and _value_preview({"v.value": [1]}, "v") == "[1]"
     long = [f'["hi",{" " * size}"lo"]' for size in (19_988, 19_989)]
     assert [len(each) for each in long] == [19_999, 20_000]
-    assert [_value_preview({"v": each}, "v") for each in long] == ["lo", long[1][:300]]
-    assert _value_preview({"v": "{" * 20_000}, "v") == "{" * 300 and _value_preview({"v": "[]"}, "v") == "[]"
+    assert [_value_preview({"v.value": each}, "v") for each in long] == ["lo", long[1][:300]]
+    assert (
+        _value_preview({"v.value": "{" * 20_000}, "v") == "{" * 300 and _value_preview({"v.value": "[]"}, "v") == "[]"
+    )
     asked, answered = (
         flat({"role": "user", "content": "q"}, prefix="llm.input_messages"),
         flat({"content": "r"}, prefix="llm.output_messages"),
@@ -396,3 +423,15 @@ def test_dialects_are_known_by_names_that_are_few_and_short(monkeypatch: pytest.
     assert content_of(mixed) == SpanContent([u("i")], [], "n", {"x": 1}, "o", "c")
     found = facts_of(span({OI: "CHAIN", "session.id": "", "gen_ai.conversation.id": 5, "enduser.id": "e"}))
     assert (found.what, found.session, found.user) == ("chain", "5", "e")
+
+
+def test_a_text_that_openinference_calls_json_is_without_its_quotes() -> None:
+    words = {"application/json": ("in", "Rome")}
+    for said_in in ("application/json", "text/plain", None):
+        held = {"openinference.span.kind": "CHAIN", "input.value": '"in"', "output.value": '"Rome"'}
+        held |= {"input.mime_type": said_in, "output.mime_type": said_in} if said_in else {}
+        asked, answered = words.get(said_in or "", ('"in"', '"Rome"'))
+        assert openinference_dialect.content(span(held)) == SpanContent([u(asked)], [a(answered)])
+        assert said(openinference_dialect.facts(span(held)).output) == answered
+        tool = openinference_dialect.content(span(held | {"openinference.span.kind": "TOOL"}))
+        assert (tool.arguments, tool.result) == (asked, answered)

@@ -88,7 +88,7 @@ def test_conditions_of_traces_are_sql_with_their_values() -> None:
         sql, values = _condition(Term(field, operator, value))
         return sql, list(values)
 
-    names = ("name", "input", "output", "service", "model", "session", "user")
+    names = ("name", "input", "output", "service", "models", "session", "user")
     assert made("", ":", "A_b%\\") == (
         "(" + " OR ".join(rf"{name} LIKE ? ESCAPE '\'" for name in names) + ")", ["%a\\_b\\%\\\\%"] * 7,
     )  # fmt: skip

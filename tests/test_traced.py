@@ -292,6 +292,44 @@ def test_content_can_be_left_out(sink: Sink) -> None:
     assert sink["private"].attributes == {"openinference.span.kind": "CHAIN"}
 
 
+def test_without_content_an_error_is_known_by_its_kind(sink: Sink) -> None:
+    @traced(name="fails", content=False)
+    def fails(secret: str) -> None:
+        raise ValueError(f"no card {secret}")
+
+    with pytest.raises(ValueError, match="no card hidden"):
+        fails("hidden")
+    span = sink["fails"]
+    assert span.error == "ValueError" and [each["attributes"] for each in span.events] == [
+        {"exception.type": "ValueError"}
+    ]
+
+
+def test_class_methods_and_static_methods_stay_what_they_are(sink: Sink) -> None:
+    class Shop:
+        @traced(name="made")
+        @classmethod
+        def made(cls, x: int) -> tuple[type, int]:
+            return cls, x
+
+        @traced
+        @staticmethod
+        def bare(x: int) -> int:
+            return x
+
+        @classmethod
+        @traced(name="below")
+        def below(cls, x: int) -> tuple[type, int]:
+            return cls, x
+
+    class Other(Shop): ...
+
+    assert Other.made(1) == Other().made(1) == Other.below(1) == (Other, 1) and Shop.bare(2) == Shop().bare(2) == 2
+    assert [span.attributes["input.value"] for span in sink.spans] == ['{"x": 1}'] * 3 + ['{"x": 2}'] * 2
+    with pytest.raises(ConfigError, match=r"^traced was given a property: put it below that, on the function itself$"):
+        traced(property(lambda self: 1))  # type: ignore[type-var]
+
+
 def test_the_span_around_a_root_is_its_parent(sink: Sink) -> None:
     @traced(name="below")
     def below() -> TraceParent | None:

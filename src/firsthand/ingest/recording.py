@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import logging
 import os
 import random
@@ -23,7 +22,7 @@ import secrets
 import sys
 import time
 from asyncio import CancelledError
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -33,6 +32,8 @@ from typing import Any, Literal, TypeVar, cast, overload
 from firsthand.errors import ConfigError
 from firsthand.ingest.incoming_span import CUT, IncomingSpan
 from firsthand.ingest.otlp_environment import resource_attributes, traces_address
+from firsthand.ingest.recorded_streams import is_stream, recorded_stream
+from firsthand.ingest.recorded_values import MAX_VALUE_CHARS, GivenItems, shown_arguments, shown_value
 from firsthand.ingest.span_sender import OtlpSender, RunRecorder, SpanSink
 from firsthand.message import Json
 from firsthand.system import trace_context
@@ -40,8 +41,6 @@ from firsthand.system.trace_context import TraceParent
 
 F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["chain", "agent", "tool", "llm", "retriever", "embedding", "guardrail", "evaluator"]
-MAX_VALUE_CHARS = 131_072
-"""Arguments, a result, or all that a generator gave; what is longer is cut and marked by CUT."""
 
 
 @dataclass
@@ -63,12 +62,12 @@ class ActiveSpan:
             if isinstance(value, str | int | float | bool):
                 self.attributes[name] = value
             else:
-                self.keep(name, _text(value))
+                self.keep(name, shown_value(value).text)
 
-    def keep(self, name: str, text: str) -> None:
-        """Add a text, cut to MAX_VALUE_CHARS; CUT names those that were."""
+    def keep(self, name: str, text: str, *, is_told: bool = True) -> None:
+        """Add a text, cut to MAX_VALUE_CHARS; CUT names those that were, and those that do not tell what was given."""
         cut = [each for each in str(self.attributes.pop(CUT, "")).split() if each != name]
-        cut += [name] if len(text) > MAX_VALUE_CHARS else []
+        cut += [name] if len(text) > MAX_VALUE_CHARS or not is_told else []
         self.attributes[name] = text[:MAX_VALUE_CHARS]
         if cut:
             self.attributes[CUT] = " ".join(cut)
@@ -142,11 +141,24 @@ def traced(
         name: The span's name; by default the function's.
         kind: What the function is: chain, agent, tool, llm, retriever, embedding, guardrail, evaluator.
         share: Of a root, the share of calls that are recorded instead of the one of `trace_to`.
-        content: False leaves out arguments and results.
+        content: False leaves out arguments, results and the words of an error, which may quote them.
+
+    Raises:
+        ConfigError: What is decorated cannot be called, as a property.
     """
     if function is None:
-        return lambda given: cast(F, _wrapped(given, name, kind, share, content))
-    return cast(F, _wrapped(function, name, kind, share, content))
+        return lambda given: cast(F, _decorated(given, name, kind, share, content))
+    return cast(F, _decorated(function, name, kind, share, content))
+
+
+def _decorated(function: Any, name: str, kind: str, share: float | None, content: bool) -> Any:
+    """The function as it records its calls; a class method or a static method stays one."""
+    if isinstance(function, classmethod | staticmethod):
+        inner: Callable[..., Any] = function.__func__
+        return type(function)(_wrapped(inner, name, kind, share, content))
+    if not callable(function):
+        raise ConfigError(f"traced was given a {type(function).__name__}: put it below that, on the function itself")
+    return _wrapped(function, name, kind, share, content)
 
 
 def _wrapped(
@@ -159,7 +171,7 @@ def _wrapped(
         signature = None
 
     def begun(args: tuple[Any, ...], kwargs: Json) -> _Recorded:
-        return _Recorded(name, kind, share, content, lambda: _arguments(signature, args, kwargs))
+        return _Recorded(name, kind, share, content, lambda: shown_arguments(signature, args, kwargs))
 
     if inspect.isasyncgenfunction(function):
 
@@ -203,13 +215,11 @@ def _wrapped(
             try:
                 with recorded.running():
                     result = await function(*args, **kwargs)
-                recorded.returned(result)
-                return result
             except BaseException as error:
                 recorded.failed(error)
-                raise
-            finally:
                 recorded.ended()
+                raise
+            return recorded.answer(result)
 
         return awaited
     if inspect.isgeneratorfunction(function):
@@ -248,15 +258,27 @@ def _wrapped(
         try:
             with recorded.running():
                 result = function(*args, **kwargs)
-            recorded.returned(result)
-            return result
         except BaseException as error:
             recorded.failed(error)
-            raise
-        finally:
             recorded.ended()
+            raise
+        return (
+            _later(recorded, result) if recorded.is_taken and inspect.iscoroutine(result) else recorded.answer(result)
+        )
 
     return called
+
+
+async def _later(recorded: _Recorded, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine gives that a plain function returned, recorded as its answer."""
+    try:
+        with recorded.running():
+            result = await coroutine
+    except BaseException as error:
+        recorded.failed(error)
+        recorded.ended()
+        raise
+    return recorded.answer(result)
 
 
 class _Recorded:
@@ -271,8 +293,9 @@ class _Recorded:
             wanted = _destination.share if share is None else share
             sampled = sink is not None and (wanted >= 1 or random.random() < wanted)
         self._content, self._is_root = content, above is None
-        self._given = _Given()
+        self._given = GivenItems()
         self._num_items = 0
+        self._has_ended = self._is_left = False
         trace_id, parent_id = _place(above)
         span = IncomingSpan(trace_id, secrets.token_hex(8), parent_id, name, time.time_ns(), 0, kind=1)
         self._began = time.perf_counter_ns()
@@ -305,53 +328,55 @@ class _Recorded:
         if self.active.is_sampled and self._content:
             self._given.add(item)
 
+    @property
+    def is_taken(self) -> bool:
+        """True if spans go anywhere, this one or those below it."""
+        return self.active.sink is not None
+
+    def answer(self, result: Any) -> Any:
+        """The result for the caller; the call has ended unless it is a stream, which then ends it."""
+        if self.is_taken and is_stream(result):
+            return recorded_stream(result, self)
+        try:
+            self.returned(result)
+        finally:
+            self.ended()
+        return result
+
     def returned(self, result: Any) -> None:
         if self.active.is_sampled and self._content and result is not None:
-            self.active.keep("output.value", _text(result))
+            shown = shown_value(result)
+            self.active.keep("output.value", shown.text, is_told=shown.is_told)
 
     def failed(self, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
+            self._is_left = True
             return
         span = self.active.span
-        span.error = f"{type(error).__name__}: {error}"[:MAX_VALUE_CHARS]
-        told = {"exception.type": type(error).__name__, "exception.message": str(error)[:MAX_VALUE_CHARS]}
+        kind = type(error).__name__
+        span.error, told = kind, {"exception.type": kind}
+        if self._content:
+            words = str(error)[:MAX_VALUE_CHARS]
+            span.error = f"{kind}: {words}"[:MAX_VALUE_CHARS]
+            told["exception.message"] = words
         span.events.append({"name": "exception", "at_ns": time.time_ns(), "attributes": told})
 
     def ended(self) -> None:
+        """Send the span on, once; not before the stream that the call returned has ended."""
         active = self.active
-        if not active.is_sampled or active.sink is None:
+        if self._has_ended or not active.is_sampled or active.sink is None:
             return
+        self._has_ended = True
         active.span.end_ns = active.span.start_ns + time.perf_counter_ns() - self._began
         if self._num_items:
             if "output.value" not in active.attributes:  # the function may have set its own
-                active.keep("output.value", self._given.text())
+                shown = self._given.shown()
+                is_part = self._is_left and not self._given.ended  # the items that were not asked for are missing
+                active.keep("output.value", shown.text, is_told=shown.is_told and not is_part)
+                if self._given.ended:
+                    active.attributes.setdefault("llm.finish_reason", self._given.ended)
             active.attributes["firsthand.items"] = self._num_items
         active.sink.put(active.span, self._is_root)
-
-
-class _Given:
-    """The items of a generator as text: texts joined, others as a JSON list; at most one character more than is kept."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._is_text = True
-        self._num_chars = 0
-
-    def add(self, item: Any) -> None:
-        if self._num_chars > MAX_VALUE_CHARS:
-            return
-        if self._is_text and not isinstance(item, str):
-            self._is_text, self._num_chars = False, 0
-            texts, self._parts = self._parts, []
-            for text in texts:
-                self.add(text)
-        part = item[: MAX_VALUE_CHARS + 1] if self._is_text else _json(item)[: MAX_VALUE_CHARS + 1]
-        if part:
-            self._parts.append(part)
-            self._num_chars += len(part)
-
-    def text(self) -> str:
-        return "".join(self._parts) if self._is_text else f"[{', '.join(self._parts)}]"
 
 
 def _sink() -> SpanSink | None:
@@ -390,40 +415,3 @@ def _enter_opentelemetry(parent: TraceParent) -> Callable[[], None]:
     span = api.NonRecordingSpan(api.SpanContext(parent.trace_id, parent.span_id, is_remote=False, trace_flags=flags))
     token = context.attach(api.set_span_in_context(span))
     return lambda: context.detach(token)
-
-
-def _arguments(signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: Json) -> str:
-    """The arguments by name as JSON, without `self`; a single one that is a text as it is."""
-    try:
-        given = dict(signature.bind(*args, **kwargs).arguments) if signature is not None else {"args": args, **kwargs}
-    except TypeError:
-        given = {"args": args, **kwargs}
-    given.pop("self", None)
-    given.pop("cls", None)
-    values = list(given.values())
-    return values[0] if len(values) == 1 and isinstance(values[0], str) else _text(given)
-
-
-def _text(value: Any) -> str:
-    """A value as text: JSON where it can be; never an error of the program that is recorded."""
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False, default=_shown)
-    except Exception:
-        return _shown(value)
-
-
-def _json(value: Any) -> str:
-    """A value as JSON, in any case."""
-    try:
-        return json.dumps(value, ensure_ascii=False, default=_shown)
-    except Exception:
-        return json.dumps(_shown(value), ensure_ascii=False)
-
-
-def _shown(value: Any) -> str:
-    try:
-        return repr(value)[: MAX_VALUE_CHARS + 1]  # one more, so that `keep` marks the cut
-    except Exception:
-        return f"<{type(value).__name__}>"

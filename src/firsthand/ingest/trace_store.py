@@ -25,7 +25,7 @@ from firsthand.ingest.redaction import MAX_BODY_BYTES, DecodedValues, Redactor
 from firsthand.ingest.request_bounds import bounded_resource
 from firsthand.ingest.sealed_spans import REMEMBERED, SealedSpans
 from firsthand.ingest.sent_scores import EVENT, sent_scores
-from firsthand.ingest.trace_summary import COLUMNS, Counted, TraceSummary, is_summed, summaries_of
+from firsthand.ingest.trace_summary import COLUMNS, SEVERAL_MODELS, Counted, TraceSummary, is_summed, summaries_of
 from firsthand.ingest.translate import facts_of
 from firsthand.message import Json
 from firsthand.model import Usage
@@ -75,6 +75,7 @@ SCHEMA = Schema(
         """,
         *NAMED,
         *REMEMBERED,
+        *SEVERAL_MODELS,
     ),
     place="a data home that `firsthand studio` has served",
     missing="`firsthand studio` makes one",

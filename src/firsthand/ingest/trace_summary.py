@@ -56,6 +56,7 @@ class TraceSummary:
     output: str = ""
     service: str = ""
     model: str = ""
+    """The one whose span came first; `models` has all."""
     session: str = ""
     user: str = ""
     tags: str = ""
@@ -64,6 +65,8 @@ class TraceSummary:
     """The number of the change that the trace saw last."""
     arrived_s: float = 0.0
     """The time when its last span arrived, in seconds since 1970: senders' clocks may say anything."""
+    models: str = ""
+    """Those of its generations and embeddings, between bars; of a trace that came before 0.30.0 the first alone."""
 
     @property
     def duration_s(self) -> float:
@@ -92,8 +95,9 @@ class TraceSummary:
             self.cached_tokens = min(self.cached_tokens + facts.cached_tokens, MOST_NS)
             self.completion_tokens = min(self.completion_tokens + facts.completion_tokens, MOST_NS)
             self.cost_usd += facts.cost_usd
-        if facts.what in ("generate", "embed"):
+        if facts.what in ("generate", "embed") and facts.model:
             self.model = self.model or plain(facts.model[:MAX_TEXT])
+            self.models = _with_word(self.models, plain(facts.model.replace("|", " "))[:MAX_TEXT])
         rank = 0 if not span.parent_id else 1
         best = (self.name_rank, self.name_ns)
         if (rank, start) < best or (again and (rank, start) == best):
@@ -110,9 +114,12 @@ class TraceSummary:
         self.session = self.session or plain(facts.session[:MAX_TEXT])
         self.user = self.user or plain(facts.user[:MAX_TEXT])
         for tag in facts.tags:
-            word = "|" + plain(tag.replace("|", " "))[:100] + "|"
-            if word not in self.tags and len(self.tags) < 2000:
-                self.tags = self.tags[:-1] + word if self.tags else word
+            self.tags = _with_word(self.tags, plain(tag.replace("|", " "))[:100])
+
+    @property
+    def model_names(self) -> list[str]:
+        """Its models in the order in which they came."""
+        return self.models.strip("|").split("|") if self.models else []
 
     def _take_back(self, before: Counted) -> None:
         self.num_spans -= 1
@@ -129,11 +136,26 @@ class TraceSummary:
         return tuple(getattr(self, name) for name in COLUMNS)
 
 
+def _with_word(words: str, word: str) -> str:
+    """Words between bars with another one, unless it is in them or they are many."""
+    added = f"|{word}|"
+    if added in words or len(words) >= 2000:
+        return words
+    return words[:-1] + added if words else added
+
+
 def is_summed(what: str, attributes: Json) -> bool:
     """True if the tokens and the cost that a span states are its own, and so a part of its trace's."""
     return what not in _AGGREGATES or any(name in attributes for name in _OWN)
 
 
+SEVERAL_MODELS = (
+    """
+    ALTER TABLE traces ADD COLUMN models TEXT NOT NULL DEFAULT '';
+    UPDATE traces SET models = '|' || replace(model, '|', ' ') || '|' WHERE model <> ''
+    """,
+)
+"""The migration to summaries with all models of a trace."""
 COLUMNS = tuple(field.name for field in fields(TraceSummary))
 
 

@@ -40,13 +40,18 @@ _SUM_OF_TOKENS = f"cast(total({_TOKENS}) AS INTEGER)"  # SQLite's `sum` of integ
 _SECONDS = "(max(0, last_ns - first_ns) / 1e9)"
 _DAY = "date(first_ns / 1000000000, 'unixepoch')"
 _COLUMNS = {
-    "name": "name", "service": "service", "model": "model", "session": "session", "user": "user", "input": "input",
+    "name": "name", "service": "service", "model": "models", "session": "session", "user": "user", "input": "input",
     "output": "output", "spans": "num_spans", "errors": "num_errors", "tokens": _TOKENS, "cost": "cost_usd",
     "seconds": _SECONDS, "day": _DAY, "redactions": "redactions", "started": "first_ns", "changed": "changed",
 }  # fmt: skip
 _DAY_NS = 86_400_000_000_000
 SORTABLE = ("started", "changed", "spans", "errors", "tokens", "cost", "seconds")
 _SCORE = "(SELECT value FROM scores WHERE scores.trace = traces.trace AND scores.name = ? ORDER BY seq DESC LIMIT 1)"
+_EACH_MODEL = (
+    "several AS (SELECT models, count(*) AS n FROM found WHERE models <> '' GROUP BY 1), each_model AS (SELECT value, n FROM"
+    """ several, json_each('[' || replace(json_quote(trim(models, '|')), '|', '","') || ']'))"""
+)
+"""Each model of each trace in `found`: the names between bars, read as a list in JSON."""
 _LIKE = r"LIKE ? ESCAPE '\'"
 _FLAG_SQL = {
     "has:error": "num_errors > 0",
@@ -135,8 +140,14 @@ class IncomingQuery:
             f"SELECT * FROM (SELECT '{field}', {field}, count(*) AS n FROM found WHERE {field} <> ''"
             f" GROUP BY 2 ORDER BY n DESC, 2 LIMIT {most:d})"
             for field in FACETS
+            if field != "model"
         )  # the filter is applied once, not once for each field
-        sql = f"WITH found AS MATERIALIZED (SELECT {', '.join(FACETS)} FROM traces WHERE {where}) {counted}"
+        columns = ", ".join((*FACETS, "models"))
+        sql = (
+            f"WITH found AS MATERIALIZED (SELECT {columns} FROM traces WHERE {where}), {_EACH_MODEL} {counted} UNION ALL"
+            " SELECT * FROM (SELECT 'model', value, sum(n) AS n FROM each_model GROUP BY 2"
+            f" ORDER BY n DESC, 2 LIMIT {most:d})"
+        )
         found: dict[str, list[tuple[str, int]]] = {field: [] for field in FACETS}
         for field, value, count in store.database.read(sql, values):
             found[field].append((str(value), int(count)))
@@ -183,7 +194,7 @@ class IncomingQuery:
 
 def _condition(term: Term) -> tuple[str, Sequence[Any]]:
     if not term.field:
-        names = ("name", "input", "output", "service", "model", "session", "user")
+        names = ("name", "input", "output", "service", "models", "session", "user")
         parts, words = zip(*(_holds(name, term.value) for name in names), strict=True)
         return f"({' OR '.join(parts)})", words
     if term.field in FLAGS:
@@ -191,9 +202,9 @@ def _condition(term: Term) -> tuple[str, Sequence[Any]]:
     if term.field == "id":
         word = plain(term.value.lower())
         return "(trace >= ? AND trace < ?)", [word, word + "\U0010ffff"]
-    if term.field == "tag":
-        tags, word = without_case("tags", term.value)
-        return f"instr({tags}, ?)", [f"|{word}|" if term.operator == "=" else word]
+    if term.field == "tag" or (term.field == "model" and term.value):
+        listed, word = without_case("tags" if term.field == "tag" else "models", term.value.replace("|", " "))
+        return f"instr({listed}, ?)", [f"|{word}|" if term.operator == "=" else word]
     operator = "=" if term.operator == ":" else term.operator
     if term.field.startswith("score."):
         name = plain(term.field.removeprefix("score."))

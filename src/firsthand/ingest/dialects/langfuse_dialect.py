@@ -19,7 +19,7 @@ from firsthand.ingest.dialects.span_facts import (
     text_of,
     words_of,
 )
-from firsthand.ingest.dialects.span_outputs import answers_in
+from firsthand.ingest.dialects.span_outputs import answers_in, unquoted
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
 from firsthand.message import Json, Message
 
@@ -31,6 +31,9 @@ _PROMPT = ("input", "prompt_tokens", "input_tokens")
 _COMPLETION = ("output", "completion_tokens", "output_tokens")
 _CACHED = ("cache_read_input_tokens", "input_cached_tokens", "input_cache_read")
 _INPUT, _OUTPUT = "langfuse.observation.input", "langfuse.observation.output"
+_OF_TRACE = ("langfuse.trace.input", "langfuse.trace.output")
+_SDK = "langfuse-sdk"
+"""The scope of spans of Langfuse's own SDKs, which send a text as it is; others may send texts as JSON."""
 
 
 def speaks(span: IncomingSpan) -> bool:
@@ -59,9 +62,9 @@ def facts(span: IncomingSpan) -> SpanFacts:
     )
     if str(a.get("langfuse.observation.level", "")).upper() == "ERROR":
         found.error = text_of(a, "langfuse.observation.status_message")
-    found.input = lambda: _shown(a.get(_INPUT), a.get("langfuse.trace.input"))
+    found.input = lambda: _shown(_given(span, _INPUT, _OF_TRACE[0]))
     read = partial(answers_in, of_model=what == "generate")
-    found.output = lambda: _shown(a.get(_OUTPUT), a.get("langfuse.trace.output"), read=read)
+    found.output = lambda: _shown(_given(span, _OUTPUT, _OF_TRACE[1]), read=read)
     return found
 
 
@@ -70,9 +73,10 @@ def content(span: IncomingSpan) -> SpanContent:
     a = span.attributes
     kind = str(a.get("langfuse.observation.type", "")).lower()
     if kind == "tool":
-        return SpanContent(tool=span.name, arguments=parsed(a.get(_INPUT)), result=parsed(a.get(_OUTPUT)))
-    asked = messages_in(a.get(_INPUT, a.get("langfuse.trace.input")))
-    said = answers_in(a.get(_OUTPUT, a.get("langfuse.trace.output")), of_model=kind == "generation")
+        given, gave = (parsed(_given(span, name)) for name in (_INPUT, _OUTPUT))
+        return SpanContent(tool=span.name, arguments=given, result=gave)
+    asked = messages_in(_given(span, _INPUT, _OF_TRACE[0]))
+    said = answers_in(_given(span, _OUTPUT, _OF_TRACE[1]), of_model=kind == "generation")
     return SpanContent(asked, said)
 
 
@@ -117,22 +121,15 @@ def _nested_cached(a: Json) -> int:
     return 0
 
 
-def _shown(*values: Any, read: Callable[[Any], list[Message]] = messages_in) -> str:
-    for value in values:
-        if value in (None, ""):
-            continue
-        if isinstance(value, str) and value[:1] == '"' and isinstance(inner := _unquoted(value), str):
-            return inner[:300]
-        if isinstance(value, str) and len(value) < 20_000 and value[:1] in ("{", "["):
-            return preview(read(value)) or value[:300]
-        return shown(value)[:300]
-    return ""
+def _given(span: IncomingSpan, *names: str) -> Any:
+    """The first of these attributes that is given; a text without the quotation marks that it has as JSON."""
+    value = next((held for name in names if (held := span.attributes.get(name)) not in (None, "")), None)
+    return value if span.scope.startswith(_SDK) else unquoted(value)
 
 
-def _unquoted(value: str) -> Any:
-    import json
-
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
+def _shown(value: Any, *, read: Callable[[Any], list[Message]] = messages_in) -> str:
+    if value in (None, ""):
+        return ""
+    if isinstance(value, str) and len(value) < 20_000 and value[:1] in ("{", "["):
+        return preview(read(value)) or value[:300]
+    return shown(value)[:300]

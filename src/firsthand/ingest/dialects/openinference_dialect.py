@@ -22,7 +22,7 @@ from firsthand.ingest.dialects.span_facts import (
     text_of,
     words_of,
 )
-from firsthand.ingest.dialects.span_outputs import answers_in
+from firsthand.ingest.dialects.span_outputs import answers_in, unquoted
 from firsthand.ingest.incoming_span import IncomingSpan, SpanKind
 from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult
 
@@ -57,10 +57,10 @@ def facts(span: IncomingSpan) -> SpanFacts:
         found.cost_usd = cost_in(a, "llm.cost.prompt") + cost_in(a, "llm.cost.completion")
     if not found.prompt_tokens:  # of an embedding some instrumentations count the total alone
         found.prompt_tokens = max(0, count_of_tokens(a, "llm.token_count.total") - found.completion_tokens)
-    found.input = lambda: preview(_messages(a, "llm.input_messages")) or _value_preview(a, "input.value")
+    found.input = lambda: preview(_messages(a, "llm.input_messages")) or _value_preview(a, "input")
     found.output = lambda: (
         preview(_messages(a, "llm.output_messages"))
-        or _value_preview(a, "output.value", partial(answers_in, of_model=_is_of_model(a)))
+        or _value_preview(a, "output", partial(answers_in, of_model=_is_of_model(a)))
         or _documents(a)[:300]
     )
     return found
@@ -72,15 +72,15 @@ def content(span: IncomingSpan) -> SpanContent:
     found = SpanContent(_messages(a, "llm.input_messages"), _messages(a, "llm.output_messages"))
     if str(a.get("openinference.span.kind", "")).upper() == "TOOL":
         found.tool = text_of(a, "tool.name") or span.name
-        found.arguments, found.result = parsed(a.get("input.value")), parsed(a.get("output.value"))
+        found.arguments, found.result = parsed(_value(a, "input")), parsed(_value(a, "output"))
         found.call_id = text_of(a, "tool_call.id", "tool.id")
         return found
     if not found.asked and a.get("llm.prompts"):
         found.asked = messages_in(a["llm.prompts"])
     if not found.asked and a.get("input.value"):
-        found.asked = messages_in(a["input.value"])
+        found.asked = messages_in(_value(a, "input"))
     if not found.answered and a.get("output.value"):
-        found.answered = answers_in(a["output.value"], of_model=_is_of_model(a))
+        found.answered = answers_in(_value(a, "output"), of_model=_is_of_model(a))
     if not found.answered and (documents := _documents(a)):
         found.result = documents
     return found
@@ -157,8 +157,14 @@ def _is_of_model(a: Json) -> bool:
     return str(a.get("openinference.span.kind", "")).upper() == "LLM"
 
 
+def _value(a: Json, name: str) -> Any:
+    """The input or output of a span; a text without the quotation marks that it has where it is said to be JSON."""
+    value = a.get(f"{name}.value")
+    return unquoted(value) if a.get(f"{name}.mime_type") == "application/json" else value
+
+
 def _value_preview(a: Json, name: str, read: Callable[[Any], list[Message]] = messages_in) -> str:
-    value = a.get(name)
+    value = _value(a, name)
     if not isinstance(value, str):
         return shown(value)[:300] if value is not None else ""
     if len(value) < 20_000 and value[:1] in ("{", "["):

@@ -5,6 +5,7 @@ A list of names, a table or a verdict is no list of messages: it is one answer, 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from firsthand.ingest.dialects.span_facts import MAX_MESSAGES, ROLES, one_message, parsed, shown
@@ -45,6 +46,16 @@ def answers_in(value: Any, *, of_model: bool = False) -> list[Message]:
         text = _only(found) if isinstance(found, dict) and not of_model else None
         said = [Message("assistant", (Text(text if isinstance(text, str) else shown(value)),))]
     return [Message("assistant", each.parts) if each.role == "user" else each for each in said]
+
+
+def unquoted(value: Any) -> Any:
+    """The text that a value is in JSON, as in `"Rome"` with its quotation marks; any other value as it is."""
+    if not isinstance(value, str) or not value[:1] == value[-1:] == '"':
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def _messages(value: Any) -> list[Message]:
