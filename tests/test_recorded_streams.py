@@ -313,9 +313,10 @@ def test_a_coroutine_that_nobody_awaits_ends_its_call_and_warns_once(sink: Sink)
         warnings.simplefilter("always")
         del (dropped := [traced(lambda: answer())()])[0]
         gc.collect()
-    (words,) = [str(each.message) for each in caught]
-    assert not dropped and words == f"coroutine '{answer.__qualname__}' was never awaited"
-    caught.clear()  # a warning holds its coroutine
-    gc.collect()
+        (words,) = [str(each.message) for each in caught]
+        assert not dropped and words == f"coroutine '{answer.__qualname__}' was never awaited"
+        caught.clear()  # a warning holds its coroutine
+        gc.collect()
+        assert not caught, "it warns once"
     assert told(sink.take()) == (None, None, None)
     assert asyncio.run(traced(lambda: answer())()) == "a" and told(sink.take()) == ("a", None, None)
