@@ -318,3 +318,34 @@ def test_conversations_that_end_in_the_same_words_are_tasks_of_their_own(tmp_pat
     assert len({one, other, alone}) == 3 and again == one and bare == alone
     assert alone == f"n-{hashlib.sha256(b'and now?').hexdigest()[:12]}", "as it was"
     recorder.flush(1.0)
+
+
+@pytest.mark.parametrize("method", ["_opened", "_keep", "_take_waiting"])
+def test_a_stream_that_is_dropped_while_a_trace_is_kept_is_kept_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    recorder = RunRecorder(tmp_path / "run", "shop")
+    monkeypatch.setattr(recording, "_destination", recording._Destination(recorder, True, 1.0))
+    streams = [traced(lambda: iter("ab"), name=f"stream {number}")() for number in range(3)]
+    before = getattr(recorder, method)
+
+    def collected(*args: Any) -> Any:  # as the garbage collector does, at any allocation
+        if streams:
+            del streams[0]
+        found = before(*args)
+        streams.clear()
+        return found
+
+    monkeypatch.setattr(recorder, method, collected)
+
+    def kept() -> None:
+        traced(lambda: "Paris", name="asked")()
+        recorder.flush(1.0)
+
+    thread = threading.Thread(target=kept, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it waits for itself"
+    with run_store.open_run(tmp_path / "run", tmp_path) as run:
+        names = sorted(trace.task_id.rpartition("-")[0] for trace in run.traces())
+    assert names == ["asked", "stream 0", "stream 1", "stream 2"] and recorder.dropped == 0

@@ -8,9 +8,12 @@ import gc
 import inspect
 import io
 import sqlite3
+import types
+import warnings
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import closing
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
@@ -258,3 +261,62 @@ def test_of_a_call_that_is_left_out_nothing_below_its_stream_is_recorded(sink: S
     below = traced(lambda word: word)
     never = traced(share=0.0)(lambda: (below(word) for word in "ab"))
     assert list(never()) == ["a", "b"] and sink.spans == []
+
+
+def test_mocks_and_generators_to_be_awaited_are_given_as_they_are(sink: Sink) -> None:
+    for mock in (MagicMock(), AsyncMock()):
+        assert traced(lambda mock=mock: mock)() is mock and sink.take().end_ns
+
+    @types.coroutine
+    def paused() -> Generator[None, None, str]:
+        yield
+        return "Paris"
+
+    async def main() -> str:
+        return await traced(lambda: paused())()
+
+    assert asyncio.run(main()) == "Paris" and sink.take().end_ns
+
+
+def test_an_error_after_the_end_of_a_stream_is_none_of_its_call(sink: Sink) -> None:
+    class Closed:
+        words = iter(["a"])
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> str:
+            return next(self.words)
+
+        def close(self) -> None:
+            raise RuntimeError("closed before")
+
+    stream = traced(lambda: Closed())()
+    assert list(stream) == ["a"]
+    with pytest.raises(RuntimeError):
+        stream.close()
+    assert told(span := sink.take()) == ("a", 1, None) and span.events == []
+
+
+def test_a_coroutine_that_nobody_awaits_ends_its_call_and_warns_once(sink: Sink) -> None:
+    async def answer() -> str:
+        return "a"
+
+    coroutine = traced(lambda: answer())()
+    assert (coroutine.__name__, coroutine.__qualname__) == (answer.__name__, answer.__qualname__)
+    assert sink.spans == []
+    coroutine.close()
+    del coroutine
+    gc.collect()
+    assert told(sink.take()) == (None, None, None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del (dropped := [traced(lambda: answer())()])[0]
+        gc.collect()
+        (words,) = [str(each.message) for each in caught]
+        assert not dropped and words == f"coroutine '{answer.__qualname__}' was never awaited"
+        caught.clear()  # a warning holds its coroutine
+        gc.collect()
+        assert not caught, "it warns once"
+    assert told(sink.take()) == (None, None, None)
+    assert asyncio.run(traced(lambda: answer())()) == "a" and told(sink.take()) == ("a", None, None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import json
+import reprlib
 import threading
 from dataclasses import dataclass, field
 from typing import Any
 
 import attrs
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
 
 from firsthand.ingest.incoming_span import CUT, IncomingSpan
 from firsthand.ingest.recorded_values import MAX_VALUE_CHARS, GivenItems, shown_value
@@ -139,3 +140,64 @@ def test_what_is_not_told_is_named_beside_what_was_cut(is_told: bool) -> None:
     assert span.attributes[CUT] == ("input.value" if is_told else "input.value output.value")
     active.keep("output.value", "said")
     assert span.attributes[CUT] == "input.value"
+
+
+@dataclass
+class Guarded:
+    key: str
+
+    @reprlib.recursive_repr()
+    def __repr__(self) -> str:
+        return "Guarded(...)"
+
+
+@dataclass(repr=False)
+class Longer(Answer):
+    more: str = "hidden"
+
+
+@attrs.define(repr=False)
+class Farther(Point):
+    more: str = "hidden"
+
+
+class Masked(BaseModel):
+    key: str
+    other: str
+    kind: str = "masked"
+    names: list[str] = []
+
+    def __repr_args__(self) -> Any:
+        yield "key", "***"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def quoted(self) -> str:
+        return f"'{self.key}'"
+
+
+class Sum(BaseModel):
+    one: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def two(self) -> int:
+        return self.one + 1
+
+    @computed_field(repr=False)  # type: ignore[prop-decorator]
+    @property
+    def three(self) -> str:
+        return "hidden"
+
+
+def test_what_the_author_of_a_class_hides_is_hidden_and_what_its_repr_computes_is_shown() -> None:
+    made: dict[str, Any] = {}
+    code = "from dataclasses import dataclass\n@dataclass\nclass Typed:\n key: str\n def __repr__(self): return 'Typed'"
+    exec(code, made)  # as `python -c` does
+    for value, text in (
+        (Guarded("hidden"), '"Guarded(...)"'), (made["Typed"]("hidden"), '"Typed"'),
+        (Longer("a"), '{"text": "a"}'), (Farther(1), '{"x": 1}'),
+        (Masked(key="hidden", other="hidden"), '{"key": "***", "kind": "masked", "names": []}'),
+        (Sum(one=1), '{"one": 1, "two": 2}'),
+    ):  # fmt: skip
+        assert shown_value(value) == (text, True), value

@@ -7,6 +7,8 @@ call ends when the iterator is exhausted, fails or is closed, or when nothing ho
 from __future__ import annotations
 
 import contextlib
+import inspect
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -36,8 +38,14 @@ class RecordedCall(Protocol):
 
 
 def is_stream(value: Any) -> bool:
-    """True for an iterator or an async iterator that is no file, connection or cursor."""
+    """True for an iterator or an async iterator that is no file, connection or cursor, no stand-in of a test and no
+    generator to be awaited, as `types.coroutine` makes them."""
     kind = type(value)
+    mock = sys.modules.get("unittest.mock")
+    if mock is not None and issubclass(kind, mock.NonCallableMock):
+        return False
+    if inspect.isgenerator(value) and value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
+        return False
     steps = (hasattr(kind, "__next__") and hasattr(kind, "__iter__")) or hasattr(kind, "__anext__")
     return steps and not any(hasattr(kind, name) for name in _OTHERS)
 

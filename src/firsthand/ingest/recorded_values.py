@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from firsthand.ingest.stream_pieces import StreamedAnswer
@@ -13,8 +12,8 @@ from firsthand.message import Json
 
 MAX_VALUE_CHARS = 131_072
 """Arguments, a result, or all that a generator gave; what is longer is cut and marked by CUT."""
-_GENERATED_IN = ("dataclasses.py", "reprlib.py", "<string>")
-"""Files of the code of a `__repr__` that `dataclass` made."""
+_GENERATED = "__create_fn__."
+"""In what the code of a `__repr__` that `dataclass` made lies."""
 _ADDRESS = " at 0x"
 
 
@@ -119,11 +118,12 @@ def _fields(value: Any) -> Any:
     None of others."""
     kind: Any = type(value)
     try:
-        if _has_made_repr(kind) and dataclasses.is_dataclass(kind):
-            return {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if each.repr}
+        owner: Any = next(each for each in kind.__mro__ if "__repr__" in vars(each))  # a subclass may have more fields
+        if "__dataclass_fields__" in vars(owner) and _has_made_repr(owner):
+            return {each.name: getattr(value, each.name) for each in dataclasses.fields(owner) if each.repr}
         if isinstance(known := getattr(kind, "model_fields", None), dict) and _is_of(kind, "pydantic"):
             return _of_model(value, known)
-        if isinstance(known := getattr(kind, "__attrs_attrs__", None), tuple) and _is_of(kind, "attr"):
+        if isinstance(known := vars(owner).get("__attrs_attrs__"), tuple) and _is_of(owner, "attr"):
             return {each.name: getattr(value, each.name) for each in known if each.repr is True}
         if kind.__repr__ is object.__repr__ and callable(getattr(kind, "to_dict", None)):
             held = value.to_dict()
@@ -142,13 +142,20 @@ def _of_model(value: Any, known: Json) -> Any:
         for name, field in known.items()
         if field.repr and not field.exclude and hasattr(value, name)
     }
-    return told | (getattr(value, "model_extra", None) or {})
+    told |= getattr(value, "model_extra", None) or {}
+    computed = getattr(type(value), "model_computed_fields", {})
+    told |= {name: getattr(value, name) for name, field in computed.items() if field.repr}
+    if type(value).__repr_args__.__module__.startswith("pydantic"):
+        return told
+    said = {name: held for name, held in value.__repr_args__() if name}  # its author's, maybe without defaults
+    plain = {name for name, field in known.items() if name in told and told[name] in (field.default, None, "", [], {})}
+    return {name: said.get(name, held) for name, held in told.items() if name in said or name in plain}
 
 
 def _has_made_repr(kind: type) -> bool:
     """True if `dataclass` wrote the `__repr__` of the class: one of its author's may leave something out on purpose."""
-    code = getattr(kind.__repr__, "__code__", None)
-    return code is not None and PurePath(code.co_filename).name in _GENERATED_IN
+    code = getattr(inspect.unwrap(kind.__repr__), "__code__", None)
+    return code is not None and code.co_qualname.startswith(_GENERATED)
 
 
 def _is_of(kind: type, package: str) -> bool:

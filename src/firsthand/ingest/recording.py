@@ -23,7 +23,7 @@ import sys
 import time
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,15 +262,33 @@ def _wrapped(
             recorded.failed(error)
             recorded.ended()
             raise
-        return (
-            _later(recorded, result) if recorded.is_taken and inspect.iscoroutine(result) else recorded.answer(result)
-        )
+        if not (recorded.is_taken and inspect.iscoroutine(result)):
+            return recorded.answer(result)
+        later: Any = _later(recorded, result, _Unawaited(recorded, result))
+        given: Any = result
+        later.__name__, later.__qualname__ = given.__name__, given.__qualname__
+        return later
 
     return called
 
 
-async def _later(recorded: _Recorded, coroutine: Coroutine[Any, Any, Any]) -> Any:
+class _Unawaited:
+    """Ends the span of a call whose coroutine is dropped before it began."""
+
+    def __init__(self, recorded: _Recorded, coroutine: Coroutine[Any, Any, Any]):
+        self._recorded, self._coroutine = recorded, coroutine
+        self.has_begun = False
+
+    def __del__(self) -> None:
+        if not self.has_begun:
+            with suppress(Exception):  # the interpreter may be ending
+                self._coroutine.close()  # or else it warns as well as the one that stands for it
+                self._recorded.ended()
+
+
+async def _later(recorded: _Recorded, coroutine: Coroutine[Any, Any, Any], unawaited: _Unawaited) -> Any:
     """What a coroutine gives that a plain function returned, recorded as its answer."""
+    unawaited.has_begun = True
     try:
         with recorded.running():
             result = await coroutine
@@ -351,6 +369,8 @@ class _Recorded:
     def failed(self, error: BaseException) -> None:
         if isinstance(error, GeneratorExit):
             self._is_left = True
+            return
+        if self._has_ended:  # a stream that is asked again after its end
             return
         span = self.active.span
         kind = type(error).__name__

@@ -193,6 +193,7 @@ class RunRecorder:
     def __init__(self, folder: Path, service: str):
         self._folder, self._service = folder, service
         self._lock = threading.Lock()
+        self._waiting: deque[tuple[IncomingSpan, bool]] = deque()
         self._open: dict[str, list[IncomingSpan]] = {}
         self._run: Run | None = None
         self._redactor = Redactor()
@@ -205,30 +206,45 @@ class RunRecorder:
             )
 
     def put(self, span: IncomingSpan, is_root: bool) -> None:
-        """Take a span; with its root the trace is kept."""
-        with self._lock:
-            held = self._open.setdefault(span.trace_id, [])
-            held.append(span)
-            if not is_root:
-                if len(self._open) > MAX_OPEN_TRACES:
-                    self._open.pop(next(iter(self._open)))
-                    self.dropped += 1
-                return
-            del self._open[span.trace_id]
+        """Take a span; with its root the trace is kept. A stream that the garbage collector drops may end inside of this."""
+        self._waiting.append((span, is_root))
+        while self._waiting and self._lock.acquire(blocking=False):
             try:
-                self._keep(span, held)
-            except (FirsthandError, OSError) as error:
+                self._take_waiting()
+            finally:
+                self._lock.release()
+
+    def _take_waiting(self) -> None:
+        """Take what waits; the lock is held, and whoever comes meanwhile leaves a span here and goes on."""
+        while self._waiting:
+            self._take(*self._waiting.popleft())
+
+    def _take(self, span: IncomingSpan, is_root: bool) -> None:
+        held = self._open.setdefault(span.trace_id, [])
+        held.append(span)
+        if not is_root:
+            if len(self._open) > MAX_OPEN_TRACES:
+                self._open.pop(next(iter(self._open)))
                 self.dropped += 1
-                self.problem = str(error)
+            return
+        del self._open[span.trace_id]
+        try:
+            self._keep(span, held)
+        except (FirsthandError, OSError) as error:
+            self.dropped += 1
+            self.problem = str(error)
 
     def flush(self, within_s: float) -> bool:
         """Close the run, which goes on with the next trace: nothing waits, for a trace is kept when its root ends."""
-        with self._lock:
-            if self._run is not None:
-                self._run.finish("done")
-                self._run.close()
-                self._run = None
-        return True
+        while True:
+            with self._lock:
+                self._take_waiting()
+                if self._run is not None:
+                    self._run.finish("done")
+                    self._run.close()
+                    self._run = None
+            if not self._waiting:
+                return True
 
     def end(self, within_s: float) -> bool:
         """As `flush`, when the program ends; what ended after its root, or has none, is lost, and the loss is logged."""
