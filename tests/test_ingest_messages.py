@@ -153,7 +153,7 @@ def test_a_conversation_and_a_system_message_beside_a_text_are_messages_before_i
         ({"type": "HumanMessage", "content": "c", "id": "7"}, u("c")), ({"type": "AIMessageChunk", "content": "c"}, a("c")),
         ({"content": "c", "additional_kwargs": {}, "id": "7"}, u("c")), ({"type": "text", "text": "c"}, u("c")),
         ({"content": "c", "source": "user", "models_usage": None, "type": "TextMessage"}, u("c")),
-        ({"role": "ROLE_AGENT", "parts": [{"text": "c"}], "messageId": "7", "kind": "message"}, u("c")),
+        ({"role": "ROLE_MODEL", "parts": [{"text": "c"}], "messageId": "7", "kind": "message"}, a("c")),
         ({"role": "ROLE_USER", "parts": [{"text": "c"}], "contextId": "7"}, u("c")),
         ({"role": "customer", "content": "c", "timestamp": 5}, u("c")),
     ],
