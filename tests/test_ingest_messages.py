@@ -95,12 +95,17 @@ def test_attributes_are_read_in_each_form() -> None:
     "given",
     [
         {"text": "cat", "target": "fr"}, {"question": "Q?", "document": "D"}, {"question": "Q?", "answer": "A"},
-        {"message": "and then?", "history": [{"role": "user", "content": "hi"}]}, {"text": "cat", "times": 2},
+        {"message": "and then?", "history": ["hi"]}, {"text": "cat", "times": 2},
         {"query": "Q?", "k": 3, "filters": {"year": 2020}}, {"text": "x", "strict": False}, {"text": "x", "shift": 0},
         {"question": "Q?", "order_id": "7"}, {"query": "Q?", "k": "three"}, {"question": "", "document": "D"},
         {"content": "cat", "target": "fr"}, {"role": "pirate", "question": "hi"}, {"data": [1], "question": "Q?"},
         {"type": "invoice", "content": "I"}, {"role": "user", "question": "hi"}, {"document": "D"},
         {"args": ["q"], "kwargs": {}, "question": "r"}, {"parts": ["a"], "language": "fr"},
+        {"args": ["q"], "kwargs": {"lang": "fr"}}, {"input": "q", "instructions": "as a poem"},
+        {"text": "q", "tools": ["t"]},
+        {"input": "q", "model": "m", "document": "D"}, {"question": "q", "model": "Volvo"},
+        {"text": "T", "type": "legal"},
+        {"question": "q", "history": [{"year": 1900}]}, {"question": "q", "history": "of France"},
         {"content": "Dear", "name": "Ada"}, {"content": "c", "id": "7"}, {"content": "c", "role": "pirate", "ship": "s"},
     ],
     ids=json.dumps,
@@ -113,14 +118,49 @@ def test_of_several_arguments_none_is_left_out_of_the_question(given: dict[str, 
     "beside",
     [
         {}, {"chat_history": []}, {"document": ""}, {"filters": {}}, {"document": None}, {"session": "chat-7"},
-        {"thread_id": "t", "k": 3}, {"temperature": 0.5, "stream": True, "seed": 0},
+        {"thread_id": "t", "k": 3}, {"temperature": 0.5, "stream": True, "seed": 0}, {"user_id": "u", "threadId": "t"},
+        {"messageId": "m", "timestamp": "2026-01-01"}, {"config": {"tags": ["t"]}, "callbacks": [1]},
+        {"intermediate_steps": [["a", "b"]], "agent_scratchpad": "s"}, {"topK": 3, "maxTokens": 9, "debug": False},
     ],
     ids=json.dumps,
 )  # fmt: skip
 def test_a_text_beside_nothing_that_is_asked_is_the_question(beside: dict[str, Any]) -> None:
     for name in ("question", "text", "message", "input", "prompt"):
         assert messages_in({name: "Q?"} | beside) == messages_in(beside | {name: "Q?"}) == [u("Q?")]
-    assert messages_in({"args": ["Q?"], "kwargs": {}} | beside) == [u("Q?")]
+    assert (
+        messages_in({"args": ["Q?"], "kwargs": {}} | beside)
+        == [u("Q?")]
+        == messages_in({"args": ["Q?"], "kwargs": beside})
+    )
+    assert messages_in({"args": [], "kwargs": {"question": "Q?"} | beside}) == [u("Q?")]
+
+
+def test_a_conversation_and_a_system_message_beside_a_text_are_messages_before_it() -> None:
+    said = [{"type": "human", "content": "hi"}, {"role": "assistant", "content": "Yes?"}]
+    for name in ("history", "chat_history"):
+        assert messages_in({"input": "and then?", name: said}) == [u("hi"), a("Yes?"), u("and then?")]
+        assert messages_in({"input": "and then?", name: said, "document": "D"})[0].text.startswith("{")
+    told = Message("system", (Text("Be brief"),))
+    assert messages_in({"prompt": "Q?", "system": "Be brief"}) == [told, u("Q?")]
+    asked = {"input": "Q?", "model": "m", "tools": [{"name": "t"}], "temperature": 0.1}
+    assert messages_in(asked | {"instructions": "Be brief"}) == [told, u("Q?")]
+    assert messages_in(asked | {"instructions": ""}) == [u("Q?")]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"type": "HumanMessage", "content": "c", "id": "7"}, u("c")), ({"type": "AIMessageChunk", "content": "c"}, a("c")),
+        ({"content": "c", "additional_kwargs": {}, "id": "7"}, u("c")), ({"type": "text", "text": "c"}, u("c")),
+        ({"content": "c", "source": "user", "models_usage": None, "type": "TextMessage"}, u("c")),
+        ({"role": "ROLE_MODEL", "parts": [{"text": "c"}], "messageId": "7", "kind": "message"}, a("c")),
+        ({"role": "ROLE_USER", "parts": [{"text": "c"}], "contextId": "7"}, u("c")),
+        ({"role": "customer", "content": "c", "timestamp": 5}, u("c")),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_one_message_of_a_framework_is_no_arguments(body: dict[str, Any], expected: Message) -> None:
+    assert messages_in(body) == [expected] == messages_in(json.dumps(body))
 
 
 def test_messages_are_read_in_the_layout_of_each_provider() -> None:
@@ -130,7 +170,7 @@ def test_messages_are_read_in_the_layout_of_each_provider() -> None:
         assert messages_in({name: [], "text": "t"}) == [u("t")]
     assert messages_in({"choices": [{"message": {"role": "assistant", "content": "c"}}]}) == [a("c")]
     assert messages_in({"args": ["q"], "kwargs": {}}) == [u("q")]
-    assert messages_in({"args": ["q"], "kwargs": {"k": 1}})[0].text.startswith('{"args"')
+    assert messages_in({"args": ["q"], "kwargs": {"lang": 1}})[0].text.startswith('{"args"')
     assert messages_in({"args": ["q", "r"]})[0].text == '{"args": ["q", "r"]}'
     order = ("message", "input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
     for name in order:

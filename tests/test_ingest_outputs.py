@@ -151,7 +151,7 @@ REPLY = [*CHAT, {"lc": 1, "id": ["AIMessage"], "kwargs": {"content": "Paris"}}]
         ({"args": ["Q?"], "kwargs": {}}, "Paris", "Q?", "Paris"),
         ({"args": [], "kwargs": {"question": "Q?", "k": 3}}, {"answer": "Paris", "question": "Q?"}, "Q?", "Paris"),
         ({"args": [CHAT]}, REPLY, "Q?", "Paris"),
-        ({"args": ["Q?"], "kwargs": {"k": 3}}, ["x", "y"], '{"args": ["Q?"], "kwargs": {"k": 3}}', '["x", "y"]'),
+        ({"args": ["Q?"], "kwargs": {"n": 3}}, ["x", "y"], '{"args": ["Q?"], "kwargs": {"n": 3}}', '["x", "y"]'),
         ({"args": ["a", "b"]}, 5, '{"args": ["a", "b"]}', "5"),
         ({"args": "Q?"}, {"outputs": 5, "n": 1}, '{"args": "Q?"}', '{"outputs": 5, "n": 1}'),
         ({"args": [], "kwargs": {}}, None, "", None),

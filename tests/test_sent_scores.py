@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from firsthand import Score
 from firsthand.ingest.incoming_span import IncomingSpan
 from firsthand.ingest.redaction import PUT, Redactor
-from firsthand.ingest.sent_scores import EVENT, MOST_SCORES, sent_scores
+from firsthand.ingest.sent_scores import EVENT, MOST_SCORES, _number, sent_scores
 from firsthand.ingest.trace_evaluation import Evaluation
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from firsthand.studio.incoming_query import IncomingQuery
@@ -120,3 +121,9 @@ def test_a_sent_score_does_not_stand_in_for_the_studio_s_own(store: TraceStore) 
     evaluation = Evaluation((("s.py:numeric", numeric),), settled_s=1.0)
     assert [asyncio.run(evaluation.score_some(store, now_s=arrived + 5)) for _ in range(2)] == [1, 0]
     assert store.scores_of([TRACE])[TRACE] == {"numeric": 0.25}
+
+
+def test_a_number_that_no_score_can_have_is_none() -> None:
+    for number in (10**400, -(10**400), math.inf, -math.inf, math.nan):
+        assert _number(number) is None
+    assert _number(0) == 0.0 and _number(-2.5) == -2.5

@@ -5,7 +5,6 @@ A verdict that has a label and no number is in the span alone.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from firsthand.ingest.dialects.span_facts import text_of
@@ -52,6 +51,6 @@ def sent_scores(span: IncomingSpan) -> dict[str, SentScore]:
 
 
 def _number(value: object) -> float | None:
-    if not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > MAX_NUMBER:
+    if not isinstance(value, int | float) or not abs(value) <= MAX_NUMBER:  # which no NaN is
         return None
     return float(value)

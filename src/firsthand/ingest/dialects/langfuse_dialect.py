@@ -75,8 +75,8 @@ def content(span: IncomingSpan) -> SpanContent:
     if kind == "tool":
         given, gave = (parsed(_given(span, name)) for name in (_INPUT, _OUTPUT))
         return SpanContent(tool=span.name, arguments=given, result=gave)
-    asked = messages_in(_given(span, _INPUT, _OF_TRACE[0]))
-    said = answers_in(_given(span, _OUTPUT, _OF_TRACE[1]), of_model=kind == "generation")
+    asked = messages_in(_given(span, _INPUT if _INPUT in a else _OF_TRACE[0]))
+    said = answers_in(_given(span, _OUTPUT if _OUTPUT in a else _OF_TRACE[1]), of_model=kind == "generation")
     return SpanContent(asked, said)
 
 

@@ -33,14 +33,34 @@ _FEW_VALUES = 2000
 _values_left: ContextVar[int | None] = ContextVar("values left", default=None)
 _of_trace: ContextVar[TraceValues | None] = ContextVar("values of the trace", default=None)
 _SAID_IN = ("message", "input", "question", "query", "prompt", "output", "answer", "response", "result", "text")
-_CONVERSATION = {"session", "session_id", "thread_id", "conversation_id", "chat_id", "request_id", "trace_id", "run_id"}
-"""Arguments that say where something is asked, and are no part of it."""
-_SETTINGS = {"k", "top_k", "top_p", "temperature", "max_tokens", "seed", "stream", "verbose", "timeout", "timeout_s"}
+_CONVERSATION = {
+    "session", "sessionid", "threadid", "conversationid", "chatid", "requestid", "traceid", "runid", "userid", "messageid",
+    "correlationid", "timestamp", "createdat",
+}  # fmt: skip
+"""Arguments, in small letters without underscores, that say where, when and by whom something is asked."""
+_WORKINGS = {"callbacks", "config", "runmanager", "agentscratchpad", "intermediatesteps"}
+"""Arguments of frameworks that say how it is answered, and what was done for it so far."""
+_SETTINGS = {
+    "k", "topk", "topp", "temperature", "maxtokens", "maxcompletiontokens", "maxoutputtokens", "presencepenalty",
+    "frequencypenalty", "seed", "stream", "verbose", "debug", "usecache", "timeout", "timeouts", "maxretries", "maxsteps",
+    "maxiterations", "maxturns", "scorethreshold", "similaritytopk",
+}  # fmt: skip
 """Arguments whose numbers say how it is answered, and are no part of it."""
+_OF_REQUEST = {
+    "instructions", "tools", "toolchoice", "responseformat", "n", "stop", "user", "store", "metadata", "paralleltoolcalls",
+    "reasoning", "servicetier", "previousresponseid", "include", "truncation", "background", "logprobs", "suffix", "echo",
+}  # fmt: skip
+"""What stands beside `model` and the words of a request to one."""
+_STOOD_BEFORE = ("chat_history", "history", "chatHistory")
+_SYSTEM = ("system", "system_prompt", "systemPrompt")
 _CONTENT = {"content", "parts", "blocks"}
 _BESIDE_CONTENT = {"index", "finish_reason", "refusal", "tool_calls"}
 """Fields of a message without a role; one of a role may have a name and ids too."""
-_BESIDE_ROLE = _CONTENT | _BESIDE_CONTENT | {"role", "type", "name", "id", "tool_call_id"}
+_BESIDE_ROLE = _CONTENT | _BESIDE_CONTENT | {
+    "role", "type", "name", "id", "tool_call_id", "kind", "messageId", "contextId", "taskId", "metadata", "timestamp",
+    "created_at",
+}  # fmt: skip
+_OF_LANGCHAIN = {"additional_kwargs", "response_metadata"}
 _LANGCHAIN = {"HumanMessage": "user", "AIMessage": "assistant", "SystemMessage": "system", "ToolMessage": "tool"}
 
 
@@ -247,7 +267,8 @@ def shown(value: Any) -> str:
 
 def message(role: object, parts: Iterable[Part]) -> Message:
     """A message of a role as any provider calls it; without parts it says nothing."""
-    known = ROLES.get(str(role).lower(), "user" if role else "assistant")
+    named = str(role).lower().removeprefix("role_").removesuffix("chunk").removesuffix("message")
+    known = ROLES.get(named, "user" if role else "assistant")
     held = tuple(parts)
     return Message(known, held or (Text(""),))
 
@@ -262,7 +283,7 @@ def messages_in(value: Any) -> list[Message]:
         if _is_one_message(value):
             value = [value]
         else:
-            return [Message("user", (Text(_asked_in(value)),))]
+            return _asked_in(value)
     if not isinstance(value, list):
         return [Message("user", (Text(shown(value)),))] if value not in (None, "") else []
     if value and isinstance(value[0], list):  # LangChain: a list of conversations
@@ -277,24 +298,52 @@ def _is_one_message(value: Json) -> bool:
     if isinstance(data := value.get("data"), dict) and "content" in data:
         return True
     kind = str(value.get("role") or value.get("type") or "").lower()
-    if kind in ROLES and value.keys() & (_CONTENT | {"tool_calls"}):
+    if kind.removesuffix("chunk").removesuffix("message") in ROLES and value.keys() & (_CONTENT | {"tool_calls"}):
+        return True
+    if "content" in value and (value.keys() & _OF_LANGCHAIN or str(value.get("type")).endswith("Message")):
         return True
     if "role" in value:
         return value.keys() <= _BESIDE_ROLE
     return bool(value.keys() & _CONTENT) and value.keys() <= _CONTENT | _BESIDE_CONTENT
 
 
-def _asked_in(value: Json) -> str:
+def _asked_in(value: Json) -> list[Message]:
     """The question in the arguments of a function: its one text where nothing else was given, and otherwise the JSON of
-    all of them, without which the same words would ask for other answers.
+    all of them, without which the same words would ask for other answers. What a conversation and a system message said
+    before the text are messages before it.
     """
-    given = value.get("args")  # a decorated function with one argument
-    if isinstance(given, list) and len(given) == 1 and isinstance(given[0], str) and not _left_in(value, "args"):
-        return given[0]
+    given, named = value.get("args"), value.get("kwargs")  # a decorated function
+    if given == [] and isinstance(named, dict) and named and value.keys() == {"args", "kwargs"}:
+        return _asked_in(named)
+    if isinstance(given, list) and len(given) == 1 and isinstance(given[0], str):
+        others = value | {"kwargs": None} | (named if isinstance(named, dict) else {"kwargs": named})
+        if not _left_in(others, "args"):
+            return [Message("user", (Text(given[0]),))]
+    before, left = _stood_before(value)
     for name in _SAID_IN:
-        if isinstance(text := value.get(name), str) and not _left_in(value, name):
-            return text
-    return shown(value)
+        if isinstance(text := value.get(name), str) and not _left_in(left, name):
+            return [*before, Message("user", (Text(text),))] if text.strip() else before
+    return [Message("user", (Text(shown(value)),))]
+
+
+def _stood_before(value: Json) -> tuple[list[Message], Json]:
+    """The system message and the conversation among arguments, and the arguments without them."""
+    left, before = dict(value), list[Message]()
+    is_request = isinstance(value.get("model"), str) and any(
+        isinstance(value.get(key), str) for key in ("input", "prompt")
+    )
+    for name in (*_SYSTEM, "instructions") if is_request else _SYSTEM:
+        if isinstance(text := value.get(name), str):
+            before += [Message("system", (Text(text),))] if text.strip() else []
+            del left[name]
+    for name in _STOOD_BEFORE:
+        said = value.get(name)
+        if isinstance(said, list) and said and all(isinstance(each, dict) and _is_one_message(each) for each in said):
+            before += [one_message(each) for each in said[-MAX_MESSAGES:]]
+            del left[name]
+    if is_request:
+        left = {name: each for name, each in left.items() if name != "model" and _plain_name(name) not in _OF_REQUEST}
+    return before, left
 
 
 def _left_in(value: Json, name: str) -> bool:
@@ -303,9 +352,16 @@ def _left_in(value: Json, name: str) -> bool:
 
 
 def _is_asked(name: str, value: Any) -> bool:
-    if value is None or value in ("", [], {}) or name in _CONVERSATION:
+    plain = _plain_name(name)
+    if value is None or value in ("", [], {}) or plain in _CONVERSATION or plain in _WORKINGS:
         return False
-    return not (name in _SETTINGS and isinstance(value, int | float))
+    if name == "type" and value in ("text", "input_text"):  # a part of a message
+        return False
+    return not (plain in _SETTINGS and isinstance(value, int | float))
+
+
+def _plain_name(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def one_message(body: Any) -> Message:
