@@ -161,6 +161,16 @@ def test_the_status_of_a_command_is_known_to_the_next_one():
 
 
 @needs_sandbox
+def test_state_is_kept_whatever_a_command_names_its_functions_and_sets():
+    assert after("alias cat='cat -n' builtin='echo bad'; x=1; (exit 5)", "echo $? $x") == ["", "5 1\n"]
+    assert after("echo() { printf '<%s>' \"$@\"; }; x=2; (exit 6)", "echo $? $x") == ["", "<6><2>"]
+    assert after("IFS=1370; x=3; (exit 137)", 'echo "$? $x"; umask') == ["", "137 3\n0022\n"]
+    assert after("set -C; x=4; cd /tmp; false", "echo $? $x; pwd") == ["", "1 4\n/tmp\n"]
+    traced, then = after("set -x; x=5; false", "echo $? $x")
+    assert then == "1 5\n" and "umask 077" not in traced and traced.startswith("++ x=5\n")
+
+
+@needs_sandbox
 def test_umask_the_last_folder_and_options_of_the_shell_are_kept():
     assert after("umask 077; cd /tmp", "touch q; stat -c %a q; cd -; umask 777", "umask; umask 022; cd -", "umask") == [
         "", "600\n/root\n", "0777\n/tmp\n", "0022\n"

@@ -235,6 +235,7 @@ def test_sent_mails_are_compared_by_recipient_subject_and_facts():
         "I guess 24242 euros",
         "It is probably 24242.", "24242, I suppose.", "24242 euros, maybe", "24242 or so", "It is no longer 24242.",
         "The total used to be 24242.", "24242 is no longer right.", "It is 24242. Is it 24242?",
+        "Can you tell me if it is 24242?", "Could you pay maybe 24242 euros?", "Could you pay more. Is it 24242?",
     ],
 )  # fmt: skip
 def test_a_mail_does_not_state_an_amount_that_the_words_beside_it_change_deny_or_hedge(body):
@@ -254,7 +255,9 @@ def test_a_mail_does_not_state_an_amount_that_the_words_beside_it_change_deny_or
         "The total is 24242 - do you need more?", "As you asked what the total is: 24242.",
         "We no longer use it; it is 24242.", "What you wanted is 24242 euros.", "What you wanted is 24242. Is that right?",
         "Did you mean May? Then it is 24242.", "I assume that you want euros: 24242", "Total: 24242\nAny questions?",
-        "about 24242",
+        "about 24242", "Could you please pay 24242 euros?", "Hi Ines, would you transfer the 24242 by Monday?",
+        "As you probably know the total is 24242.", "The amount (which I guess you asked for) is 24242.",
+        "Perhaps you wanted the one total which is 24242.",
     ],
 )  # fmt: skip
 def test_a_mail_states_an_amount_in_any_ordinary_wording(body):

@@ -38,6 +38,7 @@ PACKAGE = (
     "benchmarks/long_context/ruler_sample.py",  # of an installed package
     "benchmarks/sources/tot_data.py",  # its prompts; the data are read by read_ordinary
     "kernels/numba_settings.py",  # the settings of numba, as numba reads them
+    "system/source_definitions.py",
     "catalog.py", "config.py", "commands/completion.py",  # modules of Python that are, or are to be, imported
 )  # fmt: skip
 """Reads files of packages."""

@@ -296,7 +296,8 @@ def test_a_customer_by_rules_tells_what_is_asked_says_yes_and_stops():
     for said, answer in [
         ("What is your ZIP or your Email?", "My email is a@b.c, my zip is 10001."),
         ("Tell me your user id, please.", "My user id is ann_1."),
-        ("Provide the rest.", "Yes, please go ahead."),
+        ("Provide the rest.", "As I said: I want my lamp."),
+        ("Provide it.", "Yes, please go ahead."),
         ("Shall I go ahead, and is your name right?", "Yes, please go ahead. And my name is Ann Lee."),
         ("Please tell me.", "Yes, please go ahead."),
         ("Is the zipper broken?", "Yes, please go ahead."),

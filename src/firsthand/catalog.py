@@ -32,6 +32,7 @@ from firsthand.model import Model
 from firsthand.system.address_secrets import with_secrets, without_secrets
 from firsthand.system.hosted_models import name_hint, provider_hint
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
+from firsthand.system.source_definitions import constants, defined, description, first_text, keyword_defaults
 from firsthand.tool import Effect, Tool
 from firsthand.tool_source import ToolLike
 
@@ -69,14 +70,9 @@ def is_ours(kind: Kind, name: str) -> bool:
     return path is not None and _description(kind, path) is not None
 
 
-@cache
 def _description(kind: Kind, path: Path) -> str | None:
     """The first docstring line of a file that defines a thing of that kind; None if it defines none."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    wanted = {"provider": "open_model", "command": "main"}.get(kind, path.stem)
-    if any(wanted in _defined(statement) for statement in tree.body):
-        return (ast.get_docstring(tree) or "").split("\n")[0]
-    return None
+    return description(path, {"provider": "open_model", "command": "main"}.get(kind, path.stem))
 
 
 def _files(kind: Kind) -> list[Path]:
@@ -195,9 +191,9 @@ def protocols(name: str) -> Mapping[str, str]:
         return {}
     for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
-        if "PROTOCOLS" in _defined(statement) and isinstance(value, ast.Dict):
+        if "PROTOCOLS" in defined(statement) and isinstance(value, ast.Dict):
             keys = [key.value for key in value.keys if isinstance(key, ast.Constant)]
-            texts = {str(key): _first_text(call) for key, call in zip(keys, value.values, strict=True)}
+            texts = {str(key): first_text(call) for key, call in zip(keys, value.values, strict=True)}
             return MappingProxyType(texts)
     return {}
 
@@ -312,22 +308,7 @@ def options(kind: Literal["pattern", "benchmark"], name: str) -> dict[str, str]:
             each for each in inspect.signature(find(kind, name)).parameters.values() if each.kind is each.KEYWORD_ONLY
         ]
         return {each.name: "..." if each.default is each.empty else str(each.default) for each in keyed}
-    return dict(_own_options(path, name))
-
-
-@cache
-def _own_options(path: Path, name: str) -> Mapping[str, str]:
-    """The options of a function of that name in a file of this package."""
-    for made in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(made, ast.FunctionDef | ast.AsyncFunctionDef) and made.name == name:
-            pairs = zip(made.args.kwonlyargs, made.args.kw_defaults, strict=True)
-            return {each.arg: "..." if value is None else _shown(value) for each, value in pairs}
-    return {}
-
-
-def _shown(value: ast.expr) -> str:
-    """A default as text; the name of a constant is left as it is."""
-    return str(value.value) if isinstance(value, ast.Constant) else ast.unparse(value)
+    return dict(keyword_defaults(path, name))
 
 
 def tools(text: str) -> tuple[Tool, ...]:
@@ -390,8 +371,7 @@ def tool_forms() -> Mapping[str, tuple[str, str]]:
 
 def _effects(tree: ast.AST) -> list[str]:
     """The declared effects of a file's tools, the mildest first."""
-    given = [each.value for each in ast.walk(tree) if isinstance(each, ast.keyword) and each.arg == "effect"]
-    named = {each.value for value in given for each in ast.walk(value) if isinstance(each, ast.Constant)}
+    named = constants(tree, "effect")
     return [effect for effect in typing.get_args(Effect) if effect in named]
 
 
@@ -477,21 +457,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # such as a name longer than a file name may be
         return False
-
-
-def _defined(statement: ast.stmt) -> list[str]:
-    """Names defined by a top-level statement."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return [statement.name]
-    targets = statement.targets if isinstance(statement, ast.Assign) else []
-    targets = [statement.target] if isinstance(statement, ast.AnnAssign) else targets
-    return [target.id for target in targets if isinstance(target, ast.Name)]
-
-
-def _first_text(call: ast.expr) -> str:
-    """The first positional argument of a call, if it is a string: a Protocol's is the source of its number."""
-    first = call.args[0] if isinstance(call, ast.Call) and call.args else None
-    return str(first.value) if isinstance(first, ast.Constant) else ""
 
 
 def from_file(kind: str, name: str) -> Any:

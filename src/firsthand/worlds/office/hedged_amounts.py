@@ -14,7 +14,7 @@ _UNCERTAIN = re.compile(
     r"[ \t]+(?:be|have[ \t]+been|equal|come|amount|total)"
     rf"|(?:is|are|be|was|were|equals?)[ \t]+no[ \t]+(?:longer|more)|used[ \t]+to[ \t]+be)\b{_LINKS}"
     r"|(?:(?:maybe|perhaps|possibly|probably|presumably)|I[ \t]+(?:guess|assume|suppose|suspect))\b"
-    r"(?:(?!\b(?:and|but|so|that)\b)[^,;:.!?\n])*)[^\w,;:.!?\n]*$",
+    r"(?:(?!\b(?:and|but|so|that|which|know|knew|want|wanted|need|needed)\b)[^,;:.!?)\]\n])*)[^\w,;:.!?)\]\n]*$",
     re.IGNORECASE,
 )
 """What leads up to an amount and does not assert it."""
@@ -24,6 +24,13 @@ _ASKS = re.compile(
     re.IGNORECASE,
 )
 """The beginning of a question."""
+_REQUESTS = re.compile(
+    r"(?:^|[,.!?;:\n])[^\w,.!?;:\n]*+(?:(?:so|and|but)[ \t]+)?(?:can|could|will|would)[ \t]+you[ \t]+"
+    r"(?:(?:please|kindly)[ \t]+)?"
+    r"(?:pay|transfer|wire|remit|send|charge|book|record|note|enter|file|approve)\b[^,.!?;:\n]*$",
+    re.IGNORECASE,
+)
+"""The beginning of a request to do something with the amount, which is asked politely."""
 _ASKED = re.compile(r"[^,.!?;:\n]*\?")
 _UNIT = r"[^\w.!?\n]*(?:(?:euros?|eur|dollars?|usd|pounds?)\b[^\w.!?\n]*)?"
 _DOUBTED = re.compile(
@@ -38,8 +45,11 @@ _DOUBTED = re.compile(
 def is_hedged(before: str, after: str) -> bool:
     """Return whether the words before an amount or behind it make it a question, a guess, or what was so once.
 
-    `Is it 5?`, `It is 5, right?`, `It might be 5`, `5, I guess` and `It is no longer 5`. `About 5` states it.
+    `Is it 5?`, `It is 5, right?`, `It might be 5`, `5, I guess` and `It is no longer 5`. `About 5` states it, and so does
+    `Could you pay 5?`.
     """
     before = before[-BEFORE_CHARS:]
-    is_question = _ASKED.match(after) is not None and _ASKS.search(before) is not None
-    return is_question or _UNCERTAIN.search(before) is not None or _DOUBTED.match(after) is not None
+    is_asked = _ASKED.match(after) is not None and _ASKS.search(before) is not None
+    if is_asked and _REQUESTS.search(before) is not None:
+        return _UNCERTAIN.search(before) is not None
+    return is_asked or _UNCERTAIN.search(before) is not None or _DOUBTED.match(after) is not None

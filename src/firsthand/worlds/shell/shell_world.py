@@ -45,16 +45,21 @@ _SHELL = f"""
 exec 2>&1
 shopt -s expand_aliases
 __save() {{
-  set -- $? "$(umask)"
-  umask 077
-  {{ echo shopt -s extglob; declare -p; declare -f; alias -p; shopt -p; echo "umask $2"; }} >{_SESSION} 2>/dev/null
+  builtin set -- "$?" "$(\\builtin umask)"
+  {{ builtin local -; builtin set +xCu; }} 2>/dev/null
+  builtin umask 077
+  {{
+    builtin echo shopt -s extglob
+    builtin declare -p; builtin declare -f; builtin alias -p; builtin shopt -p
+    builtin echo "umask $2"
+  }} >{_SESSION} 2>/dev/null
   builtin pwd >{_SESSION}.cwd
-  echo $1 >{_SESSION}.status
-  umask $2
-  return $1
+  builtin echo "$1" >{_SESSION}.status
+  builtin umask "$2"
+  return "$1"
 }}
 __left() {{
-  return $1
+  return "$1"
 }}
 __saved() {{
   case ${{3-}} in
@@ -67,18 +72,21 @@ __save || :" EXIT ;;
 }}
 trap() {{
   case $BASH_SUBSHELL$* in
-    0*[Ee][Xx][Ii][Tt]*|0*0*) builtin trap "$@" && eval "__saved $(builtin trap -p EXIT)" ;;
+    0*[Ee][Xx][Ii][Tt]*|0*0*) builtin trap "$@" && eval "__saved $(\\builtin trap -p EXIT)" ;;
     *) builtin trap "$@" ;;
   esac
 }}
 cd "$(cat {_SESSION}.cwd 2>/dev/null || echo {HOME})" 2>/dev/null
+mv -f {_SESSION}.status {_SESSION}.left 2>/dev/null || echo 0 >{_SESSION}.left
+echo 137 >{_SESSION}.status
 [ -f {_SESSION} ] && . {_SESSION} >/dev/null 2>&1
-builtin trap __save EXIT
-__left $(cat {_SESSION}.status 2>/dev/null; echo 137 >{_SESSION}.status)
-eval "$1"
+\\builtin trap __save EXIT
+__left "$(<{_SESSION}.left)"
+\\builtin eval "$1"
 """
 # The session comes after `cd`, which sets OLDPWD; functions with patterns such as `!(a)` are read under `extglob` alone.
-# 137 stays where a command is killed, and so saves nothing.
+# 137 stays where a command is killed, and so saves nothing. The agent's own functions and aliases, such as `echo` or `cat`,
+# and its `IFS`, `set -C` and `set -x` must change nothing here: what follows the session is builtin, without aliases.
 # A command's own EXIT trap would replace ours: `trap` puts `__save` around it, in front too, as it may end with `exit`.
 # `&& :` keeps `$?` for it under `set -e`. Other traps are the builtin's alone: DEBUG would see more.
 _CODE = re.compile(r"```(?:bash|sh)?[ \t]*\n(.*?)```", re.DOTALL)

@@ -35,8 +35,9 @@ GREETING = "Hi! How can I help you today?"
 _THOUGHT = re.compile(rf"{OPEN}.*?(?:{CLOSE}|\Z)", re.DOTALL)
 _REQUEST = re.compile(
     r"\b(?:(?:i|we)(?:['’]ll| will)? (?:also |still )?(?:need|require) (?!to )"
-    r"|(?:tell|give|send) (?:me|us) (?:your|the|which|what)"
-    r"|(?:share|specify|state) (?:your|the|which|what)|let (?:me|us) know (?:your|the|which|what|when|where|how))\b",
+    r"|(?:tell|give|send) (?:me|us) (?:your|the|which|what(?! else))"
+    r"|(?:provide|share|specify|state|enter|supply)(?: (?:me|us))?(?: with)? (?:your|the|which|what|(?:an |any )?additional)"
+    r"|let (?:me|us) know (?:your|the|which|what|when|where|how))\b",
     re.IGNORECASE,
 )
 """Requests for something, without a question mark."""
@@ -53,7 +54,8 @@ _OPEN = re.compile(
 """Questions that yes does not answer."""
 _AGREES = re.compile(r"\b(?:confirm|proceed|go ahead|yes|your (?:confirmation|approval|consent))\b", re.IGNORECASE)
 _MORE = re.compile(
-    r"\b(?:(?:any|some)thing (?:else|more|further)|any (?:other |more |further )?(?:questions?|requests?|concerns?)"
+    r"\b(?:(?:any|some)thing (?:else|more|further)|(?:what|how) else (?:can|could|may|do you (?:need|want))"
+    r"|any (?:other |more |further )?(?:questions?|requests?|concerns?|issues?)"
     r"|(?:further|more) (?:questions?|requests?|help|assistance)|feel free)\b",
     re.IGNORECASE,
 )
@@ -109,7 +111,7 @@ class RuleCustomer:
     async def reply(self, said: str) -> str:
         """Facts that are asked for, the instruction, yes, that nothing else is wanted, patience, or the end."""
         sentences = [each.strip() for each in _SENTENCE.findall(said) if re.search(r"\w", each)]
-        asked = [each for each in sentences if not _MORE.search(each) or _AGREES.search(each)]
+        asked = [each for each in sentences if not _MORE.search(each) or _AGREES.search(each) or _REQUEST.search(each)]
         text = "\n".join(asked) if len(asked) < len(sentences) else said
         if _asks(text):
             return self._told(text)
