@@ -16,6 +16,15 @@ _WITH_UNIT = re.compile(
     r"(?P<number>-?\d++(?:\.\d++)?+)(?P<unit>[kcmμ]g|[kcmμn]?m[23²³]|[kcmμn]m|[mcd]l|mcg|km|mph|kph|[kmgt]i?b|[kmg]hz|hz|[kmg]w|kwh|mwh|mah|[km]v"
     r"|kcal|kj|ms|min|sec|hr|ft|lb|oz|px|dpi|fps|bps|[mg]bps|rpm|psi|[hmk]pa|db|eur|usd|gbp|chf|mio|mrd|[^\W\d_])"
 )
+_MONTH = (
+    r"(?:Jan(?:uary|\.)?|Feb(?:ruary|\.)?|Mar(?:ch|\.)?|Apr(?:il|\.)?|May|June?|July?|Aug(?:ust|\.)?|Sept?(?:ember|\.)?"
+    r"|Oct(?:ober|\.)?|Nov(?:ember|\.)?|Dec(?:ember|\.)?)"
+)
+_DAY = re.compile(
+    rf"\b(?:(?P<first>\d{{1,2}})(?:st|nd|rd|th)(?= (?:of )?{_MONTH}(?!\w))"
+    rf"|(?P<last>{_MONTH} (?:the )?\d{{1,2}})(?:st|nd|rd|th)\b)"
+)
+"""The day of a date as an ordinal number, before its month or behind it."""
 _STOP = frozenset(
     re.findall(
         r"\w+",
@@ -58,6 +67,11 @@ def _with_unit(word: str) -> tuple[str, str] | None:
     return None if found is None else (found["number"], found["unit"])
 
 
+def _with_days(text: str) -> str:
+    """The text with `May 5` for `May 5th`, and `5 of May` for `5th of May`."""
+    return _DAY.sub(lambda found: found["first"] or found["last"], text)
+
+
 @dataclass(frozen=True)
 class HeldWords:
     """The content words of a passage or sentence."""
@@ -70,7 +84,7 @@ class HeldWords:
 
     @classmethod
     def of(cls, text: str) -> HeldWords:
-        placed = placed_words(text)
+        placed = placed_words(_with_days(text))
         words = [*map(of_value, placed.words)]
         units: dict[str, frozenset[str]] = {}
         for number, unit in filter(None, map(_with_unit, words)):
@@ -131,7 +145,7 @@ class WantedWords:
 
     @classmethod
     def of(cls, claim: str) -> WantedWords:
-        placed = placed_words(claim)
+        placed = placed_words(_with_days(claim))
         words = [*map(of_value, placed.words)]
         pairs = ((one, _singular_unit(other)) for one, other in pairwise(words) if one[-1].isdigit())
         return cls(_content(words), frozenset(pairs), Quantities(placed), "|" in claim)

@@ -16,7 +16,14 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from firsthand.retrieval.answers.passage_words import PlacedWords, whole_words
-from firsthand.retrieval.answers.units_of_measure import CURRENCIES, Unit, size_named, size_of_letter, units_named
+from firsthand.retrieval.answers.units_of_measure import (
+    CLOCK,
+    CURRENCIES,
+    Unit,
+    size_named,
+    size_of_letter,
+    units_named,
+)
 
 _NUMBER = re.compile(
     r"(?P<sign>-?)(?:(?P<whole>\d{1,30}) )?(?P<number>\d{1,30}(?:\.\d{1,30})?)(?:/(?P<under>\d{1,30}))?"
@@ -40,7 +47,8 @@ _NEXT = re.compile(
 )
 _SECOND = re.compile(r"(?:\s{1,2}|-)(?P<name>[^\W\d_]{1,12})(?P<rest>.{0,40})", re.DOTALL)
 _HEADED = re.compile(
-    rf"(?:[{_SIGNS}]|\b{_CODE})\s?(?P<letter>[kmbt])\b|\b(?P<first>[kmbt])\s?(?:[{_SIGNS}]|{_CODE}\b)", re.IGNORECASE
+    rf"(?:[{_SIGNS}]|\b{_CODE})\s?(?P<letter>mn|[kmbt])\b|\b(?P<first>mn|[kmbt])\s?(?:[{_SIGNS}]|{_CODE}\b)",
+    re.IGNORECASE,
 )
 _THOUSANDS = re.compile(rf"['’{_SIGNS}]000\b|\b000s\b")
 _OF_OTHER_LETTERS = re.compile(r"\s?(?![A-Za-z])[^\W\d_]")
@@ -199,8 +207,8 @@ def _quantities(words: PlacedWords) -> Iterator[Quantity]:
 def _joined_to(one: Quantity, after: Quantity, *, is_tight: bool) -> Quantity:
     """A number with the size and unit of the next one; one with a currency takes the size alone, as in `$5-10 million`."""
     taken: frozenset[Reading] = frozenset()
-    if one.may_be_bare and not after.may_be_bare:
-        taken = after.readings
+    if one.may_be_bare and not any(unit and unit.measure in CLOCK for _, unit in after.readings):
+        taken = after.readings - one.readings and after.readings
     elif all(reading.size == 1 and reading.unit and reading.unit.measure in CURRENCIES for reading in one.readings):
         sizes = {reading.size for reading in after.readings} - {1}
         taken = frozenset(Reading(size, unit) for _, unit in one.readings for size in sizes)

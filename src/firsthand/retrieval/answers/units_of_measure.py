@@ -38,9 +38,10 @@ _MEASURES = {
     "fluid ounces": "1 fluid-ounce",
     "mass": "1e-9 ng nanogram, 1e-6 μg mcg microgram, 1e-3 mg milligram, 1 gram gramme, 1e3 kg kilogram kilogramme kilo, "
     "1e6 tonne metric-ton, 453.59237 lb, 28.349523125 oz ounce",
-    "time": "1e-9 ns nanosecond, 1e-6 μs microsecond, 1e-3 ms millisecond, 1 sec second, 60 min minute, 3600 hr hour, "
-    "86400 day, 604800 week",
-    "months": "1 month, 12 yr year, 120 decade, 1200 century centuries",
+    "time": "1e-9 ns nanosecond, 1e-6 μs microsecond, 1e-3 ms millisecond, 1 sec second sekunde sekunden seconde, "
+    "60 min minute minuten, 3600 hr hour stunde stunden heure, 86400 day tage tagen jour, 604800 week woche wochen semaine",
+    "before noon": "1 am", "after noon": "1 pm",
+    "months": "1 month monat monate monaten mois, 12 yr year jahr jahre jahren année, 120 decade, 1200 century centuries",
     "bits": "1 bit bps, 1e3 kbit kbps kilobit, 1e6 mbit mbps megabit, 1e9 gbit gbps gigabit, 8 byte, 8e3 kb kilobyte, "
     "8e6 mb megabyte, 8e9 gb gigabyte, 8e12 tb terabyte, 8e15 pb petabyte, 8192 kib, 8388608 mib, 8589934592 gib, "
     "8796093022208 tib",
@@ -74,26 +75,31 @@ _EITHER = {
     "kroner": ("NOK", "DKK"), "franc": ("CHF",), "°": ("celsius", "fahrenheit", "angle"),
     "degree": ("celsius", "fahrenheit", "angle"),
 }  # fmt: skip
+CLOCK = frozenset({"before noon", "after noon"})
+"""The measures of hours of the clock, which a range has for its end alone: `9-5 pm`."""
 CURRENCIES = frozenset(name for name in _MEASURES if name.isupper())
 """The measures that are currencies, by their codes."""
 _LETTERS = {
-    "m": "metre minute", "g": "gram", "s": "second", "h": "hour", "l": "litre", "L": "litre", "V": "volt", "A": "ampere",
+    "m": "metre minute", "mn": "minute", "p": "pence",
+    "g": "gram", "s": "second", "h": "hour", "l": "litre", "L": "litre", "V": "volt", "A": "ampere",
     "W": "watt", "N": "newton", "J": "joule", "C": "celsius", "F": "fahrenheit", "K": "kelvin km", "k": "km", "t": "tonne",
     "B": "byte", "b": "bit", "Ω": "ohm", "Mb": "mb megabit", "Gb": "gb gigabit", "Kb": "kb kilobit",
 }  # fmt: skip
 """Signs of which a capital letter makes another."""
 _SMALL = {"mW": Unit("power", Fraction(1, 1000)), "mPa": Unit("pressure", Fraction(1, 1000)),
-          "mJ": Unit("energy", Fraction(1, 1000)), "MV": Unit("voltage", Fraction(10**6))}  # fmt: skip
+          "mJ": Unit("energy", Fraction(1, 1000)), "MV": Unit("voltage", Fraction(10**6)),
+          "kBps": Unit("bits", Fraction(8_000)), "KBps": Unit("bits", Fraction(8_000)),
+          "MBps": Unit("bits", Fraction(8 * 10**6)), "GBps": Unit("bits", Fraction(8 * 10**9))}  # fmt: skip
 _SIZES = {
     3: "thousand thousands thsd tsd tausend duizend mille tys",
-    6: "million millions mn mln mio millionen millones milhões milioni miljoen miljoner miljoonaa milionów",
+    6: "million millions mln mio millionen millones milhões milioni miljoen miljoner miljoonaa milionów",
     9: "billion billions bn bln mrd milliarde milliarden milliard milliards miliardi miljard miljarder miliardów bilhões",
     12: "trillion trillions tn trn trln billionen billones biljoen biljoner trilhões",
     2: "hundred hundreds",
     5: "lakh lakhs",
     7: "crore crores",
 }
-_SIZE_LETTERS = {"k": 3, "K": 3, "m": 6, "M": 6, "b": 9, "B": 9, "t": 12, "T": 12}
+_SIZE_LETTERS = {"k": 3, "K": 3, "m": 6, "M": 6, "mn": 6, "b": 9, "B": 9, "t": 12, "T": 12}
 
 
 @cache
