@@ -17,6 +17,7 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from enum import Enum
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -26,6 +27,8 @@ from firsthand.system.secret_names import is_secret_name
 
 MAX_PARTS = 200_000
 """Functions, objects and values that are described; what lies beyond counts for nothing."""
+MAX_ITEMS = 50_000
+"""Items of a list, set or table that are described, beside their number."""
 MAX_DEPTH = 60
 _INSTALLED = tuple(
     f"{os.path.realpath(path)}{os.sep}"
@@ -106,11 +109,13 @@ class _Describer:
             case _ if thing is os.environ:
                 return ["environment"]
             case Mapping():
-                return ["mapping", [[inner(key), inner(value)] for key, value in thing.items()]]
+                return ["mapping", len(thing), [[inner(key), inner(value)] for key, value in _first(thing.items())]]
             case list() | tuple():
-                return ["sequence", [inner(each) for each in thing]]
+                return ["sequence", len(thing), [inner(each) for each in _first(thing)]]
             case Set():
-                return ["set", sorted((inner(each) for each in thing), key=str)]
+                are_plain = len(thing) > MAX_ITEMS and all(isinstance(each, str) for each in thing)
+                shown = thing if len(thing) <= MAX_ITEMS else sorted(thing) if are_plain else ()
+                return ["set", len(thing), sorted((inner(each) for each in _first(shown)), key=str)]
             case partial():
                 return ["partial", inner(thing.func), inner(thing.args), _fields(thing.keywords.items(), inner)]
             case MethodType():
@@ -132,7 +137,11 @@ class _Describer:
         defaults, named = function.__defaults__ or (), function.__kwdefaults__ or {}
         is_own = _is_own(code.co_filename)
         if is_own:  # what such a default holds is written in the source, and what was put into it later is none
-            defaults = tuple("" if isinstance(each, dict | list | set) and not each else each for each in defaults)
+            names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+            defaults = tuple(
+                "" if self.sources.is_filled(code.co_filename, name) and isinstance(each, dict | list | set) else each
+                for name, each in zip(names, defaults, strict=True)
+            )
         options = [inner(defaults), inner(named)]
         held: list[Described] = _fields(_enclosed(function), inner)
         held += [[name, inner(value)] for name, value in sorted(vars(function).items()) if name == "decided_by"]
@@ -153,8 +162,10 @@ class _Describer:
             return ["filled", self.sources.statements(file, name)]
         if isinstance(value, list | tuple | dict) and all(isinstance(each, str) for each in value):
             # made of a set it has another order in each process; an order that is written is in the statements
-            parts = [[inner(each), inner(value[each]) if isinstance(value, dict) else ""] for each in sorted(value)]
-            return ["words", type(value).__name__, parts, self.sources.statements(file, name)]
+            parts = [
+                [inner(each), inner(value[each]) if isinstance(value, dict) else ""] for each in _first(sorted(value))
+            ]
+            return ["words", type(value).__name__, len(value), parts, self.sources.statements(file, name)]
         return inner(value)
 
     def _class(self, made: type, inner: Callable[[object], Described]) -> Described:
@@ -208,6 +219,10 @@ def _fields(named: Iterable[tuple[str, object]], inner: Callable[[object], Descr
     return [
         [name, "secret" if isinstance(value, str) and is_secret_name(name) else inner(value)] for name, value in named
     ]
+
+
+def _first(items: Iterable[Any]) -> Iterator[Any]:
+    return islice(items, MAX_ITEMS)
 
 
 def _shown(value: object) -> str:
