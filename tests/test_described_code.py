@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from functools import cache, partial
 from pathlib import Path
@@ -143,3 +145,112 @@ def test_only_what_the_user_wrote_is_read() -> None:
     assert [described_code._is_own(each) for each in (__file__, pytest.__file__, described_code.__file__, None)] == [
         True, False, False, False,
     ]  # fmt: skip
+
+
+STATE = """
+import os
+from enum import Enum
+from functools import cached_property
+from os import environ
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
+    @property
+    def rank(self): return self.value
+WARM = {Colour.RED, Colour.BLUE}
+SEEN, CALLS, BIG = {}, 0, 10 ** 5000
+MANY = set(map(str, range(60_000)))
+STOPS = list({"a", "b", "c", "d"})
+HERE = os.environ.get("PLACE_OF_TEST", "")
+API_KEY = HERE + "1"
+def helper(x): return x
+def first(x): return helper(x)
+def second(x): return helper(x) + 1
+BOTH = {first, second}
+def score(task, trace):
+    global CALLS
+    CALLS += 1
+    SEEN[task] = BIG, STOPS, HERE, API_KEY, environ, WARM, MANY, BOTH
+    return float(trace in STOPS)
+def sum_of(task, trace):
+    return SUM
+class Rule:
+    def __init__(self, least=1):
+        self.least, self.memo, self.calls, self.last = least, {}, 0, None
+    def __call__(self, task, trace):
+        self.calls += 1
+        self.memo[task] = self.last = trace
+        return self.lazy
+    def __contains__(self, x):
+        return x == 1
+    @cached_property
+    def lazy(self):
+        return self.least
+rule = Rule()
+def folded(task, trace, memo={}):
+    return memo.setdefault(task, f"{trace['a']!r:>{10}} it's")
+"""
+IN_A_PROCESS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import held
+from firsthand.system.described_code import code_digest
+print([code_digest(each) for each in (held.score, held.rule)])
+"""
+
+
+def test_digests_are_the_same_in_each_process_whatever_its_environment(tmp_path: Path) -> None:
+    (tmp_path / "held.py").write_text(STATE.replace("SUM", "1"))
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", IN_A_PROCESS, str(tmp_path)], capture_output=True, text=True, check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PLACE_OF_TEST": seed},
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(found) == 1 and "unknown" not in found
+
+
+def test_what_scorers_keep_while_they_work_is_no_part_of_their_digest(tmp_path: Path) -> None:
+    module = load(tmp_path, STATE.replace("SUM", "1"))
+    things = (module.score, module.rule, module.folded)
+    before = [code_digest(each) for each in things]
+    module.score("t", "a"), module.rule("t", "a"), module.folded("t", {"a": 1})
+    assert [code_digest(each) for each in things] == before
+    assert code_digest(module.Rule(2)) != before[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ("return self.least\nrule", "return 2\nrule", {"rule"}),
+        ("x == 1", "x == 2", {"rule"}),
+        ("RED = 1", "RED = 3", {"score"}),
+        ("return self.value", "return 0", {"score"}),
+        ("SEEN, CALLS", "CALLS, SEEN", {"score"}),
+        ('"c", "d"', '"c", "e"', {"score"}),
+        ("range(60_000)", "range(60_001)", {"score"}),
+        ("!r:>", "!s:>", {"folded"}),
+        ("helper(x) + 1", "helper(x) + 2", {"score"}),
+        ("return SUM", "return 1" + " + 1" * 400, {"sum_of"}),
+    ],
+)
+def test_edits_of_what_is_filled_or_written_at_length_are_seen(
+    tmp_path: Path, old: str, new: str, changed: set[str]
+) -> None:
+    assert old in STATE
+    found = []
+    for text in (STATE, STATE.replace(old, new)):
+        module = load(tmp_path, text)
+        things = {name: getattr(module, name) for name in ("score", "rule", "folded", "sum_of")}
+        found.append({name: code_digest(each) for name, each in things.items()})
+    assert {name for name in found[0] if found[0][name] != found[1][name]} == changed
+
+
+def test_no_secret_is_told_or_counts(tmp_path: Path) -> None:
+    def made(api_key: str, least: int) -> Any:
+        return lambda task, trace: (api_key, least)
+
+    assert "sk-1" not in own_words(made("sk-1", 2)) and ":least=2" in own_words(made("sk-1", 2))
+    assert code_digest(made("sk-1", 2)) == code_digest(made("sk-2", 2)) != code_digest(made("sk-1", 3))
+    assert code_digest(str(tmp_path / "not" / "made")) == code_digest(str(tmp_path)) != code_digest("/no-such/a")
