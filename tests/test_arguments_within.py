@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import Base64Bytes, BaseModel, BeforeValidator
+from pydantic import Base64Bytes, BaseModel, BeforeValidator, Field
 
 from firsthand.errors import ToolError
 from firsthand.tool import tool
@@ -107,6 +107,22 @@ def test_mistakes_within_objects_and_lists_are_corrected_too():
     assert read_as(Person, {"addr": twice}) == (
         "the argument 'a.addr' is ambiguous: the key 'zip' comes twice in one object: write it once"
     )
+
+
+class Fish(BaseModel):
+    kind: Literal["fish", "eel"]
+    name: int | None = None
+    fins: list[int] = []
+
+
+def test_an_alternative_that_says_its_kind_is_corrected_as_that_kind():
+    for union in (Cat | Dog | Fish, Annotated[Cat | Dog | Fish, Field(discriminator="kind")]):
+        assert read_as(union, {"kind": "cat", "name": 5}) == (Cat(kind="cat", name="5"), {"kind": "cat", "name": "5"})
+        assert read_as(list[union], [{"kind": "eel", "name": None, "fins": "[1]"}])[0][0].fins == [1]
+        assert read_as(union, {"kind": "eel", "fins": None})[0] == Fish(kind="eel")
+        assert read_as(union, json.dumps({"kind": "cat", "name": 5}))[0] == Cat(kind="cat", name="5")
+        for wrong in ({"kind": "cow", "name": 5}, {"name": 5}, {"kind": "cat", "name": None}):
+            assert "it takes a: " in read_as(union, wrong)
 
 
 def test_what_the_tool_takes_as_it_is_stays_as_it_is():

@@ -121,6 +121,9 @@ def test_one_title_is_that_of_the_list_and_several_have_the_items_below_them() -
         ("1. A\n5 - 3 = 2\n[1] x\n\u2013 y\n2. B", ["A\n5 - 3 = 2\n[1] x\n\u2013 y", "B"]),
         ("Step 1 is easy\nStep 2 too", []),
         ("Step 1 -5 is cold", []),
+        ("1 - 2 = -1\n2 - 3 = -1", []),
+        ("Step 1 - 3 are done.\n1. A\n2. B", ["A", "B"]),
+        ("Tasks 1 - 3 and\nTask 4 \u2013 5 are independent.", []),
     ],
 )
 def test_words_roman_digits_and_rare_signs_are_items_where_they_make_a_list(text: str, items: list[str]) -> None:
@@ -135,6 +138,14 @@ def test_words_roman_digits_and_rare_signs_are_items_where_they_make_a_list(text
         ('[{"n": 1, "do": "A"}, {"do": "B", "with": "C"}, 3, null]', ["A", "B\nC"]),
         ('{"a": ["A"], "b": ["B"]}', []),
         ("[1, 2]", []),
+        ('{"reasoning": ["r"], "steps": ["A", "B"]}', ["A", "B"]),
+        ('{"why": "x", "Plan": {"sub_tasks": [{"do": "A"}]}}', ["A"]),
+        ('{"plan": {"a": ["A"], "b": ["B"]}}', []),
+        ('{"plan": "none", "list": ["A"]}', ["A"]),
+        ('**Plan:** ["A", "B"]', ["A", "B"]),
+        ('SUB-TASKS = ["A"]', ["A"]),
+        ('words = ["A"]', []),
+        ('[x] as asked:\n[1]\n["A", "B"]', ["A", "B"]),
         ('"A"', []),
         ('["A", "B"', []),
         ("[ ] A\n[x] B", []),
@@ -175,6 +186,11 @@ def test_items_below_a_step_without_words_are_that_step(text: str, items: list[s
         ("- c1\n\nPlan:\n1. a", ["c1", "a"]),
         ("- c1\n\nPlan:\n2. a\n3. b", ["c1", "a", "b"]),
         ("Plan:\n- c1\n1. a\n2. b", ["c1", "a", "b"]),
+        ("**Plan**\n\n- c1\n- c2\n\n**Notes**\n\n1. a\n2. b", ["c1", "c2", "a", "b"]),
+        ("Sub-tasks:\n- c1\n\nThen sum up:\n1. a\n2. b", ["c1", "a", "b"]),
+        ("Before the steps:\n- c1\n\nThe steps:\n1. a\n2. b", ["a", "b"]),
+        ("Here is my planning.\n- c1\n\nSo:\n1. a\n2. b", ["a", "b"]),
+        ("The plan follows.\nNotes:\n- c1\n\nSo:\n1. a\n2. b", ["a", "b"]),
     ],
 )
 def test_bullets_before_a_numbered_plan_are_no_steps(text: str, items: list[str]) -> None:
@@ -218,7 +234,7 @@ def test_code_of_an_item_is_its_own_and_a_plan_in_code_is_read() -> None:
 def test_long_plans_are_read_in_linear_time() -> None:
     began = time.monotonic()
     parts = ("1. a\n", "a. b\n", "```\n", "1. a\n```\n", "*", "# ", "1. a:\nb\n", "(", "sub-", " ")
-    for part in (*parts, "[1] a\n", "1 - a\n", "## Step 1\n", '["a",\n', '{"a":', "I. b\n"):
+    for part in (*parts, "[1] a\n", "1 - a\n", "## Step 1\n", '["a",\n', '{"a":', "I. b\n", "plan:\n", "[\n"):
         listed(part * 20_000, 9)
     assert time.monotonic() - began < 5
 

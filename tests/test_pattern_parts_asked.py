@@ -392,6 +392,14 @@ def test_the_evaluator_is_the_models_judgement_unless_there_is_code_to_test():
         ("Wrongly put, but it is 7.", None), ("Wrong-footed at first, it gets 7.", None),
         (f"It is not wrong to {'add ' * 100} and so it is right", True), (f"{'add ' * 100} It is not right", False),
         ("It is wrong because 31 * 47 = 1457.", None),
+        ("Wrong answers would differ; this one holds.", None), ("Incorrect units were a risk only.", None),
+        ("Wrong because 3 + 4 is 7", False), ("**Wrong** - it is 7", False), ("Wrong the sum", False),
+        ("Wrong\nIt is 7", False),
+        ("The answer cannot be right", False), ("I would not say it is right", False),
+        ("It isn't necessarily right", False),
+        ("I don't see anything wrong", True), ("There is nothing that is wrong", True),
+        ("I do not think. It is right", True),
+        ("I could not find an error, so it is right", True), ("It can't possibly be right.", False),
     ],
 )  # fmt: skip
 def test_a_judgement_passes_what_it_calls_right_and_not_what_it_denies(said: str, passed: bool | None) -> None:

@@ -29,6 +29,7 @@ def test_what_a_told_command_names_is_quoted():
         commands = re.findall(r"`(?:firsthand|grep|ls|sqlite3) [^`\n]*`", text) + re.findall(
             r'see=f"((?!there are)[^"\n]*)"', text
         )
+        commands += re.findall(r'[.:] (firsthand [^"`\n]*\{(?:\w+\.)*(?:path|folder|file)\}[^"`\n]*)",', text)
         held = {each for command in commands for each in re.findall(r"\{([^{}]+)\}", command)}
         found |= {f"{path.stem}: {each}" for each in held - SAFE if "shlex." not in each}
     assert not found

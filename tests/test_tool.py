@@ -1,6 +1,7 @@
 import asyncio
 import functools
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -290,6 +291,28 @@ def test_an_argument_that_a_model_of_pydantic_has_is_refused(name):
     exec(f"def configure({name}: str = 'a', n: int = 1) -> str:\n    return {name}", made)
     with pytest.raises(ConfigError, match=f"^tool 'configure': its arguments make no schema: .*{name}"):
         tool_from_function(made["configure"], effect="read")
+
+
+@pytest.mark.parametrize("name", ["json", "schema", "copy", "validate", "dict", "register"])
+def test_an_argument_may_have_the_name_of_an_attribute_of_pydantic_models(name):
+    made = {"Field": Field}
+    exec(
+        f"def a({name}: int, n: int = 1) -> str:\n    'A.\\n\\n    Args:\\n        {name}: Told.'\n    return {name}",
+        made,
+    )
+    exec(f"def b({name}: int = Field(3, ge=2)) -> str:\n    return {name}", made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first, second = (tool_from_function(made[each], effect="read") for each in "ab")
+    assert first.spec.parameters["properties"][name] == {"description": "Told.", "type": "integer"}
+    assert first.spec.parameters["required"] == [name]
+    assert first.read({name: "4"}) == {name: 4} and asyncio.run(first({name: 4})) == "4"
+    assert first.validate({name: 4}) == {name: 4, "n": 1}
+    assert second.spec.parameters["properties"][name] == {"default": 3, "minimum": 2, "type": "integer"}
+    assert asyncio.run(second({})) == "3"
+    for wrong in ({name: 1}, {f"argument {name}": 3}):
+        with pytest.raises(ToolError, match=rf"\({'argument ' * (name not in wrong)}{name}: "):
+            second.validate(wrong)
 
 
 def test_limits_that_do_not_fit_their_type_are_refused():

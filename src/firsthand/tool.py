@@ -43,7 +43,7 @@ from firsthand.loop.concurrency import in_thread
 from firsthand.message import Json
 from firsthand.model import ToolSpec
 from firsthand.system.forged_marks import openings
-from firsthand.tool_arguments import as_json_data, kinds_of, plain, repaired, repaired_within
+from firsthand.tool_arguments import as_json_data, field_of, kinds_of, plain, repaired, repaired_within
 
 Effect = Literal["read", "write", "external", "irreversible"]
 """The side effect of a tool. `read`: none. `write`: on the attempt's own environment alone, which a resumed attempt rebuilds
@@ -337,6 +337,7 @@ def tool_from_function(
     except NameError as error:
         raise ConfigError(f"tool {tool_name!r}: an annotation names what is not there: {error}") from None
     fields: dict[str, Any] = {}
+    named: dict[str, str] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name in bound:  # a model neither sees nor changes what a partial binds
             continue
@@ -349,10 +350,12 @@ def tool_from_function(
         told = described.get(parameter.name) or next(
             (x for x in getattr(hint, "__metadata__", ()) if isinstance(x, str)), None
         )
+        known, hint = field_of(parameter.name, hint)
+        named[parameter.name] = known
         if isinstance(default, FieldInfo):  # its limits hold, and its description goes before the docstring's
-            fields[parameter.name] = (Annotated[hint, Field(description=told)] if told else hint, default)
+            fields[known] = (Annotated[hint, Field(description=told)] if told else hint, default)
         else:
-            fields[parameter.name] = (hint, Field(default, description=told) if told else Field(default))
+            fields[known] = (hint, Field(default, description=told) if told else Field(default))
     try:
         arguments_model = create_model(
             tool_name, __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True), **fields
@@ -384,7 +387,7 @@ def tool_from_function(
             given = as_text(arguments, 200)
             expected = ", ".join(_describe(n, p, parameters) for n, p in parameters["properties"].items()) or "nothing"
             raise ToolError(f"{tool_name} was called with {given} ({problems}): it takes {expected}") from None
-        return {field: getattr(checked, field) for field in fields}
+        return {argument: getattr(checked, known) for argument, known in named.items()}
 
     if declares is not None:
         check_declaration(tool_name, declares, parameters["properties"])

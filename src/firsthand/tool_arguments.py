@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from firsthand.errors import ToolError
 from firsthand.message import Json
@@ -63,6 +63,18 @@ def read_arguments(text: str) -> Json | None:
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
+
+
+def field_of(argument: str, hint: Any) -> tuple[str, Any]:
+    """The name and annotation of an argument's field in a pydantic model, which models call by the argument's own name.
+
+    A model has attributes of its own, such as `json` and `copy`: pydantic warns of a field with such a name.
+    """
+    from pydantic import BaseModel, Field
+
+    if argument.startswith(("_", "model_")) or not hasattr(BaseModel, argument):
+        return argument, hint
+    return f"argument {argument}", Annotated[hint, Field(alias=argument)]
 
 
 def repaired(arguments: Json, parameters: Json) -> Json:
@@ -123,6 +135,7 @@ def _mended(value: Any, schema: Any, whole: Json, name: str, depth: int = 0) -> 
 def _mended_object(value: Json, parts: Sequence[Json], whole: Json, name: str, depth: int) -> Json:
     """An object's values repaired, without null where a value cannot be: the checks refuse an object that needs one."""
     mended = {}
+    parts = [part for part in parts if _may_be(part, value)] or parts
     for key, each in value.items():
         schema, is_property = _of_key(parts, key)
         kinds = kinds_of(schema, whole)
@@ -130,6 +143,21 @@ def _mended_object(value: Json, parts: Sequence[Json], whole: Json, name: str, d
             continue
         mended[key] = _mended(each, schema, whole, f"{name}.{key}", depth)
     return mended
+
+
+def _may_be(part: Json, value: Json) -> bool:
+    """False of an alternative that lists what one of its properties may be, such as `kind`, where the object has another."""
+    held = part.get("properties")
+    for key, schema in held.items() if isinstance(held, dict) else ():
+        listed = _listed_of(schema) if isinstance(schema, dict) else []
+        if listed and key in value and str(value[key]) not in map(str, listed):
+            return False
+    return True
+
+
+def _listed_of(part: Json) -> list[Any]:
+    """The values that a schema lists."""
+    return [*_sequence_of(part.get("enum")), *([part["const"]] if "const" in part else [])]
 
 
 def _of_key(parts: Sequence[Json], key: str) -> tuple[Json, bool]:
@@ -151,11 +179,7 @@ def _sequence_of(value: Any) -> Sequence[Any]:
 
 def _listed_value(value: Any, parts: Sequence[Json], kinds: Sequence[str]) -> Any:
     """The number, truth value or string that a schema lists and whose text the value is; else the value."""
-    listed = [
-        each
-        for part in parts
-        for each in (*_sequence_of(part.get("enum")), *([part["const"]] if "const" in part else []))
-    ]
+    listed = [each for part in parts for each in _listed_of(part)]
     if isinstance(value, str) and "string" not in kinds and value not in listed:
         said = value.strip()
         found = [each for each in listed if type(each) in (int, float) and str(each) == said]

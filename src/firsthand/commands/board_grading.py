@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def write_grading(
         named = f"{count_of(len(told), 'answer')} may tell the grader which model wrote it, by its name or its maker's."
         out.print(named, markup=False, soft_wrap=True)
     out.print(
-        f"Give each grader their file: the column grade takes 0 to 1. Then: firsthand board seal {folder}",
+        f"Give each grader their file: the column grade takes 0 to 1. Then: firsthand board seal {shlex.quote(str(folder))}",
         markup=False,
         soft_wrap=True,
     )

@@ -20,11 +20,18 @@ EvaluatorKind = Literal["auto", "tests", "judge"]
 _VERDICTS = {"right": True, "correct": True, "wrong": False, "incorrect": False}
 _TAIL_CHARS = 200
 _DENIED = re.compile(
-    r"\b(?:not|never|hardly|nothing|far from|\w+n't)(?: (?:be|is|was|looks|quite|at all|entirely|fully))?"
+    r"\b(?:not|cannot|never|hardly|nothing|far from|\w+n't)"
+    r"(?: (?:say|think|believe|see anything|find anything))?(?: (?:that|it|this|the answer))*"
+    r"(?: (?:possibly|necessarily))?(?: (?:be|is|was|looks|quite|at all|entirely|fully|necessarily))?"
     r"[ *_`\"']+[a-z]+[^a-zA-Z]*$",
     re.IGNORECASE,
 )
-_OPENS_WRONG = re.compile(r"[\s*_`#\"'\[(]{0,20}(?:wrong|incorrect)\b(?![\w-])", re.IGNORECASE)
+_OPENS_WRONG = re.compile(
+    r"[\s*_`#\"'\[(]{0,20}(?:wrong|incorrect)\b"
+    r"(?=[*_`\"'\])]{0,20}(?:[.,:;!)\]\n\u2013\u2014]|[ \t]*\Z|"
+    r"[ \t]+(?:[-\u2013\u2014(]|(?:because|since|as|the|it|in|at)\b)))",
+    re.IGNORECASE,
+)
 
 
 def evaluator_for(task: Task, kind: EvaluatorKind = "auto") -> Evaluator:
@@ -58,8 +65,9 @@ async def judge(task: Task, ctx: Context, answer: str) -> Feedback:
 def passes(said: str) -> bool | None:
     """Return True if a judgement calls the answer right, False if it calls it wrong, and None without a verdict.
 
-    The last word is the verdict, reversed by a "not" before it. A judgement that opens with "Wrong" is a verdict as well;
-    one that opens with "Right" is not, because explanations open with that word too.
+    The last word is the verdict, reversed by a "not" before it. A judgement that opens with "Wrong" is a verdict as well,
+    but not one that opens with "Wrong answers". One that opens with "Right" is not, because explanations open with that
+    word too.
     """
     last = last_word(said)
     if last in _VERDICTS:

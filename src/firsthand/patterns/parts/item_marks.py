@@ -10,7 +10,9 @@ _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine"
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
 _NAMED = rf"(?:(?P<step>step[ \t]+)|(?P<title>{_TITLE}))"
 _HEADING = r"(?P<indent>[ \t]*+)(?P<heading>#{1,6}[ \t]+)?(?P<open>\**)"
-_ENDING = r"(?P<close>\**)(?:[.):](?!\d)|[ \t]+[-\u2013\u2014](?=[ \t])|[ \t]*\Z)"
+_DASH = r"[ \t]+[-\u2013\u2014](?=[ \t])(?![ \t]*+\d)"
+"""A dash that is no minus and not that of `Step 1 - 3`."""
+_ENDING = rf"(?P<close>\**)(?:[.):](?!\d)|{_DASH}|[ \t]*\Z)"
 _NUMBERED = re.compile(
     rf"(?P<indent>[ \t]*+)(?:(?P<bullet>[-*•][ \t])|(?P<heading>#{{1,6}}[ \t]+)?(?P<open>\**)"
     rf"(?:{_NAMED}|\()?(?P<number>\d{{1,3}})(?:(?P<close>\**)[.):](?!\d)|\ufe0f?\u20e3))(?P<rest>.*)",
@@ -27,7 +29,7 @@ _RARE = (
     rf"{_HEADING}\(?(?P<letter>[A-Za-z])[.)](?P<close>\**)(?=[ \t])(?P<rest>.*)",
     rf"{_HEADING}\(?(?P<roman>[IVXivx]{{1,4}})[.)](?P<close>\**)(?=[ \t])(?P<rest>.*)",
     rf"{_PLAIN}\[(?P<number>\d{{1,3}})\](?P<close>\**)[.):]?(?=[ \t])(?P<rest>.*)",
-    rf"{_PLAIN}(?P<number>\d{{1,3}})(?P<close>\**)[ \t]+[-\u2013\u2014](?=[ \t])(?P<rest>.*)",
+    rf"{_PLAIN}(?P<number>\d{{1,3}})(?P<close>\**){_DASH}(?P<rest>.*)",
     rf"{_PLAIN}(?P<number>\d{{1,3}})[\u3001\uff0e](?P<rest>.*)",
     r"(?P<indent>[ \t]*+)(?P<bullet>[\u2013\u2014\u2023\u25aa\u25cf\u25e6\u25b6\u25ba\u00b7][ \t])(?P<rest>.*)",
 )

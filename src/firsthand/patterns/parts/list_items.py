@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from firsthand.patterns.parts.answers import TAIL_CHARS
 from firsthand.patterns.parts.fenced_code import fence_ends
 from firsthand.patterns.parts.item_marks import SEQUENCES, USUAL, Forms, Mark, mark_of_line
 
+_NAMES = r"(?:plan|steps|(?:sub[-_]?)?tasks)"
+_JSON = re.compile(rf"^[ \t]*+(?:\**{_NAMES}\**[ \t]*+[:=]\**[ \t]*+)?(?=[\[{{])", re.MULTILINE | re.IGNORECASE)
+_MAX_JSON = 8
+"""The most beginnings of JSON that are tried."""
+_PLAN_KEY = re.compile(_NAMES, re.IGNORECASE)
+_OF_PLAN = re.compile(rf"\b{_NAMES}\b", re.IGNORECASE)
 _BREAK = re.compile(r"[ \t]*+(?:#{1,6}[ \t]|```|~~~|(?:-{3,}|\*{3,}|_{3,})[ \t]*$)")
-
-
-_JSON = re.compile(r"^[ \t]*+[\[{]", re.MULTILINE)
 
 
 @dataclass
@@ -26,6 +30,8 @@ class _Item:
     lines: list[str]
     is_apart: bool = False
     """True if a line that is no part of the item before stands between the two."""
+    above: str = ""
+    """The line above the first item, and that which stands between two items."""
     loose: list[int] = field(default_factory=list)
     """The indices of the lines that no indent, code or colon binds to it."""
 
@@ -43,7 +49,8 @@ def listed(text: str, most: int) -> list[str]:
     that no indent binds to it only if it ends with a colon, or those before it have such text. Items that are indented
     further, by two characters or more, belong to the one before them, on lines of their own, unless their number is its
     next. So do items below numbered headings, and bullets between items whose numbers go on without them: 1, bullet, 2.
-    Bullets are no part of a list with the numbers from 1 on where a line such as `Plan:` stands between the two.
+    Bullets are no part of a list with the numbers from 1 on where a line such as `Plan:` stands between the two, unless the
+    line before the bullets names steps, tasks or a plan, and the one between does not.
     """
     text = text[:TAIL_CHARS]
     found = _items(text, USUAL) or next(filter(None, (_sequence(text, forms) for forms in SEQUENCES)), [])
@@ -77,7 +84,8 @@ def _joined(own: str, below: list[str]) -> str:
 def _without_bullets_before(found: list[_Item], least: int) -> list[_Item]:
     """The items from the first that has a number and is not indented, if a line parts it from the bullets; else all."""
     first = next(at for at, item in enumerate(found) if not item.mark.is_bullet and item.indent < least + 2)
-    return found[first:] if found[first].is_apart else found
+    is_plan = _OF_PLAN.search(found[0].above) and not _OF_PLAN.search(found[first].above)
+    return found[first:] if found[first].is_apart and not is_plan else found
 
 
 def _sequence(text: str, forms: Forms) -> list[_Item]:
@@ -88,18 +96,28 @@ def _sequence(text: str, forms: Forms) -> list[_Item]:
 
 
 def _json_items(text: str) -> list[str]:
-    """The strings of the first JSON list in a text, or of the only list in a JSON object; an object's are one item."""
-    begun = _JSON.search(text)
-    try:
-        body = json.JSONDecoder().raw_decode(text, begun.end() - 1)[0] if begun else None
-    except (ValueError, RecursionError):
-        return []
-    lists = [each for each in body.values() if isinstance(each, list)] if isinstance(body, dict) else [body]
-    return (
-        [said for each in lists[0] if (said := _strings(each))]
-        if len(lists) == 1 and isinstance(lists[0], list)
-        else []
-    )
+    """The strings of the first JSON list in a text that has some; an object's are one item.
+
+    Of a JSON object it is the list with a name such as `steps`, or the only one.
+    """
+    decoder = json.JSONDecoder()
+    for begun in islice(_JSON.finditer(text), _MAX_JSON):
+        try:
+            body = decoder.raw_decode(text, begun.end())[0]
+        except (ValueError, RecursionError):
+            continue
+        if found := [said for each in _plan_in(body) if (said := _strings(each))]:
+            return found
+    return []
+
+
+def _plan_in(body: Any) -> list[Any]:
+    """The list that a JSON value is or names as its plan, or its only list; else none."""
+    while isinstance(body, dict):
+        named = [each for key, each in body.items() if _PLAN_KEY.fullmatch(key) and isinstance(each, list | dict)]
+        lists = [each for each in body.values() if isinstance(each, list)]
+        body = named[0] if named else lists[0] if len(lists) == 1 else None
+    return body if isinstance(body, list) else []
 
 
 def _strings(value: Any) -> str:
@@ -112,17 +130,18 @@ def _items(text: str, forms: Forms) -> list[_Item]:
     """The items in order. Code that begins below an item is a part of it; items are read in other code."""
     found: list[_Item] = []
     ends, code_end, at = fence_ends(text), 0, 0
-    after_blank, is_open, is_apart = False, False, False
+    after_blank, is_open, is_apart, above = False, False, False, ""
     for line in text.split("\n"):
         if found and at in ends:
             code_end, is_open = ends[at], True
         in_code, at = at < code_end, at + len(line) + 1
         if not in_code and (mark := mark_of_line(line, forms)) is not None:
-            found.append(_Item(mark, mark.indent, [mark.rest], is_apart))
-            is_open, is_apart = True, False
+            found.append(_Item(mark, mark.indent, [mark.rest], is_apart, above))
+            is_open, is_apart, above = True, False, ""
         elif in_code or (is_open and line.strip()):
             is_open = _goes_on(found[-1], line, in_code, after_blank)
             is_apart = is_apart or not is_open or len(found[-1].lines) - 1 in found[-1].loose
+        above = line if line.strip() and not in_code and mark is None else above
         after_blank = not line.strip()
     titles = sum(item.mark.is_title for item in found)
     if titles == 1 < len(found):  # the title of the list
