@@ -43,8 +43,8 @@ def test_each_pattern_has_a_form_of_its_own_for_the_replies_to_its_prompts():
             ), [True, False, False]),
         ],
         "reflexion": [
-            (conversation(("generate", None, "Say right or wrong", "It is WRONG.", "right!", "rightly", "correct",
-                           "incorrect", "no")), [True, True, False, True, True, False]),
+            (conversation(("generate", None, "Check the answer step by step: right or wrong", "It is WRONG.", "right!",
+                           "rightly", "correct", "incorrect", "no")), [True, True, False, True, True, False]),
             (conversation(("generate", None, "right and wrong", "right")), []),
         ],
         "orchestrate": [
@@ -67,7 +67,7 @@ def test_a_pattern_is_kept_if_half_of_its_replies_have_the_form(tmp_path, monkey
     monkeypatch.setattr(smallest_models, "TOKENS", 77)
     acted, idle = conversation(("tool", None, "t")), conversation(("generate", None, "q", "r"))
     half = conversation(("generate", None, "step by step", "the answer is 3", "no"))
-    third = conversation(("generate", None, "right or wrong", "right", "no", "no"))
+    third = conversation(("generate", None, "Check the answer step by step", "right", "no", "no"))
     lists = conversation(("generate", None, "numbered list", "1. a\n2. b"))
     given = [("react", [acted, idle]), ("cot", [half, idle]), ("reflexion", [third, idle]), ("orchestrate", [lists, lists]),
              ("tot", [idle, idle])]  # fmt: skip

@@ -305,7 +305,7 @@ def test_threats_are_listed_by_standing_with_the_tools_that_are_left(
         Threat("a slip", "not stopped", "nobody looks", ("mail", "pay")),
         Threat("a lie", "stopped by construction", "a plan", ("say",)),
     ]  # fmt: skip
-    agent = SimpleNamespace(sources=())
+    agent = SimpleNamespace(tools=(), own_tools=())
     monkeypatch.setattr(agent_file, "read_agent_file", lambda path: ("read", path))
     monkeypatch.setattr(agent_file, "open_agent", lambda text: agent if text == ("read", Path("a.toml")) else None)
     monkeypatch.setattr(threat_model, "threat_model", lambda given: threats if given is agent else [])
@@ -315,7 +315,7 @@ def test_threats_are_listed_by_standing_with_the_tools_that_are_left(
         "not stopped:", "  - a slip", "      nobody looks (not covered: mail, pay)",
     ]  # fmt: skip
     assert code == 0 and out.splitlines() == told
-    agent.sources = ("server",)
+    agent.tools = ("server",)
     last = "Tools of MCP servers are known when a server is opened, and are not counted here."
     assert cli("safety", "a.toml")[0] == 2 and cli("safety", "explain", "a.toml")[1].splitlines() == [*told, last]
     body = json.loads(cli("safety", "explain", "a.toml", "--json")[1])

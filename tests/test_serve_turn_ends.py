@@ -17,7 +17,7 @@ from firsthand.serve.agents.parked_approval import ParkedApproval
 from firsthand.serve.agents.served_sessions import _MOST_NEWS, ServedSessions, TurnOver
 from firsthand.serve.agents.session_store import SessionStore, SessionTurn
 from firsthand.serve.agents.session_trace import HeardSteps
-from firsthand.trace import Event, Failure
+from firsthand.trace import Event
 from served_agent import Desk, clerk, within_sessions
 
 
@@ -56,13 +56,16 @@ def test_a_question_is_rejected_only_where_the_agent_had_done_nothing(tmp_path: 
 def test_an_attempt_that_cannot_be_made_is_a_failed_turn_and_only_a_bug_is_told(tmp_path: Path) -> None:
     async def use(sessions: ServedSessions) -> None:
         session = sessions.store.open_session("ann", "c")
-        for number, error in enumerate((StoreError("the disk is full"), OSError(5, "odd")), 1):
+        bug_of_ours = "the agent met a bug of its own; the server's log has it"
+        failures = ((StoreError("the disk is full"), "the disk is full"), (OSError(5, "odd"), bug_of_ours))
+        for number, (error, told) in enumerate(failures, 1):
             turn = sessions.store.add_turn(session.id, f"q{number}")
             sessions._fail(turn, error, sessions._empty(turn, "why"), [])
             found = sessions.store.turn(turn.id)
-            assert (found.state, found.answer, found.error) == ("failed", None, str(error))
+            assert (found.state, found.answer, found.error) == ("failed", None, told)
             trace = sessions.trace(session.id)
-            assert trace is not None and trace.error == Failure(type(error).__name__, str(error))
+            assert trace is not None and trace.error is not None
+            assert (trace.error.kind, trace.error.message) == (type(error).__name__, str(error))
             assert (trace.stop_reason, trace.seed, trace.task_id) == ("error", 40 + number, session.id)
         (bug,) = sessions.bugs  # type: ignore[attr-defined]
         assert bug.endswith("OSError: [Errno 5] odd\n") and len(bug) <= 8000
