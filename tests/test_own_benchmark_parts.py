@@ -63,17 +63,17 @@ def test_a_benchmark_of_ones_own_says_all_that_its_file_says(tmp_path: Path) -> 
 
 def test_an_item_holds_its_columns_groups_and_what_its_scorers_need() -> None:
     long, most = "x" * (own.MAX_KEPT_CHARS + 1), "y" * own.MAX_KEPT_CHARS
-    given = row(n=3, ok=True, share=0.5, none=None, listed=["a"], long=long, most=most, tests="t")
+    given = row(n=3, ok=True, share=0.5, none=None, listed=["a"], long=long, most=most, tests="assert f()")
     about = described(
         prompt=" Of {place} {n}? ", target=" {town} ", id="{n}!", cluster="c{ok}", scorer=("passes_tests", "exact")
     )
     found = own._item(given, about, "row-00007")
     columns = {"place": "Peru", "town": "Lima", "n": "3", "ok": "True", "share": "0.5", "long": long, "most": most}
-    kept = {"place": "Peru", "town": "Lima", "n": 3, "ok": True, "share": 0.5, "most": most, "tests": "t"}
+    kept = {"place": "Peru", "town": "Lima", "n": 3, "ok": True, "share": 0.5, "most": most, "tests": "assert f()"}
     assert found == Item(
         "3!",
-        {**columns, "tests": "t"},
-        secret={"answer": "Lima", "tests": "t", "columns": kept},
+        {**columns, "tests": "assert f()"},
+        secret={"answer": "Lima", "tests": "assert f()", "columns": kept},
         metadata={"cluster": "cTrue"},
         question="Of Peru 3?",
         target="Lima",

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark_rows import refused
 from firsthand.benchmarks.sources.own import read_benchmark
-from firsthand.benchmarks.sources.own_columns import CHECKS, NEEDS, check_columns, columns_of
+from firsthand.benchmarks.sources.own_columns import CHECKS, MAY_HAVE, NEEDS, check_columns, columns_of
 from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.errors import DataError
 from firsthand.scorers.choice import mc2
@@ -48,7 +48,7 @@ RIGHT: list[tuple[str, str, list[Any]]] = [
     ("cluster_v_measure", "labels", [["a", "b"], [0, 1]]),
     ("summary_spearman", "ratings", [[1, 2.5]]),
     ("few_shot_accuracy", "label", ["a", 0, 1.5, False]),
-    ("passes_tests", "tests", ["assert f(1)"]),
+    ("passes_tests", "tests", ["assert f(1)", ["assert f(1)"]]),
     ("ndcg_at_10", "judgements", [{"d1": 0}]),
     ("mc2", "true", [[0], [0, 2], [2, 1, 0]]),
     ("prompt_strict", "instructions", [
@@ -79,7 +79,7 @@ WRONG: list[tuple[str, str, list[Any]]] = [
     ("cluster_v_measure", "labels", ["a", [], [None]]),
     ("summary_spearman", "ratings", [[], ["good"], "1"]),
     ("few_shot_accuracy", "label", [["a"]]),
-    ("passes_tests", "tests", [["assert f(1)"], 1]),
+    ("passes_tests", "tests", ["f(1)", [1], 1]),
     ("ndcg_at_10", "judgements", ["d1", {}, {"d1": 0.5}]),
     ("mc2", "true", [[], [0, 0], [-1], [3], ["0"], [True], [1.0], "0", 0, {"0": 1}]),
     ("prompt_strict", "instructions", [
@@ -117,7 +117,29 @@ def test_what_a_scorer_cannot_read_is_refused_with_its_row_and_column(scorer: st
 
 
 def test_every_column_that_is_checked_is_read_by_a_scorer() -> None:
-    assert {column for columns in NEEDS.values() for column in columns} >= CHECKS.keys()
+    assert {column for columns in (*NEEDS.values(), *MAY_HAVE.values()) for column in columns} >= CHECKS.keys()
+
+
+def test_references_are_read_where_they_are_a_list() -> None:
+    for value, read in ((["a", "b"], ("references",)), ("a", ()), (None, ())):
+        assert columns_of("bleu", TableRow({"references": value}, "t.jsonl, line 2")) == read
+    told = refused(DataError, check_columns, "rouge_l", TableRow({"references": ["a", 1]}, "t.jsonl, line 2"), 0)
+    assert told.startswith("t.jsonl, line 2: the column 'references': ")
+
+
+def test_a_question_may_have_fewer_choices_and_no_empty_one(tmp_path: Path) -> None:
+    path, rows = tmp_path / "c.toml", [("Who?", "x", "y", "z", "B"), ("Who?", "x", "y", "", "B")]
+    path.write_text('data = "c.csv"\nprompt = "{q}"\nchoices = [" {a}", " {b}", " {c}"]\ntarget = "{t}"\n')
+    odd = (("Who?", "x", "", "z", "C"), "line 4: choice 2 is empty"), (("Who?", "x", "", "", "A"), "choice 2")
+    for more, why in (((), ""), *odd):
+        lines = ["q,a,b,c,t", *(",".join(each) for each in [*rows, *([more] if more else [])])]
+        (tmp_path / "c.csv").write_text("\n".join(lines))
+        if why:
+            assert why in refused(DataError, read_benchmark, path)
+        else:
+            assert [len(task.choices) for task in read_benchmark(path).tasks(0)] == [3, 2]
+    (tmp_path / "c.csv").write_text("q,a,b,c,t\nWho?,x,y,,C\n")
+    assert "line 2" in refused(DataError, read_benchmark, path), "the right choice is none"
 
 
 def test_a_table_is_refused_before_anything_is_run(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Runs unittest cases on code answers in the sandbox, as BigCodeBench does (Zhuo et al., 2024).
 
-A task's `secret` holds `tests` (a file with the class `TestCases`), `solution` (the reference), `before` (code prepended to
-an answer), `entry_point` and `needs` (the modules that tests and prompt import). If the reference itself fails here, say
-because a library is missing, the score is an error that says so: it tells nothing about the answer.
+A task's `secret` holds `tests` (a file with the class `TestCases`) and may hold `solution` (the reference), `before` (code
+prepended to an answer), `entry_point` and `needs` (the modules that tests and prompt import). If the reference itself fails
+here, say because a library is missing, the score is an error that says so: it tells nothing about the answer.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ async def run_unit_tests(code: str, task: Task, sandbox: Sandbox) -> Outcome:
 
 
 async def check_reference(task: Task, sandbox: Sandbox) -> None:
-    """Raise DataError with the reason if the reference solution itself does not pass here."""
-    outcome = await run_unit_tests(str(task.secret.get("solution", "")), task, sandbox)
-    if outcome.ok:
+    """Raise DataError with the reason if the task has a reference solution, and it does not pass here itself."""
+    solution = str(task.secret.get("solution", ""))
+    if not solution or (outcome := await run_unit_tests(solution, task, sandbox)).ok:
         return
     missing = await lacking(task.secret.get("needs", ()), sandbox)
     if missing:

@@ -24,7 +24,7 @@ from firsthand.benchmark import Benchmark
 from firsthand.benchmarks.protocols.protocol import Item, Protocol, answered, check_template, fill, make_task
 from firsthand.benchmarks.sources.choice_targets import Target, golds
 from firsthand.benchmarks.sources.datasets import MAX_BYTES
-from firsthand.benchmarks.sources.own_columns import check_columns, columns_of, is_missing
+from firsthand.benchmarks.sources.own_columns import check_columns, columns_of, is_missing, read_tests
 from firsthand.benchmarks.sources.own_examples import ExampleChoice, example_pool
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.chat_messages import messages_of
@@ -239,6 +239,10 @@ def _check_scorers(about: BenchmarkDescription, rows: Sequence[TableRow]) -> Non
             check_columns(name, row, len(_choices(row, about)) if name == "mc2" else 0)
 
 
+_READ_CODE = {"passes_tests", "passes_unit_tests"}
+"""Scorers that find the code in a whole reply."""
+
+
 def _name_of(scorer: str) -> str:
     return parse_spec(scorer).name
 
@@ -297,6 +301,8 @@ def _item(row: TableRow, about: BenchmarkDescription, id: str) -> Item:
     id = _key(about.id, row, "id") if about.id else id
     secret: Json = {} if about.choices else {"answer": answer}
     secret |= {name: row.columns[name] for scorer in about.scorer for name in columns_of(_name_of(scorer), row)}
+    for name in {"passes_tests"}.intersection(map(_name_of, about.scorer)):
+        secret["tests"] = read_tests(name, row)
     # all columns are secret, as any may hold the answer: `summary --by` reads them there
     kept = {name: value for name, value in row.columns.items() if _is_short(value)}
     secret |= {"columns": kept} if kept else {}
@@ -318,9 +324,21 @@ def _choices(row: TableRow, about: BenchmarkDescription) -> tuple[str, ...]:
         found = row.columns.get(about.choices[0])
         if not isinstance(found, list) or not 2 <= len(found) <= 26 or not all(isinstance(each, str) for each in found):
             raise DataError(f"{row.where}: the column {about.choices[0]!r} holds {str(found)[:60]}, not 2 to 26 texts")
+        _check_blank(found, row)
         return tuple(found)
-    made = (_filled(template, row, "choices") for template in about.choices)
-    return tuple(_bounded(made, _text_bytes, Path(row.where)))
+    made = _bounded((_filled(template, row, "choices") for template in about.choices), _text_bytes, Path(row.where))
+    while len(made) > 2 and not made[-1].strip():  # a question with fewer choices than others has empty last columns
+        made.pop()
+    _check_blank(made, row)
+    return tuple(made)
+
+
+def _check_blank(choices: Sequence[str], row: TableRow) -> None:
+    for number, each in enumerate(choices, 1):
+        if not each.strip():
+            raise DataError(
+                f"{row.where}: choice {number} is empty here: a question may have fewer choices, the last empty"
+            )
 
 
 def _said(rows: Sequence[TableRow], about: BenchmarkDescription) -> list[tuple[Message, ...]]:
@@ -407,7 +425,7 @@ def _task(item: Item, about: BenchmarkDescription, protocol: Protocol, examples:
         id=item.id,
         prompt=shown + item.question,
         hint=about.hint or None,
-        verbatim=bool(about.scorer) and {*map(_name_of, about.scorer)} == {"passes_tests"},  # it finds code in a reply
+        verbatim=bool(about.scorer) and {*map(_name_of, about.scorer)} <= _READ_CODE,
         metadata=dict(item.metadata),
         secret=dict(item.secret),
     )

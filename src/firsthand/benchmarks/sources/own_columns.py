@@ -11,10 +11,12 @@ from keyword import iskeyword
 
 from firsthand.benchmarks.sources.tables import TableRow
 from firsthand.errors import DataError
+from firsthand.sandbox.sandbox import PACKAGES, offers, shared_packages
 from firsthand.scorers.choice import true_choices
 from firsthand.scorers.expected_calls import check_calls
 from firsthand.scorers.instructions import check_all
 from firsthand.scorers.ranking import relevances
+from firsthand.scorers.runnable_tests import imported, runnable_tests, unit_cases
 
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "locomo_f1": ("category",),
@@ -59,14 +61,20 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "summary_spearman": ("ratings",),
 }
 """Scorer -> the columns, besides the target, that it reads from each row."""
-MAY_HAVE: Mapping[str, tuple[str, ...]] = {"passes_tests": ("entry_point",)}
+MAY_HAVE: Mapping[str, tuple[str, ...]] = {
+    "passes_tests": ("entry_point",),
+    "passes_unit_tests": ("solution", "entry_point", "before"),
+    **dict.fromkeys(("bleu", "chrf", "rouge_l", "token_f1"), ("references",)),
+}
 """Scorer -> the columns that it reads from the rows where they are not missing."""
 
 
 def columns_of(scorer: str, row: TableRow) -> tuple[str, ...]:
     """The columns, besides the target, that the scorer reads from this row."""
     optional = MAY_HAVE.get(scorer, ())
-    return (*NEEDS.get(scorer, ()), *(each for each in optional if not is_missing(row.columns.get(each))))
+    found = (each for each in optional if not is_missing(row.columns.get(each)))
+    # a column of texts named so is a text among others
+    return (*NEEDS.get(scorer, ()), *(x for x in found if x != "references" or isinstance(row.columns[x], list)))
 
 
 def check_columns(scorer: str, row: TableRow, choices: int) -> None:
@@ -83,10 +91,29 @@ def check_columns(scorer: str, row: TableRow, choices: int) -> None:
         try:
             if column == "true":
                 true_choices(value, choices)
+            elif column == "tests":
+                read_tests(scorer, row)
             elif column in CHECKS:
                 CHECKS[column](value)
         except ValueError as error:
             raise DataError(f"{row.where}: the column {column!r}: {error}") from None
+
+
+def read_tests(scorer: str, row: TableRow) -> str:
+    """Return the program of the row's tests; ValueError if no answer could fail them, or the sandbox cannot run them."""
+    tests, name = row.columns["tests"], row.columns.get("entry_point")
+    if scorer == "passes_unit_tests":
+        program = unit_cases(tests)
+    else:
+        program = runnable_tests(tests, "" if is_missing(name) else str(name))
+    folders = shared_packages()
+    lacking = sorted(each for each in imported(program) if not offers(each, folders))
+    if lacking:
+        raise ValueError(
+            f"the tests import {', '.join(lacking[:5])}, which the sandbox lacks: set {PACKAGES} to a virtual environment "
+            "that has it"
+        )
+    return program
 
 
 def is_missing(value: object) -> bool:
@@ -146,6 +173,7 @@ def _list_of(check: Callable[[object], None]) -> Callable[[object], None]:
 
 
 CHECKS: Mapping[str, Callable[[object], object]] = {
+    "before": _text,
     "calls": check_calls,
     "category": _whole(1, 5),
     "code": _text,
@@ -162,10 +190,10 @@ CHECKS: Mapping[str, Callable[[object], object]] = {
     "planted_documents": _list_of(_text),
     "positive": _list_of(_written),
     "ratings": _list_of(_number),
+    "references": _list_of(_text),
     "similar": _whole(0, 1),
     "similarity": _number,
     "solution": _text,
     "test_patch": _text,
-    "tests": _text,
 }
-"""Column -> its check, which raises ValueError; `true` is checked beside the number of choices."""
+"""Column -> its check, which raises ValueError; `true` is checked beside the number of choices, `tests` beside its row."""

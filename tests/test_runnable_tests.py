@@ -1,0 +1,120 @@
+"""Tests of a user's own table: those that are only defined are called, and those that no answer could fail are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from firsthand import catalog
+from firsthand.errors import DataError
+from firsthand.sandbox.sandbox import shared_sandbox
+from firsthand.scorers.runnable_tests import imported, runnable_tests, unit_cases
+
+ASSERTS = "assert add(1, 2) == 3"
+CHECK = "def check(candidate):\n    assert candidate(1, 2) == 3\n"
+CASES = "import unittest\nclass TestCases(unittest.TestCase):\n    def test_add(self):\n        assert add(1, 2) == 3"
+RUN = [
+    (ASSERTS, ASSERTS), ("# both\n" + ASSERTS, "# both\n" + ASSERTS), (CHECK + "check(add)", CHECK + "check(add)"),
+    (CHECK, CHECK + "\ncheck(add)\n"), ([ASSERTS, "assert add(0, 0) == 0"], ASSERTS + "\nassert add(0, 0) == 0"),
+    (f"[{ASSERTS!r}]", ASSERTS), ("def test_a():\n    " + ASSERTS, "def test_a():\n    " + ASSERTS + "\ntest_a()\n"),
+    ("def test_a(n=1):\n    assert add(n, 2) == 3\ndef helper(x):\n    return x",
+     "def test_a(n=1):\n    assert add(n, 2) == 3\ndef helper(x):\n    return x\ntest_a()\n"),
+    ("if __name__ == '__main__':\n    " + ASSERTS, "if __name__ == '__main__':\n    " + ASSERTS),
+    ("for n in range(3):\n    if add(n, 1) != n + 1:\n        raise ValueError(n)", ...),
+    ("def verify():\n    " + ASSERTS + "\nverify()", ...),
+    ("import numpy as np\nnp.testing.assert_allclose(add(1, 2), 3)", ...),
+    ("try:\n    add(1, 'a') < 3\nexcept TypeError:\n    pass\nelse:\n    assert False", ...),
+]  # fmt: skip
+REFUSED = [
+    ("", "no answer could fail"), ("# a comment", "no answer could fail"), ("'''words'''", "no answer could fail"),
+    ("import math\nX = 3", "no answer could fail"), ("print(add(1, 2))", "no answer could fail"),
+    ("x = add(1, 2)", "no answer could fail"), ("def helper(x):\n    " + ASSERTS, "no answer could fail"),
+    ("def test_a(fixture):\n    " + ASSERTS, "no answer could fail"), ("def test_a():\n    f()", "no answer could fail"),
+    ("class TestA:\n    def test_a(self):\n        " + ASSERTS, "no answer could fail"),
+    ("x = 1\nadd(1, 2) == 3", "line 2 compares two values"), ("assert (add(1, 2) == 3, 'wrong')", "line 1 asserts a tuple"),
+    (CASES, "line 2 has cases of unittest"), ("import pytest\n" + ASSERTS, "line 1 imports pytest"),
+    ("from pytest import raises\nassert add", "line 1 imports pytest"), ("assert add(", "line 1 is no Python"),
+    ("assert add\0", "no Python"), (3, "code was expected"), ([], "code was expected"), ([ASSERTS, 1], "code was expected"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tests", "program"), RUN)
+def test_tests_that_are_only_defined_are_called_and_others_stay(tests: object, program: object) -> None:
+    assert runnable_tests(tests, "add") == (tests if program is ... else program)
+
+
+@pytest.mark.parametrize(("tests", "why"), REFUSED)
+def test_tests_that_no_answer_could_fail_are_refused(tests: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        runnable_tests(tests, "add")
+
+
+def test_check_is_called_only_where_the_answers_function_is_named() -> None:
+    for tests in (CHECK, "def check(a, b):\n    assert a"):
+        with pytest.raises(ValueError, match="check\\(candidate\\) beside a column entry_point"):
+            runnable_tests(tests, "" if tests == CHECK else "add")
+
+
+def test_unit_cases_have_a_class_with_a_test() -> None:
+    assert unit_cases(CASES) == CASES
+    base = "class Base(unittest.TestCase):\n    def test_a(self): ...\nclass TestCases(Base):\n    pass"
+    assert unit_cases(base) == base
+    for tests, why in (
+        (CASES.replace("TestCases", "TestAdd"), "a class TestCases of unittest was expected, and there is TestAdd"),
+        (ASSERTS, "a class TestCases of unittest was expected$"), (CASES.replace("test_add", "add"), "no answer could fail"),
+        ("class (", "line 1 is no Python"), ([CASES], "code was expected"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=why):
+            unit_cases(tests)
+
+
+def test_modules_that_tests_do_without_are_not_asked_for() -> None:
+    program = "import os.path, a.b\nfrom c import d\ndef f():\n    import e\ntry:\n    import g\nexcept: g = 0"
+    assert imported(program) == {"os", "a", "c", "e"}
+
+
+def own(tmp_path: Path, scorer: str, *rows: dict[str, object]) -> Path:
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"q": "add", "t": "add"} | row) for row in rows))
+    path = tmp_path / "t.toml"
+    path.write_text(f'data = "t.jsonl"\nprompt = "{{q}}"\ntarget = "{{t}}"\nscorer = "{scorer}"\n')
+    return path
+
+
+def test_a_table_names_the_row_whose_tests_cannot_fail_or_run(tmp_path: Path) -> None:
+    for scorer, tests, why in (
+        ("passes_tests", "print(1)", "t.jsonl, line 2: the column 'tests': no answer could fail these tests"),
+        (
+            "passes_tests",
+            "import notamodule\n" + ASSERTS,
+            "line 2: .*the tests import notamodule, which the sandbox lacks",
+        ),
+        ("passes_unit_tests", ASSERTS, "t.jsonl, line 2: the column 'tests': a class TestCases"),
+    ):
+        right = ASSERTS if scorer == "passes_tests" else CASES
+        with pytest.raises(DataError, match=why):
+            catalog.benchmark(str(own(tmp_path, scorer, {"tests": right}, {"tests": tests})))
+
+
+def test_the_tests_of_a_task_are_the_program_and_cases_keep_their_reference(tmp_path: Path) -> None:
+    path = own(tmp_path, "passes_tests", {"tests": CHECK, "entry_point": "add"}, {"tests": [ASSERTS]})
+    first, second = catalog.benchmark(str(path)).tasks(0)
+    assert (first.secret["tests"], second.secret["tests"]) == (CHECK + "\ncheck(add)\n", ASSERTS)
+    path = own(
+        tmp_path, "passes_unit_tests", {"tests": CASES, "solution": "def add(a, b): return a + b", "before": "X = 1"}
+    )
+    (task,) = catalog.benchmark(str(path)).tasks(0)
+    assert (task.secret["solution"], task.secret["before"]) == ("def add(a, b): return a + b", "X = 1")
+
+
+def test_called_tests_pass_right_answers_and_fail_wrong_ones() -> None:
+    async def passed(answer: str, tests: object) -> bool:
+        program = runnable_tests(tests, "add")
+        return (await shared_sandbox().check(answer, program, names=("add",))).ok
+
+    for tests in (CHECK, [ASSERTS], "def test_a():\n    " + ASSERTS):
+        assert asyncio.run(passed("def add(a, b): return a + b", tests))
+        assert not asyncio.run(passed("def add(a, b): return a - b", tests))
+        assert not asyncio.run(passed("def other(): return None", tests))
