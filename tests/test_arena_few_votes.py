@@ -12,7 +12,7 @@ import pytest
 from firsthand.arena.battle_table import BattleTable
 from firsthand.arena.decided_votes import tie_freedom
 from firsthand.arena.rank_intervals import ranked
-from firsthand.arena.ratings import FEW_CLUSTERS, rate
+from firsthand.arena.ratings import ELO, FEW_CLUSTERS, Ratings, rate
 from firsthand.arena.vote_clusters import _whole_clusters, effective_number
 from firsthand.stats.intervals import clustered_error
 from firsthand.stats.strata import cluster_freedom
@@ -98,6 +98,24 @@ def test_two_models_have_the_clustered_error_and_degrees_of_a_mean() -> None:
     assert 2 * math.sqrt(found.covariance[0, 0]) == pytest.approx(error)
     assert found.degrees == pytest.approx([cluster_freedom(UNEQUAL)] * 2)
     assert found.effective_clusters == pytest.approx((sum(UNEQUAL) ** 2 / sum(n * n for n in UNEQUAL),))
+
+
+@pytest.mark.parametrize("sizes", [[1] * 300, [2] * 250 + [1] * 100, [60, 30, 9] + [1] * 400])
+def test_voters_of_a_hundredth_of_the_votes_and_less_have_their_degrees(sizes: list[int]) -> None:
+    table, _ = of_voters(sizes, np.random.default_rng(1))
+    assert rate(table).degrees == pytest.approx([cluster_freedom(sizes)] * 2, rel=0.003)
+
+
+def test_a_distance_has_the_degrees_of_the_model_that_has_fewer() -> None:
+    theta, covariance = np.array([0.5, -0.5]), np.diag([0.01, 0.01])
+    degrees = np.array([4.0, np.inf])
+    found = Ratings(("x", "y"), theta, covariance, np.array([9, 9]), "bradley-terry", degrees=degrees)
+    half = {
+        (row.model, anchor): row.high - row.rating for anchor in (None, "x") for row in ranked(found, anchor=anchor)
+    }
+    assert half["x", None] == pytest.approx(2.7764 * ELO * 0.1, rel=1e-4)
+    assert half["y", None] == pytest.approx(1.95996 * ELO * 0.1, rel=1e-4)
+    assert half["y", "x"] == pytest.approx(2.7764 * ELO * math.sqrt(0.02), rel=1e-4)
 
 
 def test_a_model_that_one_voter_judged_has_one_degree_of_freedom() -> None:
