@@ -1,11 +1,12 @@
 """Perfect agreement, and agreement on one label only: neither is known to be perfect beyond the items that were seen."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from firsthand.commands.agreement import _shown
-from firsthand.stats.intervals import equal_bounds
+from firsthand.stats.intervals import equal_bounds, mean_interval
 from firsthand.stats.rater_agreement import Judged, agreement
 
 
@@ -58,7 +59,55 @@ def test_length_bias_of_equal_items_may_go_either_way() -> None:
 
 def test_draws_that_differ_keep_their_bootstrap() -> None:
     found = agreement([*alike(19), Judged("other", ("A",), "B")])
-    assert found.with_humans.method == found.kappa.method == "BCa bootstrap" and 0 < found.with_humans.low < 0.95
+    assert found.with_humans.method == "BCa bootstrap and Wilson" and 0 < found.with_humans.low < 0.95
+    assert found.kappa.method.startswith("BCa bootstrap")
+    many = agreement([Judged(f"i{k}", ("A",), "AAB"[k % 3]) for k in range(300)]).with_humans
+    assert many.high - many.low == pytest.approx(2 * 1.96 * math.sqrt(2 / 9 / 300), rel=0.05)
+
+
+def in_clusters(shares: list[int], of: int = 10, votes: int = 1) -> list[Judged]:
+    """Clusters of ten items each; the judge is right on so many of each."""
+    return [
+        Judged(
+            f"{q}-{k}", ("AB"[k % 2],) * votes, "AB"[(k % 2) ^ (k >= right)], cluster=f"q{q}", longer="AB"[k % 3 % 2]
+        )  # type: ignore[arg-type]
+        for q, right in enumerate(shares)
+        for k in range(of)
+    ]
+
+
+@pytest.mark.parametrize("shares", [[9, 3], [9, 4, 6], [8, 3, 7, 9]])
+def test_few_clusters_have_the_interval_of_a_mean_score(shares: list[int]) -> None:
+    judged = in_clusters(shares)
+    mean = mean_interval(
+        {each.item: [float(each.verdict in each.humans)] for each in judged},
+        clusters={each.item: str(each.cluster) for each in judged},
+    )
+    found = agreement(judged)
+    assert found.decided is not None and found.length_bias is not None
+    for rate in (found.with_humans, found.decided):
+        assert rate.low == pytest.approx(mean.low, abs=1e-6) and rate.high == pytest.approx(mean.high, abs=1e-6)
+        assert rate.method == "BCa bootstrap and clustered Wilson" and rate.clusters == len(shares)
+    alone = agreement([replace(each, cluster=None) for each in judged])
+    assert found.kappa.high - found.kappa.low > 1.5 * (alone.kappa.high - alone.kappa.low)
+    assert found.kappa.low >= -1 and found.kappa.high <= 1 and found.length_bias.low >= -1
+
+
+def test_kappas_interval_of_few_clusters_is_students_t_over_a_jackknife() -> None:
+    judged = in_clusters([8, 5, 7, 6, 8])
+    found = agreement(judged).kappa
+    without = [agreement([each for each in judged if each.cluster != f"q{q}"]).kappa.value for q in range(5)]
+    value = sum(without) / 5
+    error = math.sqrt(4 / 5 * sum((each - value) ** 2 for each in without))
+    assert found.high == pytest.approx(found.value + 2.776 * error, rel=0.02)
+    assert found.low == pytest.approx(found.value - 2.776 * error, rel=0.05)
+
+
+def test_items_that_say_nothing_are_no_units_of_an_interval() -> None:
+    """Pairs that the judge calls a tie are in no decided pair, however many."""
+    judged = [*in_clusters([9, 4, 6]), *(Judged(f"t{k}", ("tie",), "tie", cluster=f"t{k}") for k in range(50))]
+    ours, alone = agreement(judged).decided, agreement(in_clusters([9, 4, 6])).decided
+    assert ours is not None and alone is not None and ours.low == pytest.approx(alone.low, abs=1e-6)
 
 
 def test_an_item_without_a_cluster_is_in_none_that_has_its_name() -> None:

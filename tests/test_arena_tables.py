@@ -24,6 +24,7 @@ from firsthand.arena.vote_files import holds_votes, read_votes, style_count, vot
 from firsthand.arena.vote_stuffing import StuffingAttack, forge, forged_votes_needed
 from firsthand.errors import ConfigError, DataError, ModelError
 from firsthand.stats.multiple_comparisons import benjamini_hochberg
+from firsthand.stats.strata import cluster_freedom
 
 
 def refusal(function: Any, *args: Any, kind: type[Exception] = ConfigError, **given: Any) -> str:
@@ -136,7 +137,8 @@ def test_two_models_have_ratings_by_hand() -> None:
     assert made.log_likelihood == pytest.approx(3 * math.log(3 / 4) + math.log(1 / 4))
     # information p(1-p) n = 3/4 of the difference, and the same in the scores: variance 4/3, a quarter of it for each
     assert made.covariance == pytest.approx(np.array([[1, -1], [-1, 1]]) / 3)
-    assert (made.degrees, made.clustered_by, made.covariates, made.method) == (math.inf, (), {}, "bradley-terry")
+    assert made.degrees.tolist() == [math.inf, math.inf]
+    assert (made.clustered_by, made.covariates, made.method) == ((), {}, "bradley-terry")
     prior = rate(table("x y a"), prior=0.5)
     strength = float(prior.theta[0])
     assert prior.theta[1] == pytest.approx(-strength) and 1 - 1 / (1 + math.exp(-2 * strength)) == pytest.approx(
@@ -145,11 +147,13 @@ def test_two_models_have_ratings_by_hand() -> None:
     assert prior.log_likelihood == pytest.approx(-math.log1p(math.exp(-2 * strength)))
     rows = ["x y a"] * 12 + ["x y b"] * 9
     both = rate(table(*rows, voters=[str(at % 20) for at in range(21)], questions=[str(at) for at in range(21)]))
-    assert (both.degrees, both.clustered_by) == (19, ("voter", "question"))
+    # one of 20 voters has two votes
+    assert both.degrees == pytest.approx([cluster_freedom([2] + [1] * 19)] * 2) and 18 < both.degrees[0] < 19
+    assert both.clustered_by == ("voter", "question") and both.effective_clusters == pytest.approx((21**2 / 23, 21))
     one = rate(table(*rows, voters=[str(at % 19) for at in range(21)], questions=[str(at) for at in range(21)]))
-    assert (one.degrees, one.clustered_by) == (20, ("question",))
+    assert one.degrees == pytest.approx([20, 20]) and one.clustered_by == ("question",)
     none = rate(table(*rows, voters=[str(at) for at in range(21)]), clustered=False)
-    assert (none.degrees, none.clustered_by) == (math.inf, ())
+    assert none.degrees.tolist() == [math.inf, math.inf] and none.clustered_by == ()
 
 
 def written(path: Path, *rows: dict[str, Any]) -> Path:

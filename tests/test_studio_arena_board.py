@@ -435,3 +435,26 @@ def test_rounds_that_begin_at_once_take_no_more_places_than_there_are(tmp_path: 
         rounds.close()
 
     asyncio.run(play())
+
+
+def test_the_board_says_that_few_voters_weigh(tmp_path: Path) -> None:
+    names = {1: "busy", 2: "keen"}
+    with store.create(tmp_path, {"arena": {"name": "many"}}, "many") as run:
+        run.add_tasks("arena", [Task(f"p{n}", f"{n}?") for n in range(60)])
+        for n in range(60):
+            for side, agent in zip("ab", ("amber", "teal"), strict=True):
+                run.append(Trace(f"{n}{side}", f"arena{n}", f"p{n}", {"name": agent}, n, 0, "", 1.0, answer="x"))
+            voter = names.get(n % 3, f"v{n}")
+            vote = Preference(
+                f"p{n}", f"{n}a", f"{n}b", "ab"[n % 2], f"human:{voter}", "2026-11-27T00:00:00+00:00", None
+            )  # type: ignore[arg-type]
+            run.add_preference(vote)
+    access = Access()
+    access.port = PORT
+    with TestClient(create_app(tmp_path, access), base_url=f"http://127.0.0.1:{PORT}") as client:
+        client.get("/enter", params={"code": access.new_code()})
+        told = re.sub(r"\s+", " ", client.get("/arena/board").text)
+    # two voters of 20 votes each, and 20 of one: 60^2 / 820
+    assert (
+        "clustered by voter and question. Votes per voter are unequal: they weigh as much as those of 4 voters" in told
+    )

@@ -53,21 +53,23 @@ def ranked(
         raise ConfigError(f"the anchor {anchor!r} is not among the models: {', '.join(ratings.models)[:300]}")
     size = len(ratings.models)
     theta, variance = ratings.theta, np.diag(ratings.covariance)
+    degrees = np.broadcast_to(ratings.degrees, size)
     if anchor is not None:
         place = ratings.models.index(anchor)
         theta = theta - theta[place]
         variance = variance + variance[place] - 2 * ratings.covariance[place]
+        degrees = np.minimum(degrees, degrees[place])
     values = at + ELO * theta
     errors = ELO * np.sqrt(np.clip(variance, 0, None))
     tail = (1 + confidence) / 2
-    reach = float(stdtrit(ratings.degrees, tail) if np.isfinite(ratings.degrees) else ndtri(tail))
+    reach = np.where(np.isfinite(degrees), stdtrit(np.where(np.isfinite(degrees), degrees, 1.0), tail), ndtri(tail))
     better = separated(ratings, confidence=confidence, seed=seed)
     rows = [
         RatedModel(
             ratings.models[i],
             float(values[i]),
-            float(values[i] - reach * errors[i]),
-            float(values[i] + reach * errors[i]),
+            float(values[i] - reach[i] * errors[i]),
+            float(values[i] + reach[i] * errors[i]),
             1 + int(better[:, i].sum()),
             size - int(better[i].sum()),
             int(ratings.games[i]),

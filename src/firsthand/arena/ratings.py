@@ -18,11 +18,12 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
 
 from firsthand.arena.battle_table import TIE, BattleTable, Ints
 from firsthand.arena.connectivity import comparable_groups
+from firsthand.arena.decided_votes import tie_freedom
 from firsthand.arena.pair_likelihoods import PairLikelihood, bradley_terry_terms, davidson_terms, rao_kupper_terms
+from firsthand.arena.vote_clusters import VoteScores, cluster_freedom, clustered_scores, effective_number
 from firsthand.errors import ConfigError
 
 Floats = NDArray[np.float64]
@@ -36,6 +37,8 @@ MAX_STEPS_OF_MANY = 25
 """Steps above `MANY_MODELS`: votes that have a maximum take some ten, each up to 0.4 s of processor time."""
 MIN_CLUSTERS = 20
 """Voters or questions below which the covariance is not clustered by them."""
+FEW_CLUSTERS = 15
+"""Effective ones below which a board says so: `MIN_CLUSTERS` of them have more if their votes differ by chance alone."""
 _TERMS: dict[Method, PairLikelihood] = {
     "bradley-terry": bradley_terry_terms,
     "davidson": davidson_terms,
@@ -63,11 +66,24 @@ class Ratings:
     """The parameter of ties: log nu of Davidson, eta of Rao and Kupper."""
     covariates: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Covariate -> its coefficient in log-odds, and the standard error of that."""
-    degrees: float = math.inf
-    """Degrees of freedom of the intervals: the fewest clusters less one where battles are clustered."""
+    degrees: float | Floats = math.inf
+    """Degrees of freedom of the intervals, of all or of each, shape (M): few where few clusters, or few decided votes among
+    ties, decide a rating."""
     clustered_by: tuple[str, ...] = ()
     """Of "voter" and "question", those that the covariance is clustered by."""
+    effective_clusters: tuple[float, ...] = ()
+    """Of each of these the number that would weigh as much if all had equal votes."""
     log_likelihood: float = math.nan
+
+    @property
+    def few_clusters(self) -> list[str]:
+        """A sentence on the voters, and one on the questions, if so few of them have most of the votes."""
+        return [
+            f"Votes per {name} are unequal: they weigh as much as those of {number:.0f} {name}s with equal votes, "
+            "which is few to cluster by."
+            for name, number in zip(self.clustered_by, self.effective_clusters, strict=False)
+            if number < FEW_CLUSTERS
+        ]
 
 
 class _Rows(NamedTuple):
@@ -89,17 +105,6 @@ class _Likelihood(NamedTuple):
     """Shape (K)."""
     information: Floats
     """Shape (K, K): the negative of the second derivatives."""
-
-
-class _Scores(NamedTuple):
-    """The derivatives of the log-likelihood of each battle, sparse."""
-
-    columns: NDArray[np.int64]
-    """Shape (N, S): the parameters that a battle bears on."""
-    values: Floats
-    """Shape (N, S)."""
-    width: int
-    """K."""
 
 
 def rate(
@@ -138,12 +143,20 @@ def rate(
     if bread is None:
         raise _no_maximum(rows, method, len(battles.models))
     clusters = [] if not clustered else [each for each in (battles.voters, battles.questions) if _enough(each)]
-    meat = _multiway_meat(battles, clusters, fitted, method) if clusters else _meat(rows, fitted, method)
+    size = len(battles.models)
+    degrees = np.full(size, np.inf)
+    if clusters:
+        meat, degrees = _multiway(_scores(battles, fitted, method), bread, clusters, size)
+    else:
+        meat = _meat(rows, fitted, method)
     covariance = bread @ meat @ bread
     if len(clusters) > 1:
         covariance = _without_negative_variance(covariance)
-    size, names = len(battles.models), battles.covariate_names
-    covariance[:size, :size] = _with_some_variance(covariance[:size, :size], bread[:size, :size])
+    names = battles.covariate_names
+    sandwich = covariance[:size, :size].copy()
+    covariance[:size, :size] = _with_some_variance(sandwich, bread[:size, :size])
+    if method == "bradley-terry" and (covariance[:size, :size] == sandwich).all():  # else votes did not estimate it
+        degrees = np.minimum(degrees, np.maximum(tie_freedom(battles, bread[:size, :size]), 1.0))
     errors = np.sqrt(np.diag(covariance))
     coefficients = {name: (float(fitted[size + i]), float(errors[size + i])) for i, name in enumerate(names)}
     return Ratings(
@@ -154,13 +167,14 @@ def rate(
         method=method,
         ties=None if method == "bradley-terry" else float(fitted[-1]),
         covariates=coefficients,
-        degrees=min((_number(each) - 1 for each in clusters), default=math.inf),
+        degrees=degrees,
         log_likelihood=reached.value + prior * float(fitted[:size] @ fitted[:size]) / 2,
         clustered_by=tuple(
             name
             for name, each in (("voter", battles.voters), ("question", battles.questions))
             if clustered and _enough(each)
         ),
+        effective_clusters=tuple(effective_number(each) for each in clusters),
     )
 
 
@@ -341,19 +355,20 @@ def _number(clusters: Ints) -> int:
     return len(np.unique(clusters))
 
 
-def _multiway_meat(battles: BattleTable, clusters: list[Ints], fitted: Floats, method: Method) -> Floats:
-    """Shape (K, K): the meat clustered by each numbering, less that of both (Cameron, Gelbach and Miller, eq. 2.13)."""
-    scores = _scores(battles, fitted, method)
-    total = np.zeros((len(fitted), len(fitted)))
+def _multiway(scores: VoteScores, bread: NDArray[Any], clusters: list[Ints], size: int) -> tuple[Floats, Floats]:
+    """The meat by each numbering, less that of both (Cameron, Gelbach and Miller, eq. 2.13), and the fewest degrees."""
+    total, degrees = np.zeros((scores.width, scores.width)), np.full(size, np.inf)
     for each in clusters:
-        total += _cluster_sums(scores, each)
+        found = clustered_scores(scores, bread, each)
+        total += found.meat
+        degrees = np.minimum(degrees, cluster_freedom(scores, bread, found, size))
     if len(clusters) == 2:
         _, both = np.unique(np.stack(clusters), axis=1, return_inverse=True)
-        total -= _cluster_sums(scores, both.reshape(-1))
-    return total
+        total -= clustered_scores(scores, bread, both.reshape(-1)).meat
+    return total, degrees
 
 
-def _scores(battles: BattleTable, fitted: Floats, method: Method) -> _Scores:
+def _scores(battles: BattleTable, fitted: Floats, method: Method) -> VoteScores:
     """The derivative of each battle's log-likelihood by the parameters it bears on."""
     size, has_ties = len(battles.models), method != "bradley-terry"
     x = battles.covariates if battles.covariates is not None else np.zeros((len(battles), 0))
@@ -366,20 +381,12 @@ def _scores(battles: BattleTable, fitted: Floats, method: Method) -> _Scores:
     columns = np.concatenate(
         [np.stack([battles.a, battles.b], 1), np.broadcast_to(further, (len(battles), len(further)))], 1
     ).astype(np.int64)
-    parts = [slope[:, None], -slope[:, None], slope[:, None] * x, *([by_ties[:, None]] if has_ties else [])]
-    return _Scores(columns, np.concatenate(parts, 1), len(fitted))
-
-
-def _cluster_sums(scores: _Scores, clusters: NDArray[Any]) -> Floats:
-    """Shape (K, K): the sum over clusters of the outer product of their summed scores, with the factor G / (G - 1)."""
-    columns, values, width = scores
-    groups = int(clusters.max()) + 1
-    rows = np.repeat(clusters, columns.shape[1])
-    sparse: Any = coo_array  # without types
-    summed = sparse((values.ravel(), (rows, columns.ravel())), (groups, width)).tocsr()
-    number = len(np.unique(clusters))
-    product: Floats = (summed.T @ summed).toarray() * (number / (number - 1))
-    return product
+    one = np.ones((len(battles), 1))
+    design = np.concatenate([one, -one, x, *([0 * one] if has_ties else [])], 1)
+    values = design * slope[:, None]
+    if has_ties:
+        values[:, -1] = by_ties
+    return VoteScores(columns, values, design, -terms.by_dd[battles.outcome, each], len(fitted))
 
 
 def _without_negative_variance(covariance: Floats) -> Floats:

@@ -264,6 +264,7 @@ def _print(
     shares = voter_shares(battles)
     if ratings.clustered_by:
         remarks.append(f"Intervals are clustered by {' and '.join(ratings.clustered_by)}.")
+        remarks += ratings.few_clusters
     if len(shares) > 1 and "voter" not in ratings.clustered_by:
         remarks.append(
             f"{count_of(len(shares), 'voter')} are too few to cluster by: the intervals hold for these people."
