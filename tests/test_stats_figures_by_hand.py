@@ -47,6 +47,7 @@ from firsthand.stats.intervals import (
     t_value,
     unseen_share,
 )
+from firsthand.stats.non_inferiority import Check, rule
 from firsthand.stats.paired import Differences, judged, paired_difference, sign_flip
 from firsthand.stats.strata import cluster_freedom
 from firsthand.trace import Failure, Score
@@ -290,6 +291,18 @@ def test_comparisons_of_equal_agents_figures_keep_their_level_and_find_what_many
         assert sum(p < 0.05 for p in found) <= 7, (n, clusters)
     found = [FigureDifference.between(made(80, 0.7), made(80, 0.6), draws=400).p_value for _ in range(40)]
     assert sum(p < 0.05 for p in found) >= 16
+
+
+def test_equal_draws_but_for_rounding_tell_no_detectable_effect_and_no_number_of_tasks() -> None:
+    a, b = (shares(np.array([[right, 4.0]] * 3)) for right in (3.0, 2.0))
+    equal = FigureDifference.between(a, b)
+    rounded = replace(equal, draws=(0.25 - 1e-16, 0.25, 0.25 + 1e-16))
+    for found in (equal, rounded, FigureDifference(0.3, (0.3, 0.1 + 0.2), 3, (3, 0), unit=True)):
+        assert found.equal and found.error == 0.0 and math.isnan(judged(found).detectable)
+    assert replace(equal, draws=(0.25, 0.25 + 1e-9)).error > 0
+    made = Check("a", "b", "s", 0.05, rounded.reversed, 0.95, "pass", "")
+    (ruled,) = rule([made])
+    assert ruled.ruling == "inconclusive" and ruled.reason.endswith("5.00% is allowed")
 
 
 def test_equal_draws_leave_possible_what_so_many_units_do() -> None:

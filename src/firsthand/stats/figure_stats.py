@@ -227,8 +227,8 @@ class FigureDifference:
 
     @cached_property
     def error(self) -> float:
-        """The standard deviation of the draws; 0 if there are none."""
-        if len(self.draws) < 2:
+        """The standard deviation of the draws; 0 if there are none, or all are equal."""
+        if len(self.draws) < 2 or self.equal:
             return 0.0
         centre = math.fsum(self.draws) / len(self.draws)
         return math.sqrt(math.fsum((each - centre) ** 2 for each in self.draws) / (len(self.draws) - 1))
