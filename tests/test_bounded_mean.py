@@ -100,6 +100,8 @@ def test_a_mean_that_is_the_bar_up_to_rounding_is_not_above_it():
             for found in (Differences.between(b, a, clusters), Differences.between(a, b, clusters)):
                 for bar in (found.mean, math.nextafter(found.mean, -1), math.copysign(round(drop, 4), found.mean)):
                     assert found.surely_above(bar) >= 0.5 - 1e-6 and found.reversed.surely_above(-bar) >= 0.5 - 1e-6
+                alone = score_p_value(found.values, math.nextafter(found.mean, -1), -1.0, labels=found.labels)
+                assert alone >= 0.5 - 1e-6
             made = Check("a", "b", "s", round(drop, 4), Differences.between(b, a, clusters), 0.95, "pass", "")
             assert rule([made])[0].ruling == "inconclusive"
 

@@ -241,6 +241,14 @@ def test_figures_of_few_tasks_are_compared_as_means_of_the_same_answers() -> Non
         assert (turned.p_value, turned.low) == pytest.approx((found.p_value, -found.high)), n
 
 
+def test_the_difference_of_two_figures_within_0_to_1_is_within_1_and_another_is_not() -> None:
+    a, b = (shares(np.array([[right, 4.0], [1.0, 4.0]])) for right in (4.0, 1.0))
+    found = FigureDifference.between(a, b)
+    half = t_value(1, 0.95) * 0.375
+    assert half > 4 and found.bounds() == (-1.0, 1.0) == found.reversed.bounds()
+    assert tuple(replace(found, unit=False).bounds()) == pytest.approx((0.375 - half, 0.375 + half), rel=1e-3)
+
+
 def test_figures_of_few_clusters_are_compared_as_means_of_the_same_answers() -> None:
     a, b, gains = one_more_each(10)
     for sizes in ((5, 5), (6, 2, 2)):

@@ -334,10 +334,8 @@ class FigureDifference:
             return 0.5 ** (self.num_units - 1)
         if self._influences.units:  # sign flips know no strata
             return 0.0
-        sums = self._influences.sums
-        return sign_flip(
-            sums, tie=4 * _STEP / len(sums)
-        )  # sums of exact influences may be equal, and those of ours nearly
+        sums = self._influences.sums  # they are of a small step: where exact ones would be equal, these nearly are
+        return sign_flip(sums, tie=4 * _STEP / len(sums))
 
 
 def _of_tasks(figure: Figure, tasks: Sequence[str], counts_DT: Array) -> Array:
