@@ -87,6 +87,25 @@ def test_a_bar_at_or_above_the_mean_or_below_the_lowest_value_needs_no_test():
     assert score_p_value([0.1, 0.3], 0.1, -1.0, labels=["one", "one"]) == 1.0
 
 
+def test_a_mean_that_is_the_bar_up_to_rounding_is_not_above_it():
+    base, candidate = [100, 94, 0, 45, 57], [51, 80, 82, 39, 69]  # hundredths
+    rng, sides = np.random.default_rng(4), [(base, candidate)]
+    for _ in range(300):  # partial credit in tenths whose drop is 5 % in whole numbers
+        first = rng.integers(3, 9, 20)
+        sides.append(((10 * first).tolist(), (10 * (first - rng.permutation([1] * 10 + [0] * 10))).tolist()))
+    for before, after in sides:
+        for clusters in (None, {f"t{place}": str(place % 4) for place in range(len(before))}):
+            a, b = ({f"t{place}": [each / 100] for place, each in enumerate(side)} for side in (before, after))
+            drop = sum(before) / 100 / len(before) - sum(after) / 100 / len(after)
+            for found in (Differences.between(b, a, clusters), Differences.between(a, b, clusters)):
+                for bar in (found.mean, math.nextafter(found.mean, -1), math.copysign(round(drop, 4), found.mean)):
+                    assert found.surely_above(bar) >= 0.5 - 1e-6 and found.reversed.surely_above(-bar) >= 0.5 - 1e-6
+                alone = score_p_value(found.values, math.nextafter(found.mean, -1), -1.0, labels=found.labels)
+                assert alone >= 0.5 - 1e-6
+            made = Check("a", "b", "s", round(drop, 4), Differences.between(b, a, clusters), 0.95, "pass", "")
+            assert rule([made])[0].ruling == "inconclusive"
+
+
 def test_the_p_value_falls_with_the_bar_and_the_bound_is_where_it_touches_the_level():
     values = list(np.random.default_rng(1).beta(6, 1, 30) - np.random.default_rng(2).beta(6, 1, 30))
     mean = float(np.mean(values))

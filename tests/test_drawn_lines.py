@@ -164,9 +164,7 @@ def test_masks_of_ten_and_more_texts_are_found_again() -> None:
 
 
 def test_draws_equal_to_the_bar_count_for_both_p_values() -> None:
-    found = object.__new__(FigureDifference)
-    for name, value in {"equal": False, "draws": (-1.0, 0.0, 0.0, 1.0, 2.0)}.items():
-        object.__setattr__(found, name, value)
+    found = FigureDifference(0.4, (-1.0, 0.0, 0.0, 1.0, 2.0), 9, (0, 0))
     assert (found.p_above(0.0), found.p_below(0.0)) == (4 / 6, 5 / 6)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import stdtr
 
 from firsthand.benchmark import Figure
 from firsthand.runs.task_groups import TaskGroups
@@ -16,7 +17,7 @@ from firsthand.stats.bootstrap import (
     drawn,
 )
 from firsthand.stats.bounded_mean import lowest_mean, score_p_value
-from firsthand.stats.corpus_formulas import calibrated_bins, calibrated_rms, rms_calibration_errors
+from firsthand.stats.corpus_formulas import FORMULAS, calibrated_bins, calibrated_rms, rms_calibration_errors
 from firsthand.stats.figure_stats import (
     MAX_INFLUENCES,
     NO_INTERVAL,
@@ -43,8 +44,12 @@ from firsthand.stats.figures import (
 from firsthand.stats.intervals import (
     Interval,
     equal_bounds,
+    t_value,
     unseen_share,
 )
+from firsthand.stats.non_inferiority import Check, rule
+from firsthand.stats.paired import Differences, judged, paired_difference, sign_flip
+from firsthand.stats.strata import cluster_freedom
 from firsthand.trace import Failure, Score
 from made_traces import trace
 from same_values import same
@@ -149,11 +154,13 @@ def test_a_difference_of_figures_is_drawn_from_common_tasks_by_cluster() -> None
     assert (found.num_units, found.unit, found.lower_is_better, found.gain) == (3, True, False, 1.0)
     assert found.values == pytest.approx(tuple(differences), abs=1e-3)
     assert found.error == pytest.approx(float(np.std(draws, ddof=1))) and not found.equal
-    at = 0.1 * 61
-    assert found.bounds(0.8) == (found.draws[math.floor(at) - 1], found.draws[-math.floor(at)])
-    assert found.p_above(0.0) == (1 + sum(each <= 0 for each in found.draws)) / 61
-    assert found.p_below(0.0) == (1 + sum(each >= 0 for each in found.draws)) / 61
-    assert found.p_value == min(1.0, 2 * min(found.p_above(0.0), found.p_below(0.0)))
+    at, means = 0.1 * 61, Differences(found.values, binary=False, unit=True, labels=found.labels)
+    drawn_bounds, t_bounds = (found.draws[math.floor(at) - 1], found.draws[-math.floor(at)]), means.bounds(0.8)
+    assert found.bounds(0.8) == pytest.approx((min(drawn_bounds[0], t_bounds[0]), max(drawn_bounds[1], t_bounds[1])))
+    above, below = (1 + sum(each <= 0 for each in found.draws)) / 61, (1 + sum(each >= 0 for each in found.draws)) / 61
+    assert found.p_above(0.0) == pytest.approx(max(above, means.p_above(0.0)))
+    assert found.p_below(0.0) == pytest.approx(max(below, means.p_below(0.0)))
+    assert sign_flip([0.25, 0.25, -0.25]) == 1.0 == found.p_value, "all signs give as large a sum"
     sure = max(found.p_above(-0.5), score_p_value(found.values, -0.5, -1.0, labels=found.labels))
     assert found.surely_above(-0.5) == sure
     low = lowest_mean(found.surely_above, found.bounds(0.8).low, -1.0, 0.1)
@@ -201,10 +208,109 @@ def test_tasks_won_and_lost_are_counted_where_both_have_values_and_turned_where_
 def test_a_gate_of_a_slow_figure_counts_each_cluster_once() -> None:
     draws = tuple(np.linspace(0.3, 0.7, 99).tolist())
     slow = FigureDifference(0.5, draws, 9, (3, 0), labels=("a", "a", "b"), unit=True)
-    assert slow.p_above(0.2) == 1 / 100 and slow.num_units == 2
+    spread, freedom = float(np.std(draws, ddof=1)) * math.sqrt(2), cluster_freedom([2, 1])
+    assert slow.p_above(0.2) == pytest.approx(float(stdtr(freedom, -0.3 / spread))) and slow.num_units == 2
     assert slow.surely_above(0.2) == pytest.approx((1.2 / 1.5) ** 2), "of two clusters, not of nine tasks"
     assert replace(slow, labels=None).surely_above(0.2) == pytest.approx((1.2 / 1.5) ** 9)
     assert slow.surely_above(0.5) == 1.0
+
+
+SHARE = FORMULAS["share"]
+
+
+def shares(parts: Any) -> Figure:
+    """A share of all tasks' parts and wholes (T, 2)."""
+    return Figure("share", tuple(f"t{place}" for place in range(len(parts))), lambda counts: SHARE.of(counts @ parts))
+
+
+def one_more_each(n: int) -> tuple[Figure, Figure, Any]:
+    """Two shares of as many tasks of 4 parts, of which the first has one more right, or two, and the differences."""
+    gains = np.array([1.0, 1.0, 2.0, 1.0, 2.0, 1.0, 1.0, 2.0, 1.0, 1.0][:n])
+    whole = np.full(n, 4.0)
+    return shares(np.stack([1 + gains, whole], 1)), shares(np.stack([np.ones(n), whole], 1)), gains / 4
+
+
+def test_figures_of_few_tasks_are_compared_as_means_of_the_same_answers() -> None:
+    for n, verdict in ((2, "inconclusive"), (3, "inconclusive"), (5, "inconclusive"), (6, "better"), (10, "better")):
+        a, b, gains = one_more_each(n)
+        found = judged(FigureDifference.between(a, b))
+        means = paired_difference({str(i): [x] for i, x in enumerate(gains)}, {str(i): [0.0] for i in range(n)})
+        assert (found.verdict, found.p_value) == (verdict, pytest.approx(means.p_value, rel=1e-3)), n
+        assert (found.low, found.high) == pytest.approx((means.low, means.high), abs=1e-4), n
+        turned = judged(FigureDifference.between(b, a))
+        assert (turned.p_value, turned.low) == pytest.approx((found.p_value, -found.high)), n
+
+
+def test_the_difference_of_two_figures_within_0_to_1_is_within_1_and_another_is_not() -> None:
+    a, b = (shares(np.array([[right, 4.0], [1.0, 4.0]])) for right in (4.0, 1.0))
+    found = FigureDifference.between(a, b)
+    half = t_value(1, 0.95) * 0.375
+    assert half > 4 and found.bounds() == (-1.0, 1.0) == found.reversed.bounds()
+    assert tuple(replace(found, unit=False).bounds()) == pytest.approx((0.375 - half, 0.375 + half), rel=1e-3)
+
+
+def test_figures_of_few_clusters_are_compared_as_means_of_the_same_answers() -> None:
+    a, b, gains = one_more_each(10)
+    for sizes in ((5, 5), (6, 2, 2)):
+        cluster = dict(zip(a.tasks, np.repeat(range(len(sizes)), sizes).astype(str), strict=True))
+        found = judged(FigureDifference.between(a, b, cluster))
+        scores = {task: [gain] for task, gain in zip(a.tasks, gains, strict=True)}
+        means = paired_difference(scores, {task: [0.0] for task in scores}, clusters=cluster)
+        assert found.verdict == "inconclusive" and found.p_value == pytest.approx(means.p_value, rel=1e-3)
+        assert (found.low, found.high) == pytest.approx((means.low, means.high), abs=1e-3)
+
+
+def test_slow_figures_of_few_tasks_are_compared_by_the_spread_of_their_draws() -> None:
+    for n, verdict in ((3, "inconclusive"), (5, "inconclusive"), (8, "better")):
+        a, b, gains = one_more_each(n)
+        difference = FigureDifference.between(replace(a, slow=True), b)
+        found = judged(difference)
+        half = t_value(n - 1, 0.95) * float(np.std(gains, ddof=1)) / math.sqrt(n)
+        assert found.verdict == verdict and found.p_value >= 0.5 ** (n - 1), n
+        bounds = difference.bounds()
+        assert (bounds.high - bounds.low) / 2 == pytest.approx(half, rel=0.15), n
+    flat = FigureDifference.between(a, b)
+    unknown = replace(flat, values=(0.25,) * 8)  # as of a median, which small weights do not move
+    assert unknown.p_value == max(0.5**7, 2 * unknown.p_above(0.0)) and unknown.bounds() != flat.bounds()
+
+
+def test_a_comparison_of_figures_with_strata_has_the_error_within_them() -> None:
+    parts = np.stack([np.array([3.0, 2.0, 3.0, 2.0, 3.0, 3.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0]), np.full(12, 4.0)], 1)
+    a, b = shares(parts), shares(np.stack([np.ones(12), np.full(12, 4.0)], 1))
+    groups = TaskGroups({}, {task: "xy"[place > 5] for place, task in enumerate(a.tasks)})
+    found, plain = FigureDifference.between(a, b, groups), FigureDifference.between(a, b)
+    scores = {task: [part / 4] for task, part in zip(a.tasks, parts[:, 0], strict=True)}
+    within = Differences.between(scores, {task: [0.25] for task in scores}, groups)
+    assert (found.strata, plain.strata) == (tuple(f"in {groups.strata[task]}" for task in sorted(a.tasks)), None)
+    assert found.p_above(0.0) == pytest.approx(max(within.p_above(0.0), (1 + sum(d <= 0 for d in found.draws)) / 10001))
+    assert found.p_value < plain.p_value == pytest.approx(sign_flip([x - 1 for x in parts[:, 0]]), rel=1e-6)
+
+
+def test_comparisons_of_equal_agents_figures_keep_their_level_and_find_what_many_tasks_show() -> None:
+    rng = np.random.default_rng(7)
+
+    def made(n: int, right: float) -> Figure:
+        sizes = rng.integers(1, 8, n)
+        return shares(np.stack([rng.binomial(sizes, right), sizes], 1).astype(float))
+
+    for n, clusters in ((3, 0), (5, 0), (8, 0), (20, 2), (40, 4)):
+        groups = {f"t{task}": str(task * clusters // n) for task in range(n)} if clusters else None
+        found = [FigureDifference.between(made(n, 0.7), made(n, 0.7), groups, draws=400).p_value for _ in range(60)]
+        assert sum(p < 0.05 for p in found) <= 7, (n, clusters)
+    found = [FigureDifference.between(made(80, 0.7), made(80, 0.6), draws=400).p_value for _ in range(40)]
+    assert sum(p < 0.05 for p in found) >= 16
+
+
+def test_equal_draws_but_for_rounding_tell_no_detectable_effect_and_no_number_of_tasks() -> None:
+    a, b = (shares(np.array([[right, 4.0]] * 3)) for right in (3.0, 2.0))
+    equal = FigureDifference.between(a, b)
+    rounded = replace(equal, draws=(0.25 - 1e-16, 0.25, 0.25 + 1e-16))
+    for found in (equal, rounded, FigureDifference(0.3, (0.3, 0.1 + 0.2), 3, (3, 0), unit=True)):
+        assert found.equal and found.error == 0.0 and math.isnan(judged(found).detectable)
+    assert replace(equal, draws=(0.25, 0.25 + 1e-9)).error > 0
+    made = Check("a", "b", "s", 0.05, rounded.reversed, 0.95, "pass", "")
+    (ruled,) = rule([made])
+    assert ruled.ruling == "inconclusive" and ruled.reason.endswith("5.00% is allowed")
 
 
 def test_equal_draws_leave_possible_what_so_many_units_do() -> None:

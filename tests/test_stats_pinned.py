@@ -23,7 +23,7 @@ from firsthand.stats.corpus_formulas import FORMULAS, rms_calibration_error
 from firsthand.stats.effective_length import effective
 from firsthand.stats.figure_stats import DRAWS, FigureDifference, figure_interval
 from firsthand.stats.figures import calibration, figures, micro_f1
-from firsthand.stats.intervals import Interval, mean_interval, proportion_interval
+from firsthand.stats.intervals import Interval, mean_interval, proportion_interval, t_value
 from firsthand.stats.multiple_comparisons import corrected
 from firsthand.stats.non_inferiority import Check, rule
 from firsthand.stats.paired import Differences, judged, mcnemar, paired_difference, sign_flip, tango_interval
@@ -369,9 +369,22 @@ def test_a_difference_of_figures_counts_its_draws() -> None:
     assert found.mean == pytest.approx(gaps.mean()) and found.counts == (4, 1) and found.n == 6
     assert found.draws == pytest.approx(draws.tolist(), abs=1e-12)
     low = math.floor(0.025 * (DRAWS + 1)) - 1
-    assert found.bounds() == pytest.approx((draws[low], draws[-1 - low]), abs=1e-12)
-    assert found.p_above(0.0123) == (1 + int(np.sum(draws <= 0.0123))) / (1 + DRAWS)
-    assert found.p_below(0.0123) == (1 + int(np.sum(draws >= 0.0123))) / (1 + DRAWS)
+    means = Differences(tuple(gaps.tolist()), binary=False, unit=True)
+    assert found.bounds() == pytest.approx(tuple(means.bounds()), abs=1e-4), (
+        "Student's t of the six tasks, which is the wider"
+    )
+    assert means.bounds().low < draws[low] and means.bounds().high > draws[-1 - low]
+    assert found.p_above(0.0) == pytest.approx(means.p_above(0.0), rel=1e-3) and found.p_value == pytest.approx(
+        means.p_value
+    )
+    # of 1,000 tasks with a long tail above the draws are the wider there, and Student's t below
+    tail = np.sort(np.random.default_rng(3).exponential(size=DRAWS))
+    skewed = FigureDifference(1.0, tuple(tail.tolist()), 1000, (0, 0))
+    half = t_value(999, 0.95) * float(np.std(tail, ddof=1)) * math.sqrt(1000 / 999)
+    assert skewed.bounds() == pytest.approx((1 - half, tail[-1 - low]), abs=1e-12)
+    assert skewed.reversed.bounds() == pytest.approx((-tail[-1 - low], half - 1), abs=1e-12)
+    assert skewed.p_below(3.5) == (1 + int(np.sum(tail >= 3.5))) / (1 + DRAWS)
+    assert skewed.reversed.p_above(-3.5) == (1 + int(np.sum(tail >= 3.5))) / (1 + DRAWS)
     assert found.error == pytest.approx(float(np.std(draws, ddof=1)))
     assert list(found.reversed.draws) == sorted(found.reversed.draws) and found.reversed.reversed == found
     assert found.reversed.bounds() == pytest.approx([-each for each in found.bounds()][::-1])

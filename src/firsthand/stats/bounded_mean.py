@@ -93,6 +93,8 @@ def _statistic(residuals_V: Array, counts_V: Array, depth: float) -> float:
     def slope(tilt: float) -> float:
         return float(np.sum(counts_V * residuals_V / (1 + tilt * residuals_V)))
 
+    if not slope(0.0) > 0:  # the mean is the bar up to rounding: the weights are equal, and the statistic is 0
+        return 0.0
     if not math.isfinite(most):  # no value is below the bar, and none can be
         return math.inf
     tilt = most

@@ -1,4 +1,8 @@
-"""Intervals of figures, and paired bootstrap differences between two, with the same task draws for both."""
+"""Intervals of figures, and paired bootstrap differences between two, with the same task draws for both.
+
+All draws of two or three units may lie on one side of 0, which says nothing of other units. So a difference is tested as one
+of means is, too: Student's t, and sign flips of whole units, over the tasks' influences on it (`influences`).
+"""
 
 # D draws, T tasks
 
@@ -6,6 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,9 +29,12 @@ from firsthand.stats.intervals import (
     equal_bounds,
     moments,
     stratum_labels,
+    t_value,
     task_means,
     unseen_share,
 )
+from firsthand.stats.paired import Differences, sign_flip
+from firsthand.stats.strata import cluster_freedom
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,7 +152,11 @@ def _with_unseen(found: Interval, figure: Figure, clusters: Clusters | None, con
 
 @dataclass(frozen=True)
 class FigureDifference:
-    """The paired bootstrap difference of two agents' figures (Koehn, 2004); same interface as `paired.Differences`."""
+    """The paired bootstrap difference of two agents' figures (Koehn, 2004); same interface as `paired.Differences`.
+
+    Bounds and p-values are the more cautious of those of the draws and of Student's t, as the draws alone know nothing of
+    how few units there are.
+    """
 
     mean: float
     """The difference of the figures."""
@@ -161,6 +173,8 @@ class FigureDifference:
     """The difference as if each task alone made it; none if the figures take long or the tasks are many."""
     gain: float = 1.0
     """The factor by which strata reduce the standard error."""
+    strata: tuple[str, ...] | None = None
+    """The stratum of each task; None if there are none, or one."""
 
     @staticmethod
     def between(a: Figure, b: Figure, clusters: Clusters | None = None, draws: int = DRAWS) -> FigureDifference:
@@ -192,6 +206,7 @@ class FigureDifference:
             all(0 <= each <= 1 for each in ends),
             values := () if a.slow or b.slow or len(common) > MAX_INFLUENCES else _influence_differences(a, b, common),
             strata_gain(values, labels, strata) if values else 1.0,
+            tuple(strata) if strata else None,
         )
 
     @property
@@ -212,8 +227,8 @@ class FigureDifference:
 
     @cached_property
     def error(self) -> float:
-        """The standard deviation of the draws; 0 if there are none."""
-        if len(self.draws) < 2:
+        """The standard deviation of the draws; 0 if there are none, or all are equal."""
+        if len(self.draws) < 2 or self.equal:
             return 0.0
         centre = math.fsum(self.draws) / len(self.draws)
         return math.sqrt(math.fsum((each - centre) ** 2 for each in self.draws) / (len(self.draws) - 1))
@@ -228,29 +243,62 @@ class FigureDifference:
         """The method of the bounds."""
         return "equal draws" if self.equal else "paired bootstrap"
 
+    @cached_property
+    def _influences(self) -> Differences | None:
+        """The tasks' influences as differences of scores; None if they are not known, or do not differ."""
+        found = Differences(self.values, False, self.unit, self.labels, self.strata) if self.values else None
+        return found if found and found.error else None
+
+    @cached_property
+    def _spread(self) -> tuple[float, float]:
+        """The standard error of few units, and its degrees of freedom; 0 of one unit.
+
+        That of the draws is too small by the root of (units - 1) / units.
+        """
+        if self._influences:
+            return self._influences.error, self._influences.freedom
+        if self.num_units < 2:
+            return 0.0, 0.0
+        freedom = cluster_freedom(list(Counter(self.labels).values())) if self.labels else self.n - 1
+        return self.error * math.sqrt(self.num_units / (self.num_units - 1)), freedom
+
     def bounds(self, confidence: float = CONFIDENCE) -> Bounds:
-        """The percentiles of the draws; if all are equal, what a share of unseen tasks leaves possible."""
+        """The wider of the draws' percentiles and Student's t; of equal draws, what unseen tasks leave possible."""
         if self.equal and self.unit:
             unseen = unseen_share(self.num_units, confidence)
             return Bounds(self.mean * (1 - unseen) - unseen, self.mean * (1 - unseen) + unseen)
-        if not self.draws or self.equal:
+        error, freedom = self._spread
+        if not self.draws or not error:
             return Bounds(-math.inf, math.inf)
+        half, most = t_value(freedom, confidence) * error, 1.0 if self.unit else math.inf
         at = (1 - confidence) / 2 * (len(self.draws) + 1)
         low = max(0, math.floor(at) - 1)
-        return Bounds(self.draws[low], self.draws[-1 - low])
+        return Bounds(
+            min(self.draws[low], max(-most, self.mean - half)), max(self.draws[-1 - low], min(most, self.mean + half))
+        )
 
     def p_above(self, bar: float) -> float:
-        """The share of draws at `bar` or below; of equal draws, the level at which the lower bound touches `bar`."""
+        """The one-sided p-value against a true difference of `bar` or less: where the lower bound touches it.
+
+        The larger of the share of draws at `bar` or below, and Student's t.
+        """
         if self.equal:
             known = self.unit and self.mean > bar
             return (max(0.0, 1 + bar) / (1 + self.mean)) ** self.num_units if known else 1.0
-        return (1 + bisect_right(self.draws, bar)) / (1 + len(self.draws))
+        return max((1 + bisect_right(self.draws, bar)) / (1 + len(self.draws)), self._t_above(bar))
 
     def p_below(self, bar: float) -> float:
-        """The share of draws at `bar` or above; see `p_above`."""
+        """The one-sided p-value against a true difference of `bar` or more; see `p_above`."""
         if self.equal:
             return self.reversed.p_above(-bar)
-        return (1 + len(self.draws) - bisect_left(self.draws, bar)) / (1 + len(self.draws))
+        found = (1 + len(self.draws) - bisect_left(self.draws, bar)) / (1 + len(self.draws))
+        return max(found, self.reversed._t_above(-bar))
+
+    def _t_above(self, bar: float) -> float:
+        from scipy.special import stdtr
+
+        error, freedom = self._spread
+        return float(stdtr(freedom, (bar - self.mean) / error)) if error else 1.0
 
     def surely_above(self, bar: float) -> float:
         """The same as `p_above` for a gate: in figures within 0 to 1, documents may be lost that nobody saw."""
@@ -274,8 +322,20 @@ class FigureDifference:
 
     @cached_property
     def p_value(self) -> float:
-        """The two-sided p-value of no difference."""
-        return min(1.0, 2 * min(self.p_above(0.0), self.p_below(0.0)))
+        """The two-sided p-value of no difference: the larger of the interval's own and that of sign flips of whole units."""
+        return max(self._flipped, min(1.0, 2 * min(self.p_above(0.0), self.p_below(0.0))))
+
+    @property
+    def _flipped(self) -> float:
+        """The p-value of sign flips; where the influences are not known, the smallest that so many units can have."""
+        if self.equal or self.n == 0:
+            return 0.0  # the bounds of equal draws know how few they are
+        if not self._influences:
+            return 0.5 ** (self.num_units - 1)
+        if self._influences.units:  # sign flips know no strata
+            return 0.0
+        sums = self._influences.sums  # they are of a small step: where exact ones would be equal, these nearly are
+        return sign_flip(sums, tie=4 * _STEP / len(sums))
 
 
 def _of_tasks(figure: Figure, tasks: Sequence[str], counts_DT: Array) -> Array:

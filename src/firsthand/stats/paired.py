@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 from firsthand.message import Json
 from firsthand.stats.bounded_mean import lowest_mean, score_p_value
-from firsthand.stats.figure_stats import FigureDifference
 from firsthand.stats.intervals import (
     CONFIDENCE,
     Bounds,
@@ -92,6 +91,30 @@ class PairedDifference:
             "method": self.method,
             "clusters": self.clusters,
         }
+
+
+class Compared(Protocol):
+    """Two agents' difference, of which a comparison is made: of means (`Differences`) or of figures (`FigureDifference`)."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def mean(self) -> float: ...
+    @property
+    def counts(self) -> tuple[int, int]: ...
+    @property
+    def labels(self) -> tuple[str, ...] | None: ...
+    @property
+    def lower_is_better(self) -> bool: ...
+    @property
+    def num_units(self) -> int: ...
+    @property
+    def error(self) -> float: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def p_value(self) -> float: ...
+    def bounds(self, confidence: float = CONFIDENCE) -> Bounds: ...
 
 
 @dataclass(frozen=True)
@@ -301,7 +324,7 @@ def paired_difference(
     return judged(Differences.between(a, b, clusters), confidence)
 
 
-def judged(differences: Differences | FigureDifference, confidence: float = CONFIDENCE) -> PairedDifference:
+def judged(differences: Compared, confidence: float = CONFIDENCE) -> PairedDifference:
     """The comparison that `paired_difference` makes, of differences that are at hand."""
     n = differences.n
     if n == 0:
@@ -325,7 +348,7 @@ def judged(differences: Differences | FigureDifference, confidence: float = CONF
     return settled(found, found.p_value < 1 - confidence)
 
 
-def _detectable(differences: Differences | FigureDifference, confidence: float) -> float:
+def _detectable(differences: Compared, confidence: float) -> float:
     n = differences.n
     if differences.method == "Tango":
         return smallest_detectable(n, disagreement=(sum(differences.counts) + 1) / (n + 2), confidence=confidence)
@@ -373,14 +396,17 @@ def mcnemar(better: int, worse: int) -> float:
     return min(1.0, 2 * float(bdtr(fewer, total, 0.5)))
 
 
-def sign_flip(differences: Sequence[float]) -> float:
-    """The two-sided p-value of the sign-flip test: how often chance signs give a sum as far from 0 (Fisher, 1935)."""
+def sign_flip(differences: Sequence[float], tie: float = _TINY) -> float:
+    """The two-sided p-value of the sign-flip test: how often chance signs give a sum as far from 0 (Fisher, 1935).
+
+    Sums are as far where they differ by no more than `tie` times the sum of all sizes.
+    """
     import numpy as np
 
     values = np.array([d for d in differences if abs(d) > _TINY])
     n, observed = (
         len(values),
-        abs(math.fsum(values)) - _TINY * float(np.abs(values).sum()),
+        abs(math.fsum(values)) - tie * float(np.abs(values).sum()),
     )  # ties, whatever rounding says
     if n == 0:
         return 1.0
