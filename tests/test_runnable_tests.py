@@ -28,7 +28,31 @@ RUN = [
     ("import numpy as np\nnp.testing.assert_allclose(add(1, 2), 3)", ...),
     ("try:\n    add(1, 'a') < 3\nexcept TypeError:\n    pass\nelse:\n    assert False", ...),
 ]  # fmt: skip
+UNCALLED = "def test_a():\n    " + ASSERTS
+RUN += [
+    # what is run before does not stand for tests that nobody calls
+    ("import random\nrandom.seed(0)\n" + CHECK, "import random\nrandom.seed(0)\n" + CHECK + "\ncheck(add)\n"),
+    ("META = dict(a='b')\n" + CHECK, "META = dict(a='b')\n" + CHECK + "\ncheck(add)\n"),
+    ("assert callable(add)\n" + CHECK, "assert callable(add)\n" + CHECK + "\ncheck(add)\n"),
+    ("test = 3\nassert test\n" + UNCALLED, "test = 3\nassert test\n" + UNCALLED + "\ntest_a()\n"),
+    ("async " + UNCALLED, "async " + UNCALLED + "\n__import__('asyncio').run(test_a())\n"),
+    # tests that call what they define, by name or not
+    (UNCALLED + "\nfor f in [test_a]:\n    f()", ...), (UNCALLED + "\ndef test_off():\n    1/0\ntest_a()", ...),
+    (UNCALLED + "\nfor n, f in [*globals().items()]:\n    if n[0] == 't':\n        f()", ...),
+    ("class T:\n    def a(self):\n        " + ASSERTS + "\nT().a()", ...), ("class T:\n    " + ASSERTS, ...),
+    ("def case(f):\n    f()\n@case\ndef t():\n    " + ASSERTS, ...),
+    # without a word such as assert
+    ("if add(1, 2) != 3: 1/0", ...), ("exec('assert add(1, 2) == 3')", ...), ("eq(add(1, 2), 3)", ...),
+    ("from numpy.testing import assert_equal as same\nsame(add(1, 2), 3)", ...), ("import doctest\ndoctest.testmod()", ...),
+    ("import asyncio\nasync def main():\n    assert await add(1, 2) == 3\nasyncio.run(main())", ...),
+    ("try:\n    import pytest\nexcept ImportError:\n    pytest = None\n" + ASSERTS, ...),
+    (CASES + "\nr = unittest.TestSuite([TestCases('test_add')]).run(unittest.TestResult())\nassert r.wasSuccessful()", ...),
+]  # fmt: skip
 REFUSED = [
+    ("assert True", "no answer could fail"), ("add(1, 2)\ndef f():\n    " + ASSERTS, "no answer could fail"),
+    ("x = []\nx.append(add(1, 2))\nprint(len(x))", "no answer could fail"),
+    ("import random\nrandom.seed(0)\ndef test_a(fixture):\n    " + ASSERTS, "no answer could fail"),
+    ("class T:\n    def a(self):\n        " + ASSERTS + "\nrun()", "no answer could fail"),
     ("", "no answer could fail"), ("# a comment", "no answer could fail"), ("'''words'''", "no answer could fail"),
     ("import math\nX = 3", "no answer could fail"), ("print(add(1, 2))", "no answer could fail"),
     ("x = add(1, 2)", "no answer could fail"), ("def helper(x):\n    " + ASSERTS, "no answer could fail"),
@@ -114,7 +138,7 @@ def test_called_tests_pass_right_answers_and_fail_wrong_ones() -> None:
         program = runnable_tests(tests, "add")
         return (await shared_sandbox().check(answer, program, names=("add",))).ok
 
-    for tests in (CHECK, [ASSERTS], "def test_a():\n    " + ASSERTS):
+    for tests in (CHECK, [ASSERTS], UNCALLED, "async " + UNCALLED, "import random\nrandom.seed(0)\n" + CHECK):
         assert asyncio.run(passed("def add(a, b): return a + b", tests))
         assert not asyncio.run(passed("def add(a, b): return a - b", tests))
         assert not asyncio.run(passed("def other(): return None", tests))

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 from firsthand.scorers.code import parsed
 
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+_DIVISIONS = (ast.Div, ast.FloorDiv, ast.Mod)
 _INERT_CALLS = ("print", "repr", "str", "len", "type")
-_JUDGES = re.compile(r"assert|check|verify|expect|test|fail|raise|exit|abort", re.IGNORECASE)
+_JUDGES = re.compile(
+    r"assert|check|verify|expect|test|fail|raise|exit|abort|^exec$|^eval$|^run_docstring", re.IGNORECASE
+)
 """Names of functions that may raise for a wrong value."""
+_KEEPS = ("append", "add", "extend", "insert", "update", "write")
+"""Methods that keep a value, and do not judge it."""
+_BY_NAME = {"globals", "locals", "vars", "dir", "exec", "eval", "getattr", "modules", "getmembers", "__dict__"}
+"""What may call a function that is not named in the program."""
 
 
 def runnable_tests(tests: object, entry_point: str = "") -> str:
@@ -29,16 +39,20 @@ def runnable_tests(tests: object, entry_point: str = "") -> str:
     program = _joined(tests)
     body = _parsed(program).body
     _check_statements(body)
-    judging = any(_judges(node) for each in body for node in ast.walk(each))
-    if judging and any(map(_acts, body)):
-        return program
-    calls = [*_calls_of(body, entry_point)] if judging else []
-    if not calls:
+    reached = _reached(body, list(body))
+    tests_of_body = [each for each in body if isinstance(each, _FUNCTION) and each.name.startswith(("test", "check"))]
+    called = (
+        [] if any(each.name in reached.names for each in tests_of_body) else [*_calls_of(tests_of_body, entry_point)]
+    )
+    if called and not reached.by_name:
+        reached = _reached(body, [*body, *(part for each, _ in called for part in each.body)])
+        program = "\n".join([program, *(line for _, line in called), ""])
+    if not reached.judges:
         raise ValueError(
-            "no answer could fail these tests: they assert nothing and call nothing. Write assert statements, "
+            "no answer could fail these tests: what they run asserts nothing of the answer. Write assert statements, "
             "functions test_...() without arguments, or check(candidate) beside a column entry_point"
         )
-    return "\n".join([program, *calls, ""])
+    return program
 
 
 def unit_cases(tests: object) -> str:
@@ -59,15 +73,18 @@ def unit_cases(tests: object) -> str:
 
 def imported(program: str) -> set[str]:
     """Return the top-level names of the modules that a program imports, but for those that it does without (`try`)."""
-    found: set[str] = set()
-    pending: list[ast.AST] = [_parsed(program)]
+    return {name for each in _imports(_parsed(program).body) for name in _modules(each)} - {""}
+
+
+def _imports(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports of a program, but for those in `try`."""
+    pending: list[ast.AST] = list(reversed(body))
     while pending:
         each = pending.pop()
         if isinstance(each, ast.Import | ast.ImportFrom):
-            found |= _modules(each)
+            yield each
         elif not isinstance(each, ast.Try):
-            pending += ast.iter_child_nodes(each)
-    return found - {""}
+            pending += reversed([*ast.iter_child_nodes(each)])
 
 
 def _joined(tests: object) -> str:
@@ -95,62 +112,109 @@ def _parsed(program: str) -> ast.Module:
 
 
 def _check_statements(body: list[ast.stmt]) -> None:
+    loaded = {node.id for each in body for node in ast.walk(each) if isinstance(node, ast.Name)}
     for each in body:
         if isinstance(each, ast.Expr) and isinstance(each.value, ast.Compare):
             raise ValueError(f"line {each.lineno} compares two values and drops the result: write assert before it")
-        if isinstance(each, ast.ClassDef) and any(_name_of(base) == "TestCase" for base in each.bases):
+        cases = isinstance(each, ast.ClassDef) and any(_name_of(base) == "TestCase" for base in each.bases)
+        if isinstance(each, ast.ClassDef) and cases and each.name not in loaded:
             raise ValueError(f"line {each.lineno} has cases of unittest: take the scorer passes_unit_tests")
     for node in (node for each in body for node in ast.walk(each)):
         if isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple) and node.test.elts:
             raise ValueError(
                 f"line {node.lineno} asserts a tuple, which always holds: write assert x == y, 'message' without parentheses"
             )
-        if isinstance(node, ast.Import | ast.ImportFrom) and "pytest" in _modules(node):
+    for node in _imports(body):
+        if "pytest" in _modules(node):
             raise ValueError(f"line {node.lineno} imports pytest, which is not in the sandbox: write assert statements")
 
 
-def _acts(statement: ast.stmt) -> bool:
-    """Return True if a statement asserts, raises or calls something when it is run, other than to show it."""
-    return any(
-        isinstance(node, ast.Assert | ast.Raise)
-        or (isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in _INERT_CALLS))
-        for node in _run(statement)
-    )
+class _Reached(NamedTuple):
+    """What a program runs, as far as its text tells."""
+
+    names: set[str]
+    """All names and attributes that are read in it."""
+    judges: bool
+    """Whether any of it may raise for a wrong value."""
+
+    @property
+    def by_name(self) -> bool:
+        """Whether it may call functions that it does not name."""
+        return not self.names.isdisjoint(_BY_NAME)
+
+
+def _reached(body: list[ast.stmt], running: list[ast.stmt]) -> _Reached:
+    """What is run by statements: they themselves, and the functions and classes of the program that they name."""
+    defined: dict[str, list[ast.AST]] = {}
+    for node in (node for each in body for node in ast.walk(each)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.setdefault(node.name, []).extend(_inner(node))
+    own, judges = frozenset(defined), False
+    names: set[str] = set()
+    pending: list[ast.AST] = list(running)
+    while pending:
+        node = pending.pop()
+        judges = judges or _judges(node)
+        name = _name_of(node)
+        if name and name not in names and isinstance(getattr(node, "ctx", None), ast.Load):
+            names.add(name)
+            pending += [part for each in ([*defined] if name in _BY_NAME else [name]) for part in defined.pop(each, [])]
+        pending += _outer(node, own)
+    return _Reached(names, judges)
+
+
+def _inner(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> list[ast.AST]:
+    """What runs when a function is called, or any method of a class."""
+    if not isinstance(node, ast.ClassDef):
+        return list(node.body)
+    return [part for each in node.body for part in (each.body if isinstance(each, _FUNCTION) else [])]
+
+
+def _outer(node: ast.AST, own: Collection[str]) -> list[ast.AST]:
+    """What runs with a node: of a function its decorators and defaults alone, unless one of `own` decorates it."""
+    if not isinstance(node, _FUNCTION):
+        return list(ast.iter_child_nodes(node))
+    if any(_name_of(part) in own for each in node.decorator_list for part in ast.walk(each)):
+        return list(ast.iter_child_nodes(node))
+    return [*node.decorator_list, *node.args.defaults, *(each for each in node.args.kw_defaults if each)]
 
 
 def _judges(node: ast.AST) -> bool:
-    """Return True for an assertion, a raise, and a call of a function that may hold one by its name."""
-    return isinstance(node, ast.Assert | ast.Raise) or (
+    """Return True for an assertion, a raise, a division by zero, and a call that may hold one.
+
+    A call may by its name, and where it is made of the value of another call and its own is dropped, as `close(f(1), 2)`.
+    """
+    if isinstance(node, ast.Assert):
+        return not (isinstance(node.test, ast.Constant) and node.test.value)
+    if isinstance(node, ast.BinOp):
+        return isinstance(node.right, ast.Constant) and node.right.value == 0 and isinstance(node.op, _DIVISIONS)
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        given = [*node.value.args, *(each.value for each in node.value.keywords)]
+        drops = _name_of(node.value.func) not in (*_INERT_CALLS, *_KEEPS)
+        return drops and any(isinstance(part, ast.Call) for each in given for part in ast.walk(each))
+    return isinstance(node, ast.Raise) or (
         isinstance(node, ast.Call) and _JUDGES.search(_name_of(node.func)) is not None
     )
 
 
-def _run(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run with the statement: those within functions do not."""
-    pending = [node]
-    while pending:
-        each = pending.pop()
-        yield each
-        if not isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            pending += ast.iter_child_nodes(each)
-
-
-def _calls_of(body: list[ast.stmt], entry_point: str) -> Iterator[str]:
-    """The calls of test functions that are only defined."""
-    for each in body:
-        if not isinstance(each, ast.FunctionDef):
-            continue
+def _calls_of(functions: list[_Function], entry_point: str) -> Iterator[tuple[_Function, str]]:
+    """The test functions that can be called, each with its call."""
+    for each in functions:
         given = each.args
         positional = [*given.posonlyargs, *given.args]
         required = len(positional) - len(given.defaults)
         lone = not any(default is None for default in given.kw_defaults)
+        call = ""
         if each.name.startswith("test") and required == 0 and lone:
-            yield f"{each.name}()"
+            call = f"{each.name}()"
         elif each.name == "check" and required == 1 and lone and entry_point:
-            yield f"{each.name}({entry_point})"
+            call = f"{each.name}({entry_point})"
+        if call:
+            waits = isinstance(each, ast.AsyncFunctionDef)
+            yield each, f"__import__('asyncio').run({call})" if waits else call
 
 
-def _name_of(node: ast.expr) -> str:
+def _name_of(node: ast.AST) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
