@@ -33,6 +33,7 @@ NOUNS = [
     "tool_source",
     "task",
     "loop.journal",
+    "loop.asked_at",
     "trace_body",
     "trace",
     "tool_calls",

@@ -91,7 +91,8 @@ async def rollout(
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     await warm_up([agent.model])
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
-    journal = journal or MemoryJournal()
+    place = Place(agent, benchmark, task, epoch).id
+    journal = journal or MemoryJournal(place)
     attempt = Attempt(agent, agent.own_tools, journal, own_seed, listener, task=task)
     if agent.memory is not None:
         origin = {"agent": agent.name, "benchmark": benchmark.name, "task": task.id, "epoch": epoch}
@@ -134,7 +135,7 @@ async def rollout(
         attempt.note("guard_passes", **dict(sorted(attempt.guard_passes.items())))
     trace = Trace(
         id=id,
-        place=Place(agent, benchmark, task, epoch).id,
+        place=place,
         benchmark=benchmark.name,
         task_id=task.id,
         agent=agent.to_json(),
@@ -333,7 +334,7 @@ async def rollouts(
     *,
     seed: int = 0,
     concurrency: int = 16,
-    journal: Callable[[Place], Journal] = lambda place: MemoryJournal(),
+    journal: Callable[[Place], Journal] = lambda place: MemoryJournal(place.id),
     budget: Budget | Callable[[Place], Budget | None] | None = None,
     listener: Callable[[Place], Listener | None] = lambda place: None,
     done: Mapping[str, Trace] = MappingProxyType({}),

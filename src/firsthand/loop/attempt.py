@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.loop import concurrency
+from firsthand.loop.asked_at import asking
 from firsthand.loop.attempt_memory import AttemptMemory
 from firsthand.loop.call_cost import CallCost
 from firsthand.loop.journal import Journal
@@ -317,7 +318,8 @@ class Attempt:
         async def ask_once() -> Json:
             cost.check_another_try()
             try:
-                return await ask()
+                with asking(self.journal, effect, self.note):
+                    return await ask()
             except ModelError as error:
                 cost.lose(error)
                 raise
