@@ -26,6 +26,7 @@ NOUNS = [
     "loop.prompt_size",
     "loop.warm_up",
     "loop.reply_body",
+    "loop.endpoint_pace",
     "loop.concurrency",
     "declaration",
     "tool_arguments",

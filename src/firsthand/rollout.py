@@ -37,6 +37,7 @@ from firsthand.loop.attempt_memory import AttemptMemory, commit, learn, snapshot
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch, without_exit
+from firsthand.loop.endpoint_pace import Paces, share_paces
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal, skip_given
 from firsthand.loop.listener import Listener
 from firsthand.loop.open_sources import SourceKeeper, opened, reopen
@@ -352,7 +353,10 @@ async def rollouts(
         if (memory := place.agent.memory) is not None and memory.lifetime != "attempt"
     }
 
+    paces = Paces()
+
     async def start(place: Place) -> Trace:
+        share_paces(paces)
         conversation_owner.enter(f"{conversation_owner.current()}/place/{place.id}")  # each place is a task of its own
         return await rollout(
             place.agent,
