@@ -124,6 +124,7 @@ def test_refusals_halve_how_many_ask_once_a_pause_and_answers_let_more(monkeypat
             await turn.__aenter__()
         wait_s = pace.refused(0.08)
         assert wait_s is not None and 0.08 <= wait_s <= 0.08 * (1 + JITTER) and pace._most == 4
+        await turns.pop().__aexit__(None, None, None)
         assert pace.refused(0.01) and pace._most == 4, "sent with the one that was refused"
         for turn in turns:
             await turn.__aexit__(None, None, None)
