@@ -97,11 +97,15 @@ class ModelError(FirsthandError):
 
 
 class TransientError(ModelError):
-    """A transient fault. `retry_after_s` is the wait that the server asked for, if any."""
+    """A transient fault. `retry_after_s` is the wait that the server asked for, if any.
 
-    def __init__(self, message: str, retry_after_s: float | None = None):
+    `is_for_all` says that it asked so of everybody who uses the endpoint, not only for this request.
+    """
+
+    def __init__(self, message: str, retry_after_s: float | None = None, *, is_for_all: bool = False):
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.is_for_all = is_for_all
 
 
 class QueueFull(TransientError):

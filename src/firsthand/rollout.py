@@ -37,6 +37,7 @@ from firsthand.loop.attempt_memory import AttemptMemory, commit, learn, snapshot
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget
 from firsthand.loop.concurrency import Branch, derive_seed, enter_branch, without_exit
+from firsthand.loop.endpoint_pace import Paces, share_paces
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal, skip_given
 from firsthand.loop.listener import Listener
 from firsthand.loop.open_sources import SourceKeeper, opened, reopen
@@ -91,7 +92,8 @@ async def rollout(
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     await warm_up([agent.model])
     own_seed = derive_seed(seed, benchmark.name, task.id, epoch)
-    journal = journal or MemoryJournal()
+    place = Place(agent, benchmark, task, epoch).id
+    journal = journal or MemoryJournal(place)
     attempt = Attempt(agent, agent.own_tools, journal, own_seed, listener, task=task)
     if agent.memory is not None:
         origin = {"agent": agent.name, "benchmark": benchmark.name, "task": task.id, "epoch": epoch}
@@ -134,7 +136,7 @@ async def rollout(
         attempt.note("guard_passes", **dict(sorted(attempt.guard_passes.items())))
     trace = Trace(
         id=id,
-        place=Place(agent, benchmark, task, epoch).id,
+        place=place,
         benchmark=benchmark.name,
         task_id=task.id,
         agent=agent.to_json(),
@@ -333,7 +335,7 @@ async def rollouts(
     *,
     seed: int = 0,
     concurrency: int = 16,
-    journal: Callable[[Place], Journal] = lambda place: MemoryJournal(),
+    journal: Callable[[Place], Journal] = lambda place: MemoryJournal(place.id),
     budget: Budget | Callable[[Place], Budget | None] | None = None,
     listener: Callable[[Place], Listener | None] = lambda place: None,
     done: Mapping[str, Trace] = MappingProxyType({}),
@@ -351,7 +353,10 @@ async def rollouts(
         if (memory := place.agent.memory) is not None and memory.lifetime != "attempt"
     }
 
+    paces = Paces()
+
     async def start(place: Place) -> Trace:
+        share_paces(paces)
         conversation_owner.enter(f"{conversation_owner.current()}/place/{place.id}")  # each place is a task of its own
         return await rollout(
             place.agent,

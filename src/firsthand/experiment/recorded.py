@@ -12,6 +12,7 @@ from firsthand.loop.tool_call import tool_request
 from firsthand.message import Json, ToolCall
 from firsthand.model import Model
 from firsthand.providers.cached import Replay
+from firsthand.providers.replies_by_place import RepliesByPlace
 from firsthand.runs import store
 from firsthand.scorers.model_judge import JudgeScorer, judged_by
 from firsthand.scorers.rag_judgements import RagJudge
@@ -46,10 +47,11 @@ def as_recorded(tool: Tool, ref: str) -> Tool:
     """The tool, answering from what that run recorded if a call would reach outside; else the tool itself."""
     if tool.effect == "write" or (tool.effect == "read" and tool.origin is None):
         return tool
-    source = store.open_run(ref, data_home())
+    recorded = RepliesByPlace(store.open_run(ref, data_home()))
 
     async def look_up(arguments: Json) -> str:
-        found = source.reply(tool_request(ToolCall("", tool.name, arguments)))
+        at_place = recorded.find(tool_request(ToolCall("", tool.name, arguments)))
+        found = None if at_place is None else at_place.reply
         if found is None or "content" not in found:
             raise ToolError(f"the replayed run holds no result of {tool.name} with {arguments!r:.200}")
         if found["is_error"]:

@@ -17,14 +17,16 @@ from weakref import WeakKeyDictionary
 from firsthand.agent import Agent
 from firsthand.errors import ConfigError, ModelError, TransientError
 from firsthand.loop import concurrency
+from firsthand.loop.asked_at import asking
 from firsthand.loop.attempt_memory import AttemptMemory
 from firsthand.loop.call_cost import CallCost
+from firsthand.loop.endpoint_pace import pace_of
 from firsthand.loop.journal import Journal
 from firsthand.loop.kept_replies import kept_replies
 from firsthand.loop.listener import Added, Listener, Piece, Step
 from firsthand.loop.reply_body import Continued, from_body, shared, to_body
 from firsthand.message import Json, Message
-from firsthand.model import Completion, Prompt, Sampling, ToolSpec, Usage
+from firsthand.model import Completion, Model, Prompt, Sampling, ToolSpec, Usage
 from firsthand.task import Task
 from firsthand.tool import Tool
 from firsthand.tool_source import ToolSource, is_self_contained, tools_at_hand, version_of
@@ -302,9 +304,15 @@ class Attempt:
         return [completion]
 
     async def reply(
-        self, effect: str, request: str, ask: Callable[[], Awaitable[Json]], recorded: Json | None, cost: CallCost
+        self,
+        effect: str,
+        request: str,
+        ask: Callable[[], Awaitable[Json]],
+        recorded: Json | None,
+        cost: CallCost,
+        model: Model | None = None,
     ) -> Json:
-        """The reply to a request to the model: the `recorded` one, or a new one.
+        """The reply to a request to the agent's model, or to another one: the `recorded` one, or a new one.
 
         A new reply is recorded before it is acknowledged. Transient faults are retried and noted. A try that failed and was
         paid for is charged to `cost`, and LimitExceeded ends the call if too little is left for another one.
@@ -317,7 +325,8 @@ class Attempt:
         async def ask_once() -> Json:
             cost.check_another_try()
             try:
-                return await ask()
+                with asking(self.journal, effect, self.note):
+                    return await ask()
             except ModelError as error:
                 cost.lose(error)
                 raise
@@ -325,9 +334,10 @@ class Attempt:
         def on_retry(attempt: int, error: TransientError, wait_s: float) -> None:
             self.note("retry", attempt=attempt, error=str(error), wait_s=round(wait_s, 3))
 
+        pace = pace_of(model or self.agent.model)
         with kept_replies() as kept:
             try:
-                reply = await concurrency.with_retries(ask_once, self.agent.retry, on_retry=on_retry)
+                reply = await concurrency.with_retries(ask_once, self.agent.retry, on_retry=on_retry, pace=pace)
             finally:
                 cost.waste(kept.usage)
         if cost.lost != Usage():

@@ -304,7 +304,7 @@ class _View:
             return reply
 
         try:
-            reply = await attempt.reply(effect, request, answer, recorded, cost)
+            reply = await attempt.reply(effect, request, answer, recorded, cost, asked)
             (completion,) = (Completion.from_json(each) for each in reply["completions"])
             error = ""
             detail["answer"] = completion.message.text

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import itertools
+import math
 import random
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from firsthand.errors import TransientError
+from firsthand.loop.endpoint_pace import Pace
 from firsthand.system import interruption
 
 T = TypeVar("T")
@@ -139,6 +142,9 @@ class Retry:
     """Wait about this long before the second try; each later wait is twice the one before."""
     max_wait_s: float = 30.0
     """Never wait longer than this, whatever the server asks for."""
+    asked_s: float = 600.0
+    """Tries that an endpoint refuses as it is asked too often do not count for this long, if it names a time to come back
+    within `max_wait_s` and answers others meanwhile; see `endpoint_pace`."""
 
     def wait_s(self, attempt: int, asked_s: float | None, rng: random.Random) -> float:
         """Seconds to wait after try number `attempt` (from 1) failed: exponential with full jitter, or as asked."""
@@ -153,8 +159,14 @@ async def with_retries(
     retry: Retry,
     *,
     on_retry: Callable[[int, TransientError, float], None] = lambda attempt, error, wait_s: None,
+    pace: Pace | None = None,
 ) -> T:
-    """The result of `action`, retried while it raises TransientError; the last such error is raised."""
+    """The result of `action`, retried while it raises TransientError; the last such error is raised.
+
+    `pace` is shared by all who ask the same endpoint: each keeps the pause that it asked any of them for.
+    """
+    if pace is not None and retry.attempts > 1:
+        return await _at_pace(action, retry, on_retry, pace)
     rng = random.Random(0)
     for attempt in range(1, retry.attempts):
         try:
@@ -164,6 +176,43 @@ async def with_retries(
             on_retry(attempt, error, wait_s)
             await asyncio.sleep(wait_s)
     return await action()
+
+
+async def _at_pace(
+    action: Callable[[], Awaitable[T]],
+    retry: Retry,
+    on_retry: Callable[[int, TransientError, float], None],
+    pace: Pace,
+) -> T:
+    """The result of `action`, retried as `with_retries` says, in its turn among all who ask the endpoint."""
+    rng, clock = random.Random(0), asyncio.get_running_loop().time
+    counted, first_s = 0, math.inf
+    """The tries that count, and the time of the first one that failed."""
+    for made in itertools.count(1):
+        held_s: float | None = None
+        try:
+            async with pace.turn():
+                try:
+                    result = await action()
+                except TransientError as error:
+                    first_s = min(first_s, clock())
+                    asked_s = error.retry_after_s if error.is_for_all else None
+                    if asked_s is not None and asked_s <= retry.max_wait_s and clock() - first_s <= retry.asked_s:
+                        held_s = pace.refused(asked_s)
+                    raise
+                pace.answered()
+                return result
+        except TransientError as error:
+            if held_s is not None:
+                on_retry(made, error, held_s)
+                continue
+            counted += 1
+            if counted == retry.attempts:
+                raise
+            wait_s = retry.wait_s(counted, error.retry_after_s, rng)
+            on_retry(made, error, wait_s)
+            await asyncio.sleep(wait_s)
+    raise AssertionError("a count ends by an answer or an error")
 
 
 async def in_thread(work: Callable[[], T]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from firsthand.message import Json
 from firsthand.model import OrderedReplies
@@ -31,11 +31,25 @@ class Journal(Protocol):
         """
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """A Journal that knows the place of its attempt."""
+
+    def where(self, effect: str) -> tuple[str, str]:
+        """The attempt's place, and the effect's name in the journal of the whole attempt."""
+
+
 class MemoryJournal:
     """A Journal that lives as long as its process: for one-off rollouts and tests."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "") -> None:
+        """`place` is the id of the attempt's place, if it has one."""
+        self.place = place
         self.entries: dict[tuple[str, str], Any] = {}
+
+    def where(self, effect: str) -> tuple[str, str]:
+        """The attempt's place, and the effect."""
+        return self.place, effect
 
     def find(self, effect: str, request: str) -> Json | None:
         """The reply recorded for this effect, or None."""
@@ -60,6 +74,10 @@ class JournalPart:
     def __init__(self, journal: Journal, name: str):
         self.journal = journal
         self.name = name
+
+    def where(self, effect: str) -> tuple[str, str]:
+        """The attempt's place, and the effect's name in the whole journal; no place if that is not known."""
+        return where_in(self.journal, f"{self.name}|{effect}")
 
     def find(self, effect: str, request: str) -> Json | None:
         """The reply recorded for this effect, or None."""
@@ -96,6 +114,11 @@ def _indices(reply: Json) -> Iterator[int]:
         index = completion.get("reply_index") if isinstance(completion, dict) else None
         if type(index) is int:
             yield index
+
+
+def where_in(journal: Journal, effect: str) -> tuple[str, str]:
+    """The place of the journal's attempt, and the effect's name in the journal of the whole attempt; no place if unknown."""
+    return journal.where(effect) if isinstance(journal, Placed) else ("", effect)
 
 
 def part_of(effect: str) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from firsthand.errors import AnswerPending, GuardRefused, OutcomeUnknown, ToolError, nearest
 from firsthand.loop.answer_time import LATE, check_time, timed
 from firsthand.loop.approval import approval_key
+from firsthand.loop.asked_at import asking
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
 from firsthand.message import ERROR, Json, ToolCall, ToolResult, canonical
@@ -196,7 +197,7 @@ async def _run_approved(
         await attempt.keep(effect, request, {"started": True})
     detail |= _running(arguments)
     try:
-        with timed():
+        with timed(), asking(attempt.journal, effect, attempt.note):
             return ToolResult(call.id, call.name, await tool.run(checked), origin=tool.origin)
     except AnswerPending:  # the tool says that it has not acted yet: it is called again with the answer
         del detail["ran"]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from firsthand.errors import ModelError, WorldFailed
+from firsthand.loop.asked_at import asking
 from firsthand.loop.calling import caller
 from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.journal import JournalPart, skip_recorded
@@ -64,7 +65,8 @@ async def world_reply(
     if body is None:
         asked = attempt.agent.model.beside(model) if isinstance(attempt.agent.model, Replays) else model
         try:
-            (completion,) = await asked.complete(prompt, sampling)
+            with asking(journal, effect, attempt.note):
+                (completion,) = await asked.complete(prompt, sampling)
         except ModelError as error:
             raise WorldFailed(f"{model.name}, which plays a part in the task, did not answer: {error}") from error
         if asked is model:

@@ -18,6 +18,7 @@ from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
 from firsthand.loop.reply_body import Continued, ReplyChain, answered, from_body, to_body
 from firsthand.message import Json, Message, canonical
 from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
+from firsthand.providers.replies_by_place import Found, PlacedStore, RepliesByPlace, Store
 
 MAX_KNOWN = 1024
 """Replies whose token ids are remembered, so that a conversation's next turn need not be put together from its first."""
@@ -26,13 +27,6 @@ MAX_KNOWN_IDS, MAX_CHAIN_IDS, MAX_STORE_IDS = 8_000_000, 50_000_000, 1_000_000_0
 of a prompt are not known."""
 _NOT_A_REPLY = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 """The errors of reading a body that is no reply."""
-
-
-class Store(Protocol):
-    """A store of replies by the key of their request."""
-
-    def reply(self, request: str) -> Json | None:
-        """The reply to the request of this key, or None."""
 
 
 @runtime_checkable
@@ -59,11 +53,16 @@ class MemoryStore:
 
 
 class Replies:
-    """The replies of a store, with the token ids of their prompts put together."""
+    """The replies of a store, with the token ids of their prompts put together.
 
-    def __init__(self, store: Store):
+    `by_place`, where a store knows them, finds the reply of the place that asks; see `RepliesByPlace`.
+    """
+
+    def __init__(self, store: Store, by_place: RepliesByPlace | None = None):
         self.store = store
+        self._by_place = by_place
         self._ids: OrderedDict[tuple[str, int], array[int]] = OrderedDict()
+        """A request, as `_within` names it, and a sample -> the ids of the prompt and the answer."""
         self._left = MAX_STORE_IDS
         self._count = 0
         """The token ids that `_ids` holds."""
@@ -72,12 +71,15 @@ class Replies:
 
     def find(self, key: str, n: int) -> list[Completion] | None:
         """The `n` answers kept under a key, or None. StoreError if the store holds anything else there."""
-        body = self.store.reply(key)
-        if body is None:
+        found = self._found(key)
+        if found is None:
             return None
+        if found.reply is None:
+            raise ModelError(f"the call failed when it was recorded: {found.error}")
+        body, attempt = found.reply, found.attempt
         try:
-            self._learn(body)
-            completions = from_body(body, self._earlier)
+            self._learn(body, attempt)
+            completions = from_body(body, lambda earlier, sample: self._earlier(_within(attempt, earlier), sample))
             for each in completions:
                 _check_usage(each.usage)
         except _NOT_A_REPLY as error:
@@ -86,8 +88,21 @@ class Replies:
             raise StoreError(
                 f"a stored reply holds {len(completions)} answers where {n} were asked for: the store is damaged"
             )
-        self._remember(key, completions)
+        self._remember(_within(attempt, key), completions)
         return completions
+
+    def _found(self, key: str) -> Found | None:
+        if self._by_place is not None:
+            return self._by_place.find(key)
+        reply = self.store.reply(key)
+        return None if reply is None else Found(reply)
+
+    def _of_attempt(self, attempt: str, key: str) -> Json | None:
+        """The last reply to a request within an attempt; without one, within the whole store."""
+        if not attempt or not isinstance(self.store, PlacedStore):
+            return self.store.reply(key)
+        effects = [effect for place, effect in self.store.replied_at(key) if place == attempt]
+        return self.store.reply_at(attempt, effects[-1], key) if effects else None
 
     def keep(self, key: str, prompt: Prompt, completions: Sequence[Completion]) -> None:
         """Keep the answers to a prompt, if the store takes any."""
@@ -110,14 +125,15 @@ class Replies:
         ids = None if found is None else self._ids.get(found)
         return None if found is None or ids is None else Continued(*found, ids.tolist())
 
-    def _learn(self, body: Json) -> None:
+    def _learn(self, body: Json, attempt: str) -> None:
         """Find the ids of the replies that a body continues, the first one first."""
         missing: dict[str, Json] = {}
         last = body
         left = MAX_CHAIN_IDS
         while (prompt := body.get("prompt")) and "after" in prompt:
             key = prompt["after"]
-            found = None if (key, prompt["sample"]) in self._ids else self.store.reply(key)
+            known = (_within(attempt, key), prompt["sample"]) in self._ids
+            found = None if known else self._of_attempt(attempt, key)
             if found is None or key in missing:
                 break
             size = _ids_in(found)
@@ -129,11 +145,13 @@ class Replies:
         if not links:
             return
         first = links[0][1].get("prompt") or {}
-        chain = ReplyChain(self._ids.get((first["after"], first["sample"])) if "after" in first else ())
+        chain = ReplyChain(
+            self._ids.get((_within(attempt, first["after"]), first["sample"])) if "after" in first else ()
+        )
         for (_, found), (_, after) in zip(links, [*links[1:], ("", last)], strict=True):
             chain.go_on(found, after["prompt"]["sample"])
         if chain.ids is not None:
-            self._keep_ids(links[-1][0], last["prompt"]["sample"], chain.ids)
+            self._keep_ids(_within(attempt, links[-1][0]), last["prompt"]["sample"], chain.ids)
 
     def _earlier(self, key: str, sample: int) -> Sequence[int] | None:
         ids = self._ids.get((key, sample))
@@ -149,6 +167,11 @@ class Replies:
         self._ids[key, sample] = ids
         while len(self._ids) > MAX_KNOWN or (self._count > MAX_KNOWN_IDS and len(self._ids) > 1):
             self._count -= len(self._ids.popitem(last=False)[1])
+
+
+def _within(attempt: str, key: str) -> str:
+    """The key of a request within an attempt; the same request of another attempt may have had another reply."""
+    return f"{attempt} {key}" if attempt else key
 
 
 def _ids_in(body: Json) -> int:
@@ -255,14 +278,19 @@ class Cached:
 class Replay:
     """A Model that answers from the store alone; a request that the store does not hold is a ModelError that quotes it.
 
+    A store that knows at which place each reply was given answers each call with the reply of its own place. So does a call
+    that had failed there: it is a ModelError again.
+
     `fingerprint` must be the one of the model that gave the replies.
     """
 
-    def __init__(self, store: Store, *, name: str, fingerprint: str):
+    def __init__(self, store: Store, *, name: str, fingerprint: str, by_place: RepliesByPlace | None = None):
+        """`by_place` is what another Replay of the same store has looked up so far."""
         self.name = name
         self.fingerprint = fingerprint
         self._store = store
-        self._replies = Replies(store)
+        self._by_place = by_place or RepliesByPlace(store)
+        self._replies = Replies(store, self._by_place)
 
     async def complete(
         self, prompt: Prompt, sampling: Sampling, *, tools: Sequence[ToolSpec] = (), n: int = 1
@@ -283,10 +311,12 @@ class Replay:
 
     async def score(self, prompt: Prompt, continuations: Sequence[str]) -> Scored:
         """The likelihoods that were recorded."""
-        found = self._store.reply(request_key(self.fingerprint, prompt, continuations=continuations))
+        found = self._by_place.find(request_key(self.fingerprint, prompt, continuations=continuations))
         if found is None:
             raise self._missing(prompt, f"with the continuations {[each[:40] for each in continuations[:8]]}")
-        return _scored(found)
+        if found.reply is None:
+            raise ModelError(f"the call failed when it was recorded: {found.error}")
+        return _scored(found.reply)
 
     async def count_tokens(
         self, prompt: Prompt, tools: Sequence[ToolSpec] = (), continuations: Sequence[str] = ()
@@ -302,7 +332,7 @@ class Replay:
 
     def beside(self, model: Model) -> Replay:
         """The Replay of another model's answers in the same store."""
-        return Replay(self._store, name=model.name, fingerprint=model.fingerprint)
+        return Replay(self._store, name=model.name, fingerprint=model.fingerprint, by_place=self._by_place)
 
     def _missing(self, prompt: Prompt, how: str) -> ModelError:
         last = prompt if isinstance(prompt, str) else prompt[-1].text if prompt else ""

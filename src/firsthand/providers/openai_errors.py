@@ -31,6 +31,8 @@ _TOO_LONG = re.compile(
 _NO_MONEY = ("insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "billing_error")
 _NO_CREDIT = re.compile(r"credit balance is too low|insufficient balance", re.IGNORECASE)
 _PAYMENT_REQUIRED = 402
+_TOO_MUCH_ASKED = frozenset({429, 503, 529})
+"""Statuses by which an endpoint says that it is asked too much, by this client or by all."""
 _REQUEST_FAULTS = (400, 413, 415, 422)
 """Statuses at which what was asked is at fault."""
 _FILTERED = "its content filter took the prompt: change the prompt, or the filter's settings on its side"
@@ -139,7 +141,10 @@ class Endpoint:
         if status == _PAYMENT_REQUIRED or marks & set(_NO_MONEY) or _NO_CREDIT.search(message):
             return _lasting(ModelError(f"{answered}: the account has no credit left; top it up or use another key"))
         if (status in (408, 409, 425, 429) or status >= 500) and not _is_final(status, headers or {}):
-            return TransientError(f"{answered}: it may pass, try again", retry_after_s(headers or {}))
+            is_for_all = status in _TOO_MUCH_ASKED
+            return TransientError(
+                f"{answered}: it may pass, try again", retry_after_s(headers or {}), is_for_all=is_for_all
+            )
         is_filtered = status in _REQUEST_FAULTS and "content_filter" in marks
         error = ModelError(f"{answered}: {_FILTERED if is_filtered else self._advice(status, known)}")
         if status not in _REQUEST_FAULTS or _KEY_AT_FAULT.search(message):

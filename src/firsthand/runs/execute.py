@@ -14,7 +14,7 @@ from typing import Any
 
 from firsthand.errors import BodyTooLarge, LimitExceeded, StoreError, TooManyFailures, Unreachable
 from firsthand.loop.budget import Budget, Limits
-from firsthand.loop.journal import Journal
+from firsthand.loop.journal import Journal, where_in
 from firsthand.loop.listener import Listener
 from firsthand.message import Json
 from firsthand.model import Usage
@@ -132,6 +132,9 @@ class _Watched:
     def __init__(self, journal: Journal, failures: list[StoreError]):
         self.journal = journal
         self.failures = failures
+
+    def where(self, effect: str) -> tuple[str, str]:
+        return where_in(self.journal, effect)
 
     def find(self, effect: str, request: str) -> Json | None:
         with self._remembering():

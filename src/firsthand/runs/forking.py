@@ -17,7 +17,7 @@ from firsthand.agent import Agent
 from firsthand.benchmark import Setting
 from firsthand.context import Context
 from firsthand.errors import ConfigError
-from firsthand.loop.journal import Journal, MemoryJournal
+from firsthand.loop.journal import Journal, MemoryJournal, where_in
 from firsthand.loop.listener import Listener
 from firsthand.loop.reply_body import to_body
 from firsthand.loop.world_model import world_replies
@@ -129,6 +129,10 @@ class Kept:
         for call in calls.values():
             if call.kind == "tool":
                 self.of_worlds |= world_replies(call.id, call.detail)
+
+    def where(self, effect: str) -> tuple[str, str]:
+        """The place of this attempt, and the effect's name in its own journal."""
+        return where_in(self.own, effect)
 
     def find(self, effect: str, request: str) -> Json | None:
         """The reply recorded for this effect in this attempt or in its parent, or None."""

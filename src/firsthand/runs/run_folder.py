@@ -353,6 +353,27 @@ class Run:
         )
         return body_of(self.database, found[0][0]) if found else None
 
+    def replied_at(self, request: str) -> list[tuple[str, str]]:
+        """The places and effects at which the request of this hash was recorded, the oldest first."""
+        rows = self.database.read(
+            "SELECT attempt, effect FROM effects WHERE request = ? GROUP BY attempt, effect ORDER BY min(seq)",
+            (plain(request),),
+        )
+        return [(str(place), str(effect)) for place, effect in rows]
+
+    def reply_at(self, place: str, effect: str, request: str) -> Json | None:
+        """The last reply recorded to that request at an effect of the attempt at a place, or None."""
+        found = self.database.read(
+            "SELECT reply FROM effects WHERE attempt = ? AND effect = ? AND request = ? ORDER BY seq DESC LIMIT 1",
+            (plain(place), plain(effect), plain(request)),
+        )
+        return body_of(self.database, found[0][0]) if found else None
+
+    def failed_at(self, place: str, effect: str, request: str) -> str | None:
+        """The error that the call of that request ended with at an effect of the latest try at a place, or None."""
+        calls = (call for trace in self.tries(place, last=True) for call in trace.calls)
+        return next((call.error for call in calls if (call.id, call.request) == (effect, request)), None)
+
     # -- tasks and agents --
 
     def add_tasks(self, benchmark: str, tasks: Iterable[Task]) -> None:

@@ -43,6 +43,10 @@ class StoredJournal:
         self._recorded: set[tuple[str, str]] | None = None
         """The effects recorded here, if there were none when the first was looked up; then no other is looked up."""
 
+    def where(self, effect: str) -> tuple[str, str]:
+        """The attempt's place, and the effect."""
+        return self.attempt_id, effect
+
     def find(self, effect: str, request: str) -> Json | None:
         """The last reply recorded for this effect, or None. One journal at a time records an attempt."""
         if self._recorded is None and not self._looked_up:

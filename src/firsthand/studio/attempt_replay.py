@@ -1,7 +1,7 @@
 """Makes a stored attempt again from the replies that its run recorded: no model is asked, and nothing outside is called.
 
-Two attempts that ask the same get the same replies, so a replay parts from its original where a pattern, a tool or a scorer
-has changed since, or where one of them is not deterministic.
+Each call gets the reply of its own place in the attempt, so a replay parts from its original where a pattern, a tool or a
+scorer has changed since, or where one of them is not deterministic.
 """
 
 from __future__ import annotations
