@@ -197,3 +197,105 @@ def test_attempts_may_have_each_a_budget_of_their_own_inside_of_a_shared_one(tmp
         with pytest.raises(LimitExceeded):
             attempted(run, places(agent, 12), Limits(tokens=70), concurrency=5)
         assert attempted(run, places(agent, 12), Limits(tokens=700), concurrency=5) == [("done", 1.0)] * 12
+
+
+class Slow(Scripted):
+    """Takes a while for each answer of WORDS tokens, so that calls are open together."""
+
+    async def complete(self, *args: Any, **rest: Any) -> list[Completion]:
+        await asyncio.sleep(0.002)
+        return await super().complete(*args, **rest)
+
+
+def slow(*, asks: int = 1, at_once: int = 1, max_tokens: int = 100) -> tuple[Slow, Agent]:
+    """A model, and an agent that asks it so many times in each attempt, by so many calls together."""
+
+    async def pattern(task: Task, ctx: Context) -> str:
+        async def ask() -> str:
+            return (await ctx.say(task.prompt).generate()).text
+
+        found = [await ctx.group([ask() for _ in range(at_once)]) for _ in range(asks)]
+        return found[-1][-1]
+
+    model = Slow(lambda *_: "word " * (WORDS - 1) + "end", fingerprint="wordy")
+    return model, Agent("a", model, pattern, sampling=Sampling(max_tokens=max_tokens))
+
+
+EACH = 3 + WORDS
+"""Tokens of a call."""
+
+
+def test_calls_that_are_under_way_when_a_budget_is_used_up_end_and_none_is_paid_twice(tmp_path: Path) -> None:
+    model, agent = slow()
+    with create(tmp_path, {}, "b") as run:
+        with pytest.raises(LimitExceeded, match="call budget of the whole run exhausted with 5 attempts to go"):
+            attempted(run, places(agent, 16), Limits(calls=11), concurrency=8)
+        assert len(run.done()) == len(model.asked) == 11
+        assert attempted(run, places(agent, 16), Limits(calls=16), concurrency=8) == [("done", 1.0)] * 16
+        assert len(model.asked) == 16
+
+
+@pytest.mark.parametrize("asks", [1, 3])
+@pytest.mark.parametrize("concurrency", [2, 16])
+def test_what_open_calls_have_reserved_ends_no_run_that_fits(asks: int, concurrency: int, tmp_path: Path) -> None:
+    model, agent = slow(asks=asks)
+    used = 20 * asks * EACH
+    budget = Budget(Limits(tokens=used))
+    with create(tmp_path, {}, "b") as run:
+        asyncio.run(execute(run, places(agent, 20), concurrency=concurrency, budget=budget))
+        assert [(trace.stop_reason, trace.scores[0].value) for trace in run.traces()] == [("done", 1.0)] * 20
+        paid = sum(trace.usage.total_tokens for trace in run.traces())
+    cut = len(model.asked) - 20 * asks
+    assert paid == used and cut == 0, "no call is made twice"
+    assert (budget.spent.total_tokens, budget.calls, budget.reserved_tokens, budget.open_calls) == (
+        used,
+        20 * asks,
+        0,
+        0,
+    )
+
+
+def test_what_the_calls_of_one_attempt_reserve_is_told_as_reserved(tmp_path: Path) -> None:
+    _, agent = slow(at_once=3)
+    with create(tmp_path, {}, "b") as run:
+        with pytest.raises(LimitExceeded) as stopped:
+            attempted(run, places(agent, 2), Limits(tokens=150), concurrency=4)
+        assert str(stopped.value).startswith(
+            "token budget of the whole run reserved by calls that may use less, with 2 attempts to go; what is done is kept"
+        )
+        with pytest.raises(LimitExceeded, match="token budget of the whole run exhausted with 2 attempts to go"):
+            attempted(run, places(agent, 2), Limits(tokens=2), concurrency=4)
+
+
+def test_no_attempt_begins_once_a_call_was_refused(tmp_path: Path) -> None:
+    _, agent = slow()
+    begun: list[str] = []
+
+    async def counted(task: Task, ctx: Context) -> str:
+        begun.append(task.id)
+        return str(await agent.pattern(task, ctx))
+
+    with create(tmp_path, {}, "b") as run, pytest.raises(LimitExceeded):
+        attempted(run, places(replace(agent, pattern=counted), 40), Limits(calls=6), concurrency=4)
+    assert len(begun) <= 6 + 4
+
+
+def test_a_budget_takes_back_what_is_charged_again_and_only_then() -> None:
+    run = Budget(Limits(tokens=100), None)
+    share = Budget(Limits(depth=None), run)
+    run.charge(run.reserve(10), Usage(3, 0, 2, 0.5))
+    share.charge(share.reserve(20), Usage(7, 0, 4, 0.25))
+    share.reserve(5)
+    share.mark("tokens", 0)
+    share.begin_again()
+    assert (share.calls, share.hit, run.calls, run.spent.total_tokens) == (2, "tokens", 3, 16)
+    share.begins_again = True
+    share.begin_again()
+    assert (share.calls, share.spent, share.reserved_tokens, share.hit, share.is_hit_for_good) == (
+        0,
+        Usage(),
+        0,
+        None,
+        False,
+    )
+    assert (run.calls, run.spent, run.reserved_tokens) == (1, Usage(3, 0, 2, 0.5), 0)

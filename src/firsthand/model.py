@@ -50,6 +50,9 @@ class Usage:
             self.cache_write_tokens + other.cache_write_tokens,
         )
 
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(mine - its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
+
     def to_json(self) -> Json:
         """The counts as a JSON object; written tokens have a key only where there are any."""
         body = dict(vars(self))

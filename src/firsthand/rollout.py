@@ -106,8 +106,10 @@ async def rollout(
     final_state: Json = {}
     own_budget = Budget(agent.limits, budget, shares_parent=True)
     if budget is not None:
+        budget.begin_again()
         for usage in attempt.lost():
             budget.repay(usage)
+    own_budget.hold(*attempt.paid())
     try:
         async with _opened(benchmark, task, attempt, opened_sources) as environment:
             try:
@@ -192,7 +194,6 @@ async def _opened(
 
 async def _run_pattern(agent: Agent, task: Task, attempt: Attempt, budget: Budget) -> str:
     """The pattern's answer, in a branch tree of its own and under the attempt's time limit."""
-    budget.hold(*attempt.paid())
 
     async def in_own_branch() -> str:
         enter_branch(own := Branch())
@@ -339,12 +340,14 @@ async def rollouts(
     budget: Budget | Callable[[Place], Budget | None] | None = None,
     listener: Callable[[Place], Listener | None] = lambda place: None,
     done: Mapping[str, Trace] = MappingProxyType({}),
+    is_ending: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[Trace, None]:
     """The traces of many attempts, as they finish, at most `concurrency` of them at a time.
 
     Where an agent shares its memory between attempts, those of one benchmark and epoch are a round: the next one begins when
     it is over and its writes are committed. `done` holds traces that are made already, by the ids of their places.
     `budget` is shared by all attempts, or gives each attempt the parent of its own.
+    Once `is_ending` no attempt begins, and those that run end.
     Closing the iterator, or cancelling it, cancels what runs.
     """
     memories = {
@@ -384,11 +387,15 @@ async def rollouts(
         await warm_up({id(place.agent.model): place.agent.model for place in places if place.id not in done}.values())
         for together in _rounds(places) if memories else [list(places)]:
             finished = dict(done)
-            async with aclosing(_attempted([p for p in together if p.id not in done], start, concurrency)) as attempts:
+            async with aclosing(
+                _attempted([p for p in together if p.id not in done], start, concurrency, is_ending)
+            ) as attempts:
                 async for place, trace in attempts:
                     if place.agent.name in memories:
                         finished[place.id] = trace
                     yield trace
+            if is_ending():
+                return
             for place in together:
                 if place.agent.name in memories and place.id in finished:
                     memory, trace = memories[place.agent.name], finished[place.id]
@@ -407,7 +414,10 @@ def _rounds(places: Sequence[Place]) -> list[list[Place]]:
 
 
 async def _attempted(
-    places: Sequence[Place], start: Callable[[Place], Coroutine[Any, Any, Trace]], concurrency: int
+    places: Sequence[Place],
+    start: Callable[[Place], Coroutine[Any, Any, Trace]],
+    concurrency: int,
+    is_ending: Callable[[], bool],
 ) -> AsyncGenerator[tuple[Place, Trace], None]:
     """Each place with its trace, as attempts finish."""
     waiting = iter(places)
@@ -426,7 +436,8 @@ async def _attempted(
             finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             ended = [(running.pop(task), task) for task in finished]
             for place, task in ended:
-                start_next()
+                if not is_ending():
+                    start_next()
                 yield place, task.result()
     finally:
         for task in running:

@@ -61,6 +61,10 @@ class Budget:
         self.held_calls = 0
         self.hit: str | None = None
         """The first limit, here or in a parent, that refused a call or cut an answer short."""
+        self.is_hit_for_good = False
+        """True if a call was refused, or an answer cut, that would not have fitted either once all open calls had ended."""
+        self.begins_again = False
+        """True if the attempts below are made anew: what they have charged is taken back then."""
 
     @property
     def counts_tokens(self) -> bool:
@@ -81,12 +85,18 @@ class Budget:
         That is less than `tokens` when less is left. LimitExceeded if fewer than `least` are, or `depth` is too deep.
         """
         granted = tokens
+        own = self._chain()[self.num_own - 1]
         for height, scope in enumerate(self._chain()):
+            if height >= self.num_own and scope.reserved_tokens > own.reserved_tokens:
+                least = max(
+                    least, min(tokens, granted, scope._tokens_if_all_end())
+                )  # no answer is cut for other attempts
             try:
                 granted = min(granted, scope._left(depth, least, is_priced=tokens > 1))
             except LimitExceeded as limit:
                 is_used_up = limit.limit != "depth"  # how deep an attempt nests is its own doing, whoever forbids it
-                self.mark(limit.limit, height if is_used_up else min(height, self.num_own - 1))
+                height = height if is_used_up else min(height, self.num_own - 1)
+                self.mark(limit.limit, height, is_reserved=scope._is_only_reserved(limit.limit, least))
                 raise
         for scope in self._chain():
             scope.calls += 1
@@ -103,10 +113,19 @@ class Budget:
         """True if the budget so many steps up is no limit of the attempt, or was none when the attempt was begun."""
         return height >= self.num_own
 
-    def mark(self, limit: str, height: int) -> None:
-        """Note that the budget `height` steps up has refused a call from here, or cut its answer short."""
+    def mark(self, limit: str, height: int, *, is_reserved: bool = False) -> None:
+        """Note that the budget `height` steps up has refused a call from here, or cut its answer short.
+
+        `is_reserved` if it was only for what open calls have reserved.
+        """
         for scope in self._chain()[: height + 1]:
             scope.hit = scope.hit or limit
+            scope.is_hit_for_good |= not is_reserved
+
+    def mark_cut(self, height: int, granted: int | None) -> None:
+        """Note that an answer was cut short for the tokens left `height` steps up, which `granted` its call no more."""
+        is_reserved = granted is not None and self._chain()[height]._is_only_reserved("tokens", granted + 1)
+        self.mark("tokens", height, is_reserved=is_reserved)
 
     def charge(self, granted: int, usage: Usage) -> None:
         """Release what was reserved, and charge what was used."""
@@ -128,11 +147,22 @@ class Budget:
             try:
                 scope._check_rest(granted, is_priced=granted > 1)
             except LimitExceeded as limit:
-                self.mark(limit.limit, height)
+                self.mark(limit.limit, height, is_reserved=scope._is_only_reserved(limit.limit, granted))
                 raise
             finally:
                 scope.reserved_tokens += granted
                 scope.open_calls += granted > 1
+
+    def begin_again(self) -> None:
+        """Take back, here and in every parent, what earlier tries have charged, if they `begins_again`: it is replayed."""
+        if not self.begins_again:
+            return
+        spent, calls, reserved = self.spent, self.calls, self.reserved_tokens
+        for scope in self._chain():
+            scope.spent -= spent
+            scope.calls -= calls
+            scope.reserved_tokens -= reserved
+        self.hit, self.is_hit_for_good, self.begins_again = None, False, False
 
     def resume(self, usage: Usage, calls: int) -> None:
         """Take over what earlier calls of a run have spent together."""
@@ -198,6 +228,17 @@ class Budget:
                 f" ({used:,} used, {held:,} reserved)",
             )
         return left
+
+    def _is_only_reserved(self, limit: str, least: int) -> bool:
+        """True if a call of `least` tokens that was refused here would fit once all open calls cost nothing more."""
+        limits, spent = self.limits, self.spent
+        if limit == "tokens":
+            return limits.tokens is not None and limits.tokens - spent.total_tokens >= least
+        return limit == "cost_usd" and limits.cost_usd is not None and spent.cost_usd < limits.cost_usd
+
+    def _tokens_if_all_end(self) -> int:
+        """Tokens left here if all open calls cost nothing more."""
+        return 1 << 62 if self.limits.tokens is None else self.limits.tokens - self.spent.total_tokens
 
     def _tokens_left(self) -> int:
         if self.limits.tokens is None:

@@ -65,7 +65,7 @@ async def sample_answers(
             body = await attempt.reply(call.effect, request, ask, recorded, cost)
         completions = attempt.from_reply(body, call.node)
         if sampling is not wanted and _is_cut(completions):
-            call.budget.mark("tokens", height)
+            call.budget.mark_cut(height, cost.granted)
     except FirsthandError as error:
         call.record("generate", request, usage=cost.usage, detail=sent.detail, error=str(error))
         raise

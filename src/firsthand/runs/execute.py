@@ -45,8 +45,10 @@ async def execute(
     """Attempt all places that the run has no trace of, and store each trace before `on_trace` receives it.
 
     With `redo_errors`, attempts that ended in an error are made again too. A store that cannot be written ends the run
-    with its StoreError. `budget` is shared by all attempts: when it is used up, the run stops with LimitExceeded, and the
-    attempts that it cut short are not kept, for they say nothing about their agents; a later call finishes them.
+    with its StoreError. `budget` is shared by all attempts: when it refuses a call, no attempt begins, and those that run
+    end. Attempts that it refused or cut short are not kept, for they say nothing about their agents. Where open calls had
+    reserved what was missing they are made again with fewer at a time; otherwise the run stops with LimitExceeded, and a
+    later call finishes them.
     What the run has spent before is taken from a budget that is still untouched. `listener` makes the listener of an
     attempt. Steps go to the run's live feed too, and with `pieces` the text that models stream. ConfigError if another
     process works on the run.
@@ -65,7 +67,7 @@ async def execute(
         if budget is not None and budget.spent == Usage() and budget.calls == 0:
             budget.resume(*run.spent())
         needed, done = list(missing.values()), dict[str, Trace]()
-        if any(place.agent.memory is not None and place.agent.memory.lifetime != "attempt" for place in places):
+        if _share_memory(places):
             needed, done = list(places), {trace.place: trace for trace in run.traces() if trace.place not in missing}
         go_on_in_order(places, lambda place: run.journal(place.id))
         with run.working(), set_owner(run.id):
@@ -178,40 +180,93 @@ async def _attempt(
     """Attempt the places; each that is finished leaves `missing`."""
     failures: list[StoreError] = []
     row = _FailuresInARow(fail_fast)
-    shares: dict[str, Budget] = {}
-    """Unlimited budgets between the shared one and each attempt; `hit` is set where the shared one refused a call."""
+    shares = _Shares(budget)
 
-    def share_of(place: Place) -> Budget | None:
-        if budget is None:
-            return None
-        return shares.setdefault(place.id, Budget(Limits(depth=None), budget))
-
-    attempts = rollouts(
-        places,
-        done=done,
-        seed=seed,
-        concurrency=concurrency,
-        journal=lambda place: _Watched(run.journal(place.id), failures),
-        budget=share_of,
-        listener=listener,
-    )
-    async with aclosing(attempts):
-        async for trace in attempts:
-            if failures:
-                raise failures[0]
-            share = shares.pop(trace.place, None)
-            if share is not None and share.hit is not None:
-                raise _stopped(share.hit, run, missing)
-            for each in row.to_keep(trace):
-                kept = keep(run, each)
-                del missing[each.place]
-                on_trace(kept)
-            if row.is_full:
-                raise row.ends(run, missing)
-        for each in row.held:
+    def store(traces: Sequence[Trace]) -> None:
+        for each in traces:
             kept = keep(run, each)
             del missing[each.place]
             on_trace(kept)
+
+    while True:
+        attempts = rollouts(
+            places,
+            done=done,
+            seed=seed,
+            concurrency=concurrency,
+            journal=lambda place: _Watched(run.journal(place.id), failures),
+            budget=shares.of,
+            listener=listener,
+            is_ending=lambda: shares.is_short,
+        )
+        async with aclosing(attempts):
+            async for trace in attempts:
+                if failures:
+                    raise failures[0]
+                if shares.has_cut(trace):
+                    continue
+                store(row.to_keep(trace))
+                if row.is_full:
+                    raise row.ends(run, missing)
+        if not shares.refused:
+            break
+        if concurrency <= 1 or _share_memory(places) or not shares.may_fit:  # such memories go on in a later call
+            raise _stopped(shares.refused[0].hit or "tokens", run, missing, is_reserved=shares.may_fit)
+        concurrency = shares.again(concurrency)
+        held = {each.place for each in row.held}
+        places = [place for place in missing.values() if place.id not in held]
+    store(row.held)
+
+
+def _share_memory(places: Sequence[Place]) -> bool:
+    """True if an agent carries its memory from attempt to attempt."""
+    return any(place.agent.memory is not None and place.agent.memory.lifetime != "attempt" for place in places)
+
+
+class _Shares:
+    """Unlimited budgets between the shared one and each attempt; `hit` is set where the shared one refused a call."""
+
+    def __init__(self, budget: Budget | None):
+        self.budget = budget
+        self.open: dict[str, Budget] = {}
+        self.refused: list[Budget] = []
+        """Those of attempts that have ended and are not kept."""
+        self.num_late = 0
+        """Attempts that ended as they should after one was refused: so many at a time fit."""
+
+    def of(self, place: Place) -> Budget | None:
+        """The budget of an attempt at this place; again the same one where it is made again."""
+        if self.budget is None:
+            return None
+        return self.open.setdefault(place.id, Budget(Limits(depth=None), self.budget))
+
+    @property
+    def is_short(self) -> bool:
+        """True if a call was refused, or an answer cut, in this round."""
+        return bool(self.refused) or any(each.hit and not each.begins_again for each in self.open.values())
+
+    @property
+    def may_fit(self) -> bool:
+        """True if all that were refused were so only for what other calls had reserved."""
+        return not any(each.is_hit_for_good for each in self.refused)
+
+    def has_cut(self, trace: Trace) -> bool:
+        """True if an attempt that has ended was refused a call, or an answer was cut short."""
+        share = self.open.get(trace.place)
+        if share is not None and share.hit is not None:
+            self.refused.append(share)
+            return True
+        self.num_late += self.is_short
+        self.open.pop(trace.place, None)
+        return False
+
+    def again(self, concurrency: int) -> int:
+        """Begin another round, of fewer attempts at a time; returns how many."""
+        fewer = max(1, min(self.num_late, concurrency - 1))
+        for share in self.refused:
+            share.begins_again = True
+        self.refused, self.num_late = [], 0
+        return fewer
 
 
 class _FailuresInARow:
@@ -253,10 +308,11 @@ class _FailuresInARow:
 _BUDGETS = {"tokens": "token", "calls": "call", "cost_usd": "cost", "seconds": "time"}
 
 
-def _stopped(limit: str, run: Run, missing: dict[str, Place]) -> LimitExceeded:
+def _stopped(limit: str, run: Run, missing: dict[str, Place], *, is_reserved: bool = False) -> LimitExceeded:
+    how = "reserved by calls that may use less," if is_reserved else "exhausted"
     return LimitExceeded(
         limit,
-        f"{_BUDGETS[limit]} budget of the whole run exhausted with {count_of(len(missing), 'attempt')} to go; "
+        f"{_BUDGETS[limit]} budget of the whole run {how} with {count_of(len(missing), 'attempt')} to go; "
         "what is done is kept: "
         f"resume run {run.id} with a larger limit to finish them",
     )
