@@ -1,0 +1,118 @@
+"""Hasty hands and odd orders in the Studio: double clicks, held keys, Enter in a field, facets of like names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import test_studio_browser
+from firsthand.runs import store
+from firsthand.trace import Score, Trace
+from test_studio_browser import find, press, run_id, studio_in_browser, text, until, webdriver
+
+pytestmark = test_studio_browser.pytestmark
+AGENTS = ("cot", "cot_sc")
+LONG = "I am the scripted model, and this is another answer entirely. " * 12
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slips")
+    for name in ("earlier", "quiz"):
+        with store.create(folder, {"benchmark": ["quiz"]}, name) as run:
+            for agent in AGENTS:
+                run.add_agent(agent, {"name": agent})
+            for number in range(12):
+                agent, scores = AGENTS[number % 2], (Score("exact", float(number < 8)),)
+                run.append(
+                    Trace(f"{name}{number:02d}", "quiz", f"t{number:02d}", {"name": agent}, 0, 0,
+                          "2026-11-27T00:00:00+00:00", 1.0, answer="a", scores=scores)
+                )  # fmt: skip
+            run.finish("done")
+    (folder / "other.json").write_text(json.dumps({"": LONG}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def opened(home: Path) -> Iterator[tuple[Any, str]]:
+    with studio_in_browser(home, "--model", f"scripted:echo,scripted:{home}/other.json") as found:
+        yield found
+
+
+def asked_rounds(browser: Any, base: str, prompt: str) -> Any:
+    """The arena page with a prompt typed; the page counts the rounds that it asks for, and its button is returned."""
+    browser.get(f"{base}/arena")
+    browser.execute_script(
+        "window.rounds = []; const own = fetch; window.fetch = async (path, ...rest) => {"
+        " const answer = await own(path, ...rest);"
+        " if (path === '/arena/rounds') rounds.push((await answer.clone().json()).round);"
+        " if (window.wait_ms) await new Promise((go) => setTimeout(go, wait_ms)); return answer; }"
+    )
+    browser.find_element("name", "prompt").send_keys(prompt)
+    return find(browser, "#ask button")[0]
+
+
+def vote_for_the_other(browser: Any) -> str:
+    """The side that was voted for once both answers were there: that of the long answer."""
+    until(lambda: find(browser, "[data-vote=a]:not(:disabled)"))
+    side = "a" if LONG[:20] in text(browser, "#text-a") else "b"
+    find(browser, f"[data-vote={side}]")[0].click()
+    until(lambda: "u undoes it" in text(browser, "#said"))
+    return side
+
+
+def last_vote(home: Path) -> tuple[str, str]:
+    """The agent that the last vote is for, and the id of the task."""
+    with store.open_run(run_id(home, "arena"), home) as run:
+        vote, rows = run.preferences()[-1], {row.id: row for row in run.rows()}
+        winner = rows[vote.a if vote.winner == "a" else vote.b]
+        return winner.agent, run.trace(winner.place).task_id
+
+
+def test_a_double_click_asks_one_round_and_the_vote_is_for_the_answer_that_was_shown(
+    browser: Any, base: str, home: Path
+) -> None:
+    for number in range(2):
+        button = asked_rounds(browser, base, f"prompt {number}")
+        webdriver.ActionChains(browser).double_click(button).perform()
+        browser.find_element("name", "prompt").send_keys(webdriver.Keys.CONTROL, webdriver.Keys.ENTER)
+        side = vote_for_the_other(browser)
+        assert len(browser.execute_script("return rounds")) == 1
+        press(browser, "r")
+        until(lambda side=side: "other.json" in text(browser, f"#name-{side}"))
+        assert "other.json" in last_vote(home)[0]
+
+
+def test_a_corrected_prompt_replaces_the_round_that_is_under_way(browser: Any, base: str, home: Path) -> None:
+    button = asked_rounds(browser, base, "a prompt with a tpyo")
+    button.click()
+    until(lambda: text(browser, "#text-a") and text(browser, "#text-b"))
+    field = browser.find_element("name", "prompt")
+    field.clear()
+    field.send_keys("corrected", webdriver.Keys.CONTROL, webdriver.Keys.ENTER)
+    until(lambda: len(browser.execute_script("return rounds")) == 2)
+    side = vote_for_the_other(browser)
+    assert text(browser, f"#text-{'b' if side == 'a' else 'a'}") == "corrected"
+    press(browser, "r")
+    until(lambda: "other.json" in text(browser, f"#name-{side}"))
+    assert "other.json" in last_vote(home)[0]
+
+
+def test_the_names_of_a_round_are_not_written_on_the_next_one(browser: Any, base: str) -> None:
+    button = asked_rounds(browser, base, "the first")
+    button.click()
+    vote_for_the_other(browser)
+    browser.execute_script("window.wait_ms = 1500")
+    press(browser, "r")
+    browser.execute_script("window.wait_ms = 0")
+    field = browser.find_element("name", "prompt")
+    field.clear()
+    field.send_keys("the second", webdriver.Keys.CONTROL, webdriver.Keys.ENTER)
+    until(lambda: find(browser, "[data-vote=a]:not(:disabled)"))
+    browser.execute_async_script("setTimeout(arguments[0], 1600)")
+    assert {text(browser, "#name-a"), text(browser, "#name-b")} == {"Model A", "Model B"}
+    assert find(browser, "[data-vote=a]:not(:disabled)"), "and its vote is still to come"
