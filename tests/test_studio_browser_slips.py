@@ -116,3 +116,37 @@ def test_the_names_of_a_round_are_not_written_on_the_next_one(browser: Any, base
     browser.execute_async_script("setTimeout(arguments[0], 1600)")
     assert {text(browser, "#name-a"), text(browser, "#name-b")} == {"Model A", "Model B"}
     assert find(browser, "[data-vote=a]:not(:disabled)"), "and its vote is still to come"
+
+
+def queue_of(browser: Any, base: str, home: Path, name: str) -> str:
+    """The address of the first item of a new queue of all twelve attempts."""
+    browser.get(f"{base}/queues?run={run_id(home, 'quiz')}")
+    browser.find_element("name", "name").send_keys(name)
+    browser.find_element("css selector", "form.ask button").click()
+    until(lambda: "0 of 12 finished" in text(browser))
+    browser.get(f"{base}/queues/{name}/next")
+    return str(browser.current_url)
+
+
+def test_enter_among_the_words_keeps_the_label_that_is_there(browser: Any, base: str, home: Path) -> None:
+    item = queue_of(browser, base, home, "words")
+    press(browser, "3")
+    until(lambda: "1 of 12 rated" in text(browser))
+    second = browser.current_url
+    browser.get(item)
+    find(browser, "form.rate [name=text]")[0].send_keys("very good", webdriver.Keys.ENTER)
+    until(lambda: browser.current_url == second)
+    browser.get(item)
+    assert find(browser, "[aria-pressed=true]")[0].text == "3 yes"
+    assert find(browser, "form.rate [name=text]")[0].get_attribute("value") == "very good"
+
+
+def test_enter_among_the_words_of_what_has_no_label_asks_for_one(browser: Any, base: str, home: Path) -> None:
+    queue_of(browser, base, home, "bare")
+    find(browser, "form.rate [name=text]")[0].send_keys("will think", webdriver.Keys.ENTER)
+    until(lambda: "choose a label with them" in text(browser, ".problem"))
+    assert "0 of 12 rated" in text(browser) and not find(browser, "[aria-pressed=true]")
+    assert find(browser, "form.rate [name=text]")[0].get_attribute("value") == "will think"
+    find(browser, "[data-press='2']")[0].click()
+    until(lambda: "1 of 12 rated" in text(browser))
+    assert all("400" in line["message"] for line in browser.get_log("browser"))
