@@ -11,6 +11,7 @@ import pytest
 
 import test_studio_browser
 from firsthand.runs import store
+from firsthand.task import Task
 from firsthand.trace import Score, Trace
 from test_studio_browser import find, press, run_id, studio_in_browser, text, until, webdriver
 
@@ -24,6 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slips")
     for name in ("earlier", "quiz"):
         with store.create(folder, {"benchmark": ["quiz"]}, name) as run:
+            run.add_tasks("quiz", [Task(f"t{n:02d}", f"{n}?", secret={"answer": "a"}) for n in range(12)])
             for agent in AGENTS:
                 run.add_agent(agent, {"name": agent})
             for number in range(12):
@@ -150,3 +152,39 @@ def test_enter_among_the_words_of_what_has_no_label_asks_for_one(browser: Any, b
     find(browser, "[data-press='2']")[0].click()
     until(lambda: "1 of 12 rated" in text(browser))
     assert all("400" in line["message"] for line in browser.get_log("browser"))
+
+
+def type_filter(browser: Any, words: str, shown: int) -> None:
+    """Type a filter, and wait until so many rows are shown."""
+    field = find(browser, "[data-filter] input[type=search]")[0]
+    field.clear()
+    field.send_keys(words)
+    until(lambda: len(find(browser, "tr[data-row]")) == shown)
+
+
+def test_a_typed_filter_is_that_of_the_data_set_and_the_queue_that_are_made(
+    browser: Any, base: str, home: Path
+) -> None:
+    run = run_id(home, "quiz")
+    browser.get(f"{base}/runs/{run}?filter=agent%3Dcot")
+    type_filter(browser, "is:wrong", 4)
+    link = browser.find_element("link text", "let people rate these")
+    until(lambda: link.get_attribute("href") == f"{base}/queues?run={run}&filter=is%3Awrong")
+    next(each for each in find(browser, "details summary") if "data set" in each.text).click()
+    find(browser, "form[action='/data-sets'] [name=name]")[0].send_keys("wrong ones")
+    browser.execute_script("htmx.ajax('GET', location.href, {source: '#table', target: '#table', swap: 'innerHTML'})")
+    browser.execute_async_script("setTimeout(arguments[0], 500)")
+    assert find(browser, "form[action='/data-sets'] [name=name]")[0].get_attribute("value") == "wrong ones"
+    find(browser, "form[action='/data-sets'] button")[0].click()
+    until(lambda: "4 tasks, version 1" in text(browser))
+    browser.get(f"{base}/runs/{run}?filter=is%3Awrong")
+    field = find(browser, "[data-filter] input[type=search]")[0]
+    field.send_keys(*[webdriver.Keys.BACKSPACE] * 8)
+    until(lambda: len(find(browser, "tr[data-row]")) == 12)
+    link = browser.find_element("link text", "let people rate these")
+    assert link.get_attribute("href") == f"{base}/queues?run={run}", "no filter is no filter"
+    own = find(browser, "form[action='/data-sets'] [name=filter]")[0]
+    browser.execute_script("arguments[0].value = 'epoch=0'", own)
+    browser.execute_script("htmx.ajax('GET', location.href, {source: '#table', target: '#table', swap: 'innerHTML'})")
+    browser.execute_async_script("setTimeout(arguments[0], 500)")
+    assert own.get_attribute("value") == "epoch=0", "a change of the run leaves what was written by hand"

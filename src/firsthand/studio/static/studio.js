@@ -33,6 +33,24 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// -- what is made of a filtered list has the filter of its table, which may be newer than the page --
+const filterShown = () => $("[data-shown]")?.dataset.shown;
+let followed = filterShown();
+function follow() {
+  const filter = filterShown();
+  if (filter === undefined || filter === followed) return; // a table that came anew undoes no words in a form
+  followed = filter;
+  for (const each of $$("[data-follows]")) {
+    if (each.tagName !== "A") each.value = filter;
+    else {
+      const address = new URL(each.href);
+      filter ? address.searchParams.set("filter", filter) : address.searchParams.delete("filter");
+      each.href = address;
+    }
+  }
+}
+document.addEventListener("htmx:after:swap", follow);
+
 // -- marks for a comparison, kept for this tab --
 const marks = new Set(JSON.parse(sessionStorage.getItem("marks") ?? "[]"));
 function keepMarks() {
