@@ -188,3 +188,27 @@ def test_a_typed_filter_is_that_of_the_data_set_and_the_queue_that_are_made(
     browser.execute_script("htmx.ajax('GET', location.href, {source: '#table', target: '#table', swap: 'innerHTML'})")
     browser.execute_async_script("setTimeout(arguments[0], 500)")
     assert own.get_attribute("value") == "epoch=0", "a change of the run leaves what was written by hand"
+
+
+def click_facet(browser: Any, term: str, filter: str) -> None:
+    """Click a facet, and wait for the filter."""
+    until(lambda: find(browser, f"[data-term='{term}']"))[0].click()
+    until(lambda: find(browser, "[data-filter] input[type=search]")[0].get_attribute("value") == filter)
+
+
+def test_a_facet_adds_and_takes_whole_terms(browser: Any, base: str, home: Path) -> None:
+    address = f"{base}/runs/{run_id(home, 'quiz')}"
+    for before, term, after in (
+        ("", "agent=cot", "agent=cot"),
+        ("agent=cot", "agent=cot", ""),
+        ("agent=cot_sc", "agent=cot", "agent=cot_sc agent=cot"),
+        ("agent=cot_sc  epoch=0 agent=cot", "agent=cot", "agent=cot_sc epoch=0"),
+        ("-agent=cot", "agent=cot", "agent=cot"),
+        ('"a  agent=cot b" agent=cot', "agent=cot", '"a  agent=cot b"'),
+        ('task="x ""agent=cot y" ', "agent=cot", 'task="x ""agent=cot y" agent=cot'),
+    ):
+        browser.get(address)
+        shown = "document.querySelector('[data-filter] input[type=search]').value = arguments[0]"
+        until(lambda term=term: find(browser, f"[data-term='{term}']"))
+        browser.execute_script(shown, before)
+        click_facet(browser, term, after)

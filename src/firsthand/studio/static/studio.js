@@ -20,15 +20,19 @@ function openDialog(id) {
   if (address) address.value = location.pathname + location.search;
   dialog.showModal();
 }
+function withTerm(filter, term) {
+  const terms = filter.match(/(?:"[^"]*"?|[^\s"])+/g) ?? []; // whole terms: `model=a` is no part of `model=a-mini`
+  const others = terms.filter((each) => each !== term && each !== `-${term}`);
+  return (terms.includes(term) ? others : [...others, term]).join(" ");
+}
 document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-open]");
   if (opener) openDialog(opener.dataset.open);
   const facet = event.target.closest("[data-term]");
   const form = $("[data-filter]");
   if (facet && form) {
-    const field = form.elements.filter, term = facet.dataset.term;
-    const terms = field.value.trim();
-    field.value = terms.includes(term) ? terms.replace(term, "").replace(/\s+/g, " ").trim() : `${terms} ${term}`.trim();
+    const field = form.elements.filter;
+    field.value = withTerm(field.value, facet.dataset.term);
     form.requestSubmit();
   }
 });
