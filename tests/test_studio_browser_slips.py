@@ -212,3 +212,25 @@ def test_a_facet_adds_and_takes_whole_terms(browser: Any, base: str, home: Path)
         until(lambda term=term: find(browser, f"[data-term='{term}']"))
         browser.execute_script(shown, before)
         click_facet(browser, term, after)
+
+
+def test_a_held_key_rates_one_attempt_and_moves_through_rows(browser: Any, base: str, home: Path) -> None:
+    queue_of(browser, base, home, "held")
+
+    def hold(key: str, times: int) -> None:
+        for number in range(times):
+            key_down = {"type": "keyDown", "key": key, "text": key, "autoRepeat": number > 0}
+            browser.execute_cdp_cmd("Input.dispatchKeyEvent", key_down)
+            browser.execute_async_script("setTimeout(arguments[0], 100)")
+        browser.execute_cdp_cmd("Input.dispatchKeyEvent", {"type": "keyUp", "key": key})
+
+    hold("3", 8)
+    assert "1 of 12 rated" in text(browser)
+    hold("3", 1)
+    until(lambda: "2 of 12 rated" in text(browser))
+    browser.get(f"{base}/runs/{run_id(home, 'quiz')}?sort=task")
+    hold("j", 4)
+    assert "t03" in text(browser, "tr.here")
+    hold("x", 4)
+    assert len(find(browser, "tr[data-row] input:checked")) == 1
+    hold("x", 1)

@@ -220,6 +220,7 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input:not([type=checkbox]):not([type=range]), textarea, select");
   if (event.key === "Escape" && typing) return typing.blur();
   if (typing || $("dialog[open]")) return;
+  if (event.repeat && !"jknp".includes(event.key)) return; // one press acts once, such as rates one attempt
   const chord = before + event.key;
   before = event.key === "g" ? "g" : "";
   const acts = {
