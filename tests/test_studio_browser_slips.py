@@ -234,3 +234,36 @@ def test_a_held_key_rates_one_attempt_and_moves_through_rows(browser: Any, base:
     hold("x", 4)
     assert len(find(browser, "tr[data-row] input:checked")) == 1
     hold("x", 1)
+
+
+def test_marks_of_runs_and_marks_of_attempts_are_compared_each_with_their_own(
+    browser: Any, base: str, home: Path
+) -> None:
+    run, earlier = run_id(home, "quiz"), run_id(home, "earlier")
+
+    def mark(*numbers: int) -> None:
+        for number in numbers:
+            until(lambda number=number: find(browser, "[data-mark] input[type=checkbox]")[number].click() is None)
+
+    browser.get(f"{base}/")
+    mark(0)
+    browser.get(f"{base}/runs/{run}")
+    assert text(browser, ".live") == "" and not find(browser, "[data-compare]")[0].is_displayed()
+    mark(0)
+    press(browser, "c")
+    assert text(browser, ".live") == "1 marked: two attempts are compared"
+    assert len(find(browser, "tr[data-row] input:checked")) == 1, "and the mark is still there"
+    browser.get(f"{base}/runs/{earlier}")
+    assert text(browser, ".live") == "", "attempts of another run have marks of their own"
+    browser.get(f"{base}/runs/{run}")
+    mark(1)
+    find(browser, "tr[data-row] th a")[0].click()
+    until(lambda: "/attempts/" in browser.current_url and text(browser, ".live") == "2 marked")
+    press(browser, "c")
+    until(lambda: "/compare/attempts?" in browser.current_url and f"run_b={run}" in browser.current_url)
+    browser.get(f"{base}/")
+    assert text(browser, ".live") == "1 marked"
+    mark(1)
+    find(browser, "[data-compare]")[0].click()
+    until(lambda: "/compare?run=" in browser.current_url)
+    assert browser.current_url.count("run=") == 2

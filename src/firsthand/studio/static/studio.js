@@ -55,12 +55,17 @@ function follow() {
 }
 document.addEventListener("htmx:after:swap", follow);
 
-// -- marks for a comparison, kept for this tab --
-const marks = new Set(JSON.parse(sessionStorage.getItem("marks") ?? "[]"));
-function keepMarks() {
-  sessionStorage.setItem("marks", JSON.stringify([...marks]));
+// -- marks for a comparison, kept for this tab: those of runs, and of each run those of its attempts --
+const ofRun = location.pathname.match(/^\/runs\/([^/]+)/)?.[1];
+const marksKey = ofRun ? `marks of ${ofRun}` : "marks of runs";
+const marks = new Set(JSON.parse(sessionStorage.getItem(marksKey) ?? "[]"));
+function tellMarks(text) {
   const say = $(".live");
-  if (say) say.textContent = marks.size ? `${marks.size} marked` : "";
+  if (say) say.textContent = text;
+}
+function keepMarks() {
+  sessionStorage.setItem(marksKey, JSON.stringify([...marks]));
+  tellMarks(marks.size ? `${marks.size} marked` : "");
   $("[data-compare]").hidden = !marks.size;
 }
 function showMarks() {
@@ -200,15 +205,13 @@ function stayHere() {
 }
 document.addEventListener("htmx:after:swap", stayHere);
 function compare() {
-  const run = location.pathname.match(/^\/runs\/([^/]+)$/)?.[1];
   const chosen = [...marks];
   if (!chosen.length) return;
-  if (run && chosen.length === 2) {
-    const query = new URLSearchParams({ run_a: decodeURIComponent(run), a: chosen[0], run_b: decodeURIComponent(run), b: chosen[1] });
-    location.href = `/compare/attempts?${query}`;
-  } else if (!run && chosen.length) {
-    location.href = `/compare?${new URLSearchParams(chosen.map((each) => ["run", each]))}`;
-  }
+  if (ofRun && chosen.length !== 2) return tellMarks(`${chosen.length} marked: two attempts are compared`);
+  const run = ofRun && decodeURIComponent(ofRun);
+  location.href = ofRun
+    ? `/compare/attempts?${new URLSearchParams({ run_a: run, a: chosen[0], run_b: run, b: chosen[1] })}`
+    : `/compare?${new URLSearchParams(chosen.map((each) => ["run", each]))}`;
   marks.clear();
   keepMarks();
 }
