@@ -50,9 +50,9 @@ def asked_rounds(browser: Any, base: str, prompt: str) -> Any:
     browser.get(f"{base}/arena")
     browser.execute_script(
         "window.rounds = []; const own = fetch; window.fetch = async (path, ...rest) => {"
-        " const answer = await own(path, ...rest);"
+        " const wait_ms = window.wait_ms ?? 0, answer = await own(path, ...rest);"
         " if (path === '/arena/rounds') rounds.push((await answer.clone().json()).round);"
-        " if (window.wait_ms) await new Promise((go) => setTimeout(go, wait_ms)); return answer; }"
+        " if (wait_ms) await new Promise((go) => setTimeout(go, wait_ms)); return answer; }"
     )
     browser.find_element("name", "prompt").send_keys(prompt)
     return find(browser, "#ask button")[0]
@@ -267,3 +267,20 @@ def test_marks_of_runs_and_marks_of_attempts_are_compared_each_with_their_own(
     find(browser, "[data-compare]")[0].click()
     until(lambda: "/compare?run=" in browser.current_url)
     assert browser.current_url.count("run=") == 2
+
+
+def test_the_table_follows_the_last_of_what_was_typed_over_a_slow_line(browser: Any, base: str, home: Path) -> None:
+    browser.get(f"{base}/runs/{run_id(home, 'quiz')}")
+    until(lambda: not find(browser, "#boards p.soft") or "computed" not in text(browser, "#boards"))
+    slow = {"offline": False, "latency": 900, "downloadThroughput": 200_000, "uploadThroughput": 200_000}
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    try:
+        for piece in ("agent", "=cot", " ", "is:right", " ", "t02"):
+            find(browser, "[data-filter] input[type=search]")[0].send_keys(piece)
+            browser.execute_async_script("setTimeout(arguments[0], 350)")
+        until(lambda: text(browser, ".total") == "1 attempt", 12)
+        until(lambda: browser.current_url.endswith("filter=agent%3Dcot+is%3Aright+t02&sort="), 12)
+    finally:
+        fast = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", fast)
