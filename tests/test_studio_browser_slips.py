@@ -114,10 +114,10 @@ def test_the_names_of_a_round_are_not_written_on_the_next_one(browser: Any, base
     field = browser.find_element("name", "prompt")
     field.clear()
     field.send_keys("the second", webdriver.Keys.CONTROL, webdriver.Keys.ENTER)
-    until(lambda: find(browser, "[data-vote=a]:not(:disabled)"))
+    until(lambda: len(browser.execute_script("return rounds")) == 2)
     browser.execute_async_script("setTimeout(arguments[0], 1600)")
     assert {text(browser, "#name-a"), text(browser, "#name-b")} == {"Model A", "Model B"}
-    assert find(browser, "[data-vote=a]:not(:disabled)"), "and its vote is still to come"
+    until(lambda: find(browser, "[data-vote=a]:not(:disabled)"))  # and its vote is still to come
 
 
 def queue_of(browser: Any, base: str, home: Path, name: str) -> str:
