@@ -214,6 +214,17 @@ def test_attempts_are_filtered_inside_the_file(run: Run, text: str, numbers: lis
     assert AttemptQuery.parse(text).page(run.database, limit=1).total == len(numbers)
 
 
+def test_a_flag_and_its_negation_are_all_attempts_scored_or_not(run: Run) -> None:
+    run.append(attempt(12, "cot", None))
+    every = [*range(12), 12]
+    for flag in (f"{field}:{value}" for field, values in FLAGS.items() for value in values):
+        assert sorted(found(run, flag) + found(run, f"-{flag}")) == every, flag
+    assert (
+        12 in found(run, "-is:wrong") and 12 in found(run, "-is:right") and found(run, "-is:wrong -is:right") == [7, 12]
+    )
+    assert found(run, "-is:wrong -has:error has:score") == found(run, "is:right") == [2, 5, 8, 11]
+
+
 def test_attempts_are_sorted_with_those_without_a_value_last(run: Run) -> None:
     assert found(run, "", "-seconds") == list(range(11, -1, -1))
     assert found(run, "", "-finished") == list(range(11, -1, -1))

@@ -73,8 +73,8 @@ def test_a_queue_is_made_worked_through_and_shown(shown: Shown) -> None:
     item = (
         "Queues(/queues) / q 1(/queues/q%201) / quiz / t1 3 of 3 rated by human:eve. the whole "
         "attempt(/runs/FIRST/attempts/p2)@ Look well question Q1? expected 1 answer the answer 2 [post "
-        "/queues/q%201/items/p2 {version=1} {as=eve} good {value=0.0} 1 no {*value=0.5} 2 partly {value=1.0} 3 yes s "
-        "skip(/queues/q%201/next?skip=p2&as=eve) words {text=#} ] user #0 Ask t1 assistant #2 ann says 2"
+        "/queues/q%201/items/p2 {version=1} {as=eve} {value=0.5} Keep the words good {value=0.0} 1 no {*value=0.5} 2 partly "
+        "{value=1.0} 3 yes s skip(/queues/q%201/next?skip=p2&as=eve) words {text=#} ] user #0 Ask t1 assistant #2 ann says 2"
     )
     problem = (
         " Another tab has rated this attempt 0.5 meanwhile, and your 1 was not kept: "
@@ -82,13 +82,17 @@ def test_a_queue_is_made_worked_through_and_shown(shown: Shown) -> None:
     )
     late = sent(client, f"{base}/items/p2", names, value="1", text="Mine", version="0", **{"as": "eve"})
     assert late == (409, item.replace("@", problem).replace("{text=#}", "{text=Mine}"))
+    bare = sent(client, f"{base}/items/p2", names, value="", text="Words alone", version="1", **{"as": "eve"})
+    asks = " Your words are not kept yet: choose a label with them, 1 (no), 2 (partly), 3 (yes)."
+    assert bare == (400, item.replace("@", asks).replace("{text=#}", "{text=Words alone}"))
     for key, says in {
         "/queues/q%201/items/p2?as=eve": item.replace("@", "").replace("{text=#}", "{text=So so}"),
         "/queues/q%201/items/p1?as=dan": (
             "Queues(/queues) / q 1(/queues/q%201) / quiz / t0 1 of 3 rated by human:dan. the whole "
             "attempt(/runs/FIRST/attempts/p1) Look well question Q0? expected 0 answer the answer 1 [post "
-            "/queues/q%201/items/p1 {version=0} {as=dan} good {value=0.0} 1 no {value=0.5} 2 partly {value=1.0} 3 yes "
-            "s skip(/queues/q%201/next?skip=p1&as=dan) words {text=} ] user #0 Ask t0 assistant #2 ann says 1"
+            "/queues/q%201/items/p1 {version=0} {as=dan} {value=} Keep the words good {value=0.0} 1 no {value=0.5} 2 partly "
+            "{value=1.0} 3 yes s skip(/queues/q%201/next?skip=p1&as=dan) words {text=} ] user #0 Ask t0 assistant #2 ann "
+            "says 1"
         ),
         "/queues?run=FIRST&filter=agent:bob": (
             "Annotation queues queue run score finished raters agreement work q 1(/queues/q%201) FIRST(/runs/FIRST) "

@@ -16,7 +16,7 @@ from firsthand.runs.score_totals import ScoreMean
 from firsthand.studio.annotation_queue import AnnotationQueue, Queues, queue_of_form
 from firsthand.studio.answer_checks import check_of
 from firsthand.studio.attempt_query import AttemptQuery
-from firsthand.studio.prompt_library import PromptLibrary, tried_in
+from firsthand.studio.prompt_library import PromptLibrary, compared_first, tried_in
 from firsthand.studio.regression_test import as_regression_test
 from firsthand.studio.run_list import earlier_run, run_page
 from firsthand.studio.run_notes import RunNote, RunNotes
@@ -165,6 +165,30 @@ def test_a_prompt_keeps_its_versions(store: SqliteStore) -> None:
         ("r3", 2, None),
         ("r1", 1, 0.75),
     ]
+
+
+def test_the_runs_that_are_compared_first_are_of_the_last_two_versions_tried_alike() -> None:
+    def first(*tried: tuple[int, str, str, str]) -> str:
+        """The ids of the runs, in letters, of versions tried on a data set, with a model and a check, the newest first."""
+        infos = [
+            RunInfo(chr(97 + at), Path("r"), config={"prompt": "p", "prompt_version": version, "data_set": data_set,
+                                                     "models": [model], "check": check})
+            for at, (version, data_set, model, check) in enumerate(tried)
+        ]  # fmt: skip
+        return "".join(compared_first(tried_in("p", infos)))
+
+    one = (1, "s", "m", "exact")
+    assert first((2, *one[1:]), one) == "ab"
+    assert first((2, *one[1:]), (2, *one[1:]), one, one) == "ac", "a repeat of a version is not the other one"
+    assert first(one, (2, *one[1:])) == "ba", "an older version may have the newest run"
+    assert first((2, "s", "n", "exact"), (2, *one[1:]), one) == "bc", "another model"
+    assert first((2, "t", "m", "exact"), (2, *one[1:]), one) == "bc", "another data set"
+    assert first((2, "s", "m", "numeric"), (2, *one[1:]), one) == "bc", "another check"
+    assert first((3, *one[1:]), (2, *one[1:]), one) == "ab", "not the first version"
+    assert first((3, "t", "m", "exact"), (3, *one[1:]), (2, *one[1:]), (1, "t", "m", "exact")) == "bc"
+    assert first((3, "t", "m", "exact"), (2, *one[1:]), one) == "bc", "alike before later"
+    assert first((3, "t", "m", "exact"), (3, "t", "m", "exact"), (2, *one[1:])) == "ac", "none alike"
+    assert first(one, one, one) == "ab" and first(one) == "a" and first() == ""
 
 
 def test_a_runs_note_is_kept_with_its_version(store: SqliteStore) -> None:

@@ -63,6 +63,20 @@ def test_a_run_shows_its_attempts_filtered_and_its_note_with_a_refused_draft(cli
     assert "ann" in board and "quiz" in board and client.get(f"/runs/{run}/under-way").status_code == 200
 
 
+def test_a_table_says_its_filter_which_what_is_made_of_it_follows(client: TestClient, home: Path) -> None:
+    _, run = ids(home)
+    for path in (f"/runs/{run}", "/traces", "/"):
+        for filter, shown in (("-has:error", "-has:error"), ('"<a>"', "&#34;&lt;a&gt;&#34;"), ("", "")):
+            for headers in ({}, {"hx-request": "true"}):
+                page = client.get(path, params={"filter": filter}, headers=headers).text
+                assert re.findall(r'data-shown="([^"]*)"', page) == [shown], (path, filter)
+    page = client.get(f"/runs/{run}", params={"filter": "is:wrong"}).text
+    assert f'href="/queues?run={run}&amp;filter=is%3Awrong" data-follows>' in page
+    assert page.count('name="filter" value="is:wrong" data-follows>') == 1
+    page = client.get("/traces", params={"filter": "-has:error"}).text
+    assert page.count('name="traces" value="-has:error" data-follows>') == 1
+
+
 def test_an_attempt_is_shown_as_a_conversation_a_tree_or_json(client: TestClient, home: Path) -> None:
     _, run = ids(home)
     base = f"/runs/{run}/attempts/p1"

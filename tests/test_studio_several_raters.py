@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,30 @@ def test_a_score_has_so_many_people_at_most_and_each_may_change_theirs() -> None
     with pytest.raises(ConfigError, match=r"^50 people have scored this attempt as note.good: choose another name$"):
         rated("note.good", last, "human:more", 1.0, "")
     assert rated("note.good", last, "human:3", 1.0, "").value == 2 / MAX_PEOPLE
+
+
+def test_words_without_a_label_are_not_kept_and_enter_presses_the_label_that_is_there(tmp_path: Path) -> None:
+    home = write_home(tmp_path)
+    _, id = ids(home)
+    with entered(home) as client, store.open_run(id, home) as run:
+        client.post("/queues", data={"name": "q", "run": id, "score": "good"}, headers=OWN)
+
+        def default() -> str:
+            """The value of the form's first button, which Enter in a field presses."""
+            page = client.get("/queues/q/items/p0?as=ed").text
+            found = re.search(r'<button[^>]* value="([^"]*)"', page[page.index('class="rate"') :])
+            assert found is not None
+            return found[1]
+
+        assert default() == ""
+        for form in ({"value": ""}, {}):
+            refused = client.post(
+                "/queues/q/items/p0", data={"version": "0", "as": "ed", "text": "Hm, <hm>", **form}, headers=OWN
+            )
+            assert refused.status_code == 400 and 'value="Hm, &lt;hm&gt;"' in refused.text
+            assert "choose a label with them, 1 (no), 2 (partly), 3 (yes)." in refused.text
+        assert not [each for each in run.trace("p0").attempt_scores if each.name == "note.good"]
+        client.post("/queues/q/items/p0", data={"value": "0", "version": "0", "as": "ed"}, headers=OWN)
+        assert default() == "0.0", "a no is a label"
+        client.post("/queues/q/items/p0", data={"value": "1", "version": "1", "as": "ed"}, headers=OWN)
+        assert default() == "1.0"

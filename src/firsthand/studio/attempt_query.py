@@ -131,6 +131,8 @@ class AttemptQuery:
                 its = [json.dumps(harms(database))]
             else:
                 clause, its = _condition(term)
+            if term.field in FLAGS:
+                clause = f"coalesce({clause}, 0)"  # what has no score is not wrong: NOT of NULL would leave it out
             clauses.append(f"NOT ({clause})" if term.is_negated else clause)
             values += its
         return " AND ".join(clauses), tuple(values)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from firsthand.errors import ConfigError, UnknownName
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.preference import utc_now
 from firsthand.runs.index import RunInfo
 from firsthand.studio.studio_store import StudioStore
@@ -128,3 +128,25 @@ def tried_in(name: str, infos: Iterable[RunInfo]) -> list[TriedIn]:
             means = [each.mean for each in info.scores if each.mean is not None]
             found.append(TriedIn(info, version, sum(means) / len(means) if means else None))
     return sorted(found, key=lambda each: -each.version)
+
+
+def compared_first(tried: Sequence[TriedIn]) -> tuple[str, ...]:
+    """The ids of the two runs of `tried_in` that answer which version is better.
+
+    These are the newest runs of the last two versions that were tried on one data set with the same models and check;
+    where no two were, the newest runs of the last two versions; of one version alone its newest two runs.
+    """
+    newest: dict[tuple[int, str], TriedIn] = {}
+    for each in tried:
+        newest.setdefault((each.version, _settings(each)), each)
+    pairs = [(a, b) for a in newest.values() for b in newest.values() if b.version < a.version]
+    alike = [(a, b) for a, b in pairs if _settings(a) == _settings(b)]
+    if pairs:
+        a, b = max(alike or pairs, key=lambda pair: (pair[0].version, pair[1].version))  # the first of equal ones
+        return a.info.id, b.info.id
+    return tuple(each.info.id for each in tried[:2])
+
+
+def _settings(tried: TriedIn) -> str:
+    """The data set, models and check of a run as one text."""
+    return canonical({name: tried.info.config.get(name) for name in ("data_set", "models", "check")})

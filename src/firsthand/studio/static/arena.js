@@ -5,6 +5,7 @@ const votes = [...document.querySelectorAll("[data-vote]")];
 const chips = [...document.querySelectorAll("[data-reason]")];
 let texts = { a: [], b: [] };
 let round = null, stream = null, vote = null, timer = null, left = 0;
+let isStarting = false, asked = null; // asked: the prompt of the round that is shown
 
 async function post(path, fields = []) {
   const answer = await fetch(path, { method: "POST", body: new URLSearchParams(fields), headers: { "HX-Request": "true" } });
@@ -28,12 +29,21 @@ function allow(on) {
 
 async function start() {
   const prompt = ask.elements.prompt.value;
-  if (!prompt.trim()) return;
-  stop();
-  tell("Both models read the prompt …");
-  const made = await post("/arena/rounds", [["prompt", prompt]]);
-  if (!made) return;
-  round = made.round;
+  if (!prompt.trim() || isStarting || (stream && prompt === asked)) return; // a double click asks once
+  isStarting = true;
+  try {
+    stop();
+    tell("Both models read the prompt …");
+    const made = await post("/arena/rounds", [["prompt", prompt]]);
+    if (made) begin(made.round, prompt);
+  } finally {
+    isStarting = false;
+  }
+}
+function begin(made, prompt) {
+  stop(); // a vote on the round before may have come meanwhile
+  round = made;
+  asked = prompt;
   vote = null;
   texts = { a: [], b: [] };
   $("name-a").textContent = "Model A";
@@ -44,8 +54,8 @@ async function start() {
   for (const each of [...votes, ...chips]) each.setAttribute("aria-pressed", "false");
   allow(false);
   ask.elements.prompt.blur();
-  stream = new EventSource(`/arena/rounds/${round}/events`);
-  stream.onmessage = (event) => hear(JSON.parse(event.data));
+  const its = (stream = new EventSource(`/arena/rounds/${made}/events`));
+  its.onmessage = (event) => (its === stream ? hear(JSON.parse(event.data)) : its.close());
 }
 function stop() {
   stream?.close();
@@ -63,17 +73,20 @@ async function hear(news) {
     allow(true);
     tell("Which answer is better?");
   } else if (news.problem) {
+    const its = round;
     stop();
     await reveal();
+    if (its !== round) return;
     said.textContent = news.problem;
     said.className = "problem";
   }
 }
 async function cast(winner) {
   if (!round || votes[0].disabled) return;
+  const its = round; // another may be shown when the answer comes
   const reasons = chips.filter((each) => each.getAttribute("aria-pressed") === "true");
-  const taken = await post(`/arena/rounds/${round}/vote`, [["winner", winner], ...reasons.map((each) => ["reason", each.dataset.reason])]);
-  if (!taken) return;
+  const taken = await post(`/arena/rounds/${its}/vote`, [["winner", winner], ...reasons.map((each) => ["reason", each.dataset.reason])]);
+  if (!taken || its !== round) return;
   vote = winner;
   for (const each of votes) each.setAttribute("aria-pressed", String(each.dataset.vote === winner));
   $("reasons").hidden = false;
@@ -89,17 +102,19 @@ async function cast(winner) {
 }
 async function undo() {
   if (!vote || $("reasons").hidden) return;
+  const its = round;
   clearInterval(timer);
-  if (!(await post(`/arena/rounds/${round}/undo`))) return;
+  if (!(await post(`/arena/rounds/${its}/undo`)) || its !== round) return;
   vote = null;
   for (const each of [...votes, ...chips]) each.setAttribute("aria-pressed", "false");
   $("reasons").hidden = true;
   tell("The vote was taken back. Which answer is better?");
 }
 async function reveal() {
+  const its = round;
   clearInterval(timer);
-  const names = await post(`/arena/rounds/${round}/reveal`);
-  if (!names) return;
+  const names = await post(`/arena/rounds/${its}/reveal`);
+  if (!names || its !== round) return;
   allow(false);
   $("reasons").hidden = true;
   $("again").hidden = false;

@@ -20,25 +20,52 @@ function openDialog(id) {
   if (address) address.value = location.pathname + location.search;
   dialog.showModal();
 }
+function withTerm(filter, term) {
+  const terms = filter.match(/(?:"[^"]*"?|[^\s"])+/g) ?? []; // whole terms: `model=a` is no part of `model=a-mini`
+  const others = terms.filter((each) => each !== term && each !== `-${term}`);
+  return (terms.includes(term) ? others : [...others, term]).join(" ");
+}
 document.addEventListener("click", (event) => {
   const opener = event.target.closest("[data-open]");
   if (opener) openDialog(opener.dataset.open);
   const facet = event.target.closest("[data-term]");
   const form = $("[data-filter]");
   if (facet && form) {
-    const field = form.elements.filter, term = facet.dataset.term;
-    const terms = field.value.trim();
-    field.value = terms.includes(term) ? terms.replace(term, "").replace(/\s+/g, " ").trim() : `${terms} ${term}`.trim();
+    const field = form.elements.filter;
+    field.value = withTerm(field.value, facet.dataset.term);
     form.requestSubmit();
   }
 });
 
-// -- marks for a comparison, kept for this tab --
-const marks = new Set(JSON.parse(sessionStorage.getItem("marks") ?? "[]"));
-function keepMarks() {
-  sessionStorage.setItem("marks", JSON.stringify([...marks]));
+// -- what is made of a filtered list has the filter of its table, which may be newer than the page --
+const filterShown = () => $("[data-shown]")?.dataset.shown;
+let followed = filterShown();
+function follow() {
+  const filter = filterShown();
+  if (filter === undefined || filter === followed) return; // a table that came anew undoes no words in a form
+  followed = filter;
+  for (const each of $$("[data-follows]")) {
+    if (each.tagName !== "A") each.value = filter;
+    else {
+      const address = new URL(each.href);
+      filter ? address.searchParams.set("filter", filter) : address.searchParams.delete("filter");
+      each.href = address;
+    }
+  }
+}
+document.addEventListener("htmx:after:swap", follow);
+
+// -- marks for a comparison, kept for this tab: those of runs, and of each run those of its attempts --
+const ofRun = location.pathname.match(/^\/runs\/([^/]+)/)?.[1];
+const marksKey = ofRun ? `marks of ${ofRun}` : "marks of runs";
+const marks = new Set(JSON.parse(sessionStorage.getItem(marksKey) ?? "[]"));
+function tellMarks(text) {
   const say = $(".live");
-  if (say) say.textContent = marks.size ? `${marks.size} marked` : "";
+  if (say) say.textContent = text;
+}
+function keepMarks() {
+  sessionStorage.setItem(marksKey, JSON.stringify([...marks]));
+  tellMarks(marks.size ? `${marks.size} marked` : "");
   $("[data-compare]").hidden = !marks.size;
 }
 function showMarks() {
@@ -178,15 +205,13 @@ function stayHere() {
 }
 document.addEventListener("htmx:after:swap", stayHere);
 function compare() {
-  const run = location.pathname.match(/^\/runs\/([^/]+)$/)?.[1];
   const chosen = [...marks];
   if (!chosen.length) return;
-  if (run && chosen.length === 2) {
-    const query = new URLSearchParams({ run_a: decodeURIComponent(run), a: chosen[0], run_b: decodeURIComponent(run), b: chosen[1] });
-    location.href = `/compare/attempts?${query}`;
-  } else if (!run && chosen.length) {
-    location.href = `/compare?${new URLSearchParams(chosen.map((each) => ["run", each]))}`;
-  }
+  if (ofRun && chosen.length !== 2) return tellMarks(`${chosen.length} marked: two attempts are compared`);
+  const run = ofRun && decodeURIComponent(ofRun);
+  location.href = ofRun
+    ? `/compare/attempts?${new URLSearchParams({ run_a: run, a: chosen[0], run_b: run, b: chosen[1] })}`
+    : `/compare?${new URLSearchParams(chosen.map((each) => ["run", each]))}`;
   marks.clear();
   keepMarks();
 }
@@ -198,6 +223,7 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input:not([type=checkbox]):not([type=range]), textarea, select");
   if (event.key === "Escape" && typing) return typing.blur();
   if (typing || $("dialog[open]")) return;
+  if (event.repeat && !"jknp".includes(event.key)) return; // one press acts once, such as rates one attempt
   const chord = before + event.key;
   before = event.key === "g" ? "g" : "";
   const acts = {

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from firsthand.errors import ConfigError
 from firsthand.show.answer_diff import PairBudget, word_difference
 from firsthand.studio.open_runs import OpenRuns
-from firsthand.studio.prompt_library import PromptLibrary, tried_in
+from firsthand.studio.prompt_library import PromptLibrary, compared_first, tried_in
 from firsthand.studio.rendering import page, part
 from firsthand.studio.studio_store import StudioStore
 from firsthand.studio.task_collection import TaskCollections
@@ -37,6 +37,7 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             new.number: word_difference(old.text, new.text, budget)
             for old, new in reversed([*pairwise(versions)])  # the newest have the pairs first
         }
+        tried = tried_in(name, runs.infos())
         return page(
             request,
             "prompt",
@@ -44,7 +45,8 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
             prompt=name,
             versions=list(reversed(versions)),
             changes=changes,
-            tried=tried_in(name, runs.infos()),
+            tried=tried,
+            compared=compared_first(tried),
             sets=[each.name for each in TaskCollections(store).all()],
         )
 

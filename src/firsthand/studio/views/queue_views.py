@@ -64,8 +64,9 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
         return item_page(request, request.path_params["place"], rater_of(request), text_of(request, "as"))
 
     def item_page(
-        request: Request, place: str, rater: str, who: str, *, problem: str = "", words: str | None = None
-    ) -> Response:
+        request: Request, place: str, rater: str, who: str, *, problem: str = "", words: str | None = None,
+        status: int = 409,
+    ) -> Response:  # fmt: skip
         """The page of an item; after a refused change with its problem and the words that were not kept."""
         queue = queues.get(request.path_params["queue"])
         run = runs.get(queue.run)
@@ -75,7 +76,7 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
         return page(
             request,
             "queue_item",
-            status=409 if problem else 200,
+            status=status if problem else 200,
             title=f"{queue.name}: {trace.task_id}",
             queue=queue,
             run=run,
@@ -99,6 +100,10 @@ def routes(runs: OpenRuns, store: StudioStore) -> list[Route]:
         name, place = request.path_params["queue"], request.path_params["place"]
         who = form.get("as", "")
         queue, rater = queues.get(name), rater_of(request, who)
+        if not form.get("value"):
+            names = ", ".join(f"{number} ({level})" for number, (_, level) in enumerate(LEVELS, 1))
+            problem = f"Your words are not kept yet: choose a label with them, {names}."
+            return item_page(request, place, rater, who, problem=problem, words=form.get("text", ""), status=400)
         value, text = check_note(queue.score, form.get("value", ""), form.get("text", ""))
         version = version_of(form)
         run = runs.get(queue.run)
