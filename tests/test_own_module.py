@@ -58,7 +58,7 @@ def test_a_file_that_has_changed_is_loaded_anew_and_others_of_its_name_are_other
     first, second = written(tmp_path / "a/f.py", "x = 1\n"), written(tmp_path / "b/f.py", "x = 2\n")
     one, two = load_module(first), load_module(second)
     assert (one.x, two.x, load_module(first) is one, load_module(second) is two) == (1, 2, True, True)
-    assert sys.modules[one.__name__] is one and sys.modules[two.__name__] is two
+    assert one.__name__ == "firsthand_file_f" and sys.modules[one.__name__] is one and sys.modules[two.__name__] is two
     written(first, "x = 3\n")  # as long as before, and perhaps in the same second
     assert (load_module(first).x, one.x, load_module(second) is two) == (3, 1, True)
 

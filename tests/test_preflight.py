@@ -420,6 +420,8 @@ def test_tasks_may_be_a_generators_and_a_lists_and_a_sequence_that_makes_them_st
         yield Task(f"t{seed}", "q")
 
     assert tasks_of(Benchmark("b", generated, [passes_tests]), 7) == (Task("t7", "q"),)  # type: ignore[arg-type]
+    judge: Any = type("Judge", (), {"judged": lambda *given: 1.0})()
+    assert Benchmark("b", generated, (judge,)).scorers == (judge,)
     lazy = Made()
     assert tasks_of(Benchmark("b", lambda seed: lazy, ()), 0) is lazy  # type: ignore[arg-type, return-value]
     assert len(Benchmark("b", functools.partial(lambda n, seed: [n], 1), ()).tasks(0)) == 1  # type: ignore[list-item]

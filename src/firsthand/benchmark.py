@@ -154,7 +154,7 @@ class Benchmark:
         if not isinstance(self.scorers, list | tuple):
             raise ConfigError(f"{given} {self.scorers!r:.80} as scorers: give a tuple of them, as in scorers=(exact,)")
         for field_, each in (*(("scorers", each) for each in self.scorers), *self._optional()):
-            if not callable(each):
+            if not callable(each) and not hasattr(each, "judged") and not hasattr(each, "ready"):  # a Judge need not be
                 raise ConfigError(f"{given} {each!r:.80} in {field_}: a function was expected")
 
     def _optional(self) -> list[tuple[str, object]]:
