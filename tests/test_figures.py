@@ -627,3 +627,28 @@ def test_a_function_that_fails_on_some_draws_alone_gives_a_value_without_bounds_
 
     with pytest.raises(DataError):
         figure_value(slow_figure("auc", ("a", "b"), refused))
+
+
+def test_figures_of_its_own_that_fail_are_left_out_and_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    def sound(traces: Any) -> list[Any]:
+        ids = tuple(each.task_id for each in traces)
+        return [
+            Figure("good", ids, lambda counts: counts.sum(axis=1)),
+            Figure("ill", ids, lambda counts: counts["x"]),
+            "no figure",
+        ]
+
+    def refusing(traces: Any) -> list[Any]:
+        raise ConfigError("no")
+
+    attempts = {"a": [replace(EMPTY, scores=(Score("s", 1.0),))]}
+    for _ in range(2):
+        assert {*figures(attempts, sound)} == {"good"}
+        assert figures(attempts, lambda traces: None) == {}  # type: ignore[arg-type, return-value]
+        assert figures(attempts, lambda traces: [][1]) == {}
+    with pytest.raises(ConfigError, match=r"^no$"):
+        figures(attempts, refusing)
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == [
+        "the figure ill is left out", "the figure no figure is left out", "figures of its own are left out",
+        "figures of its own are left out",
+    ]  # fmt: skip

@@ -84,6 +84,10 @@ def test_a_document_that_does_not_fit_is_told_what_is_wrong_with_it() -> None:
     assert refusal(document, [first, other], np.stack([one[0], one[0] * 1.25])) == (
         "a vector of 'd' has the length 1.25: divide vectors by their Euclidean length"
     )
+    assert refusal(document, [first, other], np.stack([one[0], one[0] * 0])) == (
+        f"the chunk {other.start}..{other.end} of 'd', {other.text.strip()!r}, has a vector of zeros, by which nothing is "
+        "found: let the embedder give each text a vector of Euclidean length 1"
+    )
     for scale, fits in ((1.0049, True), (0.9951, True), (1.0052, False), (0.9948, False), (0.0, True)):
         try:
             rows_of.checked_lengths(one * np.float32(scale), "'d'", zeros=True)

@@ -16,7 +16,7 @@ from firsthand.benchmarks.swe.swe_environment import Checkout
 from firsthand.cli import main
 from firsthand.context import Context
 from firsthand.errors import ConfigError, SandboxError
-from firsthand.experiment.preflight import check_ready
+from firsthand.experiment.preflight import check_ready, tasks_of
 from firsthand.loop.pattern_options import MAX_NESTED, check_options, checked, tools_needed
 from firsthand.message import ToolCall
 from firsthand.model import Sampling
@@ -364,3 +364,64 @@ def test_a_task_whose_image_nothing_here_runs_is_refused_before_the_run(
     in_sandbox = Task("2", "?", metadata={"repo": "r", "base_commit": "c"})
     check_ready([], [(benchmark, [with_image, in_sandbox])])  # one that can be opened is enough
     TaskWorkplaces(engine="/usr/bin/podman").ready(with_image)
+
+
+async def no_tasks(seed: int) -> list[Task]:
+    return []
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"tasks": [Task("t", "q")]}, "has a list as tasks: give a function"),
+        ({"tasks": no_tasks}, "has an async function as tasks"),
+        ({"tasks": lambda: [Task("t", "q")]}, r"take no seed: write the function as def tasks\(seed\)"),
+        ({"scorers": passes_tests}, r"as scorers: give a tuple of them, as in scorers=\(exact,\)"),
+        ({"scorers": ("exact",)}, "has 'exact' in scorers: a function was expected"),
+        ({"figures": 1}, "has 1 in figures"),
+        ({"environment": "docker"}, "has 'docker' in environment"),
+        ({"name": 3}, "the name of a benchmark is 3"),
+    ],
+)
+def test_a_benchmark_of_another_form_is_refused_where_it_is_made(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Benchmark(**{"name": "b", "tasks": lambda seed: [Task("t", "q")], "scorers": (), **fields})
+
+
+@pytest.mark.parametrize(
+    ("tasks", "says"),
+    [
+        (lambda seed: None, "are a NoneType: return a list of them"),
+        (lambda seed: no_tasks(seed), "are a coroutine"),
+        (lambda seed: {"t": Task("t", "q")}, "are a dict"),
+        (lambda seed: "tasks", "are a str"),
+        (lambda seed: [{"id": "t"}], "have {'id': 't'}: make each as Task"),
+        (lambda seed: (Task("t", "q"), "t"), "have 't': make each"),
+        (lambda seed: [Task(1, "q")], "one whose id is 1: a text"),  # type: ignore[arg-type]
+        (lambda seed: [Task("t", 5)], "one whose prompt is 5"),  # type: ignore[arg-type]
+        (lambda seed: 1 / 0, "cannot be made: ZeroDivisionError: division by zero"),
+        (lambda seed: iter([]), "has no tasks"),
+    ],
+)
+def test_tasks_of_another_form_are_refused_in_a_sentence(tasks: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        tasks_of(Benchmark("b", tasks, ()), 0)
+
+
+def test_tasks_may_be_a_generators_and_a_lists_and_a_sequence_that_makes_them_stays_as_it_is() -> None:
+    class Made:
+        def __len__(self) -> int:
+            return 10**12
+
+        def __getitem__(self, index: int) -> Task:
+            return Task(f"t{index}", "q")
+
+    def generated(seed: int) -> Any:
+        yield Task(f"t{seed}", "q")
+
+    assert tasks_of(Benchmark("b", generated, [passes_tests]), 7) == (Task("t7", "q"),)  # type: ignore[arg-type]
+    judge: Any = type("Judge", (), {"judged": lambda *given: 1.0})()
+    assert Benchmark("b", generated, (judge,)).scorers == (judge,)
+    lazy = Made()
+    assert tasks_of(Benchmark("b", lambda seed: lazy, ()), 0) is lazy  # type: ignore[arg-type, return-value]
+    assert len(Benchmark("b", functools.partial(lambda n, seed: [n], 1), ()).tasks(0)) == 1  # type: ignore[list-item]

@@ -306,3 +306,48 @@ def test_a_score_of_a_pair_and_its_preference_are_kept_both_or_neither(run: Run)
     with run.database.write() as connection:
         connection.execute("DROP TRIGGER full")
     assert score(run, scorer).scored == 4 == len(run.preferences())
+
+
+SEVERAL = """
+from pathlib import Path
+from firsthand import Score
+def two(task, trace):
+    if trace.task_id.endswith("1") and Path("ill").exists():
+        raise ValueError("ill")
+    return (Score("precision", 1.0), Score("recall", 0.25), Score("recall", 0.5), Score("step", 0.1, node=1))
+def none(task, trace):
+    return ()
+"""
+
+
+def test_all_scores_of_a_scorer_that_gives_several_are_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.py").write_text(SEVERAL)
+    (tmp_path / "ill").touch()
+    assert cli.main(["run", "arithmetic:levels=1", "--model", "scripted:echo", "--limit", "3", "--json"]) == 0
+    command = ["score", "last", "--with", "two.py", "--json"]
+    capsys.readouterr()
+    assert cli.main(command) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert (told["scored"], told["failed"], told["further"]) == (2, 1, ["two.recall", "two.recall#2"])
+    assert [board["metric"] for board in told["boards"]] == ["two", "two.recall", "two.recall#2"]
+    assert [board["rows"][0]["errors"] for board in told["boards"]] == [1, 1, 1]
+    with open_run("last", data_home()) as opened:
+        names = {"two.recall", "two.recall#2", "two"}
+        for trace in opened.traces():
+            later = {score.name: score for score in trace.scores if score.name.startswith("two")}
+            assert {each.failed for each in later.values()} == {trace.task_id.endswith("1")}
+            assert {*later} == (names if trace.task_id.endswith("1") else names | {"two.step[message 1]"})
+    (tmp_path / "ill").unlink()
+    assert cli.main([*command, "--retry-errors"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["scored"], told["kept"]) == (1, 2)
+    assert [board["rows"][0]["score"]["value"] for board in told["boards"]] == [1.0, 0.25, 0.5]
+    assert cli.main(["score", "last", "--with", "two.py:none", "--json"]) == 3
+    assert "returned no score" in open_failures()
+
+
+def open_failures() -> str:
+    with open_run("last", data_home()) as opened:
+        return str([score.failure for trace in opened.traces() for score in trace.scores])

@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -336,6 +336,32 @@ def test_a_scorer_that_fails_says_so_and_the_others_go_on() -> None:
     assert all(score.failed and not score.unjudged for score in trace.scores[:3])
     assert trace.scores[3].detail == {"why": [1]}
     assert Trace.from_json(trace.to_json()) == trace
+
+
+def test_scores_of_one_name_are_named_apart_and_none_is_lost() -> None:
+    def named(value: float) -> Callable[[Task, Trace], float]:
+        def exact(task: Task, trace: Trace) -> float:
+            return value
+
+        return exact
+
+    def several(task: Task, trace: Trace) -> tuple[Score, ...]:
+        return (
+            Score("exact", 0.75),
+            Score("step", 0.1, node=0),
+            Score("step", 0.2, node=1),
+            Score("step", 0.3, node=1),
+        )
+
+    trace = attempt(direct, named(1.0), named(0.0), several, lambda task, trace: 0.5, lambda task, trace: 0.25)
+    assert [(score.name, score.value, score.node) for score in trace.scores] == [
+        ("exact", 1.0, None), ("exact#2", 0.0, None), ("exact#3", 0.75, None),
+        ("step", 0.1, 0), ("step", 0.2, 1), ("step#2", 0.3, 1), ("<lambda>", 0.5, None), ("<lambda>#2", 0.25, None),
+    ]  # fmt: skip
+    assert (trace.value("exact"), trace.value("exact#2"), trace.value("<lambda>#2")) == (1.0, 0.0, 0.25)
+    assert len({(score.name, score.node) for score in attempt(direct, named(1.0), named(0.0), lambda *each: (
+        Score("exact#2", 0.5), Score("exact", 0.5)
+    )).scores}) == 4  # fmt: skip
 
 
 # -- secrets, places --

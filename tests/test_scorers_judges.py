@@ -179,6 +179,8 @@ def test_judgements_are_summed_up_in_words() -> None:
     assert about_judge([score(by="text", calls=1, tokens=5)]) == {
         "judge": "m, protocol p", "judging": "1 calls, 5 tokens", "verdicts": "1 by text",
     }  # fmt: skip
+    both = [Score("s", 1.0, {"judge": judge, "protocol": "p", "by": "text", "calls": 1}) for judge in "aba"]
+    assert about_judge(both)["judge"] == "a, protocol p; b, protocol p"
     assert about_judge([Score("s", 1.0)]) == {}
 
 

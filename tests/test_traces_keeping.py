@@ -24,8 +24,10 @@ from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.retention import age_of, remove_beyond, remove_older, size_of, used_bytes
 from firsthand.ingest.trace_evaluation import Evaluation, is_sampled
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
+from firsthand.task import Task
 from firsthand.tools.web import webhook
 from firsthand.tools.web.addresses import Rules, parse_rules
+from firsthand.trace import Score, Trace
 
 NOW = 1_795_000_000.0
 DAY = 86_400.0
@@ -179,6 +181,17 @@ def test_complete_traces_of_the_sample_are_scored_once(store: TraceStore, tmp_pa
     for wrong in (0.0, -1.0, 1.5):
         with pytest.raises(ConfigError):
             Evaluation((), wrong)
+
+
+def test_all_scores_of_a_scorer_that_gives_several_are_kept(store: TraceStore) -> None:
+    def two(task: Task, trace: Trace) -> tuple[Score, ...]:
+        return (Score("precision", 1.0), Score("recall", 0.25), Score("recall", 0.5))
+
+    add(store, otlp.span(1, 1, input__value="q", output__value="a", openinference__span__kind="CHAIN"), at_s=NOW - 60)
+    evaluation = Evaluation((("two", two),), settled_s=10)
+    assert [asyncio.run(evaluation.score_some(store, now_s=NOW)) for _ in range(2)] == [1, 0]
+    found = {name: value for name, value, *_ in store.scores(f"{1:032x}")}
+    assert found == {"two": 1.0, "two.recall": 0.25, "two.recall#2": 0.5}
 
 
 # -- alerts --

@@ -5,10 +5,12 @@ Scorers read only (task, trace), so a Run can be scored again from disk, by them
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
+from firsthand.errors import ConfigError, FirsthandError
 from firsthand.loop.budget import Budget
 from firsthand.loop.journal import Journal
 from firsthand.message import Json
@@ -132,6 +134,57 @@ class Benchmark:
     options: Mapping[str, object] = field(default_factory=dict)
     """The options it was made with, such as the levels of a generated benchmark."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ConfigError(f"the name of a benchmark is {self.name!r:.80}: a text was expected")
+        given = f"the benchmark {self.name!r:.80} has"
+        if (
+            not callable(self.tasks)
+            or inspect.iscoroutinefunction(self.tasks)
+            or inspect.isasyncgenfunction(self.tasks)
+        ):
+            kind = "an async function" if callable(self.tasks) else f"a {type(self.tasks).__name__}"
+            raise ConfigError(f"{given} {kind} as tasks: give a function, as in def tasks(seed): return [Task(...)]")
+        try:
+            inspect.signature(self.tasks).bind(0)
+        except TypeError:
+            raise ConfigError(f"{given} tasks that take no seed: write the function as def tasks(seed)") from None
+        except ValueError:  # one of C that states no signature
+            pass
+        if not isinstance(self.scorers, list | tuple):
+            raise ConfigError(f"{given} {self.scorers!r:.80} as scorers: give a tuple of them, as in scorers=(exact,)")
+        for field_, each in (*(("scorers", each) for each in self.scorers), *self._optional()):
+            if not callable(each) and not hasattr(each, "judged") and not hasattr(each, "ready"):  # a Judge need not be
+                raise ConfigError(f"{given} {each!r:.80} in {field_}: a function was expected")
+
+    def _optional(self) -> list[tuple[str, object]]:
+        """Name and value of the functions that it may have."""
+        both = (("environment", self.environment), ("figures", self.figures))
+        return [(name, each) for name, each in both if each is not None]
+
+
+def made_tasks(benchmark: Benchmark, seed: int) -> Sequence[Task]:
+    """The tasks of a benchmark, those of a generator as a tuple. ConfigError if they cannot be made, or are no tasks."""
+    given = f"the tasks of the benchmark {benchmark.name!r:.80}"
+    try:
+        made: Any = benchmark.tasks(seed)
+        made = tuple(made) if isinstance(made, Iterator) else made
+    except FirsthandError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{given} cannot be made: {type(error).__name__}: {error!s:.500}") from error
+    if not (hasattr(made, "__len__") and hasattr(made, "__getitem__")) or isinstance(made, str | bytes | Mapping):
+        if inspect.iscoroutine(made):
+            made.close()
+        raise ConfigError(f"{given} are a {type(made).__name__}: return a list of them, as in return [Task(...)]")
+    for each in made if isinstance(made, list | tuple) else ():  # others make each task on access
+        if not isinstance(each, Task):
+            raise ConfigError(f"{given} have {each!r:.80}: make each as Task(id, prompt, secret={{...}})")
+        for field_, value in (("id", each.id), ("prompt", each.prompt)):
+            if not isinstance(value, str):
+                raise ConfigError(f"{given} have one whose {field_} is {value!r:.80}: a text was expected")
+    return cast("Sequence[Task]", made)
+
 
 def with_last_line_answers(benchmark: Benchmark) -> Benchmark:
     """The benchmark whose answers are read from the last line alone, where they are read at all.
@@ -144,6 +197,6 @@ def with_last_line_answers(benchmark: Benchmark) -> Benchmark:
 
     return replace(
         benchmark,
-        tasks=lambda seed: tuple(map(changed, benchmark.tasks(seed))),
+        tasks=lambda seed: tuple(map(changed, made_tasks(benchmark, seed))),
         protocol="; ".join(filter(None, (benchmark.protocol, "an answer is read from the last line alone"))),
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 import shlex
@@ -32,6 +31,7 @@ from firsthand.model import Model
 from firsthand.system.address_secrets import with_secrets, without_secrets
 from firsthand.system.hosted_models import name_hint, provider_hint
 from firsthand.system.option_spec import Spec, bind_options, keywords_of, parse_spec
+from firsthand.system.own_module import MAX_SOURCE_BYTES, load_module
 from firsthand.system.source_definitions import constants, defined, description, first_text, keyword_defaults
 from firsthand.tool import Effect, Tool
 from firsthand.tool_source import ToolLike
@@ -47,7 +47,6 @@ _ROOMS: dict[Kind, str] = {
     "command": "commands",
     "recipe": "train/recipes",
 }
-_MAX_SOURCE_BYTES = 1 << 24
 _FURTHER: dict[Kind, tuple[str, ...]] = {
     "pattern": ("retrieval/rag",),
     "tool": ("retrieval/tools", "tools/mcp", "messaging/tools"),
@@ -393,11 +392,11 @@ def scorers() -> Mapping[str, tuple[str, str]]:
     return MappingProxyType(found)
 
 
-def scorer(text: str) -> Scorer:
-    """The scorer that a text names, such as `exact`, `rubric:judge=smollm2`, or `FILE.py:function`."""
+def scorer(text: str, folder: Path = Path()) -> Scorer:
+    """The scorer that a text names, such as `exact`, `rubric:judge=smollm2`, or `FILE.py:function` below `folder`."""
     spec = parse_spec(with_secrets(text))
     if ".py" in spec.name:
-        found = from_file("scorer", spec.name)
+        found = from_file("scorer", spec.name, folder)
     else:
         known = scorers()
         if spec.name not in known:
@@ -459,25 +458,19 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def from_file(kind: str, name: str) -> Any:
-    """The object in a user's file that is named after the file, or after the colon."""
+def from_file(kind: str, name: str, folder: Path = Path()) -> Any:
+    """The object in a user's file that is named after the file, or after the colon; a relative path begins at `folder`."""
     file, colon, wanted = name.partition(".py:")
-    path = Path(file + ".py") if colon else Path(name)
+    path = folder / (file + ".py" if colon else name)
     wanted = wanted or path.stem
     if not (_exists(path) and path.is_file()):
-        raise ConfigError(f"no file {str(path)!r}: give the path of the Python file that defines the {kind}")
-    if (size := path.stat().st_size) > _MAX_SOURCE_BYTES:
+        place = "" if folder == Path() else "; a path in a TOML file begins at the folder of that file"
+        raise ConfigError(f"no file {str(path)!r}: give the path of the Python file that defines the {kind}{place}")
+    if (size := path.stat().st_size) > MAX_SOURCE_BYTES:
         raise ConfigError(
-            f"{str(path)!r} has {size:,} bytes, and a Python file of at most {_MAX_SOURCE_BYTES:,} is read"
+            f"{str(path)!r} has {size:,} bytes, and a Python file of at most {MAX_SOURCE_BYTES:,} is read"
         )
-    module_spec = importlib.util.spec_from_file_location(f"firsthand_file_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module.__name__] = module  # dataclasses with postponed annotations look for it there
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{str(path)!r} does not import: {type(error).__name__}: {error}") from error
+    module = load_module(path)
     if not hasattr(module, wanted):
         defined = [each for each in vars(module) if not each.startswith("_")]
         raise unknown(kind, wanted, defined, see=f"grep -n 'def ' {shlex.quote(str(path))}")

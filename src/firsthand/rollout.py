@@ -12,7 +12,7 @@ import inspect
 import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -247,13 +247,26 @@ async def score_trace(
 ) -> Trace:
     """The trace with the scores of each of the benchmark's scorers; a scorer that fails gives one with `failure`.
 
+    Of scores of one name, the second is named `NAME#2`, as those of two scorers `exact`, or of a rubric by two judges.
     Calls of judges are recorded in a part of the attempt's `journal`, and charged to the run's `budget`.
     """
     journal = journal or MemoryJournal()
     scores: list[Score] = []
     for index, scorer in enumerate(benchmark.scorers):
         scores += await verdict(scorer, task, trace, _of_scorer(journal, index), budget)
-    return trace.scored(tuple(scores))
+    return trace.scored(named_apart(scores))
+
+
+def named_apart(scores: Sequence[Score]) -> tuple[Score, ...]:
+    """The scores, each by a name of its own: of those of one name and message the second is `NAME#2`, and so on."""
+    found: dict[tuple[str, int | None], Score] = {}
+    for each in scores:
+        name, number = each.name, 1
+        while (name, each.node) in found:
+            number += 1
+            name = f"{each.name}#{number}"
+        found[name, each.node] = each if number == 1 else replace(each, name=name)
+    return tuple(found.values())
 
 
 def _of_scorer(journal: Journal, index: int) -> JournalPart:

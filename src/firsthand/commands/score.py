@@ -17,6 +17,7 @@ from firsthand.trace import Score, Trace
 if TYPE_CHECKING:
     from firsthand.experiment.rescore import Rescored
     from firsthand.runs.run_folder import Run
+    from firsthand.show.board import Board
 
 EXAMPLES = """
 firsthand score last --with exact,token_f1
@@ -112,10 +113,13 @@ def reported(run: Run, found: Rescored, config: Config) -> tuple[Json, int]:
     from firsthand.show.board_table import render
     from firsthand.stats.task_scores import scored_attempts
 
-    attempts = scored_attempts(run, found.name, benchmark=config.benchmark, agent=config.agent)
-    boards = leaderboard(
-        attempts, clusters=run.clusters(), order=run.agents(), protocols=run.protocols, reducers=reducers_of(run)
-    )
+    boards: list[Board] = []
+    for name in (*found.further, found.name):  # the attempts of the first are looked at below
+        attempts = scored_attempts(run, name, benchmark=config.benchmark, agent=config.agent)
+        made = leaderboard(
+            attempts, clusters=run.clusters(), order=run.agents(), protocols=run.protocols, reducers=reducers_of(run)
+        )
+        boards = made + boards if name == found.name else boards + made
     scores = [score for each in attempts for score in each.scores]
     failed = [score for score in scores if score.failed]
     told = about_judge(scores)
@@ -124,11 +128,12 @@ def reported(run: Run, found: Rescored, config: Config) -> tuple[Json, int]:
         return body, len(failed)
     out = console()
     out.print(render(boards) if boards else "No attempt has such a score.")
+    also = f"; further scores of the scorer: {', '.join(found.further)}" if found.further else ""
     for key, value in told.items():
         out.print(f"{key:<10}{value}", markup=False, soft_wrap=True)
     out.print(
         f"scores    {found.name!r} of {run.id}: {found.scored} new, {found.kept} kept, {found.failed} failed, "
-        f"{count_of(found.skipped, 'attempt')} had ended in an error",
+        f"{count_of(found.skipped, 'attempt')} had ended in an error{also}",
         markup=False,
         soft_wrap=True,
     )

@@ -6,7 +6,6 @@ of, such as a table, are not among them: a run keeps its tasks.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
 import tomllib
@@ -17,14 +16,11 @@ from firsthand.errors import ConfigError
 from firsthand.message import canonical
 from firsthand.runs.run_folder import Run
 from firsthand.system.option_spec import Spec, parse_spec
-from firsthand.system.ordinary_file import read_ordinary
+from firsthand.system.own_module import imported_beside, source_of
 from firsthand.system.plurals import count_of
 
 KINDS = ("benchmark", "pattern", "tool", "guard", "memory")
 """Kinds of things that a user's own file may define, the scorers of a benchmark with it."""
-MAX_SOURCE_BYTES = 1 << 24
-MAX_IMPORTED = 200
-"""At most so many modules beside a file are read."""
 
 
 def own_files(named: Mapping[str, Sequence[str] | str | None]) -> dict[str, dict[str, str]]:
@@ -38,22 +34,26 @@ def own_files(named: Mapping[str, Sequence[str] | str | None]) -> dict[str, dict
     return found
 
 
-def files_of(text: str) -> dict[str, str]:
-    """Path -> SHA-256 of the files that a name with options names, such as `FILE.py:function` or `mine.toml`."""
+def files_of(text: str, folder: Path = Path()) -> dict[str, str]:
+    """Path -> SHA-256 of the files that a name with options names, such as `FILE.py:function` or `mine.toml`.
+
+    A file's relative path begins at `folder`; a scorer's in a TOML file begins at that file's folder.
+    """
     found: dict[str, str] = {}
     try:
         spec = parse_spec(text)
     except ConfigError:  # the command of a server of tools is no name with options
         return {}
-    for path in map(Path, _paths(spec)):
-        if (content := _content(path)) is None:
+    for path in (folder / each for each in _paths(spec)):
+        if (content := source_of(path)) is None:
             continue
         found[str(path)] = hashlib.sha256(content).hexdigest()
         if path.suffix == ".py":
-            found |= _imported(path, content)
+            beside = imported_beside(path, content).items()
+            found |= {str(each): hashlib.sha256(inner).hexdigest() for each, inner in beside}
             continue
         for scorer in _scorers(content):
-            found |= files_of(scorer)
+            found |= files_of(scorer, path.parent)
     return found
 
 
@@ -101,13 +101,6 @@ def _paths(spec: Spec) -> Iterator[str]:
         yield from _paths(part)
 
 
-def _content(path: Path) -> bytes | None:
-    try:
-        return read_ordinary(path, MAX_SOURCE_BYTES)
-    except (OSError, ValueError):  # ValueError: a null character in the path
-        return None
-
-
 def _scorers(described: bytes) -> list[str]:
     """The scorers that a TOML file of a benchmark names."""
     try:
@@ -115,33 +108,3 @@ def _scorers(described: bytes) -> list[str]:
     except ValueError:
         return []
     return [each for each in ([given] if isinstance(given, str) else given) if isinstance(each, str)]
-
-
-def _imported(file: Path, content: bytes) -> dict[str, str]:
-    """Path -> SHA-256 of the modules in the file's folder that it imports, and of those that they import in turn."""
-    found: dict[str, str] = {}
-    left = [content]
-    while left and len(found) < MAX_IMPORTED:
-        for path in _modules(left.pop(), file.parent):
-            if str(path) in found or path == file or (inner := _content(path)) is None:
-                continue
-            found[str(path)] = hashlib.sha256(inner).hexdigest()
-            left.append(inner)
-    return found
-
-
-def _modules(content: bytes, folder: Path) -> Iterator[Path]:
-    """The files in a folder that the imports of a Python file may load."""
-    try:
-        tree = ast.parse(content)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for each in ast.walk(tree):
-        names = [each.module] if isinstance(each, ast.ImportFrom) and each.module and not each.level else []
-        names += [f"{name}.{alias.name}" for name in names for alias in each.names]  # type: ignore[attr-defined]
-        names += [alias.name for alias in each.names] if isinstance(each, ast.Import) else []
-        for name in names:
-            parts = name.split(".")
-            for count in range(1, len(parts) + 1):
-                path = folder.joinpath(*parts[:count])
-                yield from (path.with_name(f"{path.name}.py"), path / "__init__.py")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import Benchmark, made_tasks
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.experiment.judged_index import check_judged_indexes
 from firsthand.loop.pattern_options import check_task, follows_protocol, tools_needed
@@ -16,7 +16,7 @@ from firsthand.task import Task
 
 def tasks_of(benchmark: Benchmark, seed: int) -> Sequence[Task]:
     """The tasks of a benchmark; ConfigError if it has none, or two of one id."""
-    tasks = benchmark.tasks(seed)
+    tasks = made_tasks(benchmark, seed)
     if not tasks:
         raise ConfigError(f"the benchmark {benchmark.name} has no tasks: give it one or more")
     made = tasks if isinstance(tasks, list | tuple) else ()  # others make each task on access, and number them

@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError, StoreError
 from firsthand.loop.journal import Journal, skip_given
-from firsthand.rollout import judge_model, verdict
+from firsthand.rollout import judge_model, named_apart, verdict
 from firsthand.runs.later_scores import unversioned
 from firsthand.runs.run_folder import Run
 from firsthand.scorers.model_judge import JudgeScorer
 from firsthand.trace import Score, Trace
+
+_Scored = tuple[Trace, int, tuple[Score, ...]]
+"""A try of an attempt, by its number, and the scores that it was given."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Rescored:
     """Attempts whose scorer failed: errors, not zeros."""
     skipped: int
     """Attempts that ended in an error, so there is nothing to score."""
+    further: tuple[str, ...] = ()
+    """Names of the scores after the first, of a scorer that gives several: `NAME.recall`."""
 
 
 async def rescore(
@@ -51,7 +56,9 @@ async def rescore(
 
     `name` names the scores; by default the scorer's own. `described` describes the scorer: one name is for one scorer, and
     another one under it is a StoreError. Words that end with another version of its file (`later_scores.VERSION`) score
-    anew. `redo_errors` repeats failed scorings. A pair judge gets its rivals here.
+    anew. Of several scores that it gives an attempt, `name` is the first's and `name.recall` that of the one that it calls
+    `recall`; where it fails, all of these have failed. `redo_errors` repeats failed scorings.
+    A pair judge gets its rivals here.
     ConfigError if another process gives scores of this name.
     """
     name = name or str(getattr(scorer, "name", getattr(scorer, "__name__", "score")))
@@ -75,15 +82,23 @@ async def rescore(
 
         skip_given(judge_model(scorer), (journal_of(*each) for each in run.tried(benchmark=benchmark, agent=agent)))
         kept, skipped, results = 0, 0, [0, 0]
-        running: set[asyncio.Task[tuple[Trace, int, Score]]] = set()
+        running: set[asyncio.Task[_Scored]] = set()
+        failed: list[tuple[Trace, int, Score]] = []
 
-        async def one(trace: Trace, number: int) -> tuple[Trace, int, Score]:
+        async def one(trace: Trace, number: int) -> _Scored:
             task = tasks[trace.benchmark, trace.task_id]
-            first = (await verdict(scorer, task, trace, journal_of(trace, number)))[0]
-            return trace, number, replace(first, name=name)
+            given = named_apart(await verdict(scorer, task, trace, journal_of(trace, number)))
+            if not given:
+                given = (Score(name, 0.0, failure="the scorer returned no score: give one or more"),)
+            rest = (replace(each, name=f"{name}.{each.name}{_at(each)}") for each in given[1:])
+            return trace, number, (replace(given[0], name=name), *rest)
 
-        def keep(done: set[asyncio.Task[tuple[Trace, int, Score]]]) -> None:
-            for trace, number, score in (each.result() for each in done):
+        def keep(done: set[asyncio.Task[_Scored]]) -> None:
+            for trace, number, (score, *rest) in (each.result() for each in done):
+                for each in rest:  # before the first, which says that this attempt is done
+                    run.add_score(trace, number, each.name, described, each)
+                if score.failed:
+                    failed.append((trace, number, score))
                 preference = scorer.preference(trace, score) if isinstance(scorer, JudgeScorer) else None
                 run.add_score(trace, number, name, described, score, preference)
                 results[score.failed] += 1
@@ -117,7 +132,27 @@ async def rescore(
             for each in running:
                 each.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-    return Rescored(name, results[False], kept, results[True], skipped)
+        further = further_names(run, name, described)
+        for trace, number, score in failed:
+            for part in further:
+                run.add_score(trace, number, part, described, replace(score, name=part))
+    return Rescored(name, results[False], kept, results[True], skipped, further)
+
+
+def further_names(run: Run, name: str, described: str) -> tuple[str, ...]:
+    """Names of the scores after the first, of whole attempts, that this scorer gave under a name."""
+    given = {each for each, by in run.score_names().items() if unversioned(by) == unversioned(described)}
+    return tuple(
+        each for each in run.score_names() if each in given and each.startswith(f"{name}.") and _AT not in each
+    )
+
+
+_AT = "[message "
+
+
+def _at(score: Score) -> str:
+    """The end of the name of a message's score: several messages of an attempt have one each."""
+    return "" if score.node is None else f"{_AT}{score.node}]"
 
 
 def bound(scorer: JudgeScorer, run: Run) -> JudgeScorer:

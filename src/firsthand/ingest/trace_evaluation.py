@@ -17,7 +17,7 @@ from firsthand.ingest.as_trace import question_of, trace_of
 from firsthand.ingest.sent_scores import EVENT
 from firsthand.ingest.trace_store import TraceStore
 from firsthand.loop.journal import MemoryJournal
-from firsthand.rollout import verdict
+from firsthand.rollout import named_apart, verdict
 from firsthand.task import Task
 
 SETTLED_S = 10.0
@@ -78,11 +78,12 @@ class Evaluation:
         record = trace_of(trace, spans)
         task = Task(trace, question_of(spans), secret={"answer": ""})
         try:
-            found = (await verdict(scorer, task, record, MemoryJournal()))[0]
+            found, *further = named_apart(await verdict(scorer, task, record, MemoryJournal()))
         except Exception as error:  # a scorer of one's own may raise anything; the others go on
             store.add_score(trace, name, text, None, f"{type(error).__name__}: {error}"[:500])
             return
-        store.add_score(trace, name, text, None if found.failed else float(found.value), found.failure, found.detail)
+        for as_, each in (*((f"{name}.{part.name}", part) for part in further), (name, found)):
+            store.add_score(trace, as_, text, None if each.failed else float(each.value), each.failure, each.detail)
 
 
 def score_name(scorer: Scorer) -> str:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from random import Random
 from typing import Any
 
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import Benchmark, made_tasks
 from firsthand.errors import ConfigError, unknown
 from firsthand.loop.concurrency import derive_seed
 from firsthand.perturbations import surface_noise, word_swaps
@@ -73,7 +73,7 @@ def perturbed(
         raise ConfigError(f"items is {items}: give 1 or more")
 
     def tasks(task_seed: int) -> list[Task]:
-        found = [each for task in benchmark.tasks(task_seed)[:items] for each in with_copies(task, names, seed)]
+        found = [each for task in made_tasks(benchmark, task_seed)[:items] for each in with_copies(task, names, seed)]
         if names and found and not any(task.metadata["perturbation"] for task in found):
             _tell_once(
                 f"no task of {benchmark.name:.100} has a perturbed copy: it has no robustness, fairness or the like"

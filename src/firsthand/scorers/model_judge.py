@@ -223,7 +223,7 @@ def judged_by(scorer: JudgeScorer, model: Model, *, retry: Retry | None = None) 
 
 
 def about_judge(scores: Sequence[Score]) -> dict[str, str]:
-    """Summarise the judge, by heading: cost, kinds of verdicts, position bias, forged markers."""
+    """Summarise the judge, or several together, by heading: cost, kinds of verdicts, position bias, forged markers."""
     judgements = [score.detail for score in scores if "judge" in score.detail]
     if not judgements:
         return {}
@@ -235,7 +235,7 @@ def about_judge(scores: Sequence[Score]) -> dict[str, str]:
         sum(each.get("cost_usd", 0.0) for each in judgements),
     )
     about = {
-        "judge": f"{judgements[0]['judge']}, protocol {judgements[0]['protocol']}",
+        "judge": "; ".join(dict.fromkeys(f"{each['judge']}, protocol {each['protocol']}" for each in judgements)),
         "judging": f"{sum(each.get('calls', 0) for each in judgements)} calls, {tokens:,} tokens"
         + (f", ${cost:.4f}" if cost else ""),
         "verdicts": ", ".join(f"{count} by {way}" if way else f"{count} without" for way, count in by.items()),

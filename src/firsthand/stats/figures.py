@@ -85,7 +85,7 @@ def figures(
         found[CALIBRATION] = {agent: _of_confidences(traces, sure) for agent, traces in agents.items()}
     for agent, traces in agents.items():
         kept = [each for each in traces if isinstance(each, Trace) and (errors or not _has_failed(each))]
-        for figure in own(kept) if own is not None else ():
+        for figure in _sound(own, kept) if own is not None else ():
             found.setdefault(figure.name, {})[agent] = figure
     firsts = {each.attempt_scores[0].name for made in agents.values() for each in made if each.attempt_scores}
     for name, by_agent in [(name, each) for name, each in found.items() if name in names]:
@@ -95,6 +95,31 @@ def figures(
         elif name in firsts:
             lower = any(each.lower_is_better for each in by_agent.values())
             by_agent.update({agent: _of_failures(name, made, lower, errors) for agent, made in missing.items()})
+    return found
+
+
+def _sound(own: Figures, kept: Sequence[Trace]) -> list[Figure]:
+    """A benchmark's own figures of an agent's attempts; those that cannot be computed are left out and told of once."""
+    import numpy as np
+
+    try:
+        made = list(own(kept))
+    except FirsthandError:
+        raise
+    except Exception as error:  # whatever a function of the user's raises: the scores are there all the same
+        _tell_once(f"figures of its own are left out: {type(error).__name__}: {error!s:.300}")
+        return []
+    found = []
+    for each in made:
+        try:
+            if each.tasks and not each.slow:  # `slow_figure` tells of its own failures
+                float(each.of(np.ones((1, len(each.tasks))))[0])
+            found.append(each)
+        except FirsthandError:
+            raise
+        except Exception as error:
+            name = str(getattr(each, "name", each))
+            _tell_once(f"the figure {name:.100} is left out: {type(error).__name__}: {error!s:.300}")
     return found
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import Benchmark, made_tasks
 from firsthand.engine.compute.devices import Gpu, kv_bytes_on
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.errors import ConfigError
@@ -198,7 +198,7 @@ def train_policy(
 def _tasks(benchmark: str, sampled: RolloutSettings, seed: int) -> tuple[Benchmark, list[Task], list[Task]]:
     """The benchmark, its tasks to train on, and those held out: the last ones. ConfigError if none is left to train on."""
     named = catalog.benchmark(benchmark)
-    tasks = list(named.tasks(seed))
+    tasks = list(made_tasks(named, seed))
     if len(tasks) <= sampled.held_out:
         raise ConfigError(
             f"held_out is {sampled.held_out}, and {named.name} has {len(tasks)} tasks: leave some to train on"

@@ -141,7 +141,7 @@ def read_benchmark(path: Path, *, data: str = "") -> Benchmark:
             f"{path}: shots is {about.shots}, and {about.examples} has {count_of(len(shown), 'row')}: give as many rows as "
             "shots, or fewer shots"
         )
-    protocol = _protocol(about)
+    protocol = _protocol(about, path.parent)
     items = _bounded((_item(row, about, f"row-{index:05d}") for index, row in enumerate(rows)), _item_bytes, path)
     made = (_item(row, about, f"example-{index}") for index, row in enumerate(shown))
     pool = _bounded(example_pool(made, items, about.shots), _item_bytes, path)
@@ -187,12 +187,12 @@ def leaks(tasks: Sequence[Task], rows: Sequence[TableRow]) -> list[str]:
     ]
 
 
-def _protocol(about: BenchmarkDescription) -> Protocol:
+def _protocol(about: BenchmarkDescription, folder: Path = Path()) -> Protocol:
     names = about.scorer or (("acc", "acc_norm") if about.choices else ("normalised",))
     return Protocol(
         "your own",
         query=about.prompt,
-        scorers=tuple(map(catalog.scorer, names)),
+        scorers=tuple(catalog.scorer(name, folder) for name in names),
         shots=about.shots,
         examples=about.examples,
         continuation=about.continuation if about.choices else None,

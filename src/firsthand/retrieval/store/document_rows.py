@@ -263,6 +263,13 @@ def _checked_vectors(
         given = "no vectors" if vectors is None else f"vectors of shape {vectors.shape}"
         raise ConfigError(f"{id!r} comes with {given}, and its chunks need {shape}: embed each chunk's indexed_text")
     checked_lengths(vectors, repr(id), zeros=True)
+    parents = {chunk.parent for chunk in chunks}
+    for chunk, has_vector in zip(chunks, np.any(vectors, axis=1), strict=True):
+        if not has_vector and chunk.id not in parents:  # zeros say that a parent is not searched, and of no other chunk
+            raise ConfigError(
+                f"the chunk {chunk.start}..{chunk.end} of {id!r}, {chunk.text.strip()!r:.60}, has a vector of zeros, by "
+                "which nothing is found: let the embedder give each text a vector of Euclidean length 1"
+            )
     return vectors
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from firsthand.benchmark import Benchmark, Environment
+from firsthand.benchmark import Benchmark, Environment, made_tasks
 from firsthand.errors import ConfigError
 from firsthand.message import Json
 from firsthand.task import Task
@@ -145,7 +145,7 @@ def attack(benchmark: Benchmark, *, vector: Vector = "results", text: str = INST
     return replace(
         benchmark,
         name=f"attacked_{benchmark.name}",
-        tasks=lambda seed: tuple(map(attacked, benchmark.tasks(seed))),
+        tasks=lambda seed: tuple(map(attacked, made_tasks(benchmark, seed))),
         scorers=(*benchmark.scorers, obeyed),
         environment=environment if vector == "results" else benchmark.environment,
     )

@@ -10,7 +10,7 @@ import mcp_types as types
 
 from firsthand import catalog
 from firsthand.agent import Agent
-from firsthand.benchmark import Benchmark
+from firsthand.benchmark import Benchmark, made_tasks
 from firsthand.errors import ToolError, nearest
 from firsthand.experiment.experiment import Experiment
 from firsthand.loop.concurrency import in_thread
@@ -48,7 +48,7 @@ def _resource(text: str, benchmark: Benchmark) -> ServedResource:
 
 def described(text: str, benchmark: Benchmark) -> Json:
     """A benchmark as data: how it is prompted and scored, its licence, its size and three of its tasks, without answers."""
-    tasks = benchmark.tasks(0)
+    tasks = made_tasks(benchmark, 0)
     return {
         "name": text,
         "description": benchmark.description,
@@ -79,7 +79,7 @@ def _run_tool(benchmarks: dict[str, Benchmark], agents: dict[str, Agent], offer:
         for name, value, least in (("limit", limit, 0), ("epochs", epochs, 1)):
             if value < least:
                 raise ToolError(f"{name} is {value}: give {least} or more")
-        total = len((await in_thread(lambda: benchmarks[chosen].tasks(seed)))[: limit or None]) * epochs
+        total = len((await in_thread(lambda: made_tasks(benchmarks[chosen], seed)))[: limit or None]) * epochs
         if total > MAX_ATTEMPTS:
             raise ToolError(f"these are {total:,} attempts, and one call makes at most {MAX_ATTEMPTS:,}: set a limit")
         experiment = Experiment([agents[who]], [chosen], epochs=epochs, seed=seed, limit=limit or None, name="mcp")

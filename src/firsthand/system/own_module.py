@@ -1,0 +1,169 @@
+"""Loads a user's own Python file as a module, once as long as it stays as it is, and what it imports from its folder.
+
+A module beside the file is imported only if nothing installed has its name. A folder is on no search path: names that the
+files in it import, as their source states, are all that is found there. So what is imported is what `imported_beside` lists.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from threading import RLock
+from types import ModuleType
+
+from firsthand.errors import ConfigError
+from firsthand.system.ordinary_file import read_ordinary
+
+MAX_SOURCE_BYTES = 1 << 24
+MAX_IMPORTED = 200
+"""At most so many modules beside a file are read."""
+_LOCK = RLock()  # a file that is loaded may load another
+_LOADED: dict[Path, tuple[Mapping[Path, str], ModuleType]] = {}
+"""Path -> hashes of the file and of what it imports from its folder, and the module that they made."""
+
+
+class _Beside:
+    """Finds modules in the folders of users' files, after everybody else: it is the last of `sys.meta_path`."""
+
+    def __init__(self) -> None:
+        self.folders: dict[str, Path] = {}
+        """Folder of a module, by its name."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of a module that a user's file imports from its folder; None for any other, and for one in a package."""
+        folder = self.folders.get(name) if path is None else None
+        return None if folder is None else PathFinder.find_spec(name, [str(folder)], target)
+
+
+_BESIDE = _Beside()
+
+
+def load_module(path: Path) -> ModuleType:
+    """The module of a Python file: the same one as before if neither the file nor what it imports beside it has changed.
+
+    ConfigError if it cannot be read or imported, or imports a module whose name another folder's module has already.
+    """
+    path = path.parent.resolve() / path.name
+    with _LOCK:
+        try:
+            content = read_ordinary(path, MAX_SOURCE_BYTES)
+        except OSError as error:
+            raise ConfigError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+        beside = imported_beside(path, content)
+        now = {path: _digest(content)} | {each: _digest(inner) for each, inner in beside.items()}
+        before, module = _LOADED.get(path, ({}, None))
+        if module is not None and before == now:
+            return module
+        _offer(path.parent, {each.relative_to(path.parent).parts[0].removesuffix(".py") for each in beside})
+        _forget({each for each in beside if before.get(each, now[each]) != now[each]}, path.parent)
+        made = _executed(path, content)
+        _LOADED[path] = now, made
+        return made
+
+
+def imported_beside(file: Path, content: bytes) -> dict[Path, bytes]:
+    """Path -> content of the modules in the file's folder that it imports, and of those that they import in turn."""
+    found: dict[Path, bytes] = {}
+    left = [content]
+    while left and len(found) < MAX_IMPORTED:
+        for path in _modules(left.pop(), file.parent):
+            if path in found or path == file or (inner := source_of(path)) is None:
+                continue
+            found[path] = inner
+            left.append(inner)
+    return found
+
+
+def source_of(path: Path) -> bytes | None:
+    """The content of a file; None if it cannot be read."""
+    try:
+        return read_ordinary(path, MAX_SOURCE_BYTES)
+    except (OSError, ValueError):  # ValueError: a null character in the path
+        return None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _offer(folder: Path, names: set[str]) -> None:
+    """Let modules of these names be found in a folder, unless others find them: an installed one, or one in `sys.path`.
+
+    ConfigError for a name that a file of another folder has for another module.
+    """
+    if _BESIDE not in sys.meta_path:
+        sys.meta_path.append(_BESIDE)
+    for name in sorted(names):
+        held = _BESIDE.folders.get(name)
+        if held == folder or (held is None and name in sys.modules) or _is_found(name):
+            continue
+        if held is not None and held.is_dir():
+            raise ConfigError(
+                f"a file in {str(folder)!r} imports its {name}, and one in {str(held)!r} has imported another {name}: "
+                "rename one of the two modules, or use the files in two processes"
+            )
+        _drop(name)
+        _BESIDE.folders[name] = folder
+
+
+def _is_found(name: str) -> bool:
+    """True if anybody but us finds a module of that name."""
+    return any(finder.find_spec(name, None) is not None for finder in sys.meta_path if finder is not _BESIDE)
+
+
+def _forget(changed: set[Path], folder: Path) -> None:
+    """Let modules of a folder be imported again of which a file has changed."""
+    firsts = {each.relative_to(folder).parts[0].removesuffix(".py") for each in changed}
+    for name in firsts:
+        if _BESIDE.folders.get(name) == folder:
+            _drop(name)
+
+
+def _drop(name: str) -> None:
+    """Let a module that was found beside a file be imported again, with the modules in it."""
+    importlib.invalidate_caches()
+    if name in _BESIDE.folders:
+        for each in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
+            del sys.modules[each]
+
+
+def _executed(path: Path, content: bytes) -> ModuleType:
+    """The module that a file's source makes; `sys.modules` has it, where dataclasses and pickle look for it."""
+    name = f"firsthand_file_{path.stem}"
+    if getattr(sys.modules.get(name), "__file__", str(path)) != str(path):
+        name += f"_{_digest(str(path).encode('utf-8', 'surrogateescape'))[:8]}"
+    loader = SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        run: Callable[..., object] = exec
+        run(loader.source_to_code(content, str(path)), module.__dict__)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{str(path)!r} does not import: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _modules(content: bytes, folder: Path) -> Iterator[Path]:
+    """The files in a folder that the imports of a Python file may load."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for each in ast.walk(tree):
+        names = [each.module] if isinstance(each, ast.ImportFrom) and each.module and not each.level else []
+        names += [f"{name}.{alias.name}" for name in names for alias in each.names]  # type: ignore[attr-defined]
+        names += [alias.name for alias in each.names] if isinstance(each, ast.Import) else []
+        for name in names:
+            parts = name.split(".")
+            for count in range(1, len(parts) + 1):
+                path = folder.joinpath(*parts[:count])
+                yield from (path.with_name(f"{path.name}.py"), path / "__init__.py")
