@@ -16,12 +16,12 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from firsthand.errors import ConfigError
-from firsthand.system.new_file import replacing, write_new
+from firsthand.system.new_file import write_new
 from firsthand.system.own_file import expect_own_tree
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.template_messages import CHATML
 from firsthand.tokens.tokenizer import Tokenizer
-from firsthand.train.rust_training import train
+from firsthand.train.rust_training import tokenizer_json, train
 
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = (END_OF_TEXT, TURN, END_OF_TURN)
@@ -55,8 +55,7 @@ def train_tokenizer(
     train(rust, texts, trainer, words=not across_words)
     expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "tokenizer.json") as part:
-        rust.save(str(part))
+    write_new(folder / "tokenizer.json", tokenizer_json(rust, END_OF_TEXT))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,
