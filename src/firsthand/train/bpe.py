@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from firsthand.errors import ConfigError
-from firsthand.system.new_file import write_new
+from firsthand.system.new_file import replacing, write_new
 from firsthand.system.own_file import expect_own_tree
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.template_messages import CHATML
@@ -55,7 +55,8 @@ def train_tokenizer(
     train(rust, texts, trainer, words=not across_words)
     expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_new(folder / "tokenizer.json", tokenizer_json(rust, END_OF_TEXT))
+    with replacing(folder / "tokenizer.json") as part:
+        write_new(part, tokenizer_json(rust, END_OF_TEXT))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,

@@ -21,7 +21,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from firsthand.errors import ConfigError, FirsthandError
-from firsthand.system.new_file import write_new
+from firsthand.system.new_file import replacing, write_new
 from firsthand.tokens import pretrained
 from firsthand.tokens.pretokenizers import GPT2, LLAMA3
 from firsthand.tokens.tokenizer import Tokenizer
@@ -76,7 +76,8 @@ def train_vocabulary(
     if not counted.characters:
         raise ConfigError("the texts to train a vocabulary on are empty: give a file with text")
     folder.mkdir(parents=True, exist_ok=True)
-    write_new(folder / "tokenizer.json", tokenizer_json(rust, special[0]))
+    with replacing(folder / "tokenizer.json") as part:
+        write_new(part, tokenizer_json(rust, special[0]))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": special[0], "eos_token": special[0],
         "add_bos_token": True, "clean_up_tokenization_spaces": False, **({"unk_token": unknown} if unknown else {}),
