@@ -105,7 +105,10 @@ def test_packed_matrices_have_the_packages_layout(method: str) -> None:
     parts = rounded.tensors(of)
     kinds = {name: (values.dtype, values.is_contiguous()) for name, values in parts.items()}
     whole, half = (torch.int32, True), (torch.float16, True)
-    assert kinds == {"qweight": whole, "qzeros": whole, "scales": half}
+    ordered = {"g_idx": whole} if method == "gptq" else {}
+    assert kinds == {"qweight": whole, "qzeros": whole, "scales": half} | ordered
+    if method == "gptq":
+        assert parts["g_idx"].tolist() == [0] * 32 + [1] * 32, "AutoGPTQ writes it of inputs in order too"
     assert torch.allclose(unpack(parts.get, of, "w"), rounded.values(), atol=1e-6)
     found = by_hand(parts["qweight"].numpy(), parts["scales"].float().numpy(), parts["qzeros"].numpy(), method, 32)
     assert np.allclose(found, rounded.values().numpy(), atol=1e-6)

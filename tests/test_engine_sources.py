@@ -23,6 +23,7 @@ from firsthand.engine.core.engine import Engine
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.sequence import Request
 from firsthand.errors import ConfigError, ModelError, ModelFileError, PromptTooLong
+from firsthand.grammar import choice
 from firsthand.message import user
 from firsthand.model import Sampling, ToolSpec
 from firsthand.providers.local import Local
@@ -227,6 +228,35 @@ def test_a_local_encoder_decoder_scores_continuations_and_takes_no_tools(folders
             asyncio.run(model.complete([user("w5")], Sampling(max_tokens=2), tools=[tool]))
     finally:
         model.close()
+
+
+def test_outputs_have_no_token_that_the_generation_config_forbids(
+    folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, source = tmp_path / "marian", (5, 17, 44, 1)
+    shutil.copytree(folders["transformer_2017"], folder)
+    start = int(json.loads((folder / "config.json").read_text())["decoder_start_token_id"])
+    first = expected("transformer_2017", source, start, 6)[0]
+    banned = [[token] for token in dict.fromkeys(first[:2])] + [[60]]
+    stated = {"bad_words_ids": banned, "no_repeat_ngram_size": 3, "pad_token_id": start, "num_beams": 1}
+    (folder / "generation_config.json").write_text(json.dumps(stated))
+    with torch.no_grad():
+        made = theirs("transformer_2017").generate(
+            torch.tensor([source]), max_new_tokens=6, do_sample=False, num_beams=1, decoder_start_token_id=start,
+            eos_token_id=None, forced_eos_token_id=None, bad_words_ids=[*banned, [start]], use_cache=False,
+        )  # fmt: skip
+    model = Local(folder, config=CONFIG)
+    try:
+        plain = Sampling(max_tokens=6, temperature=0.0, ignore_eos=True)
+        [found] = asyncio.run(model.complete("w5 w17 w44", plain))
+        formed = Sampling(max_tokens=12, temperature=0.0, grammar=choice([" w7 w8", " w9"]))
+        [chosen] = asyncio.run(model.complete("w5 w17 w44", formed))
+    finally:
+        model.close()
+    assert list(found.message.sampled.token_ids) == made[0, 1:].tolist() != first
+    assert chosen.message.text.strip() in ("w7 w8", "w9"), "a grammar forces no token that may be forbidden"
+    [told] = [each.getMessage() for each in caplog.records if "does not apply" in each.getMessage()]
+    assert told.startswith(f"{folder} asks for no_repeat_ngram_size 3, which the engine does not apply: outputs may")
 
 
 @pytest.mark.slow

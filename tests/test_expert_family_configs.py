@@ -283,6 +283,10 @@ def test_bloom_reads_either_name_of_its_width_and_length() -> None:
     assert bloom.alibi_slopes(1) == (2**-8,) and bloom.alibi_slopes(3) == (2**-4, 2**-8, 2**-2)
     with pytest.raises(ModelFileError, match="apply_residual_connection_post_layernorm is 'True': expected false"):
         read("bloom", least, apply_residual_connection_post_layernorm=True)
+    with pytest.raises(ModelFileError, match="slow_but_exact is 'True': expected false, or a pretraining_tp of 1"):
+        read("bloom", least, slow_but_exact=True, pretraining_tp=2)
+    for harmless in ({"slow_but_exact": True, "pretraining_tp": 1}, {"pretraining_tp": 4}, {"slow_but_exact": True}):
+        assert read("bloom", least, **harmless) == read("bloom", least)
 
 
 def pair(family: str, **values: Any) -> EncoderDecoderArchitecture:

@@ -13,7 +13,7 @@ from transformers import Gemma3TextConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from engine_tiny import tiny_model
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, ModelFileError
 from firsthand.formats.gguf_file import GGUF
 from firsthand.formats.model_files import TensorInfo
 from firsthand.nn.architecture import Architecture, LatentSettings
@@ -109,7 +109,16 @@ def test_gelu_of_the_first_gemma_is_its_tanh_approximation() -> None:
     assert gemma("gemma", hidden_act="gelu").activation == "gelu_tanh" == gemma("gemma").activation
     assert gemma("gemma", hidden_act="gelu", hidden_activation=None).activation == "gelu_tanh"
     assert gemma("gemma", hidden_act="silu").activation == "silu"
-    assert gemma("gemma", hidden_act="silu", hidden_activation="gelu").activation == "gelu"
+    for act in ("gelu", "gelu_pytorch_tanh"):
+        assert gemma("gemma", hidden_act="gelu", hidden_activation=act).activation == "gelu_tanh"
+    assert gemma("gemma", hidden_act="silu", hidden_activation="silu").activation == "silu"
+    for fields in (
+        {"hidden_act": "silu", "hidden_activation": "gelu"}, {"hidden_activation": "silu"}, {"hidden_activation": "gelu"},
+        {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu"},
+        {"hidden_act": "gelu", "hidden_activation": "silu"},
+    ):  # fmt: skip
+        with pytest.raises(ModelFileError, match=r"hidden_activation is '.*': expected .*, as hidden_act says"):
+            gemma("gemma", **fields)
     assert (
         gemma("gemma2", hidden_act="gelu").activation == "gelu" == gemma("gemma2", hidden_activation="gelu").activation
     )

@@ -7,7 +7,7 @@ A weight is scale * (code - zero), with a scale and a zero for each output and g
 | `qweight` | K * bits / 32, O: inputs share an integer, the first lowest | K, O / 8: outputs share one, in `_ORDER` |
 | `qzeros` | G, O * bits / 32, less one in format v1 | G, O / 8, in the same order |
 | `scales` | G, O | G, O |
-| `g_idx` | K: each input's group, if inputs were reordered | |
+| `g_idx` | K: each input's group; files without it count them in order | |
 """
 
 # O outputs, K inputs, G groups of inputs
@@ -95,10 +95,13 @@ class RoundedMatrix:
     def tensors(self, of: PackedFormat) -> dict[str, Tensor]:
         """The tensors of a file, by the last part of their names."""
         saved = (self.zeros.long() - of.zero_offset) & ((1 << of.bits) - 1)
+        inputs, groups = self.codes.shape[1], self.scales.shape[1]
+        index_K = (torch.arange(inputs) // (inputs // groups)).int()  # packages' readers expect it, reordered or not
         return {
             "qweight": _join(self.codes.T.contiguous(), of, rows=of.method == "gptq"),
             "qzeros": _join(saved.T.contiguous(), of, rows=False),
             "scales": self.scales.T.contiguous().half(),
+            **({"g_idx": index_K} if of.method == "gptq" else {}),
         }
 
 

@@ -61,6 +61,8 @@ class Loaded:
     grammars: Grammars
     sources: SourceFormat | None = None
     """Of an encoder-decoder: its prompts are source texts."""
+    forbidden: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that no answer may complete, by the model's own files."""
     preparation: Preparation = field(default_factory=Preparation, compare=False)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from firsthand.engine.decoding.constraint import Grammars
 from firsthand.errors import ModelFileError
 from firsthand.providers.local_completions import Loaded, SourceFormat
 from firsthand.tokens import pretrained
+from firsthand.tokens.generation_limits import forbidden_tokens, left_out
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 def load_model(path: Path, config: EngineConfig, adapter: Path | None = None) -> Loaded:
     """Load the model of a file or folder and start its engine.
 
-    Raises ModelFileError if the files belong to different models, or if an encoder-decoder's outputs cannot begin.
+    Logs the settings of its generation_config.json that are not applied. Raises ModelFileError if the files belong to
+    different models, or if an encoder-decoder's outputs cannot begin.
     """
     from firsthand.engine.compute.device_weights import (
         load_weights,  # torch takes a while, and not every install has it
@@ -41,7 +44,15 @@ def load_model(path: Path, config: EngineConfig, adapter: Path | None = None) ->
         )
     chat = ChatTemplate(tokenizer, tokenizer.chat_template, max_tokens=model.architecture.max_position)
     sources = source_format(path, tokenizer, model) if isinstance(model, SourcedDecoder) else None
-    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer), sources)
+    forbidden = forbidden_tokens(
+        path, vocab_size=model.architecture.vocab_size, ends=tokenizer.eos_ids, has_sources=sources is not None
+    )
+    if others := left_out(path):
+        logging.getLogger(__name__).warning(
+            "%s asks for %s, which the engine does not apply: outputs may differ from those of transformers' generate",
+            path, ", ".join(others),
+        )  # fmt: skip
+    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer), sources, forbidden)
 
 
 def source_format(folder: Path, tokenizer: Tokenizer, model: SourcedDecoder) -> SourceFormat:

@@ -44,6 +44,8 @@ class LoadedModel(Protocol):
     def tokenizer(self) -> Tokenizer: ...
     @property
     def worker(self) -> EngineWorker: ...
+    @property
+    def forbidden(self) -> tuple[tuple[int, ...], ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ class DerivedSampling:
     stop_ids: frozenset[int]
     """The tokens that end an answer."""
     bad_sequences: tuple[tuple[int, ...], ...]
+    """What no answer may complete, by the model's files and by `bad_words`."""
     token_filter: TokenFilter | None
     """None if every token is allowed."""
 
@@ -164,7 +167,7 @@ def _derive(loaded: LoadedModel, sampling: Sampling) -> _Pieces:
     for strings in _pieces(sampling.stop):
         stop += [StopString.of(string) for string in strings]
         yield
-    bad: dict[tuple[int, ...], None] = {}
+    bad: dict[tuple[int, ...], None] = dict.fromkeys(loaded.forbidden)
     for words in _pieces(sampling.bad_words):
         bad |= dict.fromkeys(bad_sequences(loaded.tokenizer, words))
         yield

@@ -21,7 +21,7 @@ from firsthand.system.own_file import expect_own_tree
 from firsthand.tokens import pretrained
 from firsthand.tokens.templates.template_messages import CHATML
 from firsthand.tokens.tokenizer import Tokenizer
-from firsthand.train.rust_training import train
+from firsthand.train.rust_training import tokenizer_json, train
 
 END_OF_TEXT, TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = (END_OF_TEXT, TURN, END_OF_TURN)
@@ -56,7 +56,7 @@ def train_tokenizer(
     expect_own_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "tokenizer.json") as part:
-        rust.save(str(part))
+        write_new(part, tokenizer_json(rust, END_OF_TEXT))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,

@@ -11,6 +11,7 @@ from firsthand.nn.decoder import Decoder
 from firsthand.system.folder_links import links_out, own_files
 from firsthand.system.new_file import copy_new, write_new
 from firsthand.system.own_file import expect_own_tree
+from firsthand.tokens.begin_template import begin_template
 from firsthand.tokens.tokenizer import Tokenizer
 
 TOKENIZER_FILES = (
@@ -38,7 +39,7 @@ def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path, *, base: Path
             copy.parent.mkdir(exist_ok=True)
             copy_new(path, copy)
     else:
-        _write_json(folder / "tokenizer.json", tokenizer.settings()["description"])
+        _write_json(folder / "tokenizer.json", _description(tokenizer))
         _write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer))
     ends = [id for id in (tokenizer.eos_id, *sorted(tokenizer.eos_ids)) if id is not None]
     special: Json = {"bos_token_id": tokenizer.bos_id, "eos_token_id": list(dict.fromkeys(ends))}
@@ -47,6 +48,14 @@ def save_model(model: Decoder, tokenizer: Tokenizer, folder: Path, *, base: Path
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     _write_json(folder / "config.json", {**config, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id})
     return folder
+
+
+def _description(tokenizer: Tokenizer) -> Json:
+    """The content of tokenizer.json, which puts before a text what `encode_prompt` does."""
+    described: Json = tokenizer.settings()["description"]
+    if not tokenizer.add_bos or tokenizer.start_id is None:
+        return described
+    return described | {"post_processor": begin_template(tokenizer.text_of(tokenizer.start_id), tokenizer.start_id)}
 
 
 def _tokenizer_config(tokenizer: Tokenizer) -> Json:

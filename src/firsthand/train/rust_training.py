@@ -6,12 +6,15 @@ which nobody waits once the command was interrupted.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable
 from contextvars import copy_context
 from typing import Any
 
 from tokenizers import Regex, pre_tokenizers
+
+from firsthand.tokens.begin_template import begin_template
 
 MAX_WORD = 256
 """Characters of a word, as the pre-tokeniser cuts it; what is longer is learned from in pieces."""
@@ -39,3 +42,9 @@ def train(rust: Any, texts: Iterable[str], trainer: Any, *, words: bool = True) 
     rust.pre_tokenizer = own
     if raised:
         raise raised[0]
+
+
+def tokenizer_json(rust: Any, begin: str) -> str:
+    """The text of tokenizer.json, whose post-processor puts the token `begin` before each text."""
+    processor = begin_template(begin, rust.token_to_id(begin))
+    return json.dumps(json.loads(rust.to_str()) | {"post_processor": processor}, indent=2, ensure_ascii=False)

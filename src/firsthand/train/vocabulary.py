@@ -25,7 +25,7 @@ from firsthand.system.new_file import replacing, write_new
 from firsthand.tokens import pretrained
 from firsthand.tokens.pretokenizers import GPT2, LLAMA3
 from firsthand.tokens.tokenizer import Tokenizer
-from firsthand.train.rust_training import train
+from firsthand.train.rust_training import tokenizer_json, train
 
 VocabularyKind = Literal["bpe", "unigram", "wordpiece"]
 EXPRESSIONS = {"gpt-2": GPT2, "gpt-4": LLAMA3, "llama-3": LLAMA3}
@@ -77,7 +77,7 @@ def train_vocabulary(
         raise ConfigError("the texts to train a vocabulary on are empty: give a file with text")
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "tokenizer.json") as part:
-        rust.save(str(part))
+        write_new(part, tokenizer_json(rust, special[0]))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": special[0], "eos_token": special[0],
         "add_bos_token": True, "clean_up_tokenization_spaces": False, **({"unk_token": unknown} if unknown else {}),

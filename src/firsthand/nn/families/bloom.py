@@ -32,6 +32,10 @@ def from_config(config: Fields) -> Architecture:
     """The architecture in a Hugging Face config.json."""
     if config.flag("apply_residual_connection_post_layernorm", False):
         raise config.error("apply_residual_connection_post_layernorm", True, "false")
+    if config.flag("slow_but_exact", False) and config.integer("pretraining_tp", 1) > 1:
+        raise config.error(
+            "slow_but_exact", True, "false, or a pretraining_tp of 1 (with it transformers drops biases)"
+        )
     num_layers, num_heads = config.num_layers("n_layer"), config.integer("n_head")
     width = config.integer("hidden_size", config.integer("n_embed", 0))
     return Architecture(

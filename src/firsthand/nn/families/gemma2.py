@@ -9,7 +9,7 @@ from typing import Any
 
 from firsthand.formats.fields import Fields
 from firsthand.formats.gguf_file import GGUF
-from firsthand.nn.architecture import Architecture
+from firsthand.nn.architecture import Activation, Architecture
 from firsthand.nn.families.gemma import from_gguf_values as from_gguf_values
 from firsthand.nn.families.gemma import to_gguf_values as to_gguf_values
 from firsthand.nn.families.llama import ACTIVATION_NAMES, ACTIVATIONS, windows_of
@@ -23,6 +23,7 @@ from firsthand.nn.families.rope_config import (
 from firsthand.nn.families.shared_fields import config_sizes, gguf_sizes
 
 MODEL_TYPES = ("gemma", "gemma2")
+TANH = "gelu_pytorch_tanh"
 GGUF_ARCHITECTURES = ("gemma", "gemma2")
 LAYERS_IN_27B = 46
 
@@ -39,11 +40,11 @@ def from_config(config: Fields) -> Architecture:
     kept = Fields({key: each for key, each in config.values.items() if key != "hidden_act"}, config.where)
     sizes = config_sizes(kept, max_position=8192)
     bias, layers = config.flag("attention_bias", False), sizes["num_layers"]
-    activation = config.choice(
-        "hidden_activation" if config.has("hidden_activation") else "hidden_act", ACTIVATIONS, "gelu_pytorch_tanh"
+    activation = (
+        config.choice("hidden_activation" if config.has("hidden_activation") else "hidden_act", ACTIVATIONS, TANH)
+        if is_second
+        else _first_activation(config)
     )
-    if activation == "gelu" and not is_second and not config.has("hidden_activation"):
-        activation = "gelu_tanh"  # Google's first files of Gemma 1 say gelu and were trained with its approximation
     of_gemma: dict[str, Any] = {
         "head_dim": config.integer("head_dim", 256),
         "tie_embeddings": config.flag("tie_word_embeddings", True),
@@ -73,6 +74,17 @@ def from_config(config: Fields) -> Architecture:
         norm_unit_offset=True,
         **sizes | of_gemma,
     )
+
+
+def _first_activation(config: Fields) -> Activation:
+    """Gemma 1's, in hidden_act. ModelFileError for another hidden_activation, which some versions of transformers prefer."""
+    stated: Activation = config.choice("hidden_act", ACTIVATIONS, TANH)
+    # Google's first files of Gemma 1 say gelu and were trained with its approximation
+    chosen: Activation = "gelu_tanh" if stated == "gelu" else stated
+    if config.choice("hidden_activation", ACTIVATIONS, ACTIVATION_NAMES[chosen]) not in (stated, chosen):
+        expected = f"{ACTIVATION_NAMES[chosen]}, as hidden_act says (transformers 5 reads that one alone)"
+        raise config.error("hidden_activation", config.values["hidden_activation"], expected)
+    return chosen
 
 
 def to_config(a: Architecture) -> dict[str, Any]:
