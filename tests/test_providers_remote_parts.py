@@ -308,6 +308,16 @@ def test_values_are_counted_through_a_whole_response_and_for_each_event_of_a_str
         read(b"data: [1,2]\ndata: [3,4]\r\ndata: [5]\n\n", content_type=stream_type)
 
 
+def test_characters_that_httpx_takes_for_line_ends_are_escaped_in_a_stream_and_nowhere_else():
+    raw = 'data: {"a": "\u2028 \u2029 \x85"}'.encode()
+    stream = "text/event-stream; charset=utf-8"
+    for pieces in ((raw + b"\n\n",), (raw[:14], raw[14:], b"\r\n\r\n"), (raw,)):  # in pieces, and without an end
+        events = read(*pieces, content_type=stream)
+        assert events.rstrip() == rb'data: {"a": "\u2028 \u2029 \u0085"}'
+    for whole in (raw, raw + b"\n"):
+        assert read(whole, content_type="application/json") == whole
+
+
 def test_bytes_are_bounded_and_never_unpacked(monkeypatch):
     monkeypatch.setattr(a2a_transport, "MAX_BYTES", 1 << 20)
     assert len(read(b"x" * (1 << 20))) == 1 << 20
