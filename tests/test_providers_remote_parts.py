@@ -104,6 +104,34 @@ def test_artifacts_are_the_answer_and_what_was_said_where_there_are_none():
     assert kept.said == "Which?"
 
 
+def test_chunks_of_an_artifact_read_the_same_as_they_stream_and_once_the_task_is_whole():
+    parts = [{"text": "one "}, {"text": "two\n"}, {"text": "three"}, {"data": {"n": 7}},
+             {"url": "http://h/r", "filename": "r"}, {}, {"text": "four"}, {"text": " five"}]  # fmt: skip
+    said = 'one two\nthree\n{"n":7.0}\n[file r]\nfour five'
+    for size in (1, 2, 3, len(parts)):
+        events = [
+            event(artifactUpdate={"artifact": {"artifactId": "a", "parts": parts[at : at + size]}, "append": at > 0})
+            for at in range(0, len(parts), size)
+        ]
+        streamed = taken(*events)
+        assert streamed.text == said and streamed.news() == said, size
+        task = {
+            "id": "t",
+            "artifacts": [{"artifactId": "a", "parts": parts}],
+            "status": {"state": "TASK_STATE_WORKING"},
+        }
+        streamed.take(event(task=task))
+        assert streamed.text == said == taken(event(task=task)).text and streamed.news() == "", "it is not revised"
+    both = taken(chunk("a", "x"), chunk("b", "y"), chunk("a", "z", append=True))
+    assert both.text == "xz\n\ny"
+    data = event(artifactUpdate={"artifact": {"artifactId": "a", "parts": [{"data": {"n": 7}}]}})
+    assert taken(data, chunk("a", "new")).text == "new", "an artifact that is replaced begins anew"
+    assert taken(data, event(artifactUpdate={"artifact": {"artifactId": "a"}, "append": True}),
+                 chunk("a", "b", append=True)).text == '{"n":7.0}\nb'  # fmt: skip
+    message = {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": "One"}, {}, {"text": "Two"}]}
+    assert taken(event(message=message)).text == "One\nTwo", "a message never comes in chunks"
+
+
 def test_a_message_is_an_answer_without_a_task():
     message = {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": "Hi"}]}
     answer = taken(event(message=message | {"contextId": "c"}), event(message=message))
