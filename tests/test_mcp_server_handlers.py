@@ -406,7 +406,7 @@ def test_a_call_is_cancelled_by_a_notification_and_over_http_by_a_closed_stream_
 def test_a_prepared_call_ends_with_the_request_that_waits_for_it() -> None:
     async def main() -> list[bool]:
         made = McpServer(Offer())
-        tool = ServedTool("t", "", SHAPE, lambda *_: asyncio.sleep(9))  # type: ignore[arg-type, return-value]
+        tool = ServedTool("t", "", SHAPE, lambda *_: asyncio.sleep(9))  # type: ignore[arg-type]
         ctx = context()
         call = RunningCall("t", asyncio.sleep(9), ParkedExchange(ctx, {}, {}))
         waiting = asyncio.create_task(made._after_input(tool, call, ctx, {}))

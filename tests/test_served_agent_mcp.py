@@ -117,7 +117,7 @@ def test_a_turn_goes_on_where_the_server_gives_up_the_request_and_where_an_older
         http = mcp_http.AsyncClient(timeout=30)
         with suppress(Exception, BaseExceptionGroup):
             transport = streamable_http_client(f"{running.url}/mcp", http_client=http)
-            async with Client(transport, cache=None, mode=mode) as client:  # type: ignore[arg-type]
+            async with Client(transport, cache=None, mode=mode) as client:
                 calling = asyncio.create_task(client.call_tool("ask", {"question": "wait"}))
                 while not desk.waiting.is_set():
                     await asyncio.sleep(0.005)
