@@ -15,7 +15,16 @@ from mcp import MCPError
 from pydantic import ValidationError
 
 from firsthand.errors import ConfigError, StoreError, ToolError
-from firsthand.serve.mcp.exchange import DirectExchange, capabilities_of, client_of, current_exchange, exchanging
+from firsthand.serve.admission.active_request import request_of
+from firsthand.serve.mcp.exchange import (
+    DirectExchange,
+    ParkedExchange,
+    capabilities_of,
+    client_of,
+    current_exchange,
+    exchanging,
+    is_given_up,
+)
 from firsthand.serve.mcp.mcp_server import (
     McpServer,
     Offer,
@@ -25,7 +34,7 @@ from firsthand.serve.mcp.mcp_server import (
     _hide_bugs,
     _set_level,
 )
-from firsthand.serve.mcp.running_call import MAX_PARKED
+from firsthand.serve.mcp.running_call import MAX_PARKED, RunningCall
 from firsthand.serve.mcp.served_tool import ServedTool
 from firsthand.serve.mcp.server_tasks import EXTENSION
 from mcp_contexts import ASK, MODERN, OLDER, OLDEST, chose, context
@@ -369,6 +378,46 @@ def test_who_listens_for_tasks_must_know_them() -> None:
     code, message, data = told(listen(notifications={"taskIds": ["1"]}))
     assert (code, message) == (types.MISSING_REQUIRED_CLIENT_CAPABILITY, "this needs a client with the Tasks extension")
     assert data == {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+
+
+def test_a_call_is_cancelled_by_a_notification_and_over_http_by_a_closed_stream_of_the_newer_revision() -> None:
+    class Channel:
+        cancel_requested = asyncio.Event()
+
+    for version, by_stream in ((MODERN, True), (OLDER, False)):
+        ctx = context(version, client="ann")
+        exchanges = (DirectExchange(ctx), ParkedExchange(ctx, {}, {}))
+        assert [each.is_cancelled for each in exchanges] == [False, False]
+        request_of(ctx.request.scope).client_left = True  # type: ignore[union-attr]
+        assert [each.is_cancelled for each in exchanges] == [by_stream, by_stream]
+        exchanges[1].ctx = None
+        assert not exchanges[1].is_cancelled, "it waits for its client, or has become a task"
+        exchanges[1].is_ended = True
+        assert exchanges[1].is_cancelled
+        over_stdio = context(version)
+        over_stdio.session._request_outbound = Channel()  # type: ignore[assignment]
+        assert not DirectExchange(over_stdio).is_cancelled and not ParkedExchange(over_stdio, {}, {}).is_cancelled
+        Channel.cancel_requested.set()
+        assert DirectExchange(over_stdio).is_cancelled and ParkedExchange(over_stdio, {}, {}).is_cancelled
+        Channel.cancel_requested.clear()
+    assert not is_given_up(context(name="1")), "a request that no server of ours admitted"
+
+
+def test_a_prepared_call_ends_with_the_request_that_waits_for_it() -> None:
+    async def main() -> list[bool]:
+        made = McpServer(Offer())
+        tool = ServedTool("t", "", SHAPE, lambda *_: asyncio.sleep(9))  # type: ignore[arg-type]
+        ctx = context()
+        call = RunningCall("t", asyncio.sleep(9), ParkedExchange(ctx, {}, {}))
+        waiting = asyncio.create_task(made._after_input(tool, call, ctx, {}))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await asyncio.wait({call.task}, timeout=1)
+        return [waiting.cancelled(), call.task.cancelled()]
+
+    assert asyncio.run(main()) == [True, True]
 
 
 def test_an_exchange_of_an_older_call_passes_everything_on_with_the_calls_id() -> None:

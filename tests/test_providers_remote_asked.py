@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import httpx
@@ -29,6 +30,8 @@ def chunk(text: str, *, append: bool = False) -> StreamResponse:
 
 class Client:
     """Gives its events, or raises the error among them; waits for a number of seconds, and at the end if it is told to."""
+
+    streams = True
 
     def __init__(self, *events: Any, wait_s: float = 0.0, task: Task | None = None) -> None:
         self.events, self.wait_s, self.task = events, wait_s, task
@@ -65,7 +68,7 @@ class Told(RemoteAgent):
 
     async def _connected(self, http: httpx.AsyncClient) -> Any:
         self.https.append(http)
-        return self.client
+        return self.client, self.client.streams
 
 
 def streamed(agent: RemoteAgent, prompt: Any) -> list[Delta]:
@@ -148,6 +151,49 @@ def test_an_answer_that_nobody_waits_for_is_cancelled() -> None:
         return found  # type: ignore[no-any-return]
 
     assert asyncio.run(first()) == Delta("some") and left.cancelled == ["t1"]
+
+
+def test_an_agent_that_does_not_stream_is_asked_for_a_task_at_once_which_is_followed_and_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    working = ParseDict(
+        {"task": {"id": "t1", "contextId": "c1", "status": {"state": "TASK_STATE_WORKING"}}}, StreamResponse()
+    )
+    done = {"id": "t1", "contextId": "c1", "status": {"state": "TASK_STATE_COMPLETED"}}
+    whole = ParseDict({**done, "artifacts": [{"artifactId": "a", "parts": [{"text": "all of it"}]}]}, Task())
+    client = Client(working, task=whole)
+    client.streams = False
+    assert streamed(Told(client), "Hi")[-1].completion == Completion(assistant("all of it"), "stop", Usage())
+    assert [each.configuration.return_immediately for each in client.asked] == [True] and client.looked_up == ["t1"]
+    streams = Client(status("COMPLETED"))
+    streamed(Told(streams), "Hi")
+    assert [each.configuration.return_immediately for each in streams.asked] == [False]
+
+    slow = Client(working, task=working.task)
+    slow.streams = False
+    began = time.monotonic()
+    with pytest.raises(ModelError, match=r"no answer within 0\.2 s: its task is t1"):
+        streamed(Told(slow, timeout_s=0.2), "Hi")
+    assert slow.cancelled == ["t1"] and 4 <= len(slow.looked_up) <= 8 and time.monotonic() - began < 5
+
+    # a task that asked is told by the id that it has, and its answer is waited for: it may be in its old state still
+    asks = Client(status("INPUT_REQUIRED"))
+    asks.streams = False
+    agent = Told(asks)
+    streamed(agent, [user("Hi")])
+    asks.events, asks.wait_s = (), 9.0
+    agent._timeout_s = 0.05
+    with pytest.raises(ModelError, match=r"no answer within 0\.05 s: its task is t1"):
+        streamed(agent, [user("Hi"), assistant(""), user("yes")])
+    assert [each.configuration.return_immediately for each in asks.asked] == [True, False] and asks.cancelled == ["t1"]
+    (kept,) = agent._threads.values()
+    assert list(kept) == [("c1", "")], "asking again goes on in the context, and not in the task that ended"
+    asks.events, agent = (status("INPUT_REQUIRED"),), Told(asks)
+    streamed(agent, [user("Hi")])
+    asks.events, asks.cancelled = (OSError("gone"),), []
+    with pytest.raises(ModelError, match="broke off"):
+        streamed(agent, [user("Hi"), assistant(""), user("yes")])
+    assert asks.cancelled == [], "what broke off is not cancelled: it waits for the answer still"
 
 
 def test_a_replaced_artifact_is_the_answer_and_comes_after_what_was_shown() -> None:

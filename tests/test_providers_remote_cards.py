@@ -54,7 +54,9 @@ class Site:
 def connected(site: Site, url: str = "http://host", **options: Any) -> Any:
     async def main() -> Any:
         async with httpx.AsyncClient(transport=httpx.MockTransport(site)) as http:
-            return await RemoteAgent(url, key="", **options)._connected(http)
+            found, streams = await RemoteAgent(url, key="", **options)._connected(http)
+            assert streams == found._card.capabilities.streaming
+            return found
 
     return asyncio.run(main())
 

@@ -104,6 +104,34 @@ def test_artifacts_are_the_answer_and_what_was_said_where_there_are_none():
     assert kept.said == "Which?"
 
 
+def test_chunks_of_an_artifact_read_the_same_as_they_stream_and_once_the_task_is_whole():
+    parts = [{"text": "one "}, {"text": "two\n"}, {"text": "three"}, {"data": {"n": 7}},
+             {"url": "http://h/r", "filename": "r"}, {}, {"text": "four"}, {"text": " five"}]  # fmt: skip
+    said = 'one two\nthree\n{"n":7.0}\n[file r]\nfour five'
+    for size in (1, 2, 3, len(parts)):
+        events = [
+            event(artifactUpdate={"artifact": {"artifactId": "a", "parts": parts[at : at + size]}, "append": at > 0})
+            for at in range(0, len(parts), size)
+        ]
+        streamed = taken(*events)
+        assert streamed.text == said and streamed.news() == said, size
+        task = {
+            "id": "t",
+            "artifacts": [{"artifactId": "a", "parts": parts}],
+            "status": {"state": "TASK_STATE_WORKING"},
+        }
+        streamed.take(event(task=task))
+        assert streamed.text == said == taken(event(task=task)).text and streamed.news() == "", "it is not revised"
+    both = taken(chunk("a", "x"), chunk("b", "y"), chunk("a", "z", append=True))
+    assert both.text == "xz\n\ny"
+    data = event(artifactUpdate={"artifact": {"artifactId": "a", "parts": [{"data": {"n": 7}}]}})
+    assert taken(data, chunk("a", "new")).text == "new", "an artifact that is replaced begins anew"
+    assert taken(data, event(artifactUpdate={"artifact": {"artifactId": "a"}, "append": True}),
+                 chunk("a", "b", append=True)).text == '{"n":7.0}\nb'  # fmt: skip
+    message = {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": "One"}, {}, {"text": "Two"}]}
+    assert taken(event(message=message)).text == "One\nTwo", "a message never comes in chunks"
+
+
 def test_a_message_is_an_answer_without_a_task():
     message = {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": "Hi"}]}
     answer = taken(event(message=message | {"contextId": "c"}), event(message=message))
@@ -306,6 +334,16 @@ def test_values_are_counted_through_a_whole_response_and_for_each_event_of_a_str
     assert read(events, events, content_type=stream_type) == events + events
     with pytest.raises(ModelError, match=said):
         read(b"data: [1,2]\ndata: [3,4]\r\ndata: [5]\n\n", content_type=stream_type)
+
+
+def test_characters_that_httpx_takes_for_line_ends_are_escaped_in_a_stream_and_nowhere_else():
+    raw = 'data: {"a": "\u2028 \u2029 \x85"}'.encode()
+    stream = "text/event-stream; charset=utf-8"
+    for pieces in ((raw + b"\n\n",), (raw[:14], raw[14:], b"\r\n\r\n"), (raw,)):  # in pieces, and without an end
+        events = read(*pieces, content_type=stream)
+        assert events.rstrip() == rb'data: {"a": "\u2028 \u2029 \u0085"}'
+    for whole in (raw, raw + b"\n"):
+        assert read(whole, content_type="application/json") == whole
 
 
 def test_bytes_are_bounded_and_never_unpacked(monkeypatch):

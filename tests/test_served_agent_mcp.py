@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 from firsthand.serve.admission.admission_settings import ClientLimits
 from firsthand.serve.admission.api_keys import Client as ApiClient
 from firsthand.serve.admission.api_keys import Keys
+from firsthand.serve.http.refusals import Refusal
 from served_agent import Desk, RunningAgent, clerk, serving_agent
 
 ERAS = pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -60,6 +63,12 @@ def about(result: Any) -> dict[str, str]:
     return found
 
 
+def turn_states(running: RunningAgent) -> list[str]:
+    """The states of all turns, as they were begun."""
+    store = running.sessions.store
+    return [turn.state for row in store.sessions() for turn in store.turns(row.id)]
+
+
 @pytest.mark.slow
 @ERAS
 def test_a_session_goes_on_by_its_name_and_has_one_trace(running: RunningAgent, mode: str) -> None:
@@ -79,6 +88,50 @@ def test_a_session_goes_on_by_its_name_and_has_one_trace(running: RunningAgent, 
     assert len(rows) == 2
     trace = running.sessions.trace(rows[0].id)
     assert trace is not None and [turn["state"] for turn in trace.final_state["turns"]] == ["completed"] * 2
+
+
+@ERAS
+def test_a_call_that_its_client_cancels_ends_the_turn(running: RunningAgent, desk: Desk, mode: str) -> None:
+    async def use(client: Any) -> list[str]:
+        calling = asyncio.create_task(client.call_tool("ask", {"question": "wait"}))
+        while not desk.waiting.is_set():
+            await asyncio.sleep(0.005)
+        calling.cancel()
+        await asyncio.wait({calling})
+        for _ in range(400):
+            if (states := turn_states(running)) != ["working"]:
+                break
+            await asyncio.sleep(0.01)
+        desk.go.set()
+        again = await client.call_tool("ask", {"question": "one"})
+        return [*states, text(again)]
+
+    assert talk(running, use, mode=mode) == ["canceled", "You said one, after 0 others."]
+
+
+@ERAS
+def test_a_turn_goes_on_where_the_server_gives_up_the_request_and_where_an_older_client_is_lost(
+    tmp_path: Path, desk: Desk, mode: str
+) -> None:
+    async def main(running: RunningAgent) -> None:
+        http = mcp_http.AsyncClient(timeout=30)
+        with suppress(Exception, BaseExceptionGroup):
+            transport = streamable_http_client(f"{running.url}/mcp", http_client=http)
+            async with Client(transport, cache=None, mode=mode) as client:
+                calling = asyncio.create_task(client.call_tool("ask", {"question": "wait"}))
+                while not desk.waiting.is_set():
+                    await asyncio.sleep(0.005)
+                if mode == "auto":
+                    running.loop.call_soon_threadsafe(running.admission.cancel_all, Refusal(503, "it stops"))
+                else:
+                    await http.aclose()  # no notification can be sent any more
+                await asyncio.wait({calling}, timeout=0.3)
+                calling.cancel()
+
+    with serving_agent(clerk(desk), tmp_path) as running:
+        asyncio.run(main(running))
+        time.sleep(0.1)
+        assert turn_states(running) == ["working"]
 
 
 @pytest.mark.slow

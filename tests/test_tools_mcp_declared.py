@@ -225,13 +225,25 @@ prompts = false
             r"servers\.a has no setting 'comand'; did you mean 'command'[?] there are command, args",
         ),
         ("[servers.a]\nname='x'", "has no setting 'name'"),
-        ("[servers.a]\nargs='x'", r"servers\.a\.args is 'x': a list of texts was expected"),
+        (
+            "[servers.a]\nargs='x'",
+            r"servers\.a\.args is 'x': a list of texts was expected, as in \[\"-m\", \"server\"\]",
+        ),
+        (
+            "[servers.a]\nallow=['127.0.0.1']",
+            (
+                r"servers\.a\.allow is \['127.0.0.1'\]: a text was expected, with \+ between networks and hosts, as in "
+                '"10.0.0.0/8\\+auth.local"$'
+            ),
+        ),
+        ("[servers.a]\nscopes='a b'", r"scopes is 'a b': a list of texts was expected, as in \[\"files:read\", "),
+        ("[servers.a]\nurl=5", "url is 5: a text was expected$"),
         ("[servers.a]\nargs=['x', 1]", "a list of texts was expected"),
         ("[servers.a]\nenv={A=1}", r"env is \{'A': 1\}: a table of texts was expected"),
         ("[servers.a]\ntrusted=1", "trusted is 1: true or false was expected"),
-        ("[servers.a]\ntimeout_s=true", "timeout_s is True: a float was expected"),
-        ("[servers.a]\nlazy_above=true", "lazy_above is True: a int was expected"),
-        ("[servers.a]\ncommand=5", "command is 5: a str was expected"),
+        ("[servers.a]\ntimeout_s=true", "timeout_s is True: a number was expected"),
+        ("[servers.a]\nlazy_above=true", "lazy_above is True: a whole number was expected"),
+        ("[servers.a]\ncommand=5", "command is 5: a text was expected"),
         ("[servers.a]\nclient_id='${NOT_SET_X}'", r"servers\.a\.client_id needs the variable NOT_SET_X of"),
     ):
         file.write_text(text)
@@ -268,8 +280,8 @@ oauth = true
             declarations(url)
     for table, said in (
         ("args=[1]", "a list of texts was expected"), ("env={A=true}", "a table of texts was expected"),
-        ("timeout_s='1'", "timeout_s is '1': a float was expected"), ("trusted='yes'", "true or false was expected"),
-        ("lazy_above=1.0", "lazy_above is 1.0: a int was expected"), ("lazy_above=0", "lazy_above = 0"),
+        ("timeout_s='1'", "timeout_s is '1': a number was expected"), ("trusted='yes'", "true or false was expected"),
+        ("lazy_above=1.0", "lazy_above is 1.0: a whole number was expected"), ("lazy_above=0", "lazy_above = 0"),
         ("headers={A='${NONE_X}'}", r"headers needs the variable NONE_X of the environment"),
     ):  # fmt: skip
         file.write_text(f"[servers.a]\ncommand='x'\n{table}\n")

@@ -111,6 +111,57 @@ def test_a_refusal_of_the_server_is_one_at_any_status(
     assert paid(Bank(error_at(status)), monkeypatch, tmp_path) == (ToolError, told, False)
 
 
+@pytest.mark.parametrize("revision", ["auto", "2025-11-25"])
+def test_a_server_that_refuses_the_first_message_is_told_with_its_status_and_what_to_do(
+    revision: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    replies: list[httpx2.Response] = []
+    monkeypatch.setattr(
+        "firsthand.tools.mcp.http_endpoint.BoundedTransport", lambda _: httpx2.MockTransport(lambda _: replies[0])
+    )
+
+    def refused(reply: httpx2.Response, **declared: Any) -> str:
+        async def main() -> str:
+            source = RemoteTools(ServerDeclaration("bank", url=URL, revision=revision, timeout_s=3.0, **declared))
+            with pytest.raises(ToolError) as raised:
+                await source.open()
+            await source.close()
+            return str(raised.value).removeprefix("MCP server bank ")
+
+        replies[:] = [reply]
+        return asyncio.run(main())
+
+    key = {"headers": {"Authorization": "Bearer wrong"}}
+    said = "refused the key that its headers hold (HTTP 401 Unauthorized): give it one that it takes"
+    assert refused(bare(401)(0), **key) == said
+    assert refused(bare(403)(0), **key) == said.replace("401 Unauthorized", "403 Forbidden")
+    assert refused(bare(401)(0)) == (
+        'wants a key (HTTP 401 Unauthorized): declare it as in headers = {Authorization = "Bearer ${TOKEN}"}, or sign in '
+        "with firsthand mcp --sign-in"
+    )
+    assert refused(bare(404)(0)) == "is not at its url (HTTP 404 Not Found): check the address"
+    assert refused(bare(500)(0)) == "answered HTTP 500 Internal Server Error"
+    assert refused(bare(200, "application/json", b'{"jsonrpc"')(0)).startswith("broke the protocol: "), (
+        "no failed status"
+    )
+
+
+def test_the_status_of_the_last_message_is_kept_if_it_failed() -> None:
+    statuses = iter([500, 404, 200, 401, 405])
+
+    async def main() -> list[str]:
+        found = []
+        async with McpHttpClient(transport=httpx2.MockTransport(lambda _: bare(next(statuses))(0))) as client:
+            for method in ("POST", "GET", "POST", "POST", "DELETE"):
+                await client.request(method, URL)
+                found.append(client.failed)
+        return found
+
+    wrong, refused = "HTTP 500 Internal Server Error", "HTTP 401 Unauthorized"
+    assert asyncio.run(main()) == [wrong, wrong, "", refused, refused]
+
+
 def test_the_client_knows_a_lost_session_and_leaves_other_requests_as_they_are() -> None:
     async def main() -> None:
         sent: dict[str, Any] = {"json": {"jsonrpc": "2.0", "id": "a", "method": "tools/call", "params": {}}}

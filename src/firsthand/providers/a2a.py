@@ -44,6 +44,8 @@ _SUPPORTED = ("max_tokens", "temperature", "seed")
 """Settings that every agent has and a remote one decides itself."""
 _MOST_THREADS = 10_000
 _POLL_S, _LOST_S, _CANCEL_S = 0.2, 10.0, 3.0
+_SOON_S, _SOON_MAX_S = 0.02, 2.0
+"""The first and the longest pause after a poll of a task that does not stream, whose answer is late by a pause at most."""
 _GROWTH = 1.2
 """Each pause after a poll that was answered is as many times the one before."""
 
@@ -173,12 +175,16 @@ class RemoteAgent:
             raise MissingExtra(str(error.name), "a2a", self.name) from None
         del a2a
         async with bounded_client(self._key, self._idle_s, self._url) as http:
-            client = await self._connected(http)
+            client, streams = await self._connected(http)
             message = WireMessage(message_id=secrets.token_hex(12), role=Role.ROLE_USER, parts=[Part(text=text)])
             message.context_id, message.task_id = thread.context, thread.task
             answer.context = thread.context
             came = asyncio.Event()
-            reading = asyncio.create_task(self._read(client, SendMessageRequest(message=message), answer, came))
+            request = SendMessageRequest(message=message)
+            # of an agent that does not stream, the task is asked for at once: by its id it is cancelled, and looked up.
+            # A task that goes on has its id already, and what came at once could be its state from before.
+            request.configuration.return_immediately = not streams and not thread.task
+            reading = asyncio.create_task(self._read(client, request, answer, came))
             try:
                 while not reading.done() and not answer.is_settled:
                     came.clear()
@@ -192,9 +198,11 @@ class RemoteAgent:
                 if broke is not None and not answer.task:
                     was_sent = not any(isinstance(each, httpx.ConnectError) for each in _causes(broke))
                     raise self._fault(broke, was_sent=was_sent) from None
-                async for _ in self._looked_up(client, answer):
+                async for _ in self._looked_up(client, answer, streams=streams):
                     yield
-            except (asyncio.CancelledError, GeneratorExit, FirsthandError):
+            except (asyncio.CancelledError, GeneratorExit, FirsthandError) as error:
+                if not isinstance(error, FirsthandError):
+                    answer.task = answer.task or thread.task
                 await self._canceled(client, answer, reading)
                 raise
             finally:
@@ -210,11 +218,11 @@ class RemoteAgent:
                 if answer.is_settled:
                     return
 
-    async def _looked_up(self, client: Client, answer: Answer) -> AsyncGenerator[None, None]:
-        """Follow a task whose stream broke off. ModelError if the agent does not come back."""
+    async def _looked_up(self, client: Client, answer: Answer, *, streams: bool = True) -> AsyncGenerator[None, None]:
+        """Follow a task whose stream broke off, or that has none. ModelError if the agent does not come back."""
         from a2a.types.a2a_pb2 import GetTaskRequest
 
-        lost_s, grown_s = 0.0, _POLL_S
+        lost_s, (grown_s, most_s) = 0.0, (_POLL_S, MAX_PAUSE_S) if streams else (_SOON_S, _SOON_MAX_S)
         while not answer.is_settled:
             if not answer.task:
                 raise ModelError(f"{self.name} ended its answer without saying anything: ask it again")
@@ -222,7 +230,7 @@ class RemoteAgent:
             try:
                 task = await client.get_task(GetTaskRequest(id=answer.task))
                 answer.take_task(task)
-                lost_s, wait_s, grown_s = 0.0, grown_s, min(MAX_PAUSE_S, grown_s * _GROWTH)
+                lost_s, wait_s, grown_s = 0.0, grown_s, min(most_s, grown_s * _GROWTH)
             except Exception as error:
                 if (ours := next((each for each in _causes(error) if isinstance(each, ModelError)), None)) is not None:
                     raise ours from None
@@ -246,15 +254,15 @@ class RemoteAgent:
                 if answer.task and not answer.is_settled:
                     await client.cancel_task(CancelTaskRequest(id=answer.task))
 
-    async def _connected(self, http: httpx.AsyncClient) -> Client:
-        """A client of the agent, by its card."""
+    async def _connected(self, http: httpx.AsyncClient) -> tuple[Client, bool]:
+        """A client of the agent, by its card, and whether the agent streams."""
         from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
 
         config = ClientConfig(httpx_client=http, supported_protocol_bindings=["JSONRPC", "HTTP+JSON"])
         try:
             card = await A2ACardResolver(http, self._url).get_agent_card()
             self._check(card)
-            return ClientFactory(config).create(card)
+            return ClientFactory(config).create(card), card.capabilities.streaming
         except (asyncio.CancelledError, FirsthandError):
             raise
         except Exception as error:

@@ -35,6 +35,8 @@ class Answer:
         self._artifacts: dict[str, list[str]] = {}
         self._worded: set[str] = set()
         """The artifacts with a part that is text, not data or a file."""
+        self._ends: dict[str, str] = {}
+        """The kind of the last part of each artifact."""
         self._fresh: list[str] = []
         self._grows = True
         self.said = self.state = ""
@@ -117,9 +119,12 @@ class Answer:
     def _take_artifact(self, artifact: Artifact, *, append: bool) -> None:
         if not append:
             self._worded.discard(artifact.artifact_id)
+            self._ends.pop(artifact.artifact_id, None)
         if any(part.WhichOneof("content") == "text" and part.text.strip() for part in artifact.parts):
             self._worded.add(artifact.artifact_id)
-        self.put(artifact.artifact_id, text_of(artifact.parts), append=append)
+        text, end = _joined(artifact.parts, self._ends.get(artifact.artifact_id, ""))
+        self.put(artifact.artifact_id, text, append=append)
+        self._ends[artifact.artifact_id] = end
 
     def _take_status(self, status: Any) -> None:
         from a2a.types.a2a_pb2 import TaskState
@@ -137,15 +142,32 @@ class Answer:
 
 def text_of(parts: Any) -> str:
     """The text of a message's parts, data as JSON; of a file its name."""
+    return "\n".join(_part_text(part) for part in parts if part.WhichOneof("content"))
+
+
+def _joined(parts: Any, end: str) -> tuple[str, str]:
+    """The text of an artifact's parts after one of the kind `end`, or after none, and the kind of the last.
+
+    Text goes on where the text before it ended: the chunks of a stream are parts of the artifact once it is whole. Data and
+    files have lines of their own.
+    """
+    pieces: list[str] = []
+    for part in parts:
+        if not (kind := part.WhichOneof("content")):
+            continue
+        if end and not end == kind == "text":
+            pieces.append("\n")
+        pieces.append(_part_text(part))
+        end = kind
+    return "".join(pieces), end
+
+
+def _part_text(part: Any) -> str:
     from google.protobuf.json_format import MessageToDict
 
-    pieces = []
-    for part in parts:
-        match part.WhichOneof("content"):
-            case "text":
-                pieces.append(part.text)
-            case "data":
-                pieces.append(canonical(MessageToDict(part.data)))
-            case "url" | "raw":
-                pieces.append(f"[file {part.filename or part.url or part.media_type}]")
-    return "\n".join(pieces)
+    match part.WhichOneof("content"):
+        case "text":
+            return str(part.text)
+        case "data":
+            return canonical(MessageToDict(part.data))
+    return f"[file {part.filename or part.url or part.media_type}]"

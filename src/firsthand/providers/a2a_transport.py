@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from firsthand.errors import ModelError
 from firsthand.system.json_values import values_in
 from firsthand.system.line_buffer import ASCII_LIKE, LineBuffer
+from firsthand.system.line_separators import escape_separators
 
 if TYPE_CHECKING:
     import httpx
@@ -59,10 +60,10 @@ def bounded_client(key: str, idle_s: float, url: str) -> httpx.AsyncClient:
                     )
                 if lines := buffer.add(piece):  # nothing is passed on, and so decoded, before it was counted
                     count(lines)
-                    yield lines
+                    yield escape_separators(lines) if self._is_stream else lines
             if lines := buffer.rest():
                 count(lines)
-                yield lines
+                yield escape_separators(lines) if self._is_stream else lines
 
         async def aclose(self) -> None:
             await self._inner.aclose()

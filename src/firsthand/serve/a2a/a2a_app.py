@@ -34,6 +34,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from firsthand.serve.a2a.a2a_handler import A2AHandler, ClientUser, go_on_all
 from firsthand.serve.a2a.a2a_settings import MAX_VALUES
 from firsthand.serve.a2a.agent_card import JSONRPC_PATH, REST_PATH
+from firsthand.serve.a2a.event_stream import readable_events
 from firsthand.serve.a2a.grpc_door import GrpcDoor
 from firsthand.serve.admission.active_request import request_of
 from firsthand.serve.http.mounted_app import MountedApp
@@ -142,7 +143,8 @@ class _Guarded:
             await send(message)
 
         if not _reads(scope):
-            await self._app(scope, receive, sent)
+            async with readable_events(sent) as told_on:
+                await self._app(scope, receive, told_on)
             return
         told: list[Message] = []  # in a thread: the SDK makes the JSON of a large task at one go
         await asyncio.to_thread(_run_apart, self._app, scope, told)

@@ -33,6 +33,8 @@ class ActiveRequest:
     task: asyncio.Task[None] | None = None
     cancelled: Refusal | None = None
     """The reason, if it is cancelled."""
+    client_left: bool = False
+    """True once the client has closed the connection before it had its answer."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Fields of its line in the request log."""
     path_params: Mapping[str, str] = field(default_factory=dict)

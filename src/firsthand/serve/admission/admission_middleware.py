@@ -193,7 +193,13 @@ class _Exchange:
         task = self._request.task
         assert task is not None
         watch = asyncio.create_task(self._wait_for_disconnect())
-        watch.add_done_callback(lambda done: None if done.cancelled() or self._is_whole else task.cancel())
+
+        def left(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and not self._is_whole:
+                self._request.client_left = True  # before the app is told, which may ask why it ends
+                task.cancel()
+
+        watch.add_done_callback(left)
         messages = [{"type": "http.request", "body": self._request.body, "more_body": False}]
 
         async def receive() -> Message:

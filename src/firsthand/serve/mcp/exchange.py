@@ -30,6 +30,8 @@ _RESULTS: dict[type[Any], type[Any]] = {
     types.CreateMessageRequest: types.CreateMessageResult,
     types.ListRootsRequest: types.ListRootsResult,
 }
+MODERN = "2026-07-28"
+"""The first revision that has the extension of tasks, and in which a client cancels by closing its stream."""
 _NEEDED = {types.ElicitRequest: "elicitation", types.CreateMessageRequest: "sampling", types.ListRootsRequest: "roots"}
 
 
@@ -50,7 +52,7 @@ class Exchange(Protocol):
 
     @property
     def is_cancelled(self) -> bool:
-        """True if the client cancelled the task: a call that is ended for another reason may go on later."""
+        """True if the client cancelled the call, or its task: one that is ended for another reason may go on later."""
 
     def keep(self, note: str) -> None:
         """Keep a note for the try that goes on with the task after a restart."""
@@ -112,12 +114,16 @@ class DirectExchange:
     """Asks by requests of the server, on the stream of the call: 2025-11-25 and before."""
 
     task = note = ""
-    is_cancelled = False
 
     def __init__(self, ctx: ServerRequestContext[Any, Any]):
         self._ctx = ctx
         self._declared = capabilities_of(ctx)
         self.client = client_of(ctx)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the client cancelled the call."""
+        return is_given_up(self._ctx)
 
     def keep(self, note: str) -> None:
         """Nothing is kept of a call that is no task."""
@@ -150,6 +156,22 @@ def client_of(ctx: ServerRequestContext[Any, Any]) -> str | None:
         return None
 
 
+def is_given_up(ctx: ServerRequestContext[Any, Any]) -> bool:
+    """True if the client cancelled a request: by a notification, or from 2026-07-28 over HTTP by closing its stream.
+
+    Before that revision a stream may break off, and the request goes on.
+    """
+    channel = getattr(ctx.session, "_request_outbound", None)  # the SDK tells a handler of it nowhere else
+    told = getattr(channel, "cancel_requested", None)
+    if told is not None and told.is_set():
+        return True
+    scope = getattr(ctx.request, "scope", None)
+    try:
+        return scope is not None and ctx.protocol_version >= MODERN and request_of(scope).client_left
+    except KeyError:
+        return False
+
+
 async def send_log(ctx: ServerRequestContext[Any, Any], level: Any, text: str) -> None:
     """Sends a log message on the stream of a call; from 2026-07-28 only if the call asked for it."""
     session: Any = ctx.session  # its method is marked as deprecated, and has no successor on the older wire
@@ -179,7 +201,8 @@ class ParkedExchange:
         self.ctx = ctx
         self.client = client if ctx is None else client_of(ctx)
         self.task = self.note = ""
-        self.is_cancelled = False
+        self.is_ended = False
+        """True if the client cancelled the task that the call became."""
         self.on_note: Callable[[str], None] = lambda note: None
         """Told what is to be kept of the call."""
         self.status = ""
@@ -190,6 +213,11 @@ class ParkedExchange:
         self.declared = declared
         self._seeds = dict(seeds)
         self._used: set[str] = set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if the client cancelled the task, or the request that is under way."""
+        return self.is_ended or (self.ctx is not None and is_given_up(self.ctx))
 
     def keep(self, note: str) -> None:
         """Keep a note with the task, if the call is one."""

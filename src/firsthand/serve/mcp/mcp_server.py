@@ -22,14 +22,13 @@ from pydantic import ValidationError
 from firsthand.errors import FirsthandError, ToolError
 from firsthand.message import Json
 from firsthand.serve.admission.charged_steps import Charge, charge_nobody
-from firsthand.serve.mcp.exchange import DirectExchange, Exchange, ParkedExchange, capabilities_of, client_of
+from firsthand.serve.mcp.exchange import MODERN, DirectExchange, Exchange, ParkedExchange, capabilities_of, client_of
 from firsthand.serve.mcp.older_tasks import REVISION as OLDER
 from firsthand.serve.mcp.older_tasks import OlderTasks
 from firsthand.serve.mcp.running_call import ParkedCalls, RunningCall
 from firsthand.serve.mcp.served_tool import ServedTool, failed
 from firsthand.serve.mcp.server_tasks import (
     EXTENSION,
-    MODERN,
     ServerTasks,
     TaskIdParams,
     TaskUpdateParams,
@@ -188,7 +187,11 @@ class McpServer:
         """The outcome of a call once it has all it asked for before: a task, or its result."""
         if tool.as_task != "never" and declares_tasks(ctx):
             return self.tasks.begin(call, client_of(ctx), tool.name, arguments).seed()
-        await call.settled()
+        try:
+            await call.settled()
+        except BaseException:  # the client has gone
+            call.task.cancel()
+            raise
         return await call.task
 
     async def _call_directly(self, tool: ServedTool, ctx: Context, arguments: Json) -> types.CallToolResult:

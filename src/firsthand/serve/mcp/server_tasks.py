@@ -21,7 +21,7 @@ from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from pydantic import Field, TypeAdapter, ValidationError
 
 from firsthand.message import Json
-from firsthand.serve.mcp.exchange import ParkedExchange, capabilities_of, client_of
+from firsthand.serve.mcp.exchange import MODERN, ParkedExchange, capabilities_of, client_of
 from firsthand.serve.mcp.running_call import RunningCall
 from firsthand.serve.mcp.served_tool import ServedTool
 from firsthand.serve.mcp.task_file import TaskFile, TaskRow
@@ -34,8 +34,6 @@ MAX_TASKS = 1_000
 """The most tasks that are kept; the oldest that is over is forgotten for another."""
 MAX_OWN_TASKS = 250
 """The most of them that a client with a key has; its own oldest is forgotten for another."""
-MODERN = "2026-07-28"
-"""The first revision that has the extension."""
 _ANSWER: TypeAdapter[Any] = TypeAdapter(types.ElicitResult | types.CreateMessageResult | types.ListRootsResult)
 
 
@@ -205,7 +203,7 @@ class ServerTasks:
     async def end(self, task: ServerTask) -> None:
         """Cancel a task that runs."""
         if not task.is_over:
-            task.cancelled = task.call.exchange.is_cancelled = True
+            task.cancelled = task.call.exchange.is_ended = True
             await task.call.cancel()
 
     def find(self, owner: str | None, id: str) -> ServerTask | TaskRow:

@@ -60,7 +60,9 @@ def session_tool(sessions: ServedSessions, description: str = "") -> ServedTool:
             try:
                 turn = await _taken(sessions, turn, owner, exchange)
             except asyncio.CancelledError:
-                if exchange.is_cancelled:  # and not the server that stops, or a client that has gone
+                if (
+                    exchange.is_cancelled
+                ):  # and not the server that stops, or the stream of an older client that broke off
                     with suppress(TurnOver):
                         await sessions.cancel(turn.id, owner)
                 raise

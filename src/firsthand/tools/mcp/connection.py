@@ -45,6 +45,10 @@ REFUSALS = frozenset({
 _LISTS = ("tools", "resources", "prompts")
 
 
+_SDKS_OWN = ("Server returned an error response", "Not Found")
+"""What the SDK says of a failed response without a JSON-RPC error."""
+
+
 class McpConnection:
     """The open connection with a server."""
 
@@ -182,7 +186,22 @@ class McpConnection:
             said = one_line(f"{where or 'the reply'}: {first['msg']}")[:500]
         if isinstance(error, httpx2.TransportError | OSError):
             return f"{self.declaration.origin} cannot be reached: {said}"
+        if isinstance(error, MCPError) and self._http is not None and self._http.failed:
+            return f"{self.declaration.origin} {self._refusal(self._http.failed, said)}"
         return f"{self.declaration.origin} broke the protocol: {said}"
+
+    def _refusal(self, status: str, said: str) -> str:
+        """The rest of the sentence on a server that answered with a status of HTTP, and what to do."""
+        if status.startswith(("HTTP 401", "HTTP 403")):
+            if self.declaration.headers:
+                return f"refused the key that its headers hold ({status}): give it one that it takes"
+            return (
+                f'wants a key ({status}): declare it as in headers = {{Authorization = "Bearer ${{TOKEN}}"}}, or sign in '
+                "with firsthand mcp --sign-in"
+            )
+        if status.startswith(("HTTP 404", "HTTP 405")):
+            return f"is not at its url ({status}): check the address"
+        return f"answered {status}" if said in _SDKS_OWN else f"answered {status}: {said}"
 
     def _current(self) -> CallPosition | None:
         """The call that a request of the server belongs to: our own task's, or the oldest of the one attempt that calls.

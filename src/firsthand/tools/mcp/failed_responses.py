@@ -18,10 +18,15 @@ class McpHttpClient(httpx2.AsyncClient):
 
     session_lost = False
     """True once the server answered that it does not know the session: MCP wants a new one then."""
+    failed = ""
+    """The status of the last message that was posted, such as `HTTP 401 Unauthorized`; empty unless it failed."""
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """The response, after the sign-in of the endpoint if it wants one."""
         response = await super().send(request, **options)
+        said = f"HTTP {response.status_code} {response.reason_phrase}".strip()
+        if request.method == "POST":
+            self.failed = said if response.status_code >= 400 else ""
         if response.status_code < 400:
             return response
         # to GET and DELETE, servers without them say 404 as well
@@ -30,7 +35,6 @@ class McpHttpClient(httpx2.AsyncClient):
         if (call := _call_id(request)) is None or await _is_refusal(response):
             return response
         await response.aclose()
-        said = f"HTTP {response.status_code} {response.reason_phrase}".strip()
         error = {"code": types.INTERNAL_ERROR, "message": f"{said}, without an answer to the call"}
         return httpx2.Response(
             response.status_code, json={"jsonrpc": "2.0", "id": call, "error": error}, request=request

@@ -40,6 +40,17 @@ SENT = {"read_resource": ("uri",), "get_prompt": ("name", "arguments")}
 _WRAPPERS = {"npx", "uvx", "uv", "node", "python", "python3", "docker", "run", "exec", "tool", "bunx", "deno", "env"}
 """Words of a command that do not say which server it starts."""
 
+_WANTED = {
+    "tuple[str, ...]": "a list of texts", "Mapping[str, str]": "a table of texts", "bool": "true or false",
+    "float": "a number", "int": "a whole number",
+}  # fmt: skip
+_FORMS = {
+    "allow": ', with + between networks and hosts, as in "10.0.0.0/8+auth.local"',
+    "scopes": ', as in ["files:read", "files:write"]',
+    "args": ', as in ["-m", "server"]',
+}
+"""The forms of settings that other programs take as another type."""
+
 
 @dataclass(frozen=True)
 class ServerDeclaration:
@@ -276,8 +287,8 @@ def _value(kind: str, value: Any, where: str) -> Any:
         return float(value)
     if {"bool": bool, "int": int, "str": str, "Revision": str}.get(kind) is type(value):
         return value
-    wanted = {"tuple[str, ...]": "a list of texts", "Mapping[str, str]": "a table of texts", "bool": "true or false"}
-    raise ConfigError(f"{where} is {value!r:.80}: {wanted.get(kind, f'a {kind}')} was expected")
+    form = _FORMS.get(where.rpartition(".")[2], "")
+    raise ConfigError(f"{where} is {value!r:.80}: {_WANTED.get(kind, 'a text')} was expected{form}")
 
 
 def _filled(text: str, where: str) -> str:
