@@ -31,6 +31,7 @@ NOUNS = [
     "tool_arguments",
     "tool",
     "tool_source",
+    "loop.max_wait",
     "task",
     "loop.journal",
     "trace_body",
