@@ -306,3 +306,11 @@ def test_a_score_of_a_pair_and_its_preference_are_kept_both_or_neither(run: Run)
     with run.database.write() as connection:
         connection.execute("DROP TRIGGER full")
     assert score(run, scorer).scored == 4 == len(run.preferences())
+
+
+def test_a_scorer_that_gives_no_score_is_an_error(run: Run):
+    def nothing(task, trace):
+        return ()
+
+    assert (found := score(run, nothing)).failed == 8 and found.scored == 0
+    assert all("empty tuple" in (trace.score("nothing").failure or "") for trace in run.traces())

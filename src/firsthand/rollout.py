@@ -283,6 +283,8 @@ async def verdict(
         given = scorer.judged(task, trace, journal, budget) if _is_judge(scorer) else scorer(task, trace)
         found = await awaited(bound_s, given, scorer, "the score") if inspect.isawaitable(given) else given
         several: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
+        if not several:
+            raise ValueError("the scorer returned an empty tuple: give a Score or a number for each attempt")
         if not all(isinstance(each, Score) for each in several):
             several = (
                 Score(_scorer_name(scorer), _as_number(found, "a Score, a tuple of Scores, a number or a bool")),
