@@ -32,6 +32,7 @@ NOUNS = [
     "tool_arguments",
     "tool",
     "tool_source",
+    "loop.max_wait",
     "task",
     "loop.journal",
     "loop.asked_at",

@@ -675,3 +675,14 @@ def test_a_memory_for_one_user_is_made_for_another() -> None:
         settings = {key: value for key, value in vars(made).items() if not key.startswith("_") and key != "owner"}
         assert {key: vars(other)[key] for key in settings} == settings
     assert isinstance(semantic().of_owner("x"), SemanticMemory)
+
+
+def test_a_memory_of_a_file_names_the_argument_that_it_lacks(tmp_path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def kept(path, more=1):\n    return []\n\n\ndef two(path, owner):\n    return []\n")
+    with pytest.raises(ConfigError, match=r"gives no path: write .*mine.py:kept:PATH"):
+        catalog.memory(f"{path}:kept")
+    with pytest.raises(ConfigError, match="gives no owner: give it a default"):
+        catalog.memory(f"{path}:two:a.db")
+    with pytest.raises(ConfigError, match="memory"):  # it is called, and what it gives is checked
+        catalog.memory(f"{path}:kept:a.db")

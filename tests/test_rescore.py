@@ -345,9 +345,17 @@ def test_all_scores_of_a_scorer_that_gives_several_are_kept(tmp_path, monkeypatc
     assert (told["scored"], told["kept"]) == (1, 2)
     assert [board["rows"][0]["score"]["value"] for board in told["boards"]] == [1.0, 0.25, 0.5]
     assert cli.main(["score", "last", "--with", "two.py:none", "--json"]) == 3
-    assert "returned no score" in open_failures()
+    assert "returned an empty tuple" in open_failures()
 
 
 def open_failures() -> str:
     with open_run("last", data_home()) as opened:
         return str([score.failure for trace in opened.traces() for score in trace.scores])
+
+
+def test_a_scorer_that_gives_no_score_is_an_error(run: Run):
+    def nothing(task, trace):
+        return ()
+
+    assert (found := score(run, nothing)).failed == 8 and found.scored == 0
+    assert all("empty tuple" in (trace.score("nothing").failure or "") for trace in run.traces())

@@ -25,7 +25,8 @@ ScorerResult = Score | tuple[Score, ...]
 Scorer = Callable[[Task, Trace], ScorerResult | float | Awaitable[ScorerResult | float]]
 """Scores an attempt, once or by several metrics; a number or a bool is a Score under the function's name.
 
-It is pure, or awaits nothing but a judge model; see `Judge`."""
+It is pure, or awaits nothing but a judge model; see `Judge`. Its attribute `max_wait_s` bounds the seconds that it is
+awaited: an hour without it, None for no bound."""
 
 
 @runtime_checkable

@@ -270,7 +270,13 @@ def memory(text: str) -> Memory:
         keyed = [p for p in inspect.signature(made).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         if len(given) > len(keyed):
             raise ConfigError(f"{text!r} gives {parts[1]} a file, and it keeps none: write {parts[1]}")
-        made = made(*given, **bind_options(spec, made, led=()))
+        bound = bind_options(spec, made, led=())
+        lacking = [p.name for p in keyed[len(given) :] if p.default is p.empty and p.name not in bound]
+        if lacking and not given:
+            raise ConfigError(f"{text!r} gives no {lacking[0]}: write {parts[1]}:{lacking[0].upper()}")
+        if lacking:
+            raise ConfigError(f"{text!r} gives no {lacking[0]}: give it a default, for a text names one argument")
+        made = made(*given, **bound)
     elif given or spec.options:
         raise ConfigError(f"{text!r} gives {parts[1]} options, and it takes none: write {parts[1]}")
     check_memory(made)

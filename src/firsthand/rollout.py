@@ -40,6 +40,7 @@ from firsthand.loop.concurrency import Branch, derive_seed, enter_branch, withou
 from firsthand.loop.endpoint_pace import Paces, share_paces
 from firsthand.loop.journal import Journal, JournalPart, MemoryJournal, skip_given
 from firsthand.loop.listener import Listener
+from firsthand.loop.max_wait import awaited, max_wait_s
 from firsthand.loop.open_sources import SourceKeeper, opened, reopen
 from firsthand.loop.warm_up import warm_up
 from firsthand.memory import Memory, hook
@@ -123,7 +124,8 @@ async def rollout(
             except GuardBlocked:
                 stop_reason = "guard"
             if environment is not None:
-                final_state = as_json(await environment.final_state())
+                bound_s = max_wait_s(environment)
+                final_state = as_json(await awaited(bound_s, environment.final_state(), environment, "final_state"))
     except BodyTooLarge as error:  # what the model or a tool gave is at fault, and the file is sound
         stop_reason, failure = "error", Failure(type(error).__name__, str(error))
     except StoreError as error:  # a full disk is no failure of the attempt: what cannot be recorded must not go on
@@ -293,9 +295,12 @@ async def verdict(
 ) -> tuple[Score, ...]:
     """The scores that one scorer gives an attempt; if it fails, one score with `failure`."""
     try:
+        bound_s = max_wait_s(scorer)
         given = scorer.judged(task, trace, journal, budget) if _is_judge(scorer) else scorer(task, trace)
-        found = await given if inspect.isawaitable(given) else given
+        found = await awaited(bound_s, given, scorer, "the score") if inspect.isawaitable(given) else given
         several: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
+        if not several:
+            raise ValueError("the scorer returned an empty tuple: give a Score or a number for each attempt")
         if not all(isinstance(each, Score) for each in several):
             several = (
                 Score(_scorer_name(scorer), _as_number(found, "a Score, a tuple of Scores, a number or a bool")),

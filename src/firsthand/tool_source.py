@@ -22,9 +22,10 @@ from firsthand.tool import Tool
 class ToolSource(Protocol):
     """Offers tools while it is open.
 
-    Four attributes are optional: `name` stands in errors and records; `shared` says that it is opened once for all attempts
-    of a run; `version` is a number that changes whenever `tools` did, and attempts look at it between turns; an async
-    method `reopen` of a shared source is called before each attempt, to open anew what was lost.
+    Five attributes are optional: `name` stands in errors and records; `shared` says that it is opened once for all attempts
+    of a run; `max_wait_s` bounds the seconds that `open`, `close`, `reopen` and an environment's `final_state` may each take
+    (an hour without it, None for no bound); `version` is a number that changes whenever `tools` did, and attempts look at
+    it between turns; an async method `reopen` of a shared source is called before each attempt, to open anew what was lost.
     """
 
     @property

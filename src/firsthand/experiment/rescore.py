@@ -88,8 +88,6 @@ async def rescore(
         async def one(trace: Trace, number: int) -> _Scored:
             task = tasks[trace.benchmark, trace.task_id]
             given = named_apart(await verdict(scorer, task, trace, journal_of(trace, number)))
-            if not given:
-                given = (Score(name, 0.0, failure="the scorer returned no score: give one or more"),)
             rest = (replace(each, name=f"{name}.{each.name}{_at(each)}") for each in given[1:])
             return trace, number, (replace(given[0], name=name), *rest)
 

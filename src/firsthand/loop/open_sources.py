@@ -6,32 +6,37 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
+from firsthand.loop.max_wait import awaited, max_wait_s
 from firsthand.tool_source import ToolSource
 
 
 @asynccontextmanager
 async def opened(sources: Sequence[ToolSource]) -> AsyncIterator[None]:
-    """Opens the sources in order and closes them in reverse order. The first error is raised, after all are closed."""
+    """Opens the sources in order and closes them in reverse order. The first error is raised, after all are closed.
+
+    WorldFailed for one that takes longer than its `max_wait_s` to open or close.
+    """
     if not sources:
         yield
         return
     first, *rest = sources
+    bound_s = max_wait_s(first)
     try:
-        await first.open()
+        await awaited(bound_s, first.open(), first, "open")
         async with opened(rest):
             yield
     except BaseException:
         with suppress(Exception):  # the first error is the one to tell
-            await first.close()
+            await awaited(bound_s, first.close(), first, "close")
         raise
-    await first.close()
+    await awaited(bound_s, first.close(), first, "close")
 
 
 async def reopen(sources: Iterable[ToolSource]) -> None:
     """Have sources that are kept open for several attempts open anew what they lost; raises the first error."""
     for source in sources:
         if callable(again := getattr(source, "reopen", None)):
-            await again()
+            await awaited(max_wait_s(source), again(), source, "reopen")
 
 
 class SourceKeeper:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from firsthand import catalog
 from firsthand.agent import Agent
@@ -44,6 +44,8 @@ MAX_RUBRIC_CHARS = 20_000
 class JudgeScorer:
     """A scorer that calls a judge model, made by `rubric`, `reference` or `pairwise`."""
 
+    max_wait_s: ClassVar[None] = None
+    """No bound: a slow model of one's own may have many judgements to make."""
     name: str
     agent: Agent
     """The judge."""

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import mul
-from typing import Any
+from typing import Any, ClassVar
 
 from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting, Scorer
@@ -34,6 +34,8 @@ from firsthand.trace import Score, Trace
 class RagJudge:
     """A scorer that calls a judge model about the passages and the answer of an attempt."""
 
+    max_wait_s: ClassVar[None] = None
+    """No bound: a slow model of one's own may have many judgements to make."""
     name: str
     agent: Agent
     """The judge."""

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Literal, NamedTuple, Protocol
 
 from firsthand.errors import ConfigError, ToolError
+from firsthand.loop.max_wait import max_wait_s
 from firsthand.message import Json
 from firsthand.tool import Tool, tool_from_function
 
@@ -101,6 +102,11 @@ class WorldEnvironment:
         self._last: tuple[str, str] | None = None
         self._made: tuple[Tool, ...] = ()
         self._names: tuple[str, ...] = ()
+
+    @property
+    def max_wait_s(self) -> float | None:
+        """The world's own; see `ToolSource`."""
+        return max_wait_s(self.world)
 
     def ready(self) -> None:
         """FirsthandError if the world cannot be opened on this machine; a world says so by a `ready` of its own."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from firsthand.benchmark import Benchmark, Environment, made_tasks
 from firsthand.errors import ConfigError
+from firsthand.loop.max_wait import max_wait_s
 from firsthand.message import Json
 from firsthand.task import Task
 from firsthand.tool import Tool, marked
@@ -162,6 +163,11 @@ class AttackedEnvironment:
     def tools(self) -> Sequence[Tool]:
         """The tools of the environment."""
         return tuple(replace(tool, function=self._poisoned(tool), validate=tool.validate) for tool in self.inner.tools)
+
+    @property
+    def max_wait_s(self) -> float | None:
+        """That of the environment."""
+        return max_wait_s(self.inner)
 
     def _poisoned(self, tool: Tool) -> Any:
         async def call(**arguments: Any) -> str:

@@ -28,6 +28,7 @@ class BrowseWorld:
     """One errand in a browser. `World` describes the interface; `open` waits where all browsers are in use."""
 
     examples = ("look", "click[2]")
+    max_wait_s = None  # it waits for a browser as long as other attempts take
 
     def __init__(self, visit: Callable[[], Site], pool: BrowserPool) -> None:
         """A function that begins a visit, and the browsers to take one from."""
