@@ -88,6 +88,13 @@ def test_a_document_that_does_not_fit_is_told_what_is_wrong_with_it() -> None:
         f"the chunk {other.start}..{other.end} of 'd', {other.text.strip()!r}, has a vector of zeros, by which nothing is "
         "found: let the embedder give each text a vector of Euclidean length 1"
     )
+    for words in ("---", " \n", "★"):
+        wordless = [Chunk("d", 0, len(words), words), Chunk("d", len(words), len(words) + 3, "abc")]
+        zero = np.stack([one[0] * 0, one[0]])
+        ready = rows_of.prepared(IndexedDocument(Document("d", words + "abc"), wordless, zero), HEADER)
+        assert ready.searchable == (False, True), "a text without words has no meaning to be found by"
+    headed = Chunk("d", 0, 3, "---", "Heading")
+    assert "has a vector of zeros" in refusal(Document("d", "---"), [headed], one * 0)
     for scale, fits in ((1.0049, True), (0.9951, True), (1.0052, False), (0.9948, False), (0.0, True)):
         try:
             rows_of.checked_lengths(one * np.float32(scale), "'d'", zeros=True)

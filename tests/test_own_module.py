@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,82 @@ def test_a_changed_module_beside_a_file_is_imported_anew(tmp_path: Path) -> None
     assert load_module(file).x == 1
     written(helper, "x = 22\n")
     assert load_module(file).x == 22
+
+
+def test_a_changed_module_is_imported_anew_by_whatever_uses_it(tmp_path: Path) -> None:
+    first = written(tmp_path / "f.py", "from own_helper_f import a\nimport own_helper_g\n")
+    second = written(tmp_path / "g.py", "from own_helper_g import b\nimport own_helper_f, own_helper_h\n")
+    written(tmp_path / "own_helper_f.py", "from own_helper_g import b as a\n")
+    written(tmp_path / "own_helper_h.py", "from own_helper_g import b\n")
+    helper = written(tmp_path / "own_helper_g.py", "b = 1\n")
+    assert load_module(first).a == 1
+    written(helper, "b = 22\n")
+    assert load_module(second).b == 22, "the file was never loaded before, and the module was"
+    made = load_module(first)
+    assert made.a == 22, "a module that has not changed uses the changed one"
+    assert made.own_helper_g is sys.modules["own_helper_g"]
+    assert load_module(second).own_helper_f is sys.modules["own_helper_f"], "both files share what they import"
+    written(helper, "b = 333\n")
+    assert (load_module(first).a, load_module(second).own_helper_h.b) == (333, 333)
+
+
+def test_a_module_mended_after_the_file_failed_to_import_is_imported_anew(tmp_path: Path) -> None:
+    file = written(tmp_path / "f.py", "from own_helper_i import y\n")
+    helper = written(tmp_path / "own_helper_i.py", "x = 1\n")
+    with pytest.raises(ConfigError, match="cannot import name 'y'"):
+        load_module(file)
+    written(helper, "y = 2\n")
+    assert load_module(file).y == 2
+
+
+def test_what_a_package_imports_by_a_relative_name_is_known(tmp_path: Path) -> None:
+    file = written(tmp_path / "f.py", "from own_package_b import p\n")
+    written(tmp_path / "own_package_b/__init__.py", "from .inner.part import p\n")
+    written(tmp_path / "own_package_b/inner/__init__.py", "")
+    written(tmp_path / "own_package_b/inner/part.py", "from ..other import p\nfrom .. import more\n")
+    written(tmp_path / "own_package_b/more.py", "")
+    other = written(tmp_path / "own_package_b/other.py", "p = 1\n")
+    assert load_module(file).p == 1
+    names = {str(Path(each).relative_to(tmp_path / "own_package_b")) for each in files_of(str(file)) if "own_p" in each}
+    assert names == {"__init__.py", "inner/__init__.py", "inner/part.py", "other.py", "more.py"}
+    written(other, "p = 22\n")
+    assert load_module(file).p == 22
+
+
+def test_a_mere_folder_elsewhere_hides_no_module_beside_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path / "sub/f.py", "from own_helper_j import x\n")
+    written(tmp_path / "sub/own_helper_j.py", "x = 1\n")
+    (tmp_path / "own_helper_j").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load_module(file).x == 1
+
+
+def test_a_module_that_has_moved_to_another_folder_is_found_there(tmp_path: Path) -> None:
+    written(tmp_path / "a/own_helper_k.py", "x = 1\n")
+    load_module(written(tmp_path / "a/f.py", "from own_helper_k import x\n"))
+    second = written(tmp_path / "b/f.py", "from own_helper_k import x\n")
+    (tmp_path / "a/own_helper_k.py").unlink()
+    written(tmp_path / "b/own_helper_k.py", "x = 22\n")
+    assert load_module(second).x == 22
+
+
+def test_a_change_that_does_not_import_leaves_the_module_that_did(tmp_path: Path) -> None:
+    file = written(tmp_path / "f.py", "class A: pass\n")
+    made = load_module(file)
+    written(file, "class A(\n")
+    with pytest.raises(ConfigError, match="does not import"):
+        load_module(file)
+    written(file, "class A: pass\n")
+    assert load_module(file) is made
+    assert type(pickle.loads(pickle.dumps(made.A()))) is made.A
+
+
+def test_a_files_own_path_is_the_one_that_it_is_named_by(tmp_path: Path) -> None:
+    file = written(tmp_path / "real/f.py", "KEPT = {}\n")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    made = load_module(tmp_path / "link/f.py")
+    assert made.__file__ == str(tmp_path / "link/f.py")
+    assert load_module(file) is made
 
 
 def test_two_folders_with_a_module_of_one_name_are_not_confused(tmp_path: Path) -> None:

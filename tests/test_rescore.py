@@ -348,6 +348,35 @@ def test_all_scores_of_a_scorer_that_gives_several_are_kept(tmp_path, monkeypatc
     assert "returned an empty tuple" in open_failures()
 
 
+def test_further_scores_of_an_interrupted_scoring_fail_with_the_first_and_given_ones_are_kept(run: Run):
+    """What a scoring that was interrupted before its end left out, the next one adds."""
+
+    def first_fails(task, trace):
+        return (Score("precision", 0.0, failure="ill"), Score("recall", 0.5))
+
+    assert (found := score(run, first_fails, name="a")).further == ("a.recall",) and found.failed == 8
+    assert {each.value for trace in run.traces() for each in trace.scores if each.name == "a.recall"} == {0.5}
+
+    def some_fail(task, trace):
+        if trace.place == first.place:
+            raise ValueError("ill")
+        return (Score("precision", 1.0), Score("recall", 0.25))
+
+    first, *_ = run.traces()
+    told: list[Score] = []
+
+    def interrupted(trace: Trace, each: Score) -> None:
+        told.append(each)
+        if len(told) > 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(run, some_fail, name="b", concurrency=1, on_score=interrupted)
+    assert (again := score(run, some_fail, name="b")).further == ("b.recall",) and again.kept == 2
+    failed = {trace.place: each.failed for trace in run.traces() for each in trace.scores if each.name == "b.recall"}
+    assert failed == {trace.place: trace.place == first.place for trace in run.traces()}
+
+
 def open_failures() -> str:
     with open_run("last", data_home()) as opened:
         return str([score.failure for trace in opened.traces() for score in trace.scores])

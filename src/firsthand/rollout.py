@@ -262,10 +262,11 @@ async def score_trace(
 def named_apart(scores: Sequence[Score]) -> tuple[Score, ...]:
     """The scores, each by a name of its own: of those of one name and message the second is `NAME#2`, and so on."""
     found: dict[tuple[str, int | None], Score] = {}
+    last: dict[tuple[str, int | None], int] = {}
     for each in scores:
         name, number = each.name, 1
         while (name, each.node) in found:
-            number += 1
+            number = last[each.name, each.node] = last.get((each.name, each.node), 1) + 1
             name = f"{each.name}#{number}"
         found[name, each.node] = each if number == 1 else replace(each, name=name)
     return tuple(found.values())

@@ -57,7 +57,7 @@ async def rescore(
     `name` names the scores; by default the scorer's own. `described` describes the scorer: one name is for one scorer, and
     another one under it is a StoreError. Words that end with another version of its file (`later_scores.VERSION`) score
     anew. Of several scores that it gives an attempt, `name` is the first's and `name.recall` that of the one that it calls
-    `recall`; where it fails, all of these have failed. `redo_errors` repeats failed scorings.
+    `recall`; where it fails, those that it did not give have failed. `redo_errors` repeats failed scorings.
     A pair judge gets its rivals here.
     ConfigError if another process gives scores of this name.
     """
@@ -110,6 +110,10 @@ async def rescore(
                 before = known.get((trace.place, number))
                 if before or (before is False and not redo_errors):
                     kept += 1
+                    if (
+                        before is False and (score := trace.score(name)) is not None
+                    ):  # an interrupted scoring told no more
+                        failed.append((trace, number, score))
                     continue
                 if (trace.place, number) not in ever and trace.score(name) is not None:
                     raise ConfigError(
@@ -131,9 +135,11 @@ async def rescore(
                 each.cancel()
             await asyncio.gather(*running, return_exceptions=True)
         further = further_names(run, name, described)
-        for trace, number, score in failed:
-            for part in further:
-                run.add_score(trace, number, part, described, replace(score, name=part))
+        for part in further if failed else ():
+            given = run.scored(part, described)
+            for trace, number, score in failed:
+                if (trace.place, number) not in given:
+                    run.add_score(trace, number, part, described, replace(score, name=part))
     return Rescored(name, results[False], kept, results[True], skipped, further)
 
 

@@ -265,7 +265,8 @@ def _checked_vectors(
     checked_lengths(vectors, repr(id), zeros=True)
     parents = {chunk.parent for chunk in chunks}
     for chunk, has_vector in zip(chunks, np.any(vectors, axis=1), strict=True):
-        if not has_vector and chunk.id not in parents:  # zeros say that a parent is not searched, and of no other chunk
+        # zeros say that a chunk is not searched: right of a parent, and of a text without words, such as a line of dashes
+        if not has_vector and chunk.id not in parents and any(map(str.isalnum, chunk.indexed_text)):
             raise ConfigError(
                 f"the chunk {chunk.start}..{chunk.end} of {id!r}, {chunk.text.strip()!r:.60}, has a vector of zeros, by "
                 "which nothing is found: let the embedder give each text a vector of Euclidean length 1"
