@@ -157,6 +157,31 @@ def test_refusals_halve_how_many_ask_once_a_pause_and_answers_let_more(monkeypat
     asyncio.run(main())
 
 
+def test_a_turn_passes_to_the_next_who_waits_and_wakes_no_more_than_may_ask() -> None:
+    async def main() -> None:
+        pace = Pace()
+        pace._most = 1
+
+        async def ask() -> None:
+            async with pace.turn():
+                await asyncio.sleep(0)
+
+        first = pace.turn()
+        await first.__aenter__()
+        asked = [asyncio.create_task(ask()) for _ in range(200)]
+        await asyncio.sleep(0)
+        pace._until_s = asyncio.get_running_loop().time() + 0.05
+        await first.__aexit__(None, None, None)
+        assert len(pace._waiting) == 199, "one may ask"
+        await asyncio.sleep(0.001)
+        asked[0].cancel()  # it was told, and waits for the end of the pause
+        async with asyncio.timeout(5):
+            done = await asyncio.gather(*asked, return_exceptions=True)
+        assert [each for each in done if each is not None] == [done[0]]
+
+    asyncio.run(main())
+
+
 def test_a_model_has_one_pace_in_a_run_and_none_elsewhere() -> None:
     async def main() -> None:
         assert pace_of("m") is None

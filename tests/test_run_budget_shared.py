@@ -280,22 +280,27 @@ def test_no_attempt_begins_once_a_call_was_refused(tmp_path: Path) -> None:
     assert len(begun) <= 6 + 4
 
 
-def test_a_budget_takes_back_what_is_charged_again_and_only_then() -> None:
+def test_what_earlier_tries_have_paid_stands_and_is_not_charged_again_when_it_is_replayed() -> None:
     run = Budget(Limits(tokens=100), None)
     share = Budget(Limits(depth=None), run)
     run.charge(run.reserve(10), Usage(3, 0, 2, 0.5))
     share.charge(share.reserve(20), Usage(7, 0, 4, 0.25))
-    share.reserve(5)
+    share.charge(share.reserve(20), Usage(0, 0, 2, 0.5))  # of a call that failed: no reply tells of it
+    share.hold(5, 1)
     share.mark("tokens", 0)
     share.begin_again()
-    assert (share.calls, share.hit, run.calls, run.spent.total_tokens) == (2, "tokens", 3, 16)
+    assert (share.is_again, share.hit, run.calls, run.spent.total_tokens) == (False, "tokens", 4, 18)
     share.begins_again = True
     share.begin_again()
-    assert (share.calls, share.spent, share.reserved_tokens, share.hit, share.is_hit_for_good) == (
-        0,
-        Usage(),
-        0,
-        None,
-        False,
-    )
-    assert (run.calls, run.spent, run.reserved_tokens) == (1, Usage(3, 0, 2, 0.5), 0)
+    after = (3, Usage(7, 0, 6, 0.75), 0, None, False)
+    assert (share.calls, share.spent, share.reserved_tokens, share.hit, share.is_hit_for_good) == after
+    assert (run.calls, run.spent, run.reserved_tokens) == (4, Usage(10, 0, 8, 1.25), 0), "never less than was paid"
+    own = Budget(Limits(tokens=50), share, shares_parent=True)
+    own.hold(11 + 4, 4)  # a reply of 4 tokens that the earlier try had held, and not yet replayed
+    assert (own.reserved_tokens, share.reserved_tokens, run.reserved_tokens, run.calls) == (15, 2, 2, 5)
+    for usage in (Usage(7, 0, 4, 0.25), Usage(0, 0, 2, 0.5), Usage(4, 0, 0, 0.5), Usage(1)):
+        own.repay(usage)
+        assert own.reserved_tokens >= 0 <= run.reserved_tokens
+    assert (own.spent, own.calls, own.reserved_tokens) == (Usage(12, 0, 6, 1.25), 4, 0)
+    assert (run.spent, run.calls, run.reserved_tokens) == (Usage(15, 0, 8, 1.75), 5, 0)
+    assert (share.spent, share.calls, share.reserved_tokens) == (Usage(12, 0, 6, 1.25), 4, 0)

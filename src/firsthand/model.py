@@ -53,6 +53,10 @@ class Usage:
     def __sub__(self, other: Usage) -> Usage:
         return Usage(*(mine - its for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
 
+    def at_most(self, other: Usage) -> Usage:
+        """The smaller one of each count."""
+        return Usage(*(min(mine, its) for mine, its in zip(vars(self).values(), vars(other).values(), strict=True)))
+
     def to_json(self) -> Json:
         """The counts as a JSON object; written tokens have a key only where there are any."""
         body = dict(vars(self))

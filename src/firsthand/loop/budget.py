@@ -64,7 +64,11 @@ class Budget:
         self.is_hit_for_good = False
         """True if a call was refused, or an answer cut, that would not have fitted either once all open calls had ended."""
         self.begins_again = False
-        """True if the attempts below are made anew: what they have charged is taken back then."""
+        """True if the attempt below is made anew: what it has charged is not charged again when it is replayed."""
+        self.is_again = False
+        self.paid = Usage()
+        self.paid_calls = 0
+        """What earlier tries of the attempt have charged here, and this one has not yet replayed."""
 
     @property
     def counts_tokens(self) -> bool:
@@ -154,14 +158,18 @@ class Budget:
                 scope.open_calls += granted > 1
 
     def begin_again(self) -> None:
-        """Take back, here and in every parent, what earlier tries have charged, if they `begins_again`: it is replayed."""
+        """Let what earlier tries have charged stand, here and in every parent, if they `begins_again`.
+
+        What the new try replays of it is not charged once more. It is never taken back: a call that failed, and a judge's,
+        was paid for although no reply of the attempt tells of it.
+        """
         if not self.begins_again:
             return
-        spent, calls, reserved = self.spent, self.calls, self.reserved_tokens
+        reserved = self.reserved_tokens
         for scope in self._chain():
-            scope.spent -= spent
-            scope.calls -= calls
             scope.reserved_tokens -= reserved
+        self.is_again, self.paid, self.paid_calls = True, self.spent, self.calls
+        self.held_tokens = self.held_calls = 0
         self.hit, self.is_hit_for_good, self.begins_again = None, False, False
 
     def resume(self, usage: Usage, calls: int) -> None:
@@ -171,23 +179,37 @@ class Budget:
 
     def hold(self, tokens: int, calls: int) -> None:
         """Reserve, here and in every parent, what an interrupted try has spent: its calls are replayed."""
-        self.held_tokens += tokens
-        self.held_calls += calls
         for scope in self._chain():
+            tokens = max(0, tokens - scope.paid.total_tokens)
+            calls = max(0, calls - scope.paid_calls)
+            if scope is self or scope.is_again:
+                scope.held_tokens += tokens
+                scope.held_calls += calls
             scope.reserved_tokens += tokens
             scope.calls += calls
 
     def repay(self, usage: Usage) -> None:
-        """Charge a replayed call what it cost when it was made. It is never refused."""
+        """Charge a replayed call what it cost when it was made, where that is not charged yet. It is never refused."""
         tokens = calls = 0
+        new_calls = 1
         for scope in self._chain():
-            if scope.held_calls:
+            if scope.is_again:
+                known_calls = min(new_calls, scope.paid_calls)
+                scope.paid_calls -= known_calls
+                known = usage.at_most(scope.paid)
+                scope.paid -= known
+                usage -= known
+                new_calls -= known_calls
+                tokens, calls = min(scope.held_tokens, usage.total_tokens), min(scope.held_calls, new_calls)
+                scope.held_tokens -= tokens
+                scope.held_calls -= calls
+            elif scope.held_calls:
                 tokens, calls = min(scope.held_tokens, usage.total_tokens), 1
                 scope.held_tokens -= tokens
                 scope.held_calls -= calls
             scope._spend(usage)
             scope.reserved_tokens -= tokens
-            scope.calls += 1 - calls
+            scope.calls += new_calls - calls
 
     def pay(self, granted: int | None, usage: Usage) -> None:
         """Charge a call for which `granted` tokens were reserved; None for a replayed one, for which none were."""

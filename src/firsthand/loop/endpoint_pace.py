@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -29,20 +30,17 @@ class Pace:
         self._under_way = 0
         self._until_s = 0.0
         self._silent_since_s: float | None = None
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._rng = random.Random()
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait until one may ask; the block is a request under way."""
-        while True:
-            if (left_s := self._until_s - _now()) > 0:
-                await asyncio.sleep(left_s)
-            elif self._under_way < self._most:
-                break
-            else:
-                self._waiting.append(turn := asyncio.get_running_loop().create_future())
-                await turn
+        try:
+            await self._may_ask()
+        except BaseException:
+            self._wake()  # who was told to look again, and does not, leaves it to the next
+            raise
         self._under_way += 1
         try:
             yield
@@ -50,12 +48,24 @@ class Pace:
             self._under_way -= 1
             self._wake()
 
+    async def _may_ask(self) -> None:
+        while True:
+            if (left_s := self._until_s - _now()) > 0:
+                await asyncio.sleep(left_s)
+            elif self._under_way < self._most:
+                return
+            else:
+                self._waiting.append(turn := asyncio.get_running_loop().create_future())
+                await turn
+
     def _wake(self) -> None:
-        """Let those who wait for a turn look again."""
-        for each in self._waiting:
-            if not each.done():
-                each.set_result(None)
-        self._waiting.clear()
+        """Let as many of those who wait for a turn look again as may ask, the first who came first."""
+        free = self._most - self._under_way
+        while self._waiting and free > 0:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1
 
     def answered(self) -> None:
         """Note an answer: a part of one more may ask at a time."""

@@ -211,7 +211,8 @@ async def _attempt(
         if not shares.refused:
             break
         if concurrency <= 1 or _share_memory(places) or not shares.may_fit:  # such memories go on in a later call
-            raise _stopped(shares.refused[0].hit or "tokens", run, missing, is_reserved=shares.may_fit)
+            refused = min(shares.refused, key=lambda share: not share.is_hit_for_good)
+            raise _stopped(refused.hit or "tokens", run, missing, is_reserved=shares.may_fit)
         concurrency = shares.again(concurrency)
         held = {each.place for each in row.held}
         places = [place for place in missing.values() if place.id not in held]
