@@ -120,6 +120,33 @@ def test_the_names_of_a_round_are_not_written_on_the_next_one(browser: Any, base
     until(lambda: find(browser, "[data-vote=a]:not(:disabled)"))  # and its vote is still to come
 
 
+def test_a_double_click_on_run_starts_one_run_and_another_click_after_it_one_more(
+    browser: Any, base: str, home: Path
+) -> None:
+    def double(page: str, prompt: str = "") -> None:
+        browser.get(base + page)
+        if prompt:
+            browser.find_element("name", "prompt").send_keys(prompt)
+        button = next(each for each in find(browser, "form[method=post] button") if each.text in ("Run", "Add"))
+        webdriver.ActionChains(browser).double_click(button).perform()
+        until(lambda: "/runs/" in browser.current_url)
+        browser.execute_async_script("setTimeout(arguments[0], 1000)")
+
+    def num_runs(kind: str) -> int:
+        return len([*home.glob(f"runs/*{kind}*")])
+
+    before = num_runs("playground")
+    double("/playground", "one question")
+    assert num_runs("playground") == before + 1
+    browser.back()
+    until(lambda: find(browser, "form.ask button"))
+    field = browser.find_element("name", "prompt")
+    field.clear()
+    field.send_keys("one question")
+    find(browser, "form.ask button")[0].click()
+    until(lambda: num_runs("playground") == before + 2)
+
+
 def queue_of(browser: Any, base: str, home: Path, name: str) -> str:
     """The address of the first item of a new queue of all twelve attempts."""
     browser.get(f"{base}/queues?run={run_id(home, 'quiz')}")
