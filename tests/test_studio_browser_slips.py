@@ -120,6 +120,38 @@ def test_the_names_of_a_round_are_not_written_on_the_next_one(browser: Any, base
     until(lambda: find(browser, "[data-vote=a]:not(:disabled)"))  # and its vote is still to come
 
 
+def test_a_double_click_on_run_starts_one_run_and_another_click_after_it_one_more(
+    browser: Any, base: str, home: Path
+) -> None:
+    def num_runs(kind: str) -> int:
+        return len([*home.glob(f"runs/*{kind}*")])
+
+    before = num_runs("playground")
+    browser.get(f"{base}/playground")
+    browser.find_element("name", "prompt").send_keys("one question")
+    slow = {"offline": False, "latency": 900, "downloadThroughput": 200_000, "uploadThroughput": 200_000}
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    press_twice = (
+        "const run = document.querySelector('form.ask button'); run.click(); setTimeout(() => run.click(), 400)"
+    )
+    try:
+        browser.execute_script(press_twice)
+        until(lambda: "/runs/" in browser.current_url)
+    finally:
+        fast = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", fast)
+    browser.execute_async_script("setTimeout(arguments[0], 500)")
+    assert num_runs("playground") == before + 1
+    browser.back()
+    until(lambda: find(browser, "form.ask button"))
+    field = browser.find_element("name", "prompt")
+    field.clear()
+    field.send_keys("one question")
+    find(browser, "form.ask button")[0].click()
+    until(lambda: num_runs("playground") == before + 2)
+
+
 def queue_of(browser: Any, base: str, home: Path, name: str) -> str:
     """The address of the first item of a new queue of all twelve attempts."""
     browser.get(f"{base}/queues?run={run_id(home, 'quiz')}")

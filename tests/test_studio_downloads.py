@@ -164,6 +164,7 @@ def test_a_comparison_comes_page_by_page(shown: Shown, monkeypatch: pytest.Monke
     monkeypatch.setattr(comparison_views, "MAX_TASKS", 2)
     grid, _ = asked(client, f"/compare/grid?{both}", names)
     assert grid.endswith("task annFIRST bobFIRST annSECOND quiz / t2 - 0.00 1.00 quiz / t0 0.75 0.00 0.25")
+    assert "come first. 1 task after them is not shown." in grid
     monkeypatch.setattr(comparison_views, "MAX_AGENTS", 1)
     assert "SECOND" not in asked(client, f"/compare/grid?{both}", names)[0]
     monkeypatch.setattr(answer_diff, "MAX_DIFF_CHARS", 10)

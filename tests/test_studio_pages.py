@@ -485,7 +485,7 @@ def test_another_room_adds_a_page_with_its_routes_behind_the_same_door(tmp_path:
 def test_the_older_run_is_the_baseline_and_agents_of_one_name_are_compared(tmp_path: Path) -> None:
     ids = []
     for name, score in (("zzz", 1.0), ("aaa", 0.0)):
-        with store.create(tmp_path, {}, name) as run:
+        with store.create(tmp_path, {"prompt": "p", "prompt_version": 2 - int(score)}, name) as run:
             for agent in ("cot", "react"):
                 run.add_agent(agent, {"name": agent})
                 run.append(Trace(f"{name}{agent}", "quiz", "t", {"name": agent}, 0, 0, "2026-11-27T00:00:00+00:00", 1.0,
@@ -499,6 +499,7 @@ def test_the_older_run_is_the_baseline_and_agents_of_one_name_are_compared(tmp_p
         for chosen in (ids, ids[::-1]):
             page = made.get("/compare", params={"run": chosen}).text
             assert f"{ids[1]}/cot against {ids[0]}/cot" in page and "1 task changed" in page
+            assert "System message: p, version 2 against p, version 1." in page
         page = made.get("/compare", params={"run": ids, "only": "better"}).text
         assert "0 tasks got better" in page and "only=all" in page
         assert f"/compare?run={ids[0]}&amp;run={ids[1]}" in made.get(f"/runs/{ids[1]}").text

@@ -140,7 +140,8 @@ def compared_first(tried: Sequence[TriedIn]) -> tuple[str, ...]:
     for each in tried:
         newest.setdefault((each.version, _settings(each)), each)
     pairs = [(a, b) for a in newest.values() for b in newest.values() if b.version < a.version]
-    alike = [(a, b) for a, b in pairs if _settings(a) == _settings(b)]
+    settings = {each.info.id: key for (_, key), each in newest.items()}
+    alike = [(a, b) for a, b in pairs if settings[a.info.id] == settings[b.info.id]]
     if pairs:
         a, b = max(alike or pairs, key=lambda pair: (pair[0].version, pair[1].version))  # the first of equal ones
         return a.info.id, b.info.id

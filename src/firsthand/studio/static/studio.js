@@ -37,6 +37,18 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// -- a form that is on its way is not sent again as it is: a double click on Run starts one run --
+const SENT_MS = 10_000; // a request that was stopped can be made again
+let sent = new WeakMap(); // form -> what was sent of it, and when
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.getAttribute("method")?.toLowerCase() !== "post") return;
+  const words = JSON.stringify([...new FormData(form, event.submitter)]), last = sent.get(form);
+  if (last?.words === words && event.timeStamp - last.at < SENT_MS) return event.preventDefault();
+  sent.set(form, { words, at: event.timeStamp });
+});
+addEventListener("pageshow", () => (sent = new WeakMap())); // back on this page, it may be sent once more
+
 // -- what is made of a filtered list has the filter of its table, which may be newer than the page --
 const filterShown = () => $("[data-shown]")?.dataset.shown;
 let followed = filterShown();

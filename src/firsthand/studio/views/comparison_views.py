@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from firsthand.errors import ConfigError
+from firsthand.message import Json
 from firsthand.runs.pairing import Comparison, Pair, compare
 from firsthand.runs.run_folder import Run
 from firsthand.show import heatmap
@@ -70,6 +71,7 @@ def routes(runs: OpenRuns) -> list[Route]:
             "only": only,
             "changes": CHANGES,
             "contest": contest,
+            "prompts": [prompt_of(sides[each].run.config) for each in (a, b)],
             "undecided": {name: tasks_to_decide(each) for name, each in contest.differences.items() if is_open(each)},
             "pairs": pairs[start : start + PAGE],
             "num_pairs": len(pairs),
@@ -106,9 +108,11 @@ def routes(runs: OpenRuns) -> list[Route]:
     def grid(request: Request) -> Response:
         chosen = request.query_params.getlist("run")[:MAX_AGENTS]
         sides = sides_of(runs.several(chosen))[:MAX_AGENTS]
+        rows = grid_rows(sides)
         return page(
-            request, "grid", title="Tasks by agents", chosen=chosen, sides=sides, rows=grid_rows(sides), heat=heatmap
-        )
+            request, "grid", title="Tasks by agents", chosen=chosen, sides=sides, rows=rows[:MAX_TASKS],
+            num_left=len(rows[MAX_TASKS:]), heat=heatmap,
+        )  # fmt: skip
 
     return [Route("/compare", show), Route("/compare/attempts", attempts), Route("/compare/grid", grid)]
 
@@ -140,6 +144,12 @@ class Side:
     def key(self) -> str:
         """Its name in an address."""
         return f"{self.run.id}/{self.agent}"
+
+
+def prompt_of(config: Json) -> str:
+    """The prompt of a run's settings and its version in words; empty for a run that was not made with one."""
+    name, version = config.get("prompt"), config.get("prompt_version")
+    return f"{name[:100]}, version {version}" if isinstance(name, str) and isinstance(version, int) else ""
 
 
 def sides_of(runs: list[Run]) -> list[Side]:
@@ -201,7 +211,7 @@ class GridRow:
 
 
 def grid_rows(sides: list[Side]) -> list[GridRow]:
-    """A row for each task, those that tell agents apart first, at most MAX_TASKS."""
+    """A row for each task, those that tell agents apart first."""
     means: dict[tuple[str, str], dict[int, float | None]] = {}
     known: dict[Run, dict[tuple[str, str], dict[str, float]]] = {}
     for number, side in enumerate(sides):
@@ -214,4 +224,4 @@ def grid_rows(sides: list[Side]) -> list[GridRow]:
         GridRow(benchmark, task, tuple(found.get(number) for number in range(len(sides))))
         for (benchmark, task), found in means.items()
     ]
-    return sorted(rows, key=lambda row: -row.spread)[:MAX_TASKS]
+    return sorted(rows, key=lambda row: -row.spread)
