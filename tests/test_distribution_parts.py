@@ -220,6 +220,9 @@ def test_replies_that_are_given_once_are_refused_for_agents_and_judges(tmp_path:
     class Asks:
         agent = Agent("judge", model, direct)
 
+        def __call__(self, task: Task, trace: Trace) -> float:
+            return 1.0
+
     one = Place(Agent("di", model, direct), BENCH, Task("0", "?"))
     judged: Any = replace(BENCH, scorers=(*BENCH.scorers, Asks()))
     two = Place(ADA, judged, Task("0", "?"))

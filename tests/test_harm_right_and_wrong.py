@@ -34,7 +34,7 @@ def stored(home: Path) -> Run:
         ("is:right", ["safe", "one"]),
         ("is:wrong", ["bad", "half", "part", "zero"]),
         ("is:failed", ["lost", "gone"]),
-        ("-is:right", ["bad", "half", "lost", "part", "zero", "gone"]),
+        ("-is:right", ["bad", "half", "lost", "blank", "part", "zero", "gone"]),
         ("is:right benchmark=attacked agent=a", ["safe"]),
         ("agent=a is:wrong score>0", ["bad", "half", "part"]),
     ],
@@ -44,7 +44,7 @@ def test_filters_and_facets_know_what_is_right_of_harm(text: str, tasks: list[st
     query = AttemptQuery.parse(text)
     assert [row.task_id for row in query.page(run.database).rows] == tasks
     counts = dict(query.facets(run.database)["is"])
-    assert sum(counts.values()) == len(tasks)
+    assert sum(counts.values()) == len([each for each in tasks if each != "blank"]), "it has no score, and no facet"
     if not text.startswith("-"):
         assert counts == {text.partition("is:")[2].partition(" ")[0]: len(tasks)}
     assert exported(run, text)[1] == len(tasks)

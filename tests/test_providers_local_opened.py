@@ -168,7 +168,7 @@ def test_a_grammar_is_compiled_for_the_client_who_asks_and_with_its_tokens_free_
         sampling: Sampling, tools: Any = (), *, known: str | None = None, markup: Any = "hermes", run: str = ""
     ) -> Any:
         grammars = Grammars(known)
-        loaded: Any = SimpleNamespace(grammars=grammars, chat=SimpleNamespace(markup=markup))
+        loaded: Any = SimpleNamespace(grammars=grammars, chat=SimpleNamespace(markup=markup), forbidden=())
         with request_owner.set_owner("me/you"):
             return asyncio.run(model._grammar(loaded, sampling, tools, run)), grammars.calls
 
