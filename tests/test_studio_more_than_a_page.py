@@ -6,12 +6,14 @@ import html
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from firsthand.errors import ConfigError
 from firsthand.ingest.redaction import Redactor
 from firsthand.ingest.trace_store import SpanPreparer, TraceStore
 from firsthand.message import user
@@ -19,6 +21,7 @@ from firsthand.runs import store
 from firsthand.runs.attempts import insert_trace
 from firsthand.studio import task_collection
 from firsthand.studio.annotation_queue import Queues
+from firsthand.studio.attempt_query import AttemptQuery
 from firsthand.studio.incoming_traces import IncomingTraces
 from firsthand.studio.live_events import mark_of
 from firsthand.studio.open_runs import OpenRuns
@@ -137,10 +140,23 @@ def test_a_data_set_of_more_tasks_than_it_may_have_is_refused_and_not_cut(
     client, home, many, _ = shown
     for module in (collection_views, task_collection):
         monkeypatch.setattr(module, "MAX_TASKS", 2)
-    for fields in ({"run": many, "filter": "task:t10"}, {"traces": "user:u10"}):
+    for what, fields in (("tasks", {"run": many, "filter": "task:t10"}), ("traces", {"traces": "user:u10"})):
         answer = post(client, "/data-sets", name="cut", **fields)
-        assert answer.status_code == 400 and "the data set would have 3 tasks: at most 2 are kept" in said(answer)
+        assert answer.status_code == 400 and f"the filter finds more than 2 {what}: choose one that" in said(answer)
     assert "cut" not in [each.name for each in TaskCollections(SqliteStore(home)).all()]
+
+
+def test_a_data_set_has_each_task_of_many_attempts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection_views, "MAX_TASKS", 3)
+    with store.create(tmp_path, {}, "several") as run:
+        run.add_agent("ann", {"name": "ann", "model": "m"})
+        for epoch in range(3):
+            for at in range(3):
+                run.append(replace(attempt(run, at), id=f"{at}.{epoch}", epoch=epoch, place=f"p{at}.{epoch}"))
+        assert collection_views.first_attempts(AttemptQuery.parse(""), run) == ["p0.0", "p1.0", "p2.0"]
+        run.append(replace(attempt(run, 3), id="3.9", epoch=9, place="p3.9"))
+        with pytest.raises(ConfigError, match="the filter finds more than 3 tasks"):
+            collection_views.first_attempts(AttemptQuery.parse(""), run)
 
 
 @pytest.mark.slow
@@ -156,8 +172,8 @@ def test_all_that_a_filter_finds_is_collected_or_refused_and_never_cut(
     for module in (collection_views, task_collection):
         monkeypatch.setattr(module, "MAX_TASKS", 2)
     for name, fields, says in (
-        ("three", {"run": many, "filter": "task:t10"}, "the data set would have 3 tasks: at most 2 are kept"),
-        ("three", {"traces": "user:u10"}, "the data set would have 3 tasks: at most 2 are kept"),
+        ("three", {"run": many, "filter": "task:t10"}, "the filter finds more than 2 tasks: choose one that finds fewer"),
+        ("three", {"traces": "user:u10"}, "the filter finds more than 2 traces: choose one that finds fewer"),
         ("three", {"run": many, "filter": "agent:zed"}, "the filter finds no attempt: choose another"),
         ("three", {"traces": "user:zed"}, "the filter finds no trace: choose another"),
         ("three", {"trace": "", "run": many, "attempt": "p0"}, "no trace ''"),

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from firsthand.errors import ConfigError
 from firsthand.ingest.task_rows import task_row
 from firsthand.message import Json
+from firsthand.runs.run_folder import Run
 from firsthand.show.expected import expected_answer
 from firsthand.studio.answer_checks import OfferedChecks, check_of
 from firsthand.studio.attempt_query import AttemptQuery
@@ -58,10 +59,7 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
         if place := form.get("attempt", ""):
             traces = [run.trace(place)]
         else:
-            rows = AttemptQuery.parse(form.get("filter", "")).page(run.database, limit=MAX_TASKS + 1).rows
-            if not rows:
-                raise ConfigError("the filter finds no attempt: choose another")
-            traces = [run.trace(row.place) for row in rows]
+            traces = [run.trace(place) for place in first_attempts(AttemptQuery.parse(form.get("filter", "")), run)]
         collections.add(name, run, traces)
         return RedirectResponse(f"/data-sets/{part(name)}", 303)
 
@@ -74,6 +72,8 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
             found = query.page(store, 0, MAX_TASKS + 1).rows if store is not None else ()
             if not found:
                 raise ConfigError("the filter finds no trace: choose another")
+            if len(found) > MAX_TASKS:
+                raise ConfigError(f"the filter finds more than {MAX_TASKS:,} traces: choose one that finds fewer")
             ids = [each.trace for each in found]
         num_whole = 0
         for id in ids:
@@ -119,3 +119,18 @@ def routes(runs: OpenRuns, traces_in: IncomingTraces, store: StudioStore, playgr
         Route(f"{base}/tasks.jsonl", lines),
         Route(f"{base}/test.py", test_file),
     ]
+
+
+def first_attempts(query: AttemptQuery, run: Run) -> list[str]:
+    """Return the place of the first attempt at each task of those that are found; ConfigError for none or too many tasks."""
+    first: dict[tuple[str, str], str] = {}
+    start = 0
+    while rows := query.page(run.database, start, MAX_TASKS).rows:
+        for row in rows:
+            first.setdefault((row.benchmark, row.task_id), row.place)
+        if len(first) > MAX_TASKS:
+            raise ConfigError(f"the filter finds more than {MAX_TASKS:,} tasks: choose one that finds fewer")
+        start += len(rows)
+    if not first:
+        raise ConfigError("the filter finds no attempt: choose another")
+    return list(first.values())
