@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from threading import RLock
 from types import ModuleType
+from typing import NoReturn
 
 from firsthand.errors import ConfigError
 from firsthand.system.ordinary_file import read_ordinary
@@ -45,7 +46,20 @@ class _Beside:
     ) -> ModuleSpec | None:
         """The spec of a module that a user's file imports from its folder; None for any other, and for one in a package."""
         folder = self.folders.get(name) if path is None else None
-        return None if folder is None or _is_found(name) else PathFinder.find_spec(name, [str(folder)], target)
+        if folder is None or _is_found(name):
+            return None
+        spec = PathFinder.find_spec(name, [str(folder)], target)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _FromSource(spec.loader.name, spec.loader.path)
+        return spec
+
+
+class _FromSource(SourceFileLoader):
+    """Loads a module from its source, never from bytecode: that of an edit within a second and of one size is old."""
+
+    def path_stats(self, path: str) -> NoReturn:
+        """OSError, by which Python neither reads nor writes bytecode."""
+        raise OSError("no bytecode is kept")
 
 
 _BESIDE = _Beside()
