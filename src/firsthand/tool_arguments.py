@@ -161,7 +161,7 @@ def _listed_of(part: Json) -> list[Any]:
 
 
 def _of_key(parts: Sequence[Json], key: str) -> tuple[Json, bool]:
-    """The schema of a key's value, of all parts that have one, and whether a part names the key."""
+    """Return the schema of a key's value, of all parts that have one, and True if a part names the key."""
     named = [held[key] for part in parts if isinstance(held := part.get("properties"), dict) and key in held]
     return {"anyOf": named or [part.get("additionalProperties") for part in parts]}, bool(named)
 

@@ -72,7 +72,7 @@ class Ratings:
     clustered_by: tuple[str, ...] = ()
     """Of "voter" and "question", those that the covariance is clustered by."""
     effective_clusters: tuple[float, ...] = ()
-    """Of each of these the number that would weigh as much if all had equal votes."""
+    """Effective number of each: as many with equal votes would weigh as much."""
     log_likelihood: float = math.nan
 
     @property

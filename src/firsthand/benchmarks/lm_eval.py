@@ -111,7 +111,7 @@ def lm_eval(
 
 
 def metrics_of(name: str, task: Any) -> list[object]:
-    """What decides the scores of one of its tasks; see `system/described_code.py`."""
+    """Return the parts that decide the scores of one of its tasks; see `system/described_code.py`."""
     config = getattr(task, "config", None)
     parts = ("output_type", "metric_list", "filter_list", "process_results")
     return [name, getattr(task, "VERSION", None), *(getattr(config, part, None) for part in parts)]

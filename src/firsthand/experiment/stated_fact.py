@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from firsthand.scorers.whole_words import has_words
 
 AROUND = 300
-"""Characters on each side by which it is told whether words are whole."""
+"""Characters on each side that show if words are whole."""
 _BEFORE, _AFTER = re.compile(r"(\w+)\W{0,3}$"), re.compile(r"\W{0,3}(\w+)")
 _DECIMAL, _NOUGHTS, _MORE_NOUGHTS = re.compile(r"\d\.\d+$"), re.compile(r"\.0+(?!\d)"), re.compile(r"0+(?!\d)")
 

@@ -182,7 +182,7 @@ def _recorded_method(self: Any, name: str, found: Callable[..., Any]) -> Callabl
 
 
 def _step(call: RecordedCall, take: Callable[[], Any], *, is_end: bool = False) -> Any:
-    """What one step gives; the end or an error of the iterator ends the span."""
+    """Return the item of one step; the end or an error of the iterator ends the span."""
     try:
         with call.running():
             item = take()

@@ -287,7 +287,7 @@ class _Unawaited:
 
 
 async def _later(recorded: _Recorded, coroutine: Coroutine[Any, Any, Any], unawaited: _Unawaited) -> Any:
-    """What a coroutine gives that a plain function returned, recorded as its answer."""
+    """Await the coroutine that a plain function returned, and record its result as the answer."""
     unawaited.has_begun = True
     try:
         with recorded.running():

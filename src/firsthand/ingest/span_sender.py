@@ -308,7 +308,7 @@ def with_spans(trace: Trace, spans: Sequence[IncomingSpan]) -> Trace:
 
 
 def _held(span: IncomingSpan) -> Json:
-    """What a span holds besides its name, its times and its kind."""
+    """Return the contents of a span besides its name, its times and its kind."""
     body = span.body() | ({} if span.error is None else {"error": span.error})
     return {name: body[name] for name in ("attributes", "events", "links", "scope", "error") if name in body}
 

@@ -16,7 +16,7 @@ _CALLS = ("tool_use", "server_tool_use", "input_json_delta", "function_call", "c
 
 
 class Piece(NamedTuple):
-    """What one item of a stream adds to the answer."""
+    """Addition of one item of a stream to the answer."""
 
     text: str = ""
     ended: str = ""
@@ -71,7 +71,7 @@ class StreamedAnswer:
 
 
 def piece_of(shown: str) -> Piece | None:
-    """What an item of a stream, as JSON, adds to an answer; None if it is no piece of one."""
+    """Return the addition of a stream's item, as JSON, to an answer; None if it is no piece of one."""
     if shown[:1] != "{":
         return None
     try:

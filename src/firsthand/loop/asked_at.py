@@ -33,7 +33,7 @@ def asked_at() -> AskedAt | None:
 
 @contextmanager
 def asking(journal: Journal, effect: str, note: Callable[..., None]) -> Iterator[None]:
-    """What is asked within the block is asked for this effect of the journal's attempt."""
+    """Ask within the block for this effect of the journal's attempt."""
     place, full = where_in(journal, effect)
     before = _current.set(AskedAt(place, full, note) if place else None)
     try:

@@ -68,7 +68,7 @@ class Budget:
         self.is_again = False
         self.paid = Usage()
         self.paid_calls = 0
-        """What earlier tries of the attempt have charged here, and this one has not yet replayed."""
+        """Usage that earlier tries of the attempt have charged here and this one has not yet replayed."""
 
     @property
     def counts_tokens(self) -> bool:

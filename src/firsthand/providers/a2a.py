@@ -255,7 +255,7 @@ class RemoteAgent:
                     await client.cancel_task(CancelTaskRequest(id=answer.task))
 
     async def _connected(self, http: httpx.AsyncClient) -> tuple[Client, bool]:
-        """A client of the agent, by its card, and whether the agent streams."""
+        """Return a client of the agent, by its card, and True if the agent streams."""
         from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
 
         config = ClientConfig(httpx_client=http, supported_protocol_bindings=["JSONRPC", "HTTP+JSON"])

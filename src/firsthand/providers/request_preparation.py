@@ -56,7 +56,7 @@ class DerivedSampling:
     stop_ids: frozenset[int]
     """The tokens that end an answer."""
     bad_sequences: tuple[tuple[int, ...], ...]
-    """What no answer may complete, by the model's files and by `bad_words`."""
+    """Return the token sequences that no answer may complete, by the model's files and by `bad_words`."""
     token_filter: TokenFilter | None
     """None if every token is allowed."""
 

@@ -29,7 +29,7 @@ class Query:
     vectors: tuple[tuple[float, ...], ...] = ()
     """Vectors to search with in place of the text's own, such as HyDE's mean; empty: the text is embedded."""
     written: dict[str, list[str]] | None = field(default=None, compare=False, repr=False)
-    """What a model wrote for it, by prompt, where it is asked several times for one list of hits; None: not kept."""
+    """Texts that a model wrote for it, by prompt, where it is asked several times for one list of hits; None: not kept."""
 
 
 @dataclass(frozen=True)

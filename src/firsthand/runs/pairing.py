@@ -107,7 +107,7 @@ class Comparison:
     other_scorers: tuple[OtherScorers, ...] = ()
     """The scores that the two runs do not have from the same scorer, or perhaps not."""
     settings: tuple[str, ...] = ()
-    """How an agent of one name differs in the two runs, in words: `model: a and b`."""
+    """Differences of an agent of one name in the two runs, in words: `model: a and b`."""
 
     @property
     def values(self) -> tuple[list[float], list[float]]:

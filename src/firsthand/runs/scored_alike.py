@@ -41,7 +41,7 @@ class OtherScorers:
         return f"{self.benchmark}, {self.score}: the scores {told} of a different scorer in each run ({self.why})"
 
     def to_json(self) -> Json:
-        """As a JSON object."""
+        """Return a JSON object."""
         return {"benchmark": self.benchmark, "score": self.score, "why": self.why, "sure": self.is_sure}
 
 
@@ -91,7 +91,7 @@ def same_code(run_a: Run, run_b: Run, agent_a: str, agent_b: str) -> bool:
 
 
 def other_settings(run_a: Run, run_b: Run, agent: str) -> tuple[str, ...]:
-    """How the agent of that name differs in the two runs, a line for each setting that does; none in one run."""
+    """Return a line for each setting by which the agent of that name differs in the two runs; none in one run."""
     a, b = run_a.agents().get(agent), run_b.agents().get(agent)
     if run_a.path == run_b.path or a is None or b is None:
         return ()

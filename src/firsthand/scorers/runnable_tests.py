@@ -24,7 +24,7 @@ _JUDGES = re.compile(
 _KEEPS = ("append", "add", "extend", "insert", "update", "write")
 """Methods that keep a value, and do not judge it."""
 _BY_NAME = {"globals", "locals", "vars", "dir", "exec", "eval", "getattr", "modules", "getmembers", "__dict__"}
-"""What may call a function that is not named in the program."""
+"""Names by which a program may call functions that it does not name."""
 
 
 def runnable_tests(tests: object, entry_point: str = "") -> str:
@@ -130,21 +130,21 @@ def _check_statements(body: list[ast.stmt]) -> None:
 
 
 class _Reached(NamedTuple):
-    """What a program runs, as far as its text tells."""
+    """Parts of a program that run, as far as its text tells."""
 
     names: set[str]
     """All names and attributes that are read in it."""
     judges: bool
-    """Whether any of it may raise for a wrong value."""
+    """True if any of it may raise for a wrong value."""
 
     @property
     def by_name(self) -> bool:
-        """Whether it may call functions that it does not name."""
+        """Return True if it may call functions that it does not name."""
         return not self.names.isdisjoint(_BY_NAME)
 
 
 def _reached(body: list[ast.stmt], running: list[ast.stmt]) -> _Reached:
-    """What is run by statements: they themselves, and the functions and classes of the program that they name."""
+    """Return the parts that statements run: their own, and those of the program's functions and classes that they name."""
     defined: dict[str, list[ast.AST]] = {}
     for node in (node for each in body for node in ast.walk(each)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -164,14 +164,14 @@ def _reached(body: list[ast.stmt], running: list[ast.stmt]) -> _Reached:
 
 
 def _inner(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> list[ast.AST]:
-    """What runs when a function is called, or any method of a class."""
+    """Return the nodes that run when a function is called, or any method of a class."""
     if not isinstance(node, ast.ClassDef):
         return list(node.body)
     return [part for each in node.body for part in (each.body if isinstance(each, _FUNCTION) else [])]
 
 
 def _outer(node: ast.AST, own: Collection[str]) -> list[ast.AST]:
-    """What runs with a node: of a function its decorators and defaults alone, unless one of `own` decorates it."""
+    """Return the nodes that run with a node; of a function its decorators and defaults, unless one of `own` decorates it."""
     if not isinstance(node, _FUNCTION):
         return list(ast.iter_child_nodes(node))
     if any(_name_of(part) in own for each in node.decorator_list for part in ast.walk(each)):

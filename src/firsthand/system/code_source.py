@@ -1,4 +1,4 @@
-"""What is written in the user's files of code: the source of functions, and which names and fields their functions fill.
+"""Reads the user's files of code: the source of functions, and the names and fields that their functions fill.
 
 Equal source gives equal digests under any version of Python: neither the text of `ast.unparse` nor byte code does.
 """
@@ -133,7 +133,7 @@ def _read(path: str) -> _File:
 
 
 def _filled(function: ast.AST) -> Iterator[ast.expr]:
-    """What a function writes into: `x` of `x[k] = v` and of `x.append(v)`."""
+    """Yield the values that a function writes into: `x` of `x[k] = v` and of `x.append(v)`."""
     for each in ast.walk(function):
         if isinstance(each, ast.Subscript) and not isinstance(each.ctx, ast.Load):
             yield each.value

@@ -82,7 +82,7 @@ class _Describer:
         self.num_parts = 0
 
     def described(self, thing: object, depth: int = 0) -> Described:
-        """What decides the results of a thing, as data."""
+        """Return the parts that decide a thing's results, as data."""
         self.num_parts += 1
         if self.num_parts > MAX_PARTS or depth > MAX_DEPTH:
             return ["more"]

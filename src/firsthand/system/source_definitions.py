@@ -1,4 +1,4 @@
-"""What the files of this package define, read from their source: nothing is imported."""
+"""Reads the definitions in this package's files from their source, without importing them."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _OF_REQUEST = {
     "instructions", "tools", "toolchoice", "responseformat", "n", "stop", "user", "store", "metadata", "paralleltoolcalls",
     "reasoning", "servicetier", "previousresponseid", "include", "truncation", "background", "logprobs", "suffix", "echo",
 }  # fmt: skip
-"""What stands beside `model` and the words of a request to one."""
+"""Fields of a request to a model besides `model` and its words."""
 _STOOD_BEFORE = ("chat_history", "history", "chatHistory")
 _SYSTEM = ("system", "system_prompt", "systemPrompt")
 _CONTENT = {"content", "parts", "blocks"}

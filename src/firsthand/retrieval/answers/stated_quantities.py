@@ -1,4 +1,4 @@
-"""The quantities of a text: numbers with their words of size and their units, and whether another text holds them.
+"""Reads the quantities of a text, numbers with their words of size and their units, and finds them in another text.
 
 `5 million dollars`, `$5m`, `USD 5,000,000` and `5-million-dollar` are one quantity, as are `70 kg`, `70kg` and `70,000 g`.
 A sign that may be several (`5 m`, `20 K`) is each of them. A number takes the unit of the one that it is joined to, as in
@@ -104,7 +104,7 @@ def of_value(word: str) -> str:
 
 
 class Quantities:
-    """The quantities of a text in order, and whether they hold another's."""
+    """The quantities of a text in order, which may hold another's."""
 
     def __init__(self, placed: PlacedWords) -> None:
         self._placed = placed

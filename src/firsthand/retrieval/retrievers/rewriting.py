@@ -118,7 +118,7 @@ def by_likelihood(writer: Writer, about: Mapping[str, str]) -> Choose:
 
 
 async def _written(query: Query, writer: Writer, prompt: str, **settings: Any) -> list[str]:
-    """What the model writes, or wrote for the same query when it was asked for fewer hits."""
+    """Return the model's text, or the one it wrote for the same query when it was asked for fewer hits."""
     if query.written is None:
         return await writer.write(prompt, **settings)
     if prompt not in query.written:

@@ -166,7 +166,7 @@ class AttackedEnvironment:
 
     @property
     def max_wait_s(self) -> float | None:
-        """That of the environment."""
+        """Return the environment's bound, in seconds."""
         return max_wait_s(self.inner)
 
     def _poisoned(self, tool: Tool) -> Any:

@@ -19,7 +19,7 @@ class SharedSources:
     def __init__(self, agent: Agent):
         self._keeper = SourceKeeper([source for source in agent.sources if is_shared(source)])
         self._context = copy_context()
-        """What a source asks later is asked in this context, not in that of the client who came first."""
+        """Later questions of a source are asked in this context, not in that of the client who came first."""
 
     async def opened(self) -> tuple[ToolSource, ...]:
         """The sources, open; raises what their opening raised, and the next attempt tries again."""

@@ -46,7 +46,7 @@ _LISTS = ("tools", "resources", "prompts")
 
 
 _SDKS_OWN = ("Server returned an error response", "Not Found")
-"""What the SDK says of a failed response without a JSON-RPC error."""
+"""The SDK's words for a failed response without a JSON-RPC error."""
 
 
 class McpConnection:

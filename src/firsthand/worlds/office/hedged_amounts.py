@@ -1,4 +1,4 @@
-"""Tells whether an amount is asked about, called uncertain or called past, instead of stated, by the words beside it."""
+"""Finds amounts that are asked about, called uncertain or called past instead of stated, by the words beside them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNCERTAIN = re.compile(
     r"(?:(?!\b(?:and|but|so|that|which|know|knew|want|wanted|need|needed)\b)[^,;:.!?)\]\n])*)[^\w,;:.!?)\]\n]*$",
     re.IGNORECASE,
 )
-"""What leads up to an amount and does not assert it."""
+"""Words before an amount that do not assert it."""
 _ASKS = re.compile(
     r"(?:^|[,.!?;:\n])(?:[^\w,.!?;:\n]|_)*+(?:(?:so|and|but)[ \t]+)?"
     r"(?:is|are|was|were|isn['’]t|does|do|did|can|could|would|should|has|have|what|which|why|how)\b[^,.!?;:\n]*$",
@@ -39,11 +39,11 @@ _DOUBTED = re.compile(
     r"|(?:is|are|was)[ \t]+no[ \t]+longer\b)",
     re.IGNORECASE,
 )
-"""What doubts an amount right behind it."""
+"""Words right after an amount that cast doubt on it."""
 
 
 def is_hedged(before: str, after: str) -> bool:
-    """Return whether the words before an amount or behind it make it a question, a guess, or what was so once.
+    """Return True if the words before or after an amount make it a question, a guess, or a thing of the past.
 
     `Is it 5?`, `It is 5, right?`, `It might be 5`, `5, I guess` and `It is no longer 5`. `About 5` states it, and so does
     `Could you pay 5?`.

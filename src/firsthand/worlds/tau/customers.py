@@ -65,7 +65,7 @@ _WAIT = re.compile(
     r"|i(?:['’]ll| will)(?! be| not) [a-z]{2,}|i(?:['’]m| am) (?:now |just )?[a-z]{2,}ing)\b",
     re.IGNORECASE,
 )
-"""What says that the agent does something next."""
+"""Words by which the agent says that it does something next."""
 _SENTENCE = re.compile(r"[^.?!\n]+[.?!]*")
 _PERSONS = (
     (r"\byou are\b", "I am"),
