@@ -2,7 +2,9 @@
 
 from claims_asked import AskedLab, agents, greedy
 from firsthand.claims.claim import Measurement
+from firsthand.claims.lab import Lab
 from firsthand.claims.patterns import smallest_models
+from firsthand.claims.scripted_costs import pattern_cost
 from firsthand.message import user
 from firsthand.patterns.cot import cot
 from firsthand.patterns.orchestrate import orchestrate
@@ -45,7 +47,8 @@ def test_each_pattern_has_a_form_of_its_own_for_the_replies_to_its_prompts():
         "reflexion": [
             (conversation(("generate", None, "Check the answer step by step: right or wrong", "It is WRONG.", "right!",
                            "rightly", "correct", "incorrect", "no")), [True, True, False, True, True, False]),
-            (conversation(("generate", None, "right and wrong", "right")), []),
+            (conversation(("generate", None, "right and wrong", "right"), ("generate", None, "step by step", "right"),
+                          ("generate", None, "Reply with one word, right or wrong, and nothing else.", "right")), []),
         ],
         "orchestrate": [
             (conversation(("generate", None, "Write a numbered list.", "1. a\n2. b", "1. a", "1. a\n2. b\n3. c", "")),
@@ -60,6 +63,11 @@ def test_each_pattern_has_a_form_of_its_own_for_the_replies_to_its_prompts():
         assert [checks[name](trace) for trace, _ in cases] == [wanted for _, wanted in cases], name
     bare = Trace("1", "b", "1", {"name": "a"}, 0, 0, "", 0.0, (), (Call(":0", "generate", None, 0.0, 0.0, "r"),))
     assert [checks[name](bare) for name in checks] == [[False], [], [], [], []]
+
+
+def test_the_willing_writer_gives_a_verdict_at_once(tmp_path):
+    found = pattern_cost(Lab(0, tmp_path), "reflexion", {"trials": 3})
+    assert [row[2] for row in found.rows] == [1.0, 2.0], "an answer, and its judgement"
 
 
 def test_a_pattern_is_kept_if_half_of_its_replies_have_the_form(tmp_path, monkeypatch):

@@ -140,6 +140,9 @@ def test_a_question_may_have_fewer_choices_and_no_empty_one(tmp_path: Path) -> N
             assert [len(task.choices) for task in read_benchmark(path).tasks(0)] == [3, 2]
     (tmp_path / "c.csv").write_text("q,a,b,c,t\nWho?,x,y,,C\n")
     assert "line 2" in refused(DataError, read_benchmark, path), "the right choice is none"
+    path.write_text('data = "c.jsonl"\nprompt = "{q}"\nchoices = ["options"]\ntarget = "{t}"\n')
+    (tmp_path / "c.jsonl").write_text(json.dumps({"q": "Who?", "options": ["x", " ", "z"], "t": "A"}))
+    assert "c.jsonl, line 1: choice 2 is empty here" in refused(DataError, read_benchmark, path)
 
 
 def test_a_table_is_refused_before_anything_is_run(tmp_path: Path) -> None:

@@ -304,3 +304,10 @@ def test_what_earlier_tries_have_paid_stands_and_is_not_charged_again_when_it_is
     assert (own.spent, own.calls, own.reserved_tokens) == (Usage(12, 0, 6, 1.25), 4, 0)
     assert (run.spent, run.calls, run.reserved_tokens) == (Usage(15, 0, 8, 1.75), 5, 0)
     assert (share.spent, share.calls, share.reserved_tokens) == (Usage(12, 0, 6, 1.25), 4, 0)
+
+
+def test_a_call_that_fits_exactly_once_open_calls_have_ended_was_refused_for_what_they_reserve() -> None:
+    budget = Budget(Limits(tokens=10))
+    budget.charge(0, Usage(2, 0, 4))
+    assert budget._is_only_reserved("tokens", 4) and not budget._is_only_reserved("tokens", 5)
+    assert not budget._is_only_reserved("calls", 1)

@@ -12,6 +12,9 @@ from firsthand import catalog
 from firsthand.errors import DataError
 from firsthand.sandbox.sandbox import shared_sandbox
 from firsthand.scorers.runnable_tests import imported, runnable_tests, unit_cases
+from firsthand.scorers.unit_tests import passes_unit_tests
+from firsthand.task import Task
+from firsthand.trace import Trace
 
 ASSERTS = "assert add(1, 2) == 3"
 CHECK = "def check(candidate):\n    assert candidate(1, 2) == 3\n"
@@ -131,6 +134,16 @@ def test_the_tests_of_a_task_are_the_program_and_cases_keep_their_reference(tmp_
     )
     (task,) = catalog.benchmark(str(path)).tasks(0)
     assert (task.secret["solution"], task.secret["before"]) == ("def add(a, b): return a + b", "X = 1")
+    assert first.verbatim and task.verbatim, "both scorers find the code in a whole reply"
+    with pytest.raises(DataError, match=r"line 1: .* beside a column entry_point"):
+        catalog.benchmark(str(own(tmp_path, "passes_tests", {"tests": CHECK, "entry_point": None})))
+
+
+def test_cases_without_a_reference_score_a_wrong_answer_0() -> None:
+    task = Task("1", "add", secret={"tests": CASES})
+    for answer, value in (("def add(a, b): return a + b", 1.0), ("def add(a, b): return a - b", 0.0)):
+        trace = Trace("1", "b", "1", {"name": "a"}, 0, 0, "", 0.0, answer=answer)
+        assert asyncio.run(passes_unit_tests(task, trace)).value == value
 
 
 def test_called_tests_pass_right_answers_and_fail_wrong_ones() -> None:

@@ -157,6 +157,12 @@ def test_a_data_set_has_each_task_of_many_attempts_once(tmp_path: Path, monkeypa
         run.append(replace(attempt(run, 3), id="3.9", epoch=9, place="p3.9"))
         with pytest.raises(ConfigError, match="the filter finds more than 3 tasks"):
             collection_views.first_attempts(AttemptQuery.parse(""), run)
+    with store.create(tmp_path, {}, "one after another") as run:
+        run.add_agent("ann", {"name": "ann", "model": "m"})
+        for number, at in enumerate((0, 0, 0, 1, 2)):
+            run.append(replace(attempt(run, at), id=f"{number}", epoch=number, place=f"p{at}.{number}"))
+        found = collection_views.first_attempts(AttemptQuery.parse(""), run)
+        assert found == ["p0.0", "p1.3", "p2.4"], "a task may begin with the first row of a page"
 
 
 @pytest.mark.slow
