@@ -84,6 +84,8 @@ def context(
 class Heard(ParkedExchange):
     """An exchange whose client gives these answers at once, and which notes what it is told."""
 
+    is_cancelled = False
+
     def __init__(self, *answers: Any, client: str | None = None, asks: bool = True, task: str = ""):
         super().__init__(None, {"elicitation": {}} if asks else {}, {}, client=client)
         self.task, self.answers = task, list(answers)

@@ -16,8 +16,9 @@ from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.decoding.constraint import ids_of
 from firsthand.errors import ConfigError, ModelError
 from firsthand.grammar import Grammar
+from firsthand.loop.request_key import request_key
 from firsthand.message import user
-from firsthand.model import Sampling, ToolSpec, request_key
+from firsthand.model import Sampling, ToolSpec
 from firsthand.providers import openai_request as wire
 from firsthand.providers.local import Local
 from firsthand.providers.local_calls import compile_calls, with_calls

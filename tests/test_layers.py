@@ -23,6 +23,7 @@ NOUNS = [
     "grammar",
     "sampling",
     "model",
+    "loop.request_key",
     "loop.prompt_size",
     "loop.warm_up",
     "loop.reply_body",

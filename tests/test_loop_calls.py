@@ -14,9 +14,9 @@ from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.journal import MemoryJournal
+from firsthand.loop.request_key import request_key
 from firsthand.loop.tool_call import Ran, run_call, tool_request
 from firsthand.message import Json, ToolCall, ToolResult, canonical
-from firsthand.model import request_key
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.task import Task

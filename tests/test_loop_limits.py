@@ -37,8 +37,9 @@ from firsthand.loop.concurrency import (
 from firsthand.loop.journal import JournalPart, MemoryJournal
 from firsthand.loop.open_sources import SourceKeeper, opened
 from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
+from firsthand.loop.request_key import request_key
 from firsthand.message import Message, Reasoning, Text, ToolCall, canonical, user
-from firsthand.model import ToolSpec, Usage, request_key
+from firsthand.model import ToolSpec, Usage
 from firsthand.providers.scripted import Scripted
 from replica_scripted import Echo
 

@@ -18,10 +18,11 @@ from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.consultation import Consulted, run_consultation
 from firsthand.loop.journal import MemoryJournal
 from firsthand.loop.memory_calls import forget_item, recall_items, remember_text, remember_texts
+from firsthand.loop.request_key import request_key
 from firsthand.memories.notes import notes
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, ToolResult, canonical
-from firsthand.model import Usage, request_key
+from firsthand.model import Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import Tool, tool
 from firsthand.trace import Call, Trace

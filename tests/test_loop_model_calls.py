@@ -14,8 +14,9 @@ from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.listener import Began
 from firsthand.loop.model_calls import decode_answer, sample_answers, score_continuations
 from firsthand.loop.prompt_size import size_key
+from firsthand.loop.request_key import request_key
 from firsthand.message import Text, assistant, canonical, user
-from firsthand.model import Completion, Likelihood, Sampling, ToolSpec, Usage, request_key
+from firsthand.model import Completion, Likelihood, Sampling, ToolSpec, Usage
 from firsthand.providers.scripted import Scripted, ScriptedRequest
 from firsthand.trace import Call, Node, PromptIds
 from open_calls import Worded, attempt_of, open_call, untimed, within

@@ -20,9 +20,10 @@ from firsthand.loop.listener import Began, Piece
 from firsthand.loop.open_call import OpenCall
 from firsthand.loop.prompt_size import estimated_size
 from firsthand.loop.reply_body import Continued
+from firsthand.loop.request_key import request_key
 from firsthand.loop.warm_up import make_ready, warm_up
 from firsthand.message import Json, Message, Sampled, Text, assistant, canonical, user
-from firsthand.model import Completion, Delta, Sampling, ToolSpec, Usage, request_key
+from firsthand.model import Completion, Delta, Sampling, ToolSpec, Usage
 from firsthand.providers.scripted import Scripted
 from firsthand.tool import Tool, tool
 from firsthand.trace import Call, Event, PromptIds

@@ -17,9 +17,9 @@ from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders, Sent, _refusal, _take, _View
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.journal import MemoryJournal
+from firsthand.loop.request_key import request_key
 from firsthand.loop.tool_call import Ran, _no_tool, approve, run_call, tool_request
 from firsthand.message import Json, Message, Text, ToolCall, ToolResult, assistant, user
-from firsthand.model import request_key
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.task import Task

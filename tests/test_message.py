@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from firsthand.loop.request_key import request_key
 from firsthand.message import Message, Sampled, Text, ToolCall, ToolResult, assistant, canonical
-from firsthand.model import Completion, Sampling, Usage, request_key
+from firsthand.model import Completion, Sampling, Usage
 
 words = st.text(max_size=30)
 json_values = st.recursive(
@@ -102,7 +103,7 @@ def test_every_part_of_a_request_decides_its_key():
 
 
 def test_a_key_is_the_same_in_every_process():
-    code = "from firsthand.model import *; print(request_key('m', 'héllo', Sampling(stop=('a',))))"
+    code = "from firsthand.loop.request_key import *; print(request_key('m', 'héllo', Sampling(stop=('a',))))"
     elsewhere = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert elsewhere == request_key("m", "héllo", Sampling(stop=("a",)))
 

@@ -14,8 +14,9 @@ from firsthand.benchmark import Benchmark
 from firsthand.context import Context
 from firsthand.errors import ModelError, StoreError
 from firsthand.loop.prompt_size import size_key
+from firsthand.loop.request_key import request_key
 from firsthand.message import Json, user
-from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
+from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers.cached import Cached, MemoryStore, Replay
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import Place, rollout

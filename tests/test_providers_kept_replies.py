@@ -12,8 +12,9 @@ import pytest
 from firsthand.errors import ModelError, StoreError
 from firsthand.loop.prompt_size import size_key
 from firsthand.loop.reply_body import _checksum
+from firsthand.loop.request_key import request_key
 from firsthand.message import Json, Message, Sampled, Text, system, user
-from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
+from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers import cached
 from firsthand.providers.cached import Cached, MemoryStore, Replay, Replies
 

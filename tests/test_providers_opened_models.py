@@ -8,8 +8,9 @@ import pytest
 from firsthand.errors import ConfigError, ModelError, ModelFileError, StoreError
 from firsthand.loop.concurrency import Branch, enter_branch
 from firsthand.loop.prompt_size import size_key
+from firsthand.loop.request_key import request_key
 from firsthand.message import Message, Sampled, Text, assistant, user
-from firsthand.model import Completion, Delta, Likelihood, Sampling, Scored, ToolSpec, Usage, request_key
+from firsthand.model import Completion, Delta, Likelihood, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers import agents, cached, embedder, ollama
 from firsthand.providers.agents import AgentsModel, adapter_folders, agent_of
 from firsthand.providers.anthropic import AnthropicModel

@@ -8,8 +8,9 @@ import pytest
 
 from firsthand import grammar
 from firsthand.errors import ConfigError
+from firsthand.loop.request_key import request_key
 from firsthand.message import Message, Text, ToolCall, ToolResult
-from firsthand.model import Prompt, Sampling, ToolSpec, request_key
+from firsthand.model import Prompt, Sampling, ToolSpec
 from firsthand.sampling import MAX_ALLOWED, MAX_BAD_WORDS, MAX_WORD_CHARS
 
 OTHER: dict[str, Any] = {

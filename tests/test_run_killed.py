@@ -74,10 +74,10 @@ from dataclasses import replace
 from firsthand.patterns.direct import direct
 
 async def waiting(task, ctx):
-    # what direct does, with a little time before each choice is scored
+    # what direct does, with so much time before each choice is scored that a kill finds attempts half done
     class Slow(type(ctx)):
         async def score(self, continuations, *, prompt=None):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.06)
             return await super().score(continuations, prompt=prompt)
     return await direct(task, Slow(**vars(ctx)))
 """

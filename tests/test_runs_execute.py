@@ -25,7 +25,7 @@ from firsthand.loop.approval import Approval
 from firsthand.loop.budget import Budget, Limits
 from firsthand.loop.concurrency import Retry
 from firsthand.message import Json, Message, Sampled, Text, ToolCall, canonical
-from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage, prompt_to_json
+from firsthand.model import Completion, Delta, Likelihood, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.rollout import Place
 from firsthand.runs.database import Database
 from firsthand.runs.execute import execute
@@ -36,6 +36,10 @@ from firsthand.tool import tool
 from firsthand.trace import Score, Trace
 from run_process import results
 from thorough import repetitions
+
+
+def prompt_to_json(prompt: Prompt) -> str | list[dict[str, Any]]:
+    return prompt if isinstance(prompt, str) else [message.to_json() for message in prompt]
 
 
 class Oracle:
@@ -344,7 +348,7 @@ def test_a_budget_of_the_whole_run_stops_it_and_more_finishes_it(
 ) -> None:
     run = create(tmp_path, {}, "riddles")
     places = make_places(tmp_path / "log")
-    with pytest.raises(LimitExceeded, match=r"whole run exhausted with [1-9] attempts to go"):
+    with pytest.raises(LimitExceeded, match=r"of the whole run .*with [1-9] attempts to go"):
         asyncio.run(execute(run, places, seed=9, concurrency=1, budget=Budget(limits)))
     assert run.status == "interrupted"
     assert all(trace.stop_reason == "done" for trace in run.traces())

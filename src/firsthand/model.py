@@ -6,7 +6,6 @@ which reaches the model as it is, for base models and for evaluations whose prot
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from firsthand.errors import ModelError
-from firsthand.message import Json, Message, canonical
+from firsthand.message import Json, Message
 from firsthand.sampling import Sampling as Sampling
 
 if TYPE_CHECKING:
@@ -491,36 +490,3 @@ class CountingEmbedder(Protocol):
     async def embed_counted(self, texts: Sequence[str], *, whole: bool = False) -> CountedVectors:
         """The vectors of the texts, and the tokens of each. With `whole`, raises PromptTooLong instead of truncating a text,
         before any vector is computed."""
-
-
-def prompt_to_json(prompt: Prompt) -> str | list[Json]:
-    """A prompt as JSON: a string as it is, messages as their objects."""
-    return prompt if isinstance(prompt, str) else [message.to_json() for message in prompt]
-
-
-def request_key(
-    fingerprint: str,
-    prompt: Prompt,
-    sampling: Sampling | None = None,
-    tools: Sequence[ToolSpec] = (),
-    n: int = 1,
-    continuations: Sequence[str] = (),
-) -> str:
-    """SHA-256, in hex, of all that decides an answer: the address of a reply in a store."""
-    body = {
-        "model": fingerprint,
-        "prompt": prompt if isinstance(prompt, str) else [_deciding(message) for message in prompt],
-        "sampling": None if sampling is None else sampling.to_json(),
-        "tools": [spec.to_json() for spec in tools],
-        "n": n,
-        "continuations": list(continuations),
-    }
-    return hashlib.sha256(canonical(body).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _deciding(message: Message) -> Json:
-    """A message as JSON without how its tokens were drawn, which decides no answer."""
-    body = message.to_json()
-    if message.sampled is not None:
-        body["sampled"] = {name: body["sampled"][name] for name in ("token_ids", "logprobs")}
-    return body

@@ -20,8 +20,8 @@ from firsthand.errors import ConfigError, nearest
 from firsthand.loop.form import FormField
 from firsthand.loop.opened_page import ASK_PAGE, opened_page
 from firsthand.loop.question_rows import OVER, WHY, labelled, passes_for_data
+from firsthand.loop.request_key import request_key
 from firsthand.message import Json, canonical
-from firsthand.model import request_key
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import Terminal, printable
 from firsthand.tool import Effect, Tool

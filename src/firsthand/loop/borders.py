@@ -25,8 +25,9 @@ from firsthand.loop.call_cost import CallCost
 from firsthand.loop.concurrency import derive_seed, had_ended
 from firsthand.loop.listener import Began
 from firsthand.loop.prompt_size import ESTIMATED, estimated_usage, prompt_size
+from firsthand.loop.request_key import request_key
 from firsthand.message import Json, Message, Text, ToolResult, canonical
-from firsthand.model import Completion, Model, Prompt, Sampling, request_key
+from firsthand.model import Completion, Model, Prompt, Sampling
 from firsthand.tool import Tool
 from firsthand.trace import Call
 

@@ -11,9 +11,10 @@ from firsthand.loop.concurrency import current_branch, had_ended
 from firsthand.loop.open_call import OpenCall
 from firsthand.loop.private_texts import READERS, copies, private_texts
 from firsthand.loop.read_origins import bounded_origins, origins_read
+from firsthand.loop.request_key import request_key
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, canonical
-from firsthand.model import Usage, request_key
+from firsthand.model import Usage
 from firsthand.trace import as_json
 
 

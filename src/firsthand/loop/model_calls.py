@@ -12,6 +12,7 @@ from firsthand.loop.call_cost import CallCost
 from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.open_call import OpenCall
 from firsthand.loop.prompt_size import ESTIMATED, estimated_usage
+from firsthand.loop.request_key import request_key
 from firsthand.message import Json, canonical
 from firsthand.model import (
     Completion,
@@ -23,7 +24,6 @@ from firsthand.model import (
     Scored,
     ToolSpec,
     Usage,
-    request_key,
 )
 
 Decoding = Callable[[DistributionModel, Sequence[Prompt]], Awaitable[Completion]]

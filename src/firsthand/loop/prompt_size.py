@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from firsthand.loop.request_key import request_key
 from firsthand.message import Reasoning, ToolCall, canonical
-from firsthand.model import Completion, Model, Prompt, TokenCapability, TokenCounter, ToolSpec, request_key
+from firsthand.model import Completion, Model, Prompt, TokenCapability, TokenCounter, ToolSpec
 
 BYTES_PER_TOKEN = 4
 """UTF-8 bytes of English text that make a token of a common vocabulary."""

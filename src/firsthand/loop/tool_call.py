@@ -15,8 +15,8 @@ from firsthand.loop.approval import approval_key
 from firsthand.loop.asked_at import asking
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
+from firsthand.loop.request_key import request_key
 from firsthand.message import ERROR, Json, ToolCall, ToolResult, canonical
-from firsthand.model import request_key
 from firsthand.tool import LASTING, Tool, marked, usage
 from firsthand.tool_arguments import read_arguments
 

@@ -15,8 +15,9 @@ from firsthand.loop.asked_at import asking
 from firsthand.loop.calling import caller
 from firsthand.loop.concurrency import derive_seed
 from firsthand.loop.journal import JournalPart, skip_recorded
+from firsthand.loop.request_key import request_key
 from firsthand.message import Json
-from firsthand.model import Completion, Model, Prompt, Sampling, request_key
+from firsthand.model import Completion, Model, Prompt, Sampling
 
 WORLD = "world"
 """The part of an attempt's journal with the replies of the world's models."""

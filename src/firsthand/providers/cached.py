@@ -1,6 +1,6 @@
 """Models that answer from a store: `Cached` asks its model only for what is missing, `Replay` never asks one.
 
-Replies are found by `firsthand.model.request_key`, under which a run's journal keeps them too, in the same shape
+Replies are found by `firsthand.loop.request_key`, under which a run's journal keeps them too, in the same shape
 (`firsthand.loop.reply_body`).
 """
 
@@ -16,8 +16,9 @@ from typing import Protocol, runtime_checkable
 from firsthand.errors import FirsthandError, ModelError, StoreError
 from firsthand.loop.prompt_size import estimated_size, prompt_size, size_key
 from firsthand.loop.reply_body import Continued, ReplyChain, answered, from_body, to_body
+from firsthand.loop.request_key import request_key
 from firsthand.message import Json, Message, canonical
-from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, Usage, request_key
+from firsthand.model import Completion, Delta, Model, Prompt, Sampling, Scored, ToolSpec, Usage
 from firsthand.providers.replies_by_place import Found, PlacedStore, RepliesByPlace, Store
 
 MAX_KNOWN = 1024
