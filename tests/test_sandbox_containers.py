@@ -137,8 +137,12 @@ def test_a_container_is_told_what_to_run_and_how(tmp_path: Path) -> None:
 
     rest = {"stdin": "in", "files": {"a": "é"}, "name": "<named>", "limits": asdict(limits)}
     assert asked("cell") == ({"kind": "cell", "code": "code", **rest}, False), "what the run reads is no part of it"
-    checker = Path(container.__file__).parent / "programs" / "checker.py"
-    assert asked("check")[0] == {"kind": "check", "code": checker.read_text(encoding="utf-8"), **rest}
+    programs = Path(container.__file__).parent / "programs"
+    texts = {name: (programs / f"{name}.py").read_text(encoding="utf-8") for name in ("plain_values", "checker")}
+    (given,) = asked("check")[:1]
+    assert list(json.loads(given["code"]).items()) == list(texts.items()) and given == {"kind": "check"} | rest | {
+        "code": given["code"]
+    }
     assert made.alive and made.packages == [] and not made.gvisor
 
 

@@ -12,7 +12,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the programs are those of Linux", allow_module_level=True)
 
-from firsthand.sandbox.programs import checker
+from firsthand.sandbox.programs import checker, plain_values
 from firsthand.sandbox.sandbox import Outcome, Sandbox
 from namespaces import WHY_NOT
 
@@ -84,7 +84,7 @@ def test_another_object_of_the_answer_is_refused_where_the_tests_use_it() -> Non
             (other, "if False: x", ""),
             (endless, "assert f() == 0 and f() == 1\nif False: x, y, z", ""),
             (endless, "list(y)", refused.replace("'x': a Yes", "'y': a generator")),
-            ("x = []\nx.append(x)", "assert x", "TypeError: the answer's 'x': maximum recursion depth exceeded"),
+            ("x = []\nx.append(x)", "assert x[0] is x", ""),
         ):
             assert said_of(checked(sandbox, answer, tests)).startswith(said[:80]), (answer, tests)
             assert said or (checked(sandbox, answer, tests)).ok
@@ -148,8 +148,8 @@ def test_a_table_that_holds_what_it_held_is_not_written_again_and_one_that_does_
     names, written = checker.Names(module), []
     names.asked = sorted(given)
     assert set(names.changed()["names"]) == set(given)
-    plain = checker.encode
-    monkeypatch.setattr(checker, "encode", lambda value, *more: [written.append(value), plain(value, *more)][1])
+    plain = plain_values.Values.encode
+    monkeypatch.setattr(plain_values.Values, "encode", lambda self, each: [written.append(each), plain(self, each)][1])
     assert names.changed() == {} and written == [[[1]], [1]], "the nested one alone, whose parts may change"
     given["d"][1] = True
     given["l"][1] = False
@@ -196,7 +196,7 @@ def test_a_forged_message_changes_no_name_but_the_answers() -> None:
     answer = """
 import sys
 def f():
-    serving = sys._getframe(1)
+    serving = sys._getframe(2)
     names = {each: ["value", 9] for each in ("f", "len", "kept", "mine", "x")}
     serving.f_globals["send"](serving.f_locals["link"], {"value": 1, "names": names})
 x = 1

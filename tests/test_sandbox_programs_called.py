@@ -112,7 +112,7 @@ def test_an_answer_says_what_became_of_its_arguments_only_if_something_did() -> 
         told.append(body)
     ours.close()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 and told == [
-        {}, {"value": {"tuple": [2]}}, {"value": None, "args": {"tuple": [{"list": [1, 2]}, 2]}},
+        {}, {"value": {"tuple": [2]}}, {"value": None, "changes": [[0, {"list": [1, 2]}]]},
         {"error": ["AttributeError", "module 'answer' has no attribute 'none'"]},
     ]  # fmt: skip
 
@@ -141,7 +141,7 @@ def test_messages_between_the_processes_have_their_length_before_them() -> None:
             remote.expect("w")
         assert type(raised.value) is kind and str(raised.value) == said, error
     mine, table = [3, 1], {"a": {1}}
-    checker.send(one, {"value": {"tuple": [1, 2]}, "args": {"tuple": [{"list": [9]}, {"dict": [["b", 2]]}, 5]}})
+    checker.send(one, {"value": {"tuple": [1, 2]}, "changes": [[0, {"list": [9]}], [1, {"dict": [["b", 2]]}]]})
     assert remote.function("f")(mine, table, 4, k=(1,)) == (1, 2) and (mine, table) == ([9], {"b": 2})
     assert checker.receive(one) == {
         "name": "f", "args": {"tuple": [{"list": [3, 1]}, {"dict": [["a", {"set": [1]}]]}, 4]},

@@ -92,7 +92,8 @@ def test_an_interrupt_ends_the_tests_process_where_landlock_does_not_hold_it_bac
     (tmp_path / "answer.py").write_text("f = abs")
     tests = "import os\ntry: os.kill(os.getpid(), 2)\nexcept BaseException: pass\nassert f(1) == 1"
     given = {"tests": tests, "setup": "", "names": ["f"], "proof": "PROOF"}
-    command = [sys.executable, "-I", checker.__file__]
+    program = f"import runpy, sys; sys.path.insert(0, {str(Path(checker.__file__).parent)!r}); "
+    command = [sys.executable, "-I", "-c", f"{program}runpy.run_path({checker.__file__!r}, run_name='__main__')"]
     ended = subprocess.run(command, input=json.dumps(given), cwd=tmp_path, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "")
 

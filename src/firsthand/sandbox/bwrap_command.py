@@ -153,7 +153,15 @@ def _copies() -> dict[str, bytes]:
     copies = {f"/etc/{name}": content for name, content in _ETC.items()}
     if (cache := Path("/etc/ld.so.cache")).is_file():
         copies[str(cache)] = cache.read_bytes()
-    names = ("host_layers.py", "worker.py", "checker.py", "keeping.py", "write_rules.py", "box_inside.py")
+    names = (
+        "host_layers.py",
+        "worker.py",
+        "plain_values.py",
+        "checker.py",
+        "keeping.py",
+        "write_rules.py",
+        "box_inside.py",
+    )
     return copies | {f"/{name}": (_PROGRAMS / name).read_bytes() for name in names}
 
 

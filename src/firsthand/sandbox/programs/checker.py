@@ -15,8 +15,6 @@ from __future__ import annotations
 import ast
 import builtins
 import ctypes
-import decimal
-import fractions
 import json
 import linecache
 import operator
@@ -26,21 +24,19 @@ import socket
 import struct
 import symtable
 import sys
+import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING or __package__:
+    from firsthand.sandbox.programs.plain_values import SCALARS, Values, decode, no_iterator, parts_of, update
+else:  # in the sandbox
+    from plain_values import SCALARS, Values, decode, no_iterator, parts_of, update
 
 _LENGTH = struct.Struct("!I")
-_LISTED: dict[str, Callable[[list[Any]], Any]] = {
-    "list": list,
-    "tuple": tuple,
-    "set": set,
-    "frozenset": frozenset,
-    "iterator": iter,
-}
-_LARGE = 10**100
 _ENDS_A_LOOP = (StopIteration, StopAsyncIteration)
 """Would end a `map`, a `zip` or an `async for` of the tests as if there were no more cases (PEP 479)."""
 _NEEDS_MORE = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, BaseExceptionGroup)
@@ -50,19 +46,11 @@ _MOVE, _SCOPE_SIGNAL = 1 << 13, 1 << 1
 _ABSENT = object()
 _USES = ("getattribute", "eq", "hash", "repr", "len", "contains", "getitem")
 """What would work on any object, or fail without our message; others lead to these, and `call` would make it callable."""
-_SCALARS = frozenset({int, float, str, bool, type(None)})
-_ITERATORS: tuple[Any, ...] = (
-    types.GeneratorType,
-    map,
-    filter,
-    zip,
-    enumerate,
-    reversed,
-    type(reversed([])),
-    type({}.keys()),
-    type({}.values()),
-    type({}.items()),
-)
+_ONE_BY_ONE, _MOST_AT_ONCE, _BATCH_S = 100, 1 << 16, 0.001
+"""So many items of an iterator that an answer returns are computed as they are read, later ones in batches that grow, and
+that end after so many seconds of its work: it may have no end."""
+_PARTS_AN_ITEM = 256
+"""Arguments of more parts than this for each item are looked at after several items, for what became of them."""
 
 
 def main() -> None:
@@ -238,29 +226,56 @@ class AnswerProcess:
         """A function that calls the answer's of that name, and does to its arguments what that one does to its copies."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            send(self.link, {"name": name, "args": encode(args), "kwargs": encode(kwargs)})
-            body = self.expect(name)
-            if "args" in body:
-                for mine, theirs in zip(args, decode(body["args"]), strict=True):
-                    update(mine, theirs)
-            return decode(body["value"])
+            values = Values(reader=self.stream)
+            send(self.link, {"name": name, "args": values.encode(args), "kwargs": values.encode(kwargs)})
+            body = self.message(name)
+            values.apply(body)
+            raise_error(body)
+            return values.decode(body["value"])
 
         return call
 
+    def stream(self, number: int, values: Values) -> Iterator[Any]:
+        """The items of an iterator that the answer returned, which it computes as they are read."""
+        while True:
+            send(self.link, {"next": number})
+            body = self.message("the answer's iterator")
+            waiting = body["items"]
+            for place, each in enumerate(waiting, start=1):
+                item = values.decode(each)
+                if place == len(waiting):
+                    values.apply(body)
+                yield item
+            if not waiting:
+                values.apply(body)
+            raise_error(body)
+            if body["done"]:
+                return
+
     def expect(self, what: str) -> dict[str, Any]:
         """The answer's next message; its error is raised here."""
+        body = self.message(what)
+        raise_error(body)
+        return body
+
+    def message(self, what: str) -> dict[str, Any]:
+        """The answer's next message, which may tell of an error; the names are brought up to date."""
         body = receive(self.link)
         if body is None:
             raise RuntimeError(f"{what}: the answer's process ended")
         self.take(body.get("names", {}))
-        if "error" in body:
-            kind, text = map(str, body["error"])
-            known = getattr(builtins, kind, None)
-            refused = _ENDS_A_LOOP + _NEEDS_MORE
-            if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, refused):
-                raise known(text)
-            raise RuntimeError(f"{kind}: {text}")
         return body
+
+
+def raise_error(body: dict[str, Any]) -> None:
+    """Raise the error that a message of the answer's tells of, as Python's own error of that name if it is one."""
+    if "error" in body:
+        kind, text = map(str, body["error"])
+        known = getattr(builtins, kind, None)
+        refused = _ENDS_A_LOOP + _NEEDS_MORE
+        if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, refused):
+            raise known(text)
+        raise RuntimeError(f"{kind}: {text}")
 
 
 def serve(link: socket.socket, answer: str) -> NoReturn:
@@ -271,22 +286,95 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
     try:
         exec(compile(answer, "answer.py", "exec", dont_inherit=True), module.__dict__)
         send(link, {})
-        names = Names(module)
+        names, streams = Names(module), Streams()
         while (asked := receive(link)) is not None:
             if "names" in asked:
                 names.asked = asked["names"]
                 send(link, names.changed())
                 continue
-            try:
-                args, kwargs = decode(asked["args"]), decode(asked["kwargs"])
-                body = {"value": encode(getattr(module, asked["name"])(*args, **kwargs))}
-                after = encode(args)
-                send(link, body | ({"args": after} if after != asked["args"] else {}) | names.changed())
-            except Exception as error:
-                send(link, {"error": [error_kind(error), str(error)[:500]]} | names.changed())
+            body = streams.read(asked["next"]) if "next" in asked else answered(module, asked, streams)
+            send(link, body | names.changed())
     except BaseException as error:
         send(link, {"error": [error_kind(error), str(error)[:500]]})
     os._exit(0)
+
+
+def answered(module: types.ModuleType, asked: dict[str, Any], streams: Streams) -> dict[str, Any]:
+    """Call the answer's function; what it gave or raised, with what its arguments hold now, as a message."""
+    values = Values(iterator=streams.add)
+    body: dict[str, Any] = {}
+    try:
+        args, kwargs = values.decode(asked["args"]), values.decode(asked["kwargs"])
+        values.mark()
+        try:
+            given = getattr(module, asked["name"])(*args, **kwargs)
+        except Exception as error:
+            body["error"] = [error_kind(error), str(error)[:500]]
+        body |= values.changes()
+        if "error" not in body:
+            body["value"] = values.encode(given)
+    except Exception as error:
+        body["error"] = [error_kind(error), str(error)[:500]]
+    return body
+
+
+class Stream:
+    """An iterator that one of the answer's functions returned."""
+
+    def __init__(self, iterator: Iterator[Any], values: Values):
+        self.iterator, self.values = iterator, values
+        self.num_read = self.num_unseen = 0
+        self.is_done = False
+
+    def read(self) -> dict[str, Any]:
+        """The next items, and what the arguments of its call and earlier items hold now, as a message."""
+        body: dict[str, Any] = {"items": []}
+        end_s = time.process_time() + _BATCH_S
+        try:
+            for _ in range(1 if self.num_read < _ONE_BY_ONE else min(self.num_read, _MOST_AT_ONCE)):
+                try:
+                    item = next(self.iterator)
+                except StopIteration:
+                    self.is_done = True
+                    break
+                body["items"].append(self.values.encode_anew(item))
+                if time.process_time() > end_s:
+                    break
+            self.num_read += len(body["items"])
+            self.num_unseen += len(body["items"])
+        except Exception as error:
+            self.is_done = True
+            body["error"] = [error_kind(error), str(error)[:500]]
+        try:
+            if self.is_done or self.values.num_held <= _PARTS_AN_ITEM * self.num_unseen:
+                self.num_unseen = 0
+                body |= self.values.changes()
+        except Exception as error:
+            self.is_done = True
+            body["error"] = [error_kind(error), str(error)[:500]]
+        return body | {"done": self.is_done}
+
+
+class Streams:
+    """The iterators that the answer's functions returned and that are not at their end, by number."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, Stream] = {}
+        self.num_added = 0
+
+    def add(self, iterator: Iterator[Any], values: Values) -> Any:
+        """Keep an iterator; what stands for it in a message."""
+        self.num_added += 1
+        self.open[self.num_added] = Stream(iterator, values.fork())
+        return {"stream": self.num_added}
+
+    def read(self, number: int) -> dict[str, Any]:
+        """The next items of an iterator, as a message."""
+        stream = self.open[number]
+        body = stream.read()
+        if stream.is_done:
+            del self.open[number]
+        return body
 
 
 class Names:
@@ -322,17 +410,10 @@ class Names:
 
 def flat_parts(value: Any) -> list[Any] | None:
     """What a list, set or dict holds now, or nothing for a scalar; None for others, and if a part could change."""
-    if type(value) not in _SCALARS and type(value) not in (list, set, dict):
+    if type(value) not in SCALARS and type(value) not in (list, set, dict):
         return None
     parts = parts_of(value)
-    return parts if _SCALARS.issuperset(map(type, parts)) else None
-
-
-def parts_of(value: Any) -> list[Any]:
-    """The items of a list or set, the keys and then the values of a dict, nothing of a scalar."""
-    if type(value) is dict:
-        return [*value, *value.values()]
-    return [] if type(value) in _SCALARS else list(value)
+    return parts if SCALARS.issuperset(map(type, parts)) else None
 
 
 def described(value: Any, seen: list[tuple[str, Any]]) -> tuple[str, Any]:
@@ -349,7 +430,7 @@ def described(value: Any, seen: list[tuple[str, Any]]) -> tuple[str, Any]:
         if other is value:
             return "same", name
     try:
-        return "value", encode(value, ())
+        return "value", Values(iterator=no_iterator).encode(value)
     except Exception as error:
         return "other", str(error)[:500]
 
@@ -373,78 +454,6 @@ def error_kind(error: BaseException) -> str:
         if known and not issubclass(each, _NEEDS_MORE):
             return each.__name__
     return type(error).__name__
-
-
-def encode(value: Any, iterators: tuple[Any, ...] = _ITERATORS) -> Any:
-    """A value as JSON that keeps its type; TypeError for what is no plain value, and for other iterators than these."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int) and abs(value) >= _LARGE:  # decimal digits of a very large number take minutes
-        return {"int": hex(value)}
-    for kind in (int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    sequences: tuple[Any, ...] = (list, tuple, set, frozenset)
-    for sequence in sequences:
-        if isinstance(value, sequence):
-            return {sequence.__name__: list(value) if scalars(value) else [encode(each, iterators) for each in value]}
-    if isinstance(value, dict):
-        return {"dict": [[encode(key, iterators), encode(each, iterators)] for key, each in value.items()]}
-    if isinstance(value, bytes | bytearray):
-        return {"bytes": value.hex()}
-    if isinstance(value, range):
-        return {"range": [value.start, value.stop, value.step]}
-    if isinstance(value, complex):
-        return {"complex": [value.real, value.imag]}
-    if isinstance(value, decimal.Decimal):
-        return {"decimal": str(value)}
-    if isinstance(value, fractions.Fraction):
-        return {"fraction": [value.numerator, value.denominator]}
-    if isinstance(value, iterators):
-        return {"iterator": [encode(each, iterators) for each in value]}
-    raise TypeError(f"a {type(value).__name__} is no plain value: return numbers, text, lists, tuples, sets or dicts")
-
-
-def scalars(values: Iterable[Any]) -> bool:
-    """True if JSON can hold all of these as they are, so that long sequences are encoded fast."""
-    kinds = set(map(type, values))
-    return kinds <= _SCALARS and (int not in kinds or all(type(v) is not int or abs(v) < _LARGE for v in values))
-
-
-def decode(body: Any) -> Any:
-    """The value that `encode` wrote, of Python's own types whatever the other side sent."""
-    if not isinstance(body, dict):
-        if isinstance(body, list):
-            raise TypeError("a bare list is not what encode writes")
-        return body
-    ((name, inner),) = body.items()
-    if name in _LISTED:
-        flat = _SCALARS.issuperset(map(type, inner))
-        return _LISTED[name](inner if flat else [decode(each) for each in inner])
-    if name == "dict":
-        return {decode(key): decode(each) for key, each in inner}
-    if name == "int":
-        return int(inner, 16)
-    if name == "bytes":
-        return bytes.fromhex(inner)
-    if name == "range":
-        return range(*inner)
-    if name == "complex":
-        return complex(*inner)
-    if name == "decimal":
-        return decimal.Decimal(inner)
-    if name == "fraction":
-        return fractions.Fraction(*inner)
-    raise TypeError(f"{name!r} is no kind of value")
-
-
-def update(mine: Any, theirs: Any) -> None:
-    """Give one of the tests' own containers the content that the answer left in its copy."""
-    if isinstance(mine, list) and isinstance(theirs, list):
-        mine[:] = theirs
-    elif isinstance(mine, dict | set) and isinstance(theirs, dict | set):
-        mine.clear()
-        mine.update(theirs)
 
 
 def send(link: socket.socket, body: dict[str, Any]) -> None:

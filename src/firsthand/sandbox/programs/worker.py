@@ -503,9 +503,9 @@ def execute(code: str, name: str, namespace: dict[str, Any], kind: str) -> int:
 
 def checking(code: str) -> Any:
     """The module `checker`: the one that is there already, or inside a container the one whose text was sent."""
-    if code:
-        sys.modules["checker"] = module = types.ModuleType("checker")
-        exec(compile(code, "checker.py", "exec"), module.__dict__)
+    for name, text in json.loads(code or "{}").items():
+        sys.modules[name] = module = types.ModuleType(name)
+        exec(compile(text, f"{name}.py", "exec"), module.__dict__)
     return sys.modules["checker"]
 
 
@@ -535,7 +535,7 @@ def complain(error: BaseException) -> None:
     kind = type(error).__name__
     try:
         trace = error.__traceback__
-        ours = (globals(), vars(sys.modules.get("checker", builtins)))
+        ours = (globals(), *(vars(sys.modules.get(name, builtins)) for name in ("checker", "plain_values")))
         while trace is not None and any(trace.tb_frame.f_globals is each for each in ours):
             trace = trace.tb_next
         text = "".join(traceback.format_exception(type(error), error, trace, limit=-20, chain=True))
