@@ -1,4 +1,4 @@
-"""Changed arguments, objects that are one and the same, and iterators: `Sandbox.check` judges as plain Python does."""
+"""Changed arguments, objects that are one and the same, iterators and errors: `Sandbox.check` judges as plain Python."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from firsthand.sandbox.programs import plain_values
+from firsthand.sandbox.programs import plain_values, told_errors
 from firsthand.sandbox.sandbox import Sandbox
 from namespaces import WHY_NOT
 
 needs_bwrap = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
 
-PROGRAMS = """
+PROGRAMS = r"""
 ## a keyword argument is spoiled
 def f(arr):
     s = sum(arr); arr.clear(); return s
@@ -373,13 +373,199 @@ def f(k, v, i): return len(k), 2 in k, sorted(v), sorted(i)
 --
 d = {2: 1, 1: 1}
 assert f(d.keys(), d.values(), d.items()) == (2, True, [1, 1], [(1, 1), (2, 1)])
+## an iterator that gives one list over and over, many times
+def f():
+    path = []
+    for n in range(400):
+        path.append(n)
+        yield path
+--
+assert [len(each) for each in f()] == list(range(1, 401))
+assert [len(each) for each in list(f())] == [400] * 400
+
+## tests that change what an iterator gave
+def f():
+    for n in range(3): yield [n]
+--
+g = f()
+one = next(g)
+one.append('mine')
+two = next(g)
+assert one == [0, 'mine'] and two == [1] and list(g) == [[2]] and one == [0, 'mine']
+
+## tests that change one list, which an iterator gave before
+def f():
+    path = [0]
+    yield path
+    path.append(1)
+    yield path
+    yield 2
+--
+g = f()
+path = next(g)
+assert next(g) is path
+path.append('mine')
+assert next(g) == 2 and path == [0, 1, 'mine']
+
+## tests that change an argument between two items
+def f(a):
+    a.append(1)
+    yield 1
+    yield 2
+    yield 3
+--
+a = []
+g = f(a)
+assert next(g) == 1 and a == [1]
+a.append('mine')
+assert next(g) == 2 and a == [1, 'mine'] and list(g) == [3] and a == [1, 'mine']
+
+## an iterator whose second item takes forever
+def f():
+    yield 1
+    while True: pass
+--
+assert next(f()) == 1
+
+## an iterator that empties a large argument at its end
+def f(a):
+    yield 1
+    yield 2
+    a.clear()
+--
+a = [*range(5000)]
+assert list(f(a)) == [1, 2] and a == []
+
+## the argument of a KeyError
+def f(d): return d['a']
+--
+try: f({})
+except KeyError as error: assert error.args == ('a',) and str(error) == "'a'"
+else: raise AssertionError
+
+## an error of several arguments
+def f(): raise ValueError('bad', 3, [4])
+--
+try: f()
+except ValueError as error: assert error.args == ('bad', 3, [4])
+else: raise AssertionError
+
+## an error of none
+def f(): raise ValueError
+--
+try: f()
+except ValueError as error: assert error.args == () and str(error) == ''
+else: raise AssertionError
+
+## an error of another argument
+def f(): raise ValueError('bad', 3)
+--
+try: f()
+except ValueError as error: assert error.args == ('bad', 4)
+else: raise AssertionError
+
+## an error whose arguments are no plain values
+def f(): raise ValueError(print)
+--
+try: f()
+except ValueError as error: assert str(error) == '<built-in function print>'
+else: raise AssertionError
+
+## error classes of the answer's
+class Poor(Exception): pass
+class Poorer(Poor, KeyError):
+    def __init__(self, left): self.left = left; super().__init__('x', left)
+    def __str__(self): return f'only {self.left} left'
+class Other(Poor): pass
+def f(n):
+    if n > 3: raise Poorer(n)
+    return n
+--
+assert f(1) == 1
+for kind in (Poor, Poorer, KeyError, Exception):
+    try: f(5)
+    except kind as error:
+        assert str(error) == 'only 5 left' and error.args == ('x', 5) and error.left == 5
+        assert type(error) is Poorer and issubclass(Poorer, Poor) and Poorer.__name__ == 'Poorer'
+try: f(5)
+except Other: raise AssertionError
+except Poor: pass
+try: raise Other('here')
+except Poor as error: assert str(error) == 'here'
+
+## an error class of the answer's that is not raised
+class Poor(Exception): pass
+class Other(Exception): pass
+def f(): raise Other
+--
+try: f()
+except Poor: pass
+
+## what went wrong with a file
+def f(p): open(p)
+--
+import errno
+try: f('/nope')
+except FileNotFoundError as error: assert (error.errno, error.filename) == (errno.ENOENT, '/nope')
+else: raise AssertionError
+
+## bytes that are no text
+def f(b): return b.decode()
+--
+try: f(b'a\xff')
+except UnicodeDecodeError as error: assert (error.start, error.encoding) == (1, 'utf-8')
+else: raise AssertionError
+
+## errors of the standard library
+import decimal, json, re
+def f(s): return json.loads(s)
+def g(s): return decimal.Decimal(s)
+def h(s): return bool(re.compile(s))
+--
+import decimal, json, re
+for call, kind in ((lambda: f('{'), json.JSONDecodeError), (lambda: g('x'), decimal.InvalidOperation)):
+    try: call()
+    except kind: pass
+    else: raise AssertionError
+try: h('(')
+except re.error: pass
+else: raise AssertionError
+try: f('{"a" 1}')
+except ValueError as error: assert error.pos == 5 and error.doc == '{"a" 1}'
+
+## an error of a module that the tests have not loaded
+import graphlib
+def f():
+    sorter = graphlib.TopologicalSorter({1: [2], 2: [1]})
+    return list(sorter.static_order())
+--
+try: f()
+except ValueError as error: assert type(error).__name__ == 'CycleError'
+else: raise AssertionError
+
+## a long message
+def f(): raise ValueError('x' * 600)
+--
+try: f()
+except ValueError as error: assert len(str(error)) == 600
+else: raise AssertionError
+
+## a value that shows itself as something else
+import enum
+class C(str, enum.Enum):
+    R = 'r'
+class N(enum.IntEnum):
+    ONE = 1
+def f(): return C.R, N.ONE
+--
+assert f() == ('r', 1) and {'r': 2}[f()[0]] == 2
 """
 """Each: a name, an answer, and tests of it after `--`."""
 
 
-def programs() -> dict[str, tuple[str, str]]:
+def programs(text: str) -> dict[str, tuple[str, str]]:
     found = {}
-    for each in PROGRAMS.split("## ")[1:]:
+    for each in text.split("## ")[1:]:
         name, _, program = each.partition("\n")
         answer, _, tests = program.partition("\n--\n")
         found[name] = answer, tests
@@ -396,14 +582,63 @@ def in_plain_python(answer: str, tests: str) -> bool:
     return True
 
 
+REFUSED = """
+## an error that ends a loop
+def f(n): raise StopIteration
+--
+assert list(map(f, [1, 2])) == []
+
+## an error that skips a test
+import unittest
+class Skip(unittest.SkipTest): pass
+def f(n): raise Skip if n else unittest.SkipTest
+--
+import unittest
+for n in (0, 1):
+    try: f(n)
+    except unittest.SkipTest: continue
+    raise AssertionError
+
+## an error of the answer's that ends a loop
+class Last(StopIteration): pass
+def f(n): raise Last
+--
+assert list(map(f, [1, 2])) == []
+
+## an end of the process
+import sys
+def f(n): sys.exit(0)
+--
+try: f(1)
+except SystemExit: pass
+
+## errors in a group
+def f(): raise ExceptionGroup('x', [ValueError('a')])
+--
+try: f()
+except* ValueError: pass
+"""
+"""Tests that pass in plain Python and are failed here."""
+
+
+def verdicts(text: str) -> dict[str, bool]:
+    async def judged() -> dict[str, bool]:
+        async with Sandbox() as sandbox:
+            return {name: (await sandbox.check(*program)).ok for name, program in programs(text).items()}
+
+    return asyncio.run(judged())
+
+
 @needs_bwrap
 def test_verdicts_are_those_of_plain_python() -> None:
-    async def verdicts() -> dict[str, bool]:
-        async with Sandbox() as sandbox:
-            return {name: (await sandbox.check(*program)).ok for name, program in programs().items()}
+    expected = {name: in_plain_python(*program) for name, program in programs(PROGRAMS).items()}
+    assert verdicts(PROGRAMS) == expected and {True, False} == set(expected.values()) and len(expected) == 66
 
-    expected = {name: in_plain_python(*program) for name, program in programs().items()}
-    assert asyncio.run(verdicts()) == expected and {True, False} == set(expected.values()) and len(expected) > 40
+
+@needs_bwrap
+def test_errors_that_would_end_a_loop_a_test_or_the_process_are_other_errors() -> None:
+    assert all(in_plain_python(*program) for program in programs(REFUSED).values())
+    assert verdicts(REFUSED) == dict.fromkeys(programs(REFUSED), False)
 
 
 def test_an_iterator_that_tests_give_is_read_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,3 +662,24 @@ def test_an_answers_numbers_name_objects_of_its_call_alone() -> None:
     assert list(values.decode({"stream": 7})) == [7]
     with pytest.raises(TypeError, match="'stream' is no kind of value"):
         plain_values.decode({"stream": 7})
+
+
+def test_an_answers_message_makes_no_other_errors() -> None:
+    reader = told_errors.ErrorReader()
+    for described in ("print", "int", "KeyboardInterrupt", "SystemExit", "StopIteration", "nothing", "__name__"):
+        assert type(reader.error({"class": described, "text": "t"})) is RuntimeError, described
+    for module in ("unittest", "unittest.case", "os", "sys", "doctest", "answer"):
+        told = {"class": {"known": module, "name": "SkipTest", "bases": ["Exception"]}, "text": "t"}
+        assert type(reader.error(told)).__module__ == "answer"
+    odd = {"class": "ValueError", "text": "t", "args": {"tuple": [1]}, ".a b": 1, ".ok": {"list": [2]}, ".__class__": 1}
+    found = reader.error(odd)
+    assert (found.args, vars(found)) == ((1,), {"ok": [2]})
+    needs_five = reader.error({"class": "UnicodeDecodeError", "text": "t", "args": {"tuple": [1]}})
+    assert type(needs_five) is RuntimeError and str(needs_five) == "UnicodeDecodeError: t"
+    both = {"known": None, "own": 0, "name": "Both", "bases": ["OSError", "SyntaxError"]}
+    assert isinstance(reader.error({"class": both, "text": "t"}), OSError), "two that do not go together"
+
+
+def test_long_arguments_of_an_error_are_told_by_its_text() -> None:
+    told = told_errors.ErrorTeller().told(ValueError("x" * (1 << 16)))
+    assert told == {"class": "ValueError", "text": "x" * 500}

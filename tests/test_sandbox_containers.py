@@ -138,7 +138,10 @@ def test_a_container_is_told_what_to_run_and_how(tmp_path: Path) -> None:
     rest = {"stdin": "in", "files": {"a": "é"}, "name": "<named>", "limits": asdict(limits)}
     assert asked("cell") == ({"kind": "cell", "code": "code", **rest}, False), "what the run reads is no part of it"
     programs = Path(container.__file__).parent / "programs"
-    texts = {name: (programs / f"{name}.py").read_text(encoding="utf-8") for name in ("plain_values", "checker")}
+    texts = {
+        name: (programs / f"{name}.py").read_text(encoding="utf-8")
+        for name in ("plain_values", "told_errors", "checker")
+    }
     (given,) = asked("check")[:1]
     assert list(json.loads(given["code"]).items()) == list(texts.items()) and given == {"kind": "check"} | rest | {
         "code": given["code"]

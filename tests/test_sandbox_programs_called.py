@@ -113,7 +113,8 @@ def test_an_answer_says_what_became_of_its_arguments_only_if_something_did() -> 
     ours.close()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 and told == [
         {}, {"value": {"tuple": [2]}}, {"value": None, "changes": [[0, {"list": [1, 2]}]]},
-        {"error": ["AttributeError", "module 'answer' has no attribute 'none'"]},
+        {"error": {"class": "AttributeError", "text": "module 'answer' has no attribute 'none'",
+                   "args": {"tuple": ["module 'answer' has no attribute 'none'"]}}},
     ]  # fmt: skip
 
 
@@ -133,10 +134,11 @@ def test_messages_between_the_processes_have_their_length_before_them() -> None:
         (["UnicodeEncodeError", "u"], RuntimeError, "UnicodeEncodeError: u"),
         (["UnicodeTranslateError", "u"], RuntimeError, "UnicodeTranslateError: u"),
         (["KeyboardInterrupt", ""], RuntimeError, "KeyboardInterrupt: "),
-        (["print", "p"], RuntimeError, "print: p"), (["Odd", "x"], RuntimeError, "Odd: x"), ([5, 6], RuntimeError, "5: 6"),
+        (["print", "p"], RuntimeError, "print: p"), (["Odd", "x"], RuntimeError, "Odd: x"),
+        (["ValueError", 6], ValueError, "6"),
         (["BaseException", "b"], RuntimeError, "BaseException: b"), (["int", "i"], RuntimeError, "int: i"),
     ):  # fmt: skip
-        checker.send(one, {"error": error})
+        checker.send(one, {"error": {"class": error[0], "text": error[1]}})
         with pytest.raises(Exception) as raised:
             remote.expect("w")
         assert type(raised.value) is kind and str(raised.value) == said, error

@@ -187,10 +187,10 @@ if __name__ == "__main__": add = None
     assert (remote.function("add")(2), remote.function("add")("a", b="b")) == (3, "ab")
     assert remote.function("grow")(items, table) == (2, [0, 1]) and (items, table) == ([0, 1], {"j": 1, "k": 2})
     for name, kind, said in (
-        ("fails", KeyError, "'no'"), ("stops", RuntimeError, "StopIteration: "), ("odd", RuntimeError, f"Odd: {'x' * 500}$"),
+        ("fails", KeyError, "'no'"), ("stops", RuntimeError, "StopIteration: "), ("odd", Exception, "^x{500}"),
         ("thing", TypeError, "is no plain value"), ("none", AttributeError, "has no attribute 'none'"),
         ("own", ValueError, "^no$"), ("named", ValueError, "^n$"),
-        ("undecoded", UnicodeError, "^'utf-8'"), ("lazy", RuntimeError, "^StopIteration: a$"),
+        ("undecoded", UnicodeError, "^'utf-8'"), ("lazy", RuntimeError, "^Lazy: a$"),
         ("several", RuntimeError, "^ExceptionGroup: x"), ("mixed", ValueError, "^'k'$"),  # the first of two
         ("leaves", RuntimeError, "SystemExit: "),
     ):  # fmt: skip

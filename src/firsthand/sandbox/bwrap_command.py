@@ -157,6 +157,7 @@ def _copies() -> dict[str, bytes]:
         "host_layers.py",
         "worker.py",
         "plain_values.py",
+        "told_errors.py",
         "checker.py",
         "keeping.py",
         "write_rules.py",

@@ -6,8 +6,9 @@ tests' process imports from no folder that the answer can write to, has run the 
 and writes the caller's proof, a random text that no other process here has seen, after the last line of the tests. Only the
 proof says that they passed; an exit status does not.
 
-Under a name of the answer's the tests have what the answer has under it: a function that calls its function, a copy of its
-plain value, nothing if it defines none, and for anything else an object that raises TypeError where it is used.
+Under a name of the answer's the tests have what the answer has under it: a function that calls its function, an error class
+for its own, a copy of its plain value, nothing if it defines none, and for anything else an object that raises TypeError
+where it is used.
 """
 
 from __future__ import annotations
@@ -33,17 +34,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING or __package__:
     from firsthand.sandbox.programs.plain_values import SCALARS, Values, decode, no_iterator, parts_of, update
+    from firsthand.sandbox.programs.told_errors import ErrorReader, ErrorTeller
 else:  # in the sandbox
     from plain_values import SCALARS, Values, decode, no_iterator, parts_of, update
+    from told_errors import ErrorReader, ErrorTeller
 
 _LENGTH = struct.Struct("!I")
-_ENDS_A_LOOP = (StopIteration, StopAsyncIteration)
-"""Would end a `map`, a `zip` or an `async for` of the tests as if there were no more cases (PEP 479)."""
-_NEEDS_MORE = (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, BaseExceptionGroup)
-"""Errors that are not made of a text alone."""
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _MOVE, _SCOPE_SIGNAL = 1 << 13, 1 << 1
 _ABSENT = object()
+_ERRORS = ErrorTeller()
 _USES = ("getattribute", "eq", "hash", "repr", "len", "contains", "getitem")
 """What would work on any object, or fail without our message; others lead to these, and `call` would make it callable."""
 _ONE_BY_ONE, _MOST_AT_ONCE, _BATCH_S = 100, 1 << 16, 0.001
@@ -181,6 +181,7 @@ class AnswerProcess:
         self.names: list[str] = []
         self.namespace: dict[str, Any] = {}
         self.found: dict[str, Any] = {}
+        self.errors = ErrorReader()
 
     def fill(self, namespace: dict[str, Any], names: Iterable[str]) -> None:
         """Put what the answer has under these names into the tests' namespace, now and after each call of a function."""
@@ -212,6 +213,8 @@ class AnswerProcess:
             return _ABSENT
         if kind == "function":
             return self.function(name)
+        if kind == "error":
+            return self.errors.kind(body)
         if kind == "same":
             return self.found[body]
         if kind == "other":
@@ -230,7 +233,7 @@ class AnswerProcess:
             send(self.link, {"name": name, "args": values.encode(args), "kwargs": values.encode(kwargs)})
             body = self.message(name)
             values.apply(body)
-            raise_error(body)
+            self.raise_error(body)
             return values.decode(body["value"])
 
         return call
@@ -248,15 +251,20 @@ class AnswerProcess:
                 yield item
             if not waiting:
                 values.apply(body)
-            raise_error(body)
+            self.raise_error(body)
             if body["done"]:
                 return
 
     def expect(self, what: str) -> dict[str, Any]:
         """The answer's next message; its error is raised here."""
         body = self.message(what)
-        raise_error(body)
+        self.raise_error(body)
         return body
+
+    def raise_error(self, body: dict[str, Any]) -> None:
+        """Raise the error that a message of the answer's tells of."""
+        if "error" in body:
+            raise self.errors.error(body["error"])
 
     def message(self, what: str) -> dict[str, Any]:
         """The answer's next message, which may tell of an error; the names are brought up to date."""
@@ -265,17 +273,6 @@ class AnswerProcess:
             raise RuntimeError(f"{what}: the answer's process ended")
         self.take(body.get("names", {}))
         return body
-
-
-def raise_error(body: dict[str, Any]) -> None:
-    """Raise the error that a message of the answer's tells of, as Python's own error of that name if it is one."""
-    if "error" in body:
-        kind, text = map(str, body["error"])
-        known = getattr(builtins, kind, None)
-        refused = _ENDS_A_LOOP + _NEEDS_MORE
-        if isinstance(known, type) and issubclass(known, Exception) and not issubclass(known, refused):
-            raise known(text)
-        raise RuntimeError(f"{kind}: {text}")
 
 
 def serve(link: socket.socket, answer: str) -> NoReturn:
@@ -295,7 +292,7 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
             body = streams.read(asked["next"]) if "next" in asked else answered(module, asked, streams)
             send(link, body | names.changed())
     except BaseException as error:
-        send(link, {"error": [error_kind(error), str(error)[:500]]})
+        send(link, {"error": _ERRORS.told(error)})
     os._exit(0)
 
 
@@ -309,12 +306,12 @@ def answered(module: types.ModuleType, asked: dict[str, Any], streams: Streams) 
         try:
             given = getattr(module, asked["name"])(*args, **kwargs)
         except Exception as error:
-            body["error"] = [error_kind(error), str(error)[:500]]
+            body["error"] = _ERRORS.told(error)
         body |= values.changes()
         if "error" not in body:
             body["value"] = values.encode(given)
     except Exception as error:
-        body["error"] = [error_kind(error), str(error)[:500]]
+        body["error"] = _ERRORS.told(error)
     return body
 
 
@@ -344,14 +341,14 @@ class Stream:
             self.num_unseen += len(body["items"])
         except Exception as error:
             self.is_done = True
-            body["error"] = [error_kind(error), str(error)[:500]]
+            body["error"] = _ERRORS.told(error)
         try:
             if self.is_done or self.values.num_held <= _PARTS_AN_ITEM * self.num_unseen:
                 self.num_unseen = 0
                 body |= self.values.changes()
         except Exception as error:
             self.is_done = True
-            body["error"] = [error_kind(error), str(error)[:500]]
+            body["error"] = _ERRORS.told(error)
         return body | {"done": self.is_done}
 
 
@@ -417,13 +414,15 @@ def flat_parts(value: Any) -> list[Any] | None:
 
 
 def described(value: Any, seen: list[tuple[str, Any]]) -> tuple[str, Any]:
-    """What a name holds: nothing, a function, the same object as a name that was seen before it, a value, or another.
+    """What a name holds: nothing, an error class, a function, the same object as a name seen before it, a value, or another.
 
     An iterator is another: to read it here would take from the answer's functions what they have not read, without end if
     it has none.
     """
     if value is _ABSENT:
         return "missing", None
+    if isinstance(value, type) and issubclass(value, Exception):
+        return "error", _ERRORS.described(value)
     if callable(value):
         return "function", None
     for name, other in seen:
@@ -442,18 +441,6 @@ def unusable(text: str) -> Any:
         raise TypeError(text)
 
     return type("NoPlainValue", (), {f"__{each}__": refuse for each in _USES})()
-
-
-def error_kind(error: BaseException) -> str:
-    """The nearest of Python's own errors that it is, and that a text makes; the name of its class if there is none.
-
-    So `except ValueError` in tests catches the answer's own subclass of it.
-    """
-    for each in type(error).__mro__:
-        known = each is not Exception and issubclass(each, Exception) and getattr(builtins, each.__name__, None) is each
-        if known and not issubclass(each, _NEEDS_MORE):
-            return each.__name__
-    return type(error).__name__
 
 
 def send(link: socket.socket, body: dict[str, Any]) -> None:

@@ -99,9 +99,12 @@ class Values:
             return value
         if isinstance(value, int) and abs(value) >= _LARGE:  # decimal digits of a very large number take minutes
             return {"int": hex(value)}
-        for kind in (int, float, str):
-            if isinstance(value, kind):
-                return kind(value)
+        if isinstance(value, int):  # a subclass, such as an Enum, may show itself as something else
+            return int.__int__(value)
+        if isinstance(value, float):
+            return float.__float__(value)
+        if isinstance(value, str):
+            return str.__str__(value)
         if isinstance(value, list | dict | set | bytearray):
             number = self.numbers.get(id(value))
             if number is None:

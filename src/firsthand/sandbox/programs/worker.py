@@ -535,7 +535,10 @@ def complain(error: BaseException) -> None:
     kind = type(error).__name__
     try:
         trace = error.__traceback__
-        ours = (globals(), *(vars(sys.modules.get(name, builtins)) for name in ("checker", "plain_values")))
+        ours = (
+            globals(),
+            *(vars(sys.modules.get(name, builtins)) for name in ("checker", "plain_values", "told_errors")),
+        )
         while trace is not None and any(trace.tb_frame.f_globals is each for each in ours):
             trace = trace.tb_next
         text = "".join(traceback.format_exception(type(error), error, trace, limit=-20, chain=True))
