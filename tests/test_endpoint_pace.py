@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from firsthand import Agent, Benchmark, Experiment, Task
+from firsthand.arena.judge_votes import _verdict
 from firsthand.context import Context
 from firsthand.errors import TransientError
+from firsthand.experiment.rescore import rescore
 from firsthand.loop import endpoint_pace
 from firsthand.loop.concurrency import Retry, with_retries
 from firsthand.loop.endpoint_pace import JITTER, MIN_WAIT_S, Pace, Paces, pace_of, share_paces
+from firsthand.message import user
+from firsthand.model import Sampling
 from firsthand.providers.openai_errors import Endpoint
 from firsthand.providers.scripted import Scripted
+from firsthand.retrieval.graph.graph_model import GraphModel
 from firsthand.scorers.match import exact
+from firsthand.scorers.model_judge import judged_by, reference
 
 QUICK = Retry(attempts=3, first_wait_s=0.001, max_wait_s=0.5)
 
@@ -196,3 +203,38 @@ def test_a_model_has_one_pace_in_a_run_and_none_elsewhere() -> None:
 
 async def _pace(model: object) -> Pace | None:
     return pace_of(model)
+
+
+class Refusing(Scripted):
+    """A model that refuses each question more often than a call is tried, and answers then."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__(lambda *_: answer, name="scripted:refusing")
+        self.refusals = 0
+
+    async def complete(self, *args: Any, **named: Any) -> Any:
+        self.refusals += 1
+        if self.refusals % 7:
+            raise busy(0.001)
+        return await super().complete(*args, **named)
+
+
+def test_votes_graphs_and_later_scores_lose_nothing_to_a_rate_limit(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    assert Retry().attempts < 7
+    assert asyncio.run(_verdict(model := Refusing("[[A]]"), "?", Sampling())) == "a" and model.refusals == 7
+    graph = GraphModel(model := Refusing("yes"))
+    assert [asyncio.run(graph.ask_choice([user("?")], ["yes"])) for _ in range(2)] == ["yes"] * 2
+    assert model.refusals == 14 and graph.calls == 2
+    judge = Refusing(
+        json.dumps({"extracted_final_answer": "4", "reasoning": "same", "correct": "yes", "confidence": 80})
+    )
+    scorer = judged_by(reference(judge="scripted:echo", protocol="hle"), judge)
+    benchmark = Benchmark(
+        "own", lambda seed: [Task(f"t{n}", "What?", secret={"answer": "x"}) for n in range(3)], (exact,)
+    )
+    with Experiment([Agent("a", Scripted({"": "x"}), once)], benchmark).run() as run:
+        found = asyncio.run(rescore(run, scorer))
+    assert (found.scored, found.failed, judge.refusals) == (3, 0, 21)

@@ -71,6 +71,7 @@ def test_a_budget_that_ends_in_a_judgement_ends_the_run_and_keeps_no_half_judged
             asyncio.run(execute(run, places, concurrency=1, budget=Budget(Limits(calls=5))))
         assert [len(trace.scores) for trace in run.traces()] == [2] and len(judge.asked) == 3
         assert run.spent()[1] == 3  # of the attempt that is finished: the agent's call and its judge's two
+        assert [each.calls for each in run.interrupted().values()] == [2]  # its judge's too
         budget = Budget(Limits(calls=12))
         asyncio.run(execute(run, places, concurrency=1, budget=budget))
         assert len(judge.asked) == 8 and budget.calls == run.spent()[1] == 12

@@ -311,3 +311,55 @@ def test_a_call_that_fits_exactly_once_open_calls_have_ended_was_refused_for_wha
     budget.charge(0, Usage(2, 0, 4))
     assert budget._is_only_reserved("tokens", 4) and not budget._is_only_reserved("tokens", 5)
     assert not budget._is_only_reserved("calls", 1)
+
+
+class Mute(Priced):
+    """Never answers a second turn, if `mute`."""
+
+    mute = False
+
+    async def complete(self, prompt: Any, *args: Any, **rest: Any) -> list[Completion]:
+        if self.mute and len(prompt) > 1:
+            await asyncio.sleep(60)
+        return await super().complete(prompt, *args, **rest)
+
+
+def asking_twice(*, mute: bool = False) -> tuple[Mute, list[Place]]:
+    async def pattern(task: Task, ctx: Context) -> str:
+        first = await ctx.say(task.prompt).generate()
+        return (await first.say("and?").generate()).text
+
+    model = Mute(lambda *_: "word " * (WORDS - 1) + "end", fingerprint="wordy")
+    model.mute = mute
+    return model, places(Agent("a", model, pattern, sampling=Sampling(max_tokens=WORDS)))
+
+
+LATER = [Limits(cost_usd=1.5), Limits(tokens=44 + 20), Limits(calls=5)]
+
+
+@pytest.mark.parametrize("limits", LATER)
+def test_what_interrupted_attempts_have_paid_counts_before_they_are_begun_again(limits: Limits, tmp_path: Path) -> None:
+    with create(tmp_path, {}, "b") as run:
+        model, made = asking_twice(mute=True)
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(execute(run, made, concurrency=4, budget=Budget(Limits())), 0.5))
+        assert len(model.asked) == 4 and not run.done(), "each attempt has paid for its first call"
+        paid = run.interrupted()
+        assert {each.id for each in made} == set(paid)
+        assert {(each.usage, each.calls, each.highest_usd) for each in paid.values()} == {(Usage(3, 0, 8, 0.3), 1, 0.3)}
+        for _ in range(2):  # the second time nothing is left, and what is finished counts as before
+            model, made = asking_twice()
+            budget = Budget(limits)
+            with pytest.raises(LimitExceeded, match="of the whole run exhausted with 3 attempts to go"):
+                asyncio.run(execute(run, made, concurrency=1, budget=budget))
+            assert len(model.asked) <= 1 and budget.calls == 5
+            assert (
+                budget.highest_usd == pytest.approx(0.3)
+                and budget.spent.total_tokens == 55
+                and budget.spent.cost_usd == pytest.approx(1.5)
+            )
+        model, made = asking_twice()
+        budget = Budget(Limits(tokens=999, calls=8))
+        asyncio.run(execute(run, made, concurrency=4, budget=budget))
+        assert len(model.asked) == 3 and (budget.calls, budget.reserved_tokens, budget.spent.total_tokens) == (8, 0, 88)
+        assert run.interrupted() == {} and run.spent()[1] == 8 and budget.spent.cost_usd == pytest.approx(2.4)

@@ -1,4 +1,6 @@
-"""An environment, a tool source or a scorer that never returns ends after its `max_wait_s`, as an error of the attempt."""
+"""An environment, a tool source or a scorer that never returns ends after its `max_wait_s`, as an error of the attempt.
+
+A memory ends the run."""
 
 from __future__ import annotations
 
@@ -15,9 +17,12 @@ from firsthand.errors import ConfigError, WorldFailed
 from firsthand.loop.concurrency import run_sync
 from firsthand.loop.max_wait import MAX_WAIT_S, awaited, max_wait_s
 from firsthand.loop.open_sources import SourceKeeper, opened, reopen
+from firsthand.memories.notes import notes
+from firsthand.memory import MemoryItem
 from firsthand.message import Json
 from firsthand.providers.scripted import Scripted
-from firsthand.rollout import rollout
+from firsthand.rollout import Place as Place_
+from firsthand.rollout import rollout, rollouts
 from firsthand.safety.attacks.attacked_benchmark import AttackedEnvironment
 from firsthand.task import Task
 from firsthand.tool import Tool
@@ -147,6 +152,65 @@ def test_time_errors_of_its_own_keep_their_words() -> None:
 
     with pytest.raises(TimeoutError, match="the database is away"):
         asyncio.run(awaited(5.0, late(), Place(), "open"))
+
+
+def test_an_error_that_follows_the_end_of_the_time_tells_of_it_and_an_earlier_one_is_its_own() -> None:
+    async def cleans_up(wait_s: float) -> None:
+        try:
+            await asyncio.sleep(wait_s)
+        except asyncio.CancelledError:
+            raise RuntimeError("the connection is closed") from None
+        raise RuntimeError("no such place")
+
+    with pytest.raises(WorldFailed, match=r"Place: open did not end within 0\.02 s") as late:
+        asyncio.run(awaited(0.02, cleans_up(9), Place(), "open"))
+    assert str(late.value.__cause__) == "the connection is closed"
+    with pytest.raises(RuntimeError, match="no such place"):
+        asyncio.run(awaited(9, cleans_up(0), Place(), "open"))
+
+
+class Stuck:
+    """Notes one of whose methods, `hangs`, never returns."""
+
+    lifetime, max_wait_s = "agent", 0.05
+
+    def __init__(self, hangs: str, *, is_once: bool = True):
+        self.inner, self.hangs = notes(lifetime="agent"), hangs
+        for name in ("search", "list", "snapshot"):
+            setattr(self, name, getattr(self.inner, name))
+        for name in ("write", "forget", "learn", *(["once"] if is_once else [])):
+            setattr(self, name, self._stuck if name == hangs else getattr(self.inner, name, self._nothing))
+
+    async def _stuck(self, *_: Any) -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    async def _nothing(self, *_: Any) -> list[MemoryItem]:
+        return []
+
+
+@pytest.mark.parametrize("is_single", [True, False])
+@pytest.mark.parametrize(
+    ("hangs", "is_once"), [("once", True), ("write", False), ("forget", False), ("learn", True), ("", True)]
+)
+def test_a_memory_that_never_takes_what_an_attempt_leaves_ends_the_run_with_its_name(
+    hangs: str, is_once: bool, is_single: bool
+) -> None:
+    async def keeps(task: Task, ctx: Context) -> str:
+        await ctx.forget(await ctx.remember("x"))
+        return "3"
+
+    async def run() -> list[Trace]:
+        agent = Agent("a", Scripted([]), keeps, memory=Stuck(hangs, is_once=is_once))  # type: ignore[arg-type]
+        if is_single:
+            return [await rollout(agent, TASK)]
+        return [trace async for trace in rollouts([Place_(agent, Benchmark("b", lambda seed: [TASK], ()), TASK)])]
+
+    if not hangs:
+        assert [trace.answer for trace in run_sync(run())] == ["3"]
+        return
+    with pytest.raises(WorldFailed, match=rf"Stuck: {hangs} did not end within 0\.05 s"):
+        run_sync(asyncio.wait_for(run(), 10))
 
 
 def test_bounds_are_an_hour_or_those_of_what_is_wrapped() -> None:

@@ -53,7 +53,11 @@ class MemoryItem:
 
 
 class Memory(Protocol):
-    """Stores and searches items. Its methods may be called by several attempts at a time."""
+    """Stores and searches items. Its methods may be called by several attempts at a time.
+
+    An optional attribute `max_wait_s` bounds the seconds that each change of a finished attempt, and `learn`, may take: an
+    hour without it, None for no bound.
+    """
 
     @property
     def lifetime(self) -> Lifetime:

@@ -7,6 +7,7 @@ from functools import partial
 from firsthand.arena.blind_battles import BlindBattle, vote
 from firsthand.arena.blind_reasks import EXCHANGED
 from firsthand.loop.concurrency import Retry, with_retries
+from firsthand.loop.endpoint_pace import Pace, pace_of
 from firsthand.message import user
 from firsthand.model import Model, Sampling
 from firsthand.patterns.parts.written_labels import written_label
@@ -57,9 +58,9 @@ async def judge_vote(
 
 async def _verdict(judge: Model, text: str, sampling: Sampling) -> Winner | None:
     """The verdict that the judge writes, if need be when it is asked once more."""
-    messages = [user(text)]
+    messages, pace = [user(text)], pace_of(judge) or Pace()
     for _ in range(2):
-        (reply,) = await with_retries(partial(judge.complete, messages, sampling), Retry())
+        (reply,) = await with_retries(partial(judge.complete, messages, sampling), Retry(), pace=pace)
         label = written_label(reply.message.text, tuple(_WINNERS))
         if label is not None and reply.finish_reason != "length":
             return _WINNERS[label]

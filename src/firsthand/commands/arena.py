@@ -20,6 +20,7 @@ from firsthand.agent import Agent
 from firsthand.config import refuse_given
 from firsthand.errors import ConfigError, ModelError, TransientError, reason_of
 from firsthand.hub.fetch_model import fetch_named
+from firsthand.loop.endpoint_pace import Paces, share_paces
 from firsthand.model import Model, Sampling
 from firsthand.patterns.reply import reply
 from firsthand.preference import Winner
@@ -180,6 +181,7 @@ async def _judged(config: Config, run: Run, agents: dict[str, Agent], judge: Mod
     from firsthand.arena.continued_battles import unvoted_battles
     from firsthand.arena.judge_votes import judge_vote, judge_voter
 
+    share_paces(Paces())
     votes = without = failures = outages = 0
     waiting = unvoted_battles(run)
     answered_before = {battle.a.id for battle in waiting}  # their answers cost nothing more

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from firsthand.benchmark import Scorer
 from firsthand.errors import ConfigError, StoreError
+from firsthand.loop.endpoint_pace import Paces, share_paces
 from firsthand.loop.journal import Journal, skip_given
 from firsthand.rollout import judge_model, named_apart, verdict
 from firsthand.runs.later_scores import unversioned
@@ -81,11 +82,12 @@ async def rescore(
             return run.journal(f"{trace.place}/{number}/{name}")
 
         skip_given(judge_model(scorer), (journal_of(*each) for each in run.tried(benchmark=benchmark, agent=agent)))
-        kept, skipped, results = 0, 0, [0, 0]
+        paces, kept, skipped, results = Paces(), 0, 0, [0, 0]
         running: set[asyncio.Task[_Scored]] = set()
         failed: list[tuple[Trace, int, Score]] = []
 
         async def one(trace: Trace, number: int) -> _Scored:
+            share_paces(paces)
             task = tasks[trace.benchmark, trace.task_id]
             given = named_apart(await verdict(scorer, task, trace, journal_of(trace, number)))
             rest = (replace(each, name=f"{name}.{each.name}{_at(each)}") for each in given[1:])

@@ -280,7 +280,7 @@ class Attempt:
         return [cost_of(reply) for reply in itertools.dropwhile(_is_whole, self._paid_replies())]
 
     def _paid_replies(self) -> list[Json]:
-        return [reply for reply in self.journal.replies() if not _CALLS.isdisjoint(reply)]
+        return [reply for reply in self.journal.replies() if is_call(reply)]
 
     async def complete(
         self, effect: str, prompt: Prompt, sampling: Sampling, specs: Sequence[ToolSpec], n: int
@@ -363,6 +363,11 @@ def _is_whole(reply: Json) -> bool:
 
 _LOST = "lost"
 """Key of a recorded reply for the cost of the tries before it."""
+
+
+def is_call(reply: Json) -> bool:
+    """True for the recorded reply of a call; a journal holds other records too."""
+    return not _CALLS.isdisjoint(reply)
 
 
 def cost_of(reply: Json) -> Usage:

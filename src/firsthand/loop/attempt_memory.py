@@ -14,6 +14,7 @@ from typing import Any
 
 from firsthand.errors import ConfigError, FirsthandError
 from firsthand.loop.concurrency import had_ended
+from firsthand.loop.max_wait import awaited, max_wait_s
 from firsthand.loop.private_texts import READERS, copies, private_texts
 from firsthand.memory import Memory, MemoryItem, hook
 from firsthand.message import Json
@@ -91,7 +92,9 @@ async def _items_of(learnt: Callable[[Trace], Any], trace: Trace, kind: object) 
     """Returns the items that a memory's `learn`, sync or async, gives for a trace. ConfigError for anything but items."""
     with _named(kind, "learn"):
         found = learnt(trace)
-        found = list(await found if inspect.isawaitable(found) else found)
+        if inspect.isawaitable(found):
+            found = await awaited(max_wait_s(kind), found, kind, "learn")
+        found = list(found)
     for each in found:
         if not isinstance(each, MemoryItem):
             raise ConfigError(
@@ -126,13 +129,18 @@ def _named(memory: object, method: str) -> Iterator[None]:
 
 
 async def _make(memory: Memory, change: MemoryItem | str, name: str) -> None:
-    """Write an item or forget an id; under a name once for all, where the memory keeps what was made."""
+    """Write an item or forget an id; under a name once for all, where the memory keeps what was made.
+
+    WorldFailed if that takes longer than the memory's `max_wait_s`.
+    """
+    bound_s = max_wait_s(memory)
     if name and (once := hook(memory, "once")) is not None:
-        await once(change, f"{name} {change.id}" if isinstance(change, MemoryItem) else f"{name} forgets {change}")
+        named = f"{name} {change.id}" if isinstance(change, MemoryItem) else f"{name} forgets {change}"
+        await awaited(bound_s, once(change, named), memory, "once")
     elif isinstance(change, MemoryItem):
-        await memory.write(change)
+        await awaited(bound_s, memory.write(change), memory, "write")
     else:
-        await memory.forget(change)
+        await awaited(bound_s, memory.forget(change), memory, "forget")
 
 
 def changes_of(trace: Trace) -> list[MemoryChange]:

@@ -177,6 +177,17 @@ class Budget:
         self.spent += usage
         self.calls = calls
 
+    def take_over(self, usage: Usage, calls: int, highest_usd: float) -> None:
+        """Charge, here and in every parent, what an interrupted try of the attempt below has spent in another process.
+
+        What the attempt replays of it is not charged once more. `highest_usd` is what the dearest of its calls cost.
+        """
+        for scope in self._chain():
+            scope.spent += usage
+            scope.calls += calls
+            scope.highest_usd = max(scope.highest_usd, highest_usd)
+        self.is_again, self.paid, self.paid_calls = True, usage, calls
+
     def hold(self, tokens: int, calls: int) -> None:
         """Reserve, here and in every parent, what an interrupted try has spent: its calls are replayed."""
         for scope in self._chain():

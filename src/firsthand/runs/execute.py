@@ -21,6 +21,7 @@ from firsthand.model import Usage
 from firsthand.rollout import Place, go_on_in_order, rollouts
 from firsthand.runs.feed import Both
 from firsthand.runs.run_folder import Run
+from firsthand.runs.score_totals import Interrupted
 from firsthand.system.plurals import count_of
 from firsthand.system.request_owner import set_owner
 from firsthand.trace import Failure, Trace
@@ -49,9 +50,9 @@ async def execute(
     end. Attempts that it refused or cut short are not kept, for they say nothing about their agents. Where open calls had
     reserved what was missing they are made again with fewer at a time; otherwise the run stops with LimitExceeded, and a
     later call finishes them.
-    What the run has spent before is taken from a budget that is still untouched. `listener` makes the listener of an
-    attempt. Steps go to the run's live feed too, and with `pieces` the text that models stream. ConfigError if another
-    process works on the run.
+    What the run has spent before, by attempts that were interrupted too, is taken from a budget that is still untouched.
+    `listener` makes the listener of an attempt. Steps go to the run's live feed too, and with `pieces` the text that models
+    stream. ConfigError if another process works on the run.
 
     `fail_fast` attempts that failed in a row end the run with TooManyFailures; 0 never ends it, and None lets
     UNREACHABLE_IN_A_ROW attempts that could not reach their model's server do so. What these were is not kept then, so that
@@ -64,8 +65,10 @@ async def execute(
 
     with run.claimed():  # before looking what is missing, which another process might be making
         missing = begin(run, places, redo_errors)
+        shares = _Shares(budget)
         if budget is not None and budget.spent == Usage() and budget.calls == 0:
             budget.resume(*run.spent())
+            shares.take_over({place: paid for place, paid in run.interrupted().items() if place in missing})
         needed, done = list(missing.values()), dict[str, Trace]()
         if _share_memory(places):
             needed, done = list(places), {trace.place: trace for trace in run.traces() if trace.place not in missing}
@@ -74,7 +77,7 @@ async def execute(
             try:
                 async with asyncio.timeout(budget.limits.seconds if budget else None) as timer:
                     await _attempt(
-                        run, needed, done, missing, seed, concurrency, budget, on_trace, listeners, fail_fast
+                        run, needed, done, missing, seed, concurrency, shares, on_trace, listeners, fail_fast
                     )
             except TimeoutError:
                 if not timer.expired():
@@ -172,7 +175,7 @@ async def _attempt(
     missing: dict[str, Place],
     seed: int,
     concurrency: int,
-    budget: Budget | None,
+    shares: _Shares,
     on_trace: Callable[[Trace], None],
     listener: Callable[[Place], Listener | None],
     fail_fast: int | None,
@@ -180,7 +183,6 @@ async def _attempt(
     """Attempt the places; each that is finished leaves `missing`."""
     failures: list[StoreError] = []
     row = _FailuresInARow(fail_fast)
-    shares = _Shares(budget)
 
     def store(traces: Sequence[Trace]) -> None:
         for each in traces:
@@ -240,6 +242,13 @@ class _Shares:
         if self.budget is None:
             return None
         return self.open.setdefault(place.id, Budget(Limits(depth=None), self.budget))
+
+    def take_over(self, paid: Mapping[str, Interrupted]) -> None:
+        """Charge what interrupted attempts have paid before, by the ids of their places."""
+        for place, each in paid.items():
+            if self.budget is not None:
+                self.open[place] = Budget(Limits(depth=None), self.budget)
+                self.open[place].take_over(each.usage, each.calls, each.highest_usd)
 
     @property
     def is_short(self) -> bool:

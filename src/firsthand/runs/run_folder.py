@@ -287,6 +287,10 @@ class Run:
         """The cost of finished attempts and their judges, every try: tokens (as prompt tokens), money, number of calls."""
         return score_totals.spent(self._sound)
 
+    def interrupted(self) -> dict[str, score_totals.Interrupted]:
+        """The cost of attempts that have no trace yet, and of their judges, by the ids of their places."""
+        return score_totals.interrupted(self._sound)
+
     # -- sums, computed inside SQLite --
 
     def totals(self, score: str | None = None) -> list[score_totals.Totals]:

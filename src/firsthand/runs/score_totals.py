@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from firsthand.loop.attempt import cost_of
+from firsthand.loop.attempt import cost_of, is_call
 from firsthand.model import Usage
 from firsthand.runs.attempts import body_of, own_scores, score_of
 from firsthand.runs.database import Database, plain
@@ -325,3 +325,31 @@ def spent(database: Database) -> tuple[Usage, int]:
         judged = cost_of(reply)
         usage += Usage(prompt_tokens=judged.total_tokens, cost_usd=judged.cost_usd)
     return usage, num_calls + len(replies)
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The cost of an attempt's calls, its judges' too, that its journal holds and no trace."""
+
+    usage: Usage
+    calls: int
+    highest_usd: float
+    """Money that the dearest of them cost."""
+
+
+def interrupted(database: Database) -> dict[str, Interrupted]:
+    """What attempts without a trace have paid, by the ids of their places; an answer that was asked for anew counts too."""
+    sql = (
+        "SELECT attempt, effect, request, reply FROM effects WHERE attempt IN (SELECT DISTINCT attempt FROM effects"
+        " WHERE attempt NOT LIKE '%/%' AND attempt NOT IN (SELECT attempt FROM traces))"
+    )
+    costs: dict[str, list[Usage]] = {}
+    calls: dict[str, set[tuple[str, str]]] = {}
+    for attempt, effect, request, digest in database.read(sql):
+        if is_call(reply := body_of(database, digest)):
+            costs.setdefault(attempt, []).append(cost_of(reply))
+            calls.setdefault(attempt, set()).add((effect, request))
+    return {
+        attempt: Interrupted(sum(paid, Usage()), len(calls[attempt]), max(each.cost_usd for each in paid))
+        for attempt, paid in costs.items()
+    }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from firsthand.errors import LimitExceeded, ModelError
 from firsthand.grammar import choice, json_schema
 from firsthand.loop.concurrency import Retry, with_retries
+from firsthand.loop.endpoint_pace import Pace, pace_of
 from firsthand.message import Json, Message
 from firsthand.model import Completion, Model, Sampling, Usage, lost_usage
 
@@ -33,12 +34,13 @@ class GraphModel:
     calls: int = 0
 
     def __post_init__(self) -> None:
-        self._gate = asyncio.Semaphore(self.concurrency)
+        self._gate, self._pace = asyncio.Semaphore(self.concurrency), Pace()
 
     async def ask(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
         """One answer."""
         async with self._gate:
-            (completion,) = await with_retries(lambda: self._answers(messages, sampling), Retry())
+            pace = pace_of(self.model) or self._pace
+            (completion,) = await with_retries(lambda: self._answers(messages, sampling), Retry(), pace=pace)
             self.usage += completion.usage
             self.calls += 1
             return completion
