@@ -165,7 +165,7 @@ def test_a_request_becomes_a_sequence_for_each_answer() -> None:
     assert (one.seed, one.max_tokens, one.stop_ids, one.priority, one.owner, one.salt) == (0, 6, {9}, 7, "own", "salt")
     assert one.taps is taps and one.sampling is sampling and one.stopper is not made[0].stopper
     assert one.source is made[0].source and one.source is not None and one.source.ids == (8,)
-    assert one.token_filter is made[0].token_filter and one.token_filter is not None and one.token_filter.binds(1)
+    assert one.token_filter is made[0].token_filter and one.token_filter is not None and one.token_filter.binds(1, 3)
     ruled = replace(request, grammar=SimpleNamespace(guide=lambda: SimpleNamespace()))  # type: ignore[arg-type]
     guides = [each.guide for each in answer_sequences(ruled, 5, VOCAB, max_tokens=6, adapter=None)]
     assert None not in guides and len(set(map(id, guides))) == 3, "each answer stands at its own place in the grammar"

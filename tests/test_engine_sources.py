@@ -238,7 +238,7 @@ def test_outputs_have_no_token_that_the_generation_config_forbids(
     start = int(json.loads((folder / "config.json").read_text())["decoder_start_token_id"])
     first = expected("transformer_2017", source, start, 6)[0]
     banned = [[token] for token in dict.fromkeys(first[:2])] + [[60]]
-    stated = {"bad_words_ids": banned, "no_repeat_ngram_size": 3, "pad_token_id": start, "num_beams": 1}
+    stated = {"bad_words_ids": banned, "encoder_no_repeat_ngram_size": 3, "pad_token_id": start, "num_beams": 1}
     (folder / "generation_config.json").write_text(json.dumps(stated))
     with torch.no_grad():
         made = theirs("transformer_2017").generate(
@@ -256,7 +256,9 @@ def test_outputs_have_no_token_that_the_generation_config_forbids(
     assert list(found.message.sampled.token_ids) == made[0, 1:].tolist() != first
     assert chosen.message.text.strip() in ("w7 w8", "w9"), "a grammar forces no token that may be forbidden"
     [told] = [each.getMessage() for each in caplog.records if "does not apply" in each.getMessage()]
-    assert told.startswith(f"{folder} asks for no_repeat_ngram_size 3, which the engine does not apply: outputs may")
+    assert told.startswith(
+        f"{folder} asks for encoder_no_repeat_ngram_size 3, which the engine does not apply: outputs may"
+    )
 
 
 @pytest.mark.slow

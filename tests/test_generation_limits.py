@@ -34,9 +34,9 @@ def test_forbidden_tokens_are_those_of_bad_words_ids_and_suppress_tokens(tmp_pat
 
 
 def test_config_json_counts_only_where_there_is_no_generation_config(tmp_path: Path) -> None:
-    stated(tmp_path, "config.json", bad_words_ids=[[8]], no_repeat_ngram_size=3)
+    stated(tmp_path, "config.json", bad_words_ids=[[8]], num_beams=3)
     assert limits.forbidden_tokens(tmp_path, vocab_size=9, ends=()) == ((8,),)
-    assert limits.left_out(tmp_path) == ["no_repeat_ngram_size 3"]
+    assert limits.left_out(tmp_path) == ["num_beams 3"]
     stated(tmp_path, suppress_tokens=[7])
     assert limits.forbidden_tokens(tmp_path, vocab_size=9, ends=()) == ((7,),)
     assert limits.left_out(tmp_path) == []
@@ -84,17 +84,17 @@ def test_settings_that_are_not_applied_are_named_unless_they_change_nothing(tmp_
         "repetition_penalty": 1.2, "forced_eos_token_id": 0, "bad_words_ids": [[3]],
     }  # fmt: skip
     assert limits.left_out(stated(tmp_path, **neutral)) == []
-    asked = {"num_beams": 4, "no_repeat_ngram_size": 3, "min_length": 5, "begin_suppress_tokens": list(range(99))}
+    asked = {"num_beams": 4, "guidance_scale": 3, "typical_p": 0.5, "begin_suppress_tokens": list(range(99))}
     found = limits.left_out(stated(tmp_path, **neutral | asked))
-    assert found[:3] == ["num_beams 4", "no_repeat_ngram_size 3", "min_length 5"]
-    assert found[3].startswith("begin_suppress_tokens [0, 1, ") and len(found[3]) == 62 and len(found) == 4
+    assert [found[0], *found[2:]] == ["num_beams 4", "guidance_scale 3", "typical_p 0.5"]
+    assert found[1].startswith("begin_suppress_tokens [0, 1, ") and len(found[1]) == 62 and len(found) == 4
 
 
 def test_requests_forbid_what_the_model_does_besides_their_own_words() -> None:
     architecture = SimpleNamespace(vocab_size=64)
     tokenizer = SimpleNamespace(eos_ids=frozenset({1}), encode_runs=lambda runs, continuing: [9])
     worker = SimpleNamespace(engine=SimpleNamespace(architecture=architecture))
-    loaded = Loaded(worker, tokenizer, None, None, forbidden=((8,), (3, 4)))  # type: ignore[arg-type]
+    loaded = Loaded(worker, tokenizer, None, None, limits=limits.GenerationLimits(((8,), (3, 4))))  # type: ignore[arg-type]
     plain, both = derive(loaded, Sampling()), derive(loaded, Sampling(bad_words=("x",)))
     assert plain.bad_sequences == ((8,), (3, 4)) and both.bad_sequences == ((8,), (3, 4), (9,))
     assert plain.token_filter is not None

@@ -509,7 +509,7 @@ class Local:
         self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec], run: str = ""
     ) -> CompiledGrammar | None:
         """Returns the grammar of the answers, compiled in another thread if it is new."""
-        forcing = sampling.allowed_token_ids is None and not sampling.bad_words and not loaded.forbidden
+        forcing = sampling.allowed_token_ids is None and not sampling.bad_words and not loaded.limits.forbidden
         owner = _client(run)
         if (grammar := sampling.grammar) is not None:
             known = loaded.grammars.find(grammar, forcing=forcing)

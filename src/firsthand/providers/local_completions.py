@@ -23,6 +23,7 @@ from firsthand.system import request_owner
 from firsthand.tokens.calls.call_parser import CallStream
 from firsthand.tokens.calls.harmony_text import HarmonyCallStream, HarmonyText, parse_harmony
 from firsthand.tokens.calls.thought_text import OPEN, ThoughtText
+from firsthand.tokens.generation_limits import NO_LIMITS, GenerationLimits
 from firsthand.tokens.incremental_decoding import StopStrings
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
@@ -61,8 +62,8 @@ class Loaded:
     grammars: Grammars
     sources: SourceFormat | None = None
     """Of an encoder-decoder: its prompts are source texts."""
-    forbidden: tuple[tuple[int, ...], ...] = ()
-    """Token sequences that no answer may complete, by the model's own files."""
+    limits: GenerationLimits = NO_LIMITS
+    """What the model's own files let no answer do."""
     preparation: Preparation = field(default_factory=Preparation, compare=False)
 
     @property

@@ -12,7 +12,7 @@ from firsthand.engine.decoding.constraint import Grammars
 from firsthand.errors import ModelFileError
 from firsthand.providers.local_completions import Loaded, SourceFormat
 from firsthand.tokens import pretrained
-from firsthand.tokens.generation_limits import forbidden_tokens, left_out
+from firsthand.tokens.generation_limits import generation_limits, left_out
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -44,7 +44,7 @@ def load_model(path: Path, config: EngineConfig, adapter: Path | None = None) ->
         )
     chat = ChatTemplate(tokenizer, tokenizer.chat_template, max_tokens=model.architecture.max_position)
     sources = source_format(path, tokenizer, model) if isinstance(model, SourcedDecoder) else None
-    forbidden = forbidden_tokens(
+    limits = generation_limits(
         path, vocab_size=model.architecture.vocab_size, ends=tokenizer.eos_ids, has_sources=sources is not None
     )
     if others := left_out(path):
@@ -52,7 +52,7 @@ def load_model(path: Path, config: EngineConfig, adapter: Path | None = None) ->
             "%s asks for %s, which the engine does not apply: outputs may differ from those of transformers' generate",
             path, ", ".join(others),
         )  # fmt: skip
-    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer), sources, forbidden)
+    return Loaded(EngineWorker(Engine(model, config)), tokenizer, chat, Grammars(tokenizer), sources, limits)
 
 
 def source_format(folder: Path, tokenizer: Tokenizer, model: SourcedDecoder) -> SourceFormat:

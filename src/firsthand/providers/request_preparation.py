@@ -21,6 +21,7 @@ from firsthand.engine.core.request_checks import check_ids
 from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.errors import ConfigError
 from firsthand.model import Sampling
+from firsthand.tokens.generation_limits import NO_LIMITS, GenerationLimits
 from firsthand.tokens.incremental_decoding import StopString
 from firsthand.tokens.tokenizer import TextRun, Tokenizer
 
@@ -45,7 +46,7 @@ class LoadedModel(Protocol):
     @property
     def worker(self) -> EngineWorker: ...
     @property
-    def forbidden(self) -> tuple[tuple[int, ...], ...]: ...
+    def limits(self) -> GenerationLimits: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ class DerivedSampling:
     stop_ids: frozenset[int]
     """The tokens that end an answer."""
     bad_sequences: tuple[tuple[int, ...], ...]
-    """Return the token sequences that no answer may complete, by the model's files and by `bad_words`."""
+    """Token sequences that no answer may complete, by the model's files and by `bad_words`."""
     token_filter: TokenFilter | None
     """None if every token is allowed."""
 
@@ -167,19 +168,20 @@ def _derive(loaded: LoadedModel, sampling: Sampling) -> _Pieces:
     for strings in _pieces(sampling.stop):
         stop += [StopString.of(string) for string in strings]
         yield
-    bad: dict[tuple[int, ...], None] = dict.fromkeys(loaded.forbidden)
+    bad: dict[tuple[int, ...], None] = {}
     for words in _pieces(sampling.bad_words):
         bad |= dict.fromkeys(bad_sequences(loaded.tokenizer, words))
         yield
     ends = (frozenset() if sampling.ignore_eos else loaded.tokenizer.eos_ids).union(sampling.stop_ids)
     allowed = None
-    if bad or sampling.allowed_token_ids is not None or sampling.min_tokens:
+    limits = loaded.limits
+    if bad or sampling.allowed_token_ids is not None or sampling.min_tokens or limits != NO_LIMITS:
         architecture = loaded.worker.engine.architecture
         if sampling.allowed_token_ids is not None:
             check_ids(sampling.allowed_token_ids, "allowed_token_ids", architecture)
             yield
-        allowed = TokenFilter.of(sampling, architecture.vocab_size, bad=bad, ends=ends)
-    return DerivedSampling(tuple(stop), ends, tuple(bad), allowed)
+        allowed = TokenFilter.of(sampling, architecture.vocab_size, bad=bad, ends=ends, limits=limits)
+    return DerivedSampling(tuple(stop), ends, tuple(dict.fromkeys((*limits.forbidden, *bad))), allowed)
 
 
 def _pieces(texts: Sequence[str]) -> Generator[list[str], None, None]:

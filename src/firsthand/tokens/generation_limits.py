@@ -1,15 +1,16 @@
 """The settings in a model folder that decide which tokens its outputs may have, besides those of a request.
 
 They stand in generation_config.json or, where that file is missing, in config.json, as in transformers. Applied are
-`bad_words_ids` and `suppress_tokens`; the pad token of an encoder-decoder is never part of an output. Settings that are not
-applied, such as `no_repeat_ngram_size`, are named by `left_out`. Not here: `forced_bos_token_id`, which the loader of local
-models reads, and the sampling that authors recommend (`recommended_sampling`). `forced_eos_token_id` would end outputs
-that are cut off.
+`bad_words_ids`, `suppress_tokens`, `no_repeat_ngram_size`, `min_length` and `min_new_tokens`; the pad token of an
+encoder-decoder is never part of an output. Settings that are not applied, such as `num_beams`, are named by `left_out`.
+Not here: `forced_bos_token_id`, which the loader of local models reads, and the sampling that authors recommend
+(`recommended_sampling`). `forced_eos_token_id` would end outputs that are cut off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,11 @@ from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import read_json
 
 MAX_FORBIDDEN = 8192
+MAX_NGRAM = 64
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (0, 1),
-    "no_repeat_ngram_size": (0,),
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1,),
-    "min_length": (0,),
-    "min_new_tokens": (0,),
     "begin_suppress_tokens": ([],),
     "sequence_bias": ({}, []),
     "exponential_decay_length_penalty": (),
@@ -35,6 +34,23 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (),
 }
 """Settings of transformers' `generate` that are not applied, with the values at which they change nothing."""
+
+
+@dataclass(frozen=True)
+class GenerationLimits:
+    """What a model's own files let no output do."""
+
+    forbidden: tuple[tuple[int, ...], ...] = ()
+    """Token sequences that no output may complete, even where they begin in the prompt."""
+    ngram: int = 0
+    """No output may repeat this many tokens in a row of it and its prompt; 0 allows it."""
+    min_tokens: int = 0
+    """No output may end before this many tokens."""
+    min_length: int = 0
+    """No output may end before this many tokens, those of its prompt included."""
+
+
+NO_LIMITS = GenerationLimits()
 
 
 def generation_fields(folder: Path) -> Fields:
@@ -57,10 +73,31 @@ def forbidden_tokens(
     found += [(token,) for token in _ids(fields, "suppress_tokens", fields.values.get("suppress_tokens"))]
     if has_sources:
         pads = [each.values.get("pad_token_id") for each in (fields, _fields(folder / "config.json"))]
-        found += [(pad,) for pad in pads if type(pad) is int and pad not in ends][:1]
+        found += [(pad,) for pad in [each for each in pads if type(each) is int][:1] if pad not in ends]
     if len(found) > MAX_FORBIDDEN:
         raise fields.error("bad_words_ids", f"{len(found)} lists", f"at most {MAX_FORBIDDEN}, suppress_tokens included")
     return tuple(dict.fromkeys(words for words in found if all(0 <= token < vocab_size for token in words)))
+
+
+def generation_limits(
+    folder: Path, *, vocab_size: int, ends: Collection[int], has_sources: bool = False
+) -> GenerationLimits:
+    """The limits of a model in a folder, as `forbidden_tokens` has their forbidden tokens; a GGUF file states none.
+
+    The prompt of an encoder-decoder is how its outputs begin. `min_new_tokens` goes before `min_length`, as in transformers,
+    where it counts tokens after the first one of an encoder-decoder. ModelFileError for values of another form.
+    """
+    forbidden = forbidden_tokens(folder, vocab_size=vocab_size, ends=ends, has_sources=has_sources)
+    fields = generation_fields(folder)
+    ngram = _count(fields, "no_repeat_ngram_size")
+    if ngram > MAX_NGRAM:
+        raise fields.error("no_repeat_ngram_size", ngram, f"at most {MAX_NGRAM}")
+    if not fields.has("min_new_tokens"):
+        return GenerationLimits(forbidden, ngram, min_length=_count(fields, "min_length"))
+    least = _count(fields, "min_new_tokens")
+    if has_sources and least:
+        return GenerationLimits(forbidden, ngram, min_length=least + 1)
+    return GenerationLimits(forbidden, ngram, min_tokens=least)
 
 
 def left_out(folder: Path) -> list[str]:
@@ -72,6 +109,12 @@ def left_out(folder: Path) -> list[str]:
 
 def _fields(path: Path) -> Fields:
     return Fields(read_json(path) if path.is_file() else {}, str(path))
+
+
+def _count(fields: Fields, key: str) -> int:
+    """A whole number; 0 where there is none, and for one below 0, which transformers does not apply either."""
+    value = fields.values.get(key)
+    return 0 if type(value) is int and value < 0 else fields.integer(key, 0)
 
 
 def _sequences(fields: Fields) -> list[tuple[int, ...]]:

@@ -8,6 +8,7 @@ from collections import abc
 from firsthand.engine.compute.adapter_slots import LoadedAdapter
 from firsthand.engine.compute.request_taps import RequestTaps
 from firsthand.engine.core.sequence import Request, Sequence, Source
+from firsthand.engine.decoding.repeated_ngrams import RepeatedNgrams
 from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.model import Sampling
 
@@ -21,6 +22,9 @@ def answer_sequences(
     if token_filter is None:
         token_filter = TokenFilter.of(sampling, vocab_size, bad=request.bad_sequences, ends=request.stop_ids)
     source = Source(request.source) if request.source else None
+    first = None
+    if token_filter is not None and token_filter.ngram and request.grammar is None:
+        first = RepeatedNgrams(token_filter.ngram, len(request.prompt))
     seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
     sequences = [
         Sequence(
@@ -35,6 +39,7 @@ def answer_sequences(
             stopper=request.stopper() if request.stopper else None,
             guide=request.grammar.guide() if request.grammar else None,
             token_filter=token_filter,
+            repeats=first and RepeatedNgrams(first.n, first.num_prompt, beside=first),
             priority=request.priority,
             owner=request.owner,
             adapter=adapter,

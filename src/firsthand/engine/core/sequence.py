@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firsthand.engine.decoding.constraint import CompiledGrammar, Guide
+from firsthand.engine.decoding.repeated_ngrams import RepeatedNgrams
 from firsthand.engine.decoding.token_filter import TokenFilter
 from firsthand.engine.memory.prefix_cache import Space, space_of
 from firsthand.model import Sampling
@@ -101,6 +102,8 @@ class Sequence:
     """Follows the answer through its grammar; None without one."""
     token_filter: TokenFilter | None = None
     """Allowed tokens of its request, if not all."""
+    repeats: RepeatedNgrams | None = None
+    """The n-grams that it may not repeat; None if it may, as under a grammar."""
     followers: list[Sequence] = field(default_factory=list)
     priority: int = 0
     owner: str = ""

@@ -61,7 +61,7 @@ def draw_after(chunk: SequenceChunk, position: int) -> DrawSettings | None:
     if (
         s.temperature == 0
         or not is_plain(s)
-        or (sequence.token_filter is not None and sequence.token_filter.binds(sequence.num_answer))
+        or (sequence.token_filter is not None and sequence.token_filter.binds(sequence.num_answer, sequence.num_prompt))
     ):
         return None
     return DrawSettings(

@@ -122,8 +122,9 @@ def _choose(sequence: Sequence, row: LogitRow) -> _Chosen | TokenDraw:
     if row.drawn is not None:
         return _Chosen(row.drawn, None if on_policy else row.drawn_logprob)
     allowed = None if guide is None else guide.allowed
-    if sequence.token_filter is not None and sequence.token_filter.binds(sequence.num_answer):
-        allowed = sequence.token_filter.after(sequence.tokens, sequence.num_prompt, allowed)
+    if sequence.token_filter is not None and sequence.token_filter.binds(sequence.num_answer, sequence.num_prompt):
+        repeated = () if sequence.repeats is None else sequence.repeats.after(sequence.tokens)
+        allowed = sequence.token_filter.after(sequence.tokens, sequence.num_prompt, allowed, repeated)
     if _is_plain_greedy(sampling) and (allowed is None or has(allowed, row.best)):
         return _Chosen(row.best, 0.0)
     number = uniform(sequence.seed, sequence.index, len(sequence.tokens))
