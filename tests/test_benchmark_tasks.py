@@ -127,6 +127,7 @@ def test_mbpp_keeps_the_test_split_and_shows_three_examples_before_it(tmp_path: 
         assert task.secret == secret and task.hint == "a Python function in a ```python block"
         assert (made.licence, names(made)) == ("CC BY 4.0", ("passes_tests",))
     shots = next(name for name, each in mbpp.PROTOCOLS.items() if each.shots)
+    assert mbpp.PROTOCOLS[shots].max_tokens == 256, "the harness's limit where a task sets none"
     context = mbpp.mbpp(data=str(file), protocol=shots).tasks(0)[1].context
     assert context is not None and context.index("T2") < context.index("T3") < context.index("T4") < context.index(
         "T11"

@@ -6,7 +6,15 @@ import re
 from random import Random
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task, packaged_examples
+from firsthand.benchmarks.protocols.protocol import (
+    HARNESS_TOKENS,
+    Item,
+    Protocol,
+    choose,
+    make_benchmark,
+    make_task,
+    packaged_examples,
+)
 from firsthand.benchmarks.sources.datasets import Rows, Source, load, load_beside, text_field
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -17,8 +25,6 @@ from firsthand.task import Task
 _FINAL = re.compile(r"#### *(-?[\d.,]+)\s*$")
 EXAMPLES = 8
 HARNESS_SEED = 1234
-HARNESS_TOKENS = 256
-"""lm-evaluation-harness's limit on a Hugging Face model's generated tokens where a task sets none."""
 PROTOCOLS = {
     "open": Protocol(
         "no published number: the question as it is, for any pattern; flexible and strict as in lm-evaluation-harness",

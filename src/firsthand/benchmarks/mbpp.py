@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from firsthand.benchmark import Benchmark
-from firsthand.benchmarks.protocols.protocol import Item, Protocol, choose, make_benchmark, make_task
+from firsthand.benchmarks.protocols.protocol import HARNESS_TOKENS, Item, Protocol, choose, make_benchmark, make_task
 from firsthand.benchmarks.sources.datasets import Source, load, text_field
 from firsthand.errors import DataError
 from firsthand.message import Json
@@ -22,6 +22,7 @@ PROTOCOLS = {
         examples="problems 2 to 4",
         continuation=None,
         stop=("[DONE]",),
+        max_tokens=HARNESS_TOKENS,
     ),
     "chat-0shot": Protocol(
         "no published number: the same prompt without examples, in the chat template",

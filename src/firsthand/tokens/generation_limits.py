@@ -16,6 +16,7 @@ from typing import Any
 
 from firsthand.formats.fields import Fields
 from firsthand.formats.model_files import read_json
+from firsthand.system.field_types import shown
 
 MAX_FORBIDDEN = 8192
 MAX_NGRAM = 64
@@ -32,6 +33,13 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "eta_cutoff": (0,),
     "top_h": (),
     "watermarking_config": (),
+    "stop_strings": ("", []),
+    "force_words_ids": ([],),
+    "constraints": ([],),
+    "forced_decoder_ids": ([],),
+    "dola_layers": (),
+    "penalty_alpha": (0,),
+    "max_time": (),
 }
 """Settings of transformers' `generate` that are not applied, with the values at which they change nothing."""
 
@@ -104,7 +112,7 @@ def left_out(folder: Path) -> list[str]:
     """The settings that transformers' `generate` would apply and the engine does not, as `name value`."""
     values = generation_fields(folder).values
     stated = {key: values[key] for key in NEUTRAL if values.get(key) is not None}
-    return [f"{key} {str(value)[:40]}" for key, value in stated.items() if value not in NEUTRAL[key]]
+    return [f"{key} {shown(value)}" for key, value in stated.items() if value not in NEUTRAL[key]]
 
 
 def _fields(path: Path) -> Fields:

@@ -24,6 +24,8 @@ from firsthand.task import Task
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 MAX_FILLED_CHARS = 1 << 24
 """The most characters that the fields of one template may take: a template can name a long one again and again."""
+HARNESS_TOKENS = 256
+"""lm-evaluation-harness's limit on a Hugging Face model's generated tokens where a task sets none."""
 
 
 @dataclass(frozen=True)
