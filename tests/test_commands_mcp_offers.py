@@ -30,7 +30,7 @@ def test_what_an_mcp_server_offers_follows_its_flags(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(index_offer, "offer_index", lambda offer, path, only: asked.append((path, only)))
     monkeypatch.setattr(agent_offer, "offer_agents", lambda offer, agents, record: asked.append((agents, record)))
     monkeypatch.setattr(benchmark_offer, "offer_benchmarks", lambda offer, names, agents: asked.append((names, agents)))
-    monkeypatch.setattr(mcp, "make_agents_of", lambda config: ["agent"] if config.model else ())
+    monkeypatch.setattr(mcp, "make_agents_of", lambda config, offer: ["agent"] if config.model else ())
     record: Any = SimpleNamespace(tasks=None)
     made = mcp.make_server(mcp.Config(("calculator",), benchmark=("arithmetic",)), record)
     assert asked == [(("arithmetic",), ())] and made.offer.version == mcp.__version__

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from firsthand import catalog
+from firsthand.agent import Agent
 from firsthand.commands import (
     agent_server,
     mcp,
@@ -23,6 +25,7 @@ from firsthand.commands import (
 from firsthand.commands.rag_ask import AnswerFlags
 from firsthand.errors import ConfigError
 from firsthand.experiment import named_agents
+from firsthand.providers.scripted import Scripted
 from firsthand.reading import entry_documents, entry_search, reading_list
 from firsthand.serve.http.listen_address import ListenAddress
 
@@ -122,13 +125,14 @@ def test_words_of_mcp_that_make_no_sense_are_refused(cli: Cli, line: str, said: 
 
 def test_agents_of_an_mcp_server_have_what_its_flags_say(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(named_agents, "make_agents", lambda settings: asked.append(settings) or ["agent"])
-    assert mcp.make_agents_of(mcp.Config(tools=("calculator",))) == () and not asked
+    agent, offer = Agent("agent", Scripted([]), catalog.pattern("direct")[0]), SimpleNamespace(ends=[])
+    monkeypatch.setattr(named_agents, "make_agents", lambda settings: asked.append(settings) or [agent])
+    assert mcp.make_agents_of(mcp.Config(tools=("calculator",)), offer) == () and not asked  # type: ignore[arg-type]
     told = mcp.Config(
         ("calculator",), model="m", pattern=("cot", "react"), approve=("write=ask",), answer_tokens=7, budget_tokens=8,
         budget_seconds=9.0,
     )  # fmt: skip
-    assert mcp.make_agents_of(told) == ["agent"]
+    assert mcp.make_agents_of(told, offer) == [agent] and offer.ends == []  # type: ignore[arg-type]
     [found] = asked
     assert (found.benchmarks, found.model, found.pattern, found.tools) == (
         (),

@@ -16,11 +16,13 @@ import mcp_types as types
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark
+from firsthand.commands.mcp import Config, make_server
 from firsthand.errors import ConfigError, ToolError
 from firsthand.loop.budget import Limits
 from firsthand.message import ToolCall
 from firsthand.providers.scripted import Scripted
 from firsthand.runs import store
+from firsthand.serve.agents.shared_sources import with_held_sources
 from firsthand.serve.mcp import benchmark_offer, index_offer
 from firsthand.serve.mcp.agent_offer import CallRecord, agent_tool, approval_request
 from firsthand.serve.mcp.benchmark_offer import _resource, _run_tool, described
@@ -101,6 +103,57 @@ def test_a_question_to_an_agent_is_one_attempt_whose_trace_is_kept() -> None:
             "nothing",
             "hello",
         ]
+
+
+class Line:
+    """A shared source, which must not be opened twice at a time."""
+
+    name, shared, tools = "the line", True, ()
+    opened = closed = reopened = 0
+    failures = 0
+
+    async def open(self) -> None:
+        assert self.opened == self.closed
+        self.opened += 1
+        await asyncio.sleep(0.01)
+        if self.opened <= self.failures:
+            raise ToolError("the line is busy")
+
+    async def reopen(self) -> None:
+        self.reopened += 1
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+def test_calls_and_runs_of_all_agents_have_a_shared_source_open_once(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line()
+    line.failures = failures
+    own = type("Own", (Line,), {"shared": False})
+    agents = [replace(answers(name), tools=(line, own)) for name in ("ann", "bob")]
+    monkeypatch.setattr("firsthand.experiment.named_agents.make_agents", lambda settings: agents)
+    made = make_server(Config(model="scripted", benchmark=("arithmetic",)), CallRecord())
+    tools = {tool.name: tool for tool in made.offer.tools}
+    ask = [(tools["ask_ann"], {"question": "a"}), (tools["ask_bob"], {"question": "b"})]
+
+    async def main() -> None:
+        if failures:
+            busy = [said(await tool.run(call, Heard())) for tool, call in ask[:1]]  # type: ignore[arg-type]
+            assert busy == ["error: ann gave no answer: the line is busy"] and line.opened == line.closed == 1
+        run = tools["run_benchmark"].run({"benchmark": "arithmetic", "agent": "bob", "limit": 2}, Heard())
+        results = await asyncio.gather(*[tool.run(call, Heard()) for tool, call in ask], run)  # type: ignore[arg-type]
+        assert [said(each) for each in results[:2]] == ["a!", "b!"] and "2 attempts, 0 errors" in said(results[2])
+        assert said(await ask[0][0].run({"question": "again"}, Heard())) == "again!"  # type: ignore[arg-type]
+        assert (line.opened, line.closed, line.reopened > 2) == (1 + failures, failures, True)
+        await made.close()
+        assert line.opened == line.closed == 1 + failures
+
+    asyncio.run(main())
+    assert own.opened == 0, "what a class makes is opened by each attempt as before"
+    assert agents[0].to_json()["tools"] == with_held_sources(agents)[0][0].to_json()["tools"]
 
 
 def test_an_attempt_that_fails_after_its_answer_is_told_as_failed() -> None:

@@ -20,7 +20,7 @@ from firsthand.engine.core.sequence import Request
 from firsthand.errors import ModelError
 from firsthand.model import Sampling
 from firsthand.providers.scripted import Scripted
-from firsthand.serve.http.replies import EventForm, event
+from firsthand.serve.http.replies import EventForm, event, long_event, reply
 from served import Running, serving
 
 ANSWER = 'One "quoted" word, a line\nand ü, \x00, \u2028, \ud83d at last. ' * 40
@@ -81,6 +81,15 @@ def test_a_client_that_reads_slowly_gets_every_event() -> None:
         while piece := connection.recv(4096):  # far less at a time than the server could send
             found += piece
     assert text(events(unchunked(found.partition(b"\r\n\r\n")[2]))).startswith("word " * 1000)
+
+
+def test_events_have_no_line_end_in_their_json_for_readers_that_split_text_as_python_does() -> None:
+    text = "a\u2028b\u2029c\x85d"
+    form = EventForm({"said": EventForm.GAP})
+    for made in (event({"said": text}), form.event(text), asyncio.run(long_event({"said": text}))):
+        assert len(made.decode().splitlines()) == 2, "as httpx's iter_lines does"
+        assert json.loads(made.removeprefix(b"data: ")) == {"said": text}
+    assert json.loads(reply({"said": text}).content) == {"said": text}
 
 
 @pytest.mark.parametrize("piece", ["", "word", 'a "quote" \\ and\n', "ü \u2028 \ud800", EventForm.GAP])

@@ -142,6 +142,13 @@ def test_a_server_that_refuses_the_first_message_is_told_with_its_status_and_wha
     )
     assert refused(bare(404)(0)) == "is not at its url (HTTP 404 Not Found): check the address"
     assert refused(bare(500)(0)) == "answered HTTP 500 Internal Server Error"
+    for status, reason in ((403, "Forbidden"), (404, "Not Found"), (405, "Method Not Allowed")):
+        why = {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "this host is not allowed"}}
+        for declared in ({}, key):
+            told = f"answered HTTP {status} {reason}: this host is not allowed"
+            assert refused(httpx2.Response(status, json=why), **declared) == told, (
+                "its own words, and no advice on keys"
+            )
     assert refused(bare(200, "application/json", b'{"jsonrpc"')(0)).startswith("broke the protocol: "), (
         "no failed status"
     )

@@ -23,7 +23,7 @@ from firsthand.tool import Tool
 if TYPE_CHECKING:
     from firsthand.agent import Agent
     from firsthand.serve.mcp.agent_offer import CallRecord
-    from firsthand.serve.mcp.mcp_server import McpServer
+    from firsthand.serve.mcp.mcp_server import McpServer, Offer
 
 EXAMPLES = """
 firsthand mcp --tools calculator,files:notes
@@ -130,7 +130,7 @@ def make_server(config: Config, record: CallRecord) -> McpServer:
     from firsthand.serve.mcp.served_tool import served
 
     offer = Offer(version=__version__)
-    agents = make_agents_of(config)
+    agents = make_agents_of(config, offer)
     for tool in open_tools(config.tools, config.approve):
         if not isinstance(tool, Tool):
             raise ConfigError(
@@ -156,12 +156,13 @@ def make_server(config: Config, record: CallRecord) -> McpServer:
     return McpServer(offer, record.tasks)
 
 
-def make_agents_of(config: Config) -> Sequence[Agent]:
-    """The agents, one for each pattern; none without a model."""
-    from firsthand.experiment.named_agents import make_agents
-
+def make_agents_of(config: Config, offer: Offer) -> Sequence[Agent]:
+    """The agents, one for each pattern; none without a model. Their shared sources are open once, until the offer ends."""
     if config.model is None:
         return ()
+    from firsthand.experiment.named_agents import make_agents
+    from firsthand.serve.agents.shared_sources import with_held_sources
+
     settings = RunSettings(
         benchmarks=(),
         model=(config.model,),
@@ -172,7 +173,9 @@ def make_agents_of(config: Config) -> Sequence[Agent]:
         budget_tokens=config.budget_tokens,
         budget_seconds=config.budget_seconds,
     )
-    return make_agents(settings)
+    agents, held = with_held_sources(make_agents(settings))
+    offer.ends += [each.end for each in held]
+    return agents
 
 
 def serve_http(config: Config, made: McpServer) -> None:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from firsthand.message import Json
 from firsthand.serve.admission.active_request import ActiveRequest
 from firsthand.serve.http.refusals import Refusal, refusal_of
+from firsthand.system.line_separators import escape_separators
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _PIECE = 1024
@@ -102,7 +103,7 @@ async def long_reply(body: Json) -> Reply:
 async def long_event(body: Json) -> bytes:
     """An object that may be large as an event, encoded as in `long_reply`."""
     content = await asyncio.to_thread(lambda: b"".join(each.encode("utf-8", "replace") for each in pieces(body)))
-    return b"data: " + content + b"\n\n"
+    return b"data: " + escape_separators(content) + b"\n\n"
 
 
 def pieces(value: Any) -> Iterator[str]:
@@ -140,7 +141,7 @@ def refused(refusal: Refusal, request: ActiveRequest | None = None) -> Reply:
 
 def event(body: Json, name: str | None = None) -> bytes:
     """A JSON object as an event."""
-    data = _JSON.encode(body).encode("utf-8", "replace")
+    data = escape_separators(_JSON.encode(body).encode("utf-8", "replace"))
     return (b"" if name is None else b"event: " + name.encode() + b"\n") + b"data: " + data + b"\n\n"
 
 
@@ -154,7 +155,7 @@ class EventForm:
 
     def event(self, text: str) -> bytes:
         """The event with this text."""
-        return self._before + _JSON.encode(text).encode("utf-8", "replace") + self._after
+        return self._before + escape_separators(_JSON.encode(text).encode("utf-8", "replace")) + self._after
 
 
 def encoded(fields: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

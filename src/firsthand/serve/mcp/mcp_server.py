@@ -91,6 +91,8 @@ class Offer:
     instructions: str | None = None
     charge: Charge = charge_nobody
     """Told the client of a call, and the tokens of what its models made."""
+    ends: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """Each is awaited once every call and task of the server has ended."""
 
 
 class McpServer:
@@ -153,6 +155,8 @@ class McpServer:
         self._listening.close()
         await self._parked.close()
         await self.tasks.close()
+        for end in self.offer.ends:
+            await end()
 
     # -- tools --
 

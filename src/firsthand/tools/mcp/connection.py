@@ -192,6 +192,8 @@ class McpConnection:
 
     def _refusal(self, status: str, said: str) -> str:
         """The rest of the sentence on a server that answered with a status of HTTP, and what to do."""
+        if said not in _SDKS_OWN and not status.startswith("HTTP 401"):  # the server's own words say why
+            return f"answered {status}: {said}"
         if status.startswith(("HTTP 401", "HTTP 403")):
             if self.declaration.headers:
                 return f"refused the key that its headers hold ({status}): give it one that it takes"
@@ -201,7 +203,7 @@ class McpConnection:
             )
         if status.startswith(("HTTP 404", "HTTP 405")):
             return f"is not at its url ({status}): check the address"
-        return f"answered {status}" if said in _SDKS_OWN else f"answered {status}: {said}"
+        return f"answered {status}"
 
     def _current(self) -> CallPosition | None:
         """The call that a request of the server belongs to: our own task's, or the oldest of the one attempt that calls.
