@@ -16,7 +16,7 @@ from firsthand.errors import DataError
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.sandbox.programs import plain_values
+from firsthand.sandbox.programs import passed_values
 from firsthand.sandbox.sandbox import Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.differential import base, check_against_reference, plus
@@ -187,7 +187,7 @@ def test_the_rules_of_evalplus(output, expected, case, atol, rule, right):
 
 def test_large_numbers_and_long_lists_pass_between_the_processes_unchanged():
     for value in (10**5000, [-(10**120), 1], [True, 1, 2.5, None, "x"], [[1], (2,)], [float("inf")], {0, 10**200}):
-        through = plain_values.decode(json.loads(json.dumps(plain_values.encode(value))))
+        through = passed_values.decode(json.loads(json.dumps(passed_values.encode(value))))
         assert repr(through) == repr(value) if not isinstance(value, int) else through == value
         assert type(through) is type(value)
 

@@ -23,7 +23,7 @@ from firsthand.model import Sampling
 from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.sandbox.programs import plain_values
+from firsthand.sandbox.programs import passed_values
 from firsthand.sandbox.sandbox import Sandbox
 from firsthand.sandbox.sandbox_limits import RunLimits
 from firsthand.scorers.code import answered_code, pass_at_k, pass_hat_k, passes_tests, preamble
@@ -69,7 +69,7 @@ CHEATS = {
     "int_that_equals_everything": "class Yes(int):\n    def __eq__(self, other): return True\ndef square(x): return Yes(1)",
     "changes_builtins": "import builtins\nbuiltins.AssertionError = None\nbuiltins.compile = None\ndef square(x): return 0",
     "changes_its_check": "def check(candidate): pass\ndef square(x): return 0",
-    "changes_the_checker": "import checker, plain_values, sys\nplain_values.Values.decode = checker.decode = lambda *body: 4\nsys.modules['__main__'].check = print\ndef square(x): return 0",
+    "changes_the_checker": "import checker, passed_values, sys\npassed_values.Values.decode = checker.decode = lambda *body: 4\nsys.modules['__main__'].check = print\ndef square(x): return 0",
     "changes_the_callers": """
 import sys
 def square(x):
@@ -217,10 +217,10 @@ def test_tests_and_answer_exchange_values_of_every_plain_kind(box):
 
 def test_what_is_no_plain_value_is_not_sent():
     with pytest.raises(TypeError, match="plain value"):
-        plain_values.encode(object())
+        passed_values.encode(object())
     for hostile in ([1], {"what": 1}, {"list": [[1]]}, {"dict": [[{"list": []}, 1]]}):
         with pytest.raises((TypeError, ValueError)):
-            plain_values.decode(hostile)
+            passed_values.decode(hostile)
 
 
 @needs_bwrap

@@ -425,3 +425,24 @@ def test_tasks_may_be_a_generators_and_a_lists_and_a_sequence_that_makes_them_st
     lazy = Made()
     assert tasks_of(Benchmark("b", lambda seed: lazy, ()), 0) is lazy  # type: ignore[arg-type, return-value]
     assert len(Benchmark("b", functools.partial(lambda n, seed: [n], 1), ()).tasks(0)) == 1  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("place", ["files:.", "files:data", "files:data/..", "files:data:write=true"])
+def test_an_agent_whose_tools_read_the_answers_of_its_benchmark_is_refused(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data").mkdir()
+    Path("docs").mkdir()
+    Path("data/rows.jsonl").write_text(json.dumps({"question": "Which?", "answer": "blue"}) + "\n")
+    Path("data/shown.jsonl").write_text(json.dumps({"question": "What?", "answer": "red"}) + "\n")
+    Path("mine.toml").write_text(
+        'data = "data/rows.jsonl"\nexamples = "data/shown.jsonl"\nshots = 1\nprompt = "{question}"\ntarget = "{answer}"\n'
+    )
+    made = catalog.benchmark("mine.toml")
+    assert made.files == (Path("data/rows.jsonl"), Path("data/shown.jsonl"))
+    words = ["run", "mine.toml", "--model", "scripted:script.json", "--pattern", "react"]
+    assert main([*words, "--tools", place]) == 2
+    said = capsys.readouterr().err
+    assert "list_files of react reads rows.jsonl, the data of mine with its answers, in " in said
+    assert "give it a place without that file" in said and not list(tmp_path.glob("home/runs/2*"))
+    assert main([*words, "--tools", "files:docs,calculator"]) == 0

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from firsthand.sandbox.programs import plain_values, told_errors
+from firsthand.sandbox.programs import passed_values, told_errors
 from firsthand.sandbox.sandbox import Sandbox
 from namespaces import WHY_NOT
 
@@ -642,15 +642,15 @@ def test_errors_that_would_end_a_loop_a_test_or_the_process_are_other_errors() -
 
 
 def test_an_iterator_that_tests_give_is_read_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain_values, "_MOST_GIVEN", 3)
-    assert plain_values.encode(iter("abc")) == {"iterator": ["a", "b", "c"]}
+    monkeypatch.setattr(passed_values, "_MOST_GIVEN", 3)
+    assert passed_values.encode(iter("abc")) == {"iterator": ["a", "b", "c"]}
     with pytest.raises(TypeError, match=r"^a str_\w+ of more than 3 items: give a list$"):
-        plain_values.encode(iter("abcd"))
+        passed_values.encode(iter("abcd"))
 
 
 def test_an_answers_numbers_name_objects_of_its_call_alone() -> None:
     mine: list[object] = [1]
-    values = plain_values.Values(reader=lambda number, forked: iter([number]))
+    values = passed_values.Values(reader=lambda number, forked: iter([number]))
     assert values.encode((mine, mine)) == {"tuple": [{"list": [1]}, {"again": 0}]}
     for hostile in ({"again": 1}, {"again": -1}, {"again": True}, {"again": "0"}, {"now": [5, {"list": []}]}):
         with pytest.raises(TypeError, match="is the number of no object"):
@@ -661,7 +661,7 @@ def test_an_answers_numbers_name_objects_of_its_call_alone() -> None:
     assert mine[0] == 2 and mine[1] is mine
     assert list(values.decode({"stream": 7})) == [7]
     with pytest.raises(TypeError, match="'stream' is no kind of value"):
-        plain_values.decode({"stream": 7})
+        passed_values.decode({"stream": 7})
 
 
 def test_an_answers_message_makes_no_other_errors() -> None:

@@ -140,7 +140,7 @@ def test_a_container_is_told_what_to_run_and_how(tmp_path: Path) -> None:
     programs = Path(container.__file__).parent / "programs"
     texts = {
         name: (programs / f"{name}.py").read_text(encoding="utf-8")
-        for name in ("plain_values", "told_errors", "checker")
+        for name in ("passed_values", "told_errors", "checker")
     }
     (given,) = asked("check")[:1]
     assert list(json.loads(given["code"]).items()) == list(texts.items()) and given == {"kind": "check"} | rest | {

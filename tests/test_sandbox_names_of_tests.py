@@ -12,7 +12,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the programs are those of Linux", allow_module_level=True)
 
-from firsthand.sandbox.programs import checker, plain_values
+from firsthand.sandbox.programs import checker, passed_values
 from firsthand.sandbox.sandbox import Outcome, Sandbox
 from namespaces import WHY_NOT
 
@@ -148,8 +148,8 @@ def test_a_table_that_holds_what_it_held_is_not_written_again_and_one_that_does_
     names, written = checker.Names(module), []
     names.asked = sorted(given)
     assert set(names.changed()["names"]) == set(given)
-    plain = plain_values.Values.encode
-    monkeypatch.setattr(plain_values.Values, "encode", lambda self, each: [written.append(each), plain(self, each)][1])
+    plain = passed_values.Values.encode
+    monkeypatch.setattr(passed_values.Values, "encode", lambda self, each: [written.append(each), plain(self, each)][1])
     assert names.changed() == {} and written == [[[1]], [1]], "the nested one alone, whose parts may change"
     given["d"][1] = True
     given["l"][1] = False

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from firsthand.sandbox.programs import checker, inside, keeping, plain_values, worker, write_rules
+from firsthand.sandbox.programs import checker, inside, keeping, passed_values, worker, write_rules
 
 PROGRAMS = Path(inside.__file__).parent
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the program inside is for Linux")
@@ -57,7 +57,7 @@ def forked(work: Callable[[], object], stdin: str = "") -> tuple[int, str, str]:
 # -- checks --
 
 
-def test_plain_values_go_between_the_processes_as_they_are() -> None:
+def test_passed_values_go_between_the_processes_as_they_are() -> None:
     values: list[Any] = [
         None, True, False, 0, -5, 10**100, -(10**100), 10**99, 1.5, "é", [1, [2, None]], (1, "a"), {1, 2}, frozenset((1,)),
         {"a": 1, 2: (3,), None: [b"x"]}, b"\0\xff", bytearray(b"\0\xff"), range(1, 9, 2), 1 + 2j, decimal.Decimal("1.50"),
@@ -65,17 +65,17 @@ def test_plain_values_go_between_the_processes_as_they_are() -> None:
         [10**100, 1], {(1, 2): {3}}, [True, 1.0, "x", None],
     ]  # fmt: skip
     for value in values:
-        back = plain_values.decode(json.loads(json.dumps(plain_values.encode(value))))
+        back = passed_values.decode(json.loads(json.dumps(passed_values.encode(value))))
         assert back == value and type(back) is type(value) and repr(back) == repr(value)
-    assert plain_values.encode([1, 2]) == {"list": [1, 2]} and plain_values.encode(10**100) == {"int": hex(10**100)}
-    assert plain_values.encode(bytearray(b"a")) == {"bytearray": "61"} and plain_values.encode({1: 2}) == {
+    assert passed_values.encode([1, 2]) == {"list": [1, 2]} and passed_values.encode(10**100) == {"int": hex(10**100)}
+    assert passed_values.encode(bytearray(b"a")) == {"bytearray": "61"} and passed_values.encode({1: 2}) == {
         "dict": [[1, 2]]
     }
 
     class Own(str):
         __slots__ = ()
 
-    assert type(plain_values.encode(Own("x"))) is str
+    assert type(passed_values.encode(Own("x"))) is str
     for lazy in (
         map(str, [1]),
         iter_of([1]),
@@ -84,8 +84,8 @@ def test_plain_values_go_between_the_processes_as_they_are() -> None:
         enumerate("a"),
         filter(None, [1]),
     ):
-        assert list(plain_values.encode(lazy)) == ["iterator"]
-    assert list(plain_values.decode({"iterator": [1, {"tuple": [2]}]})) == [1, (2,)]
+        assert list(passed_values.encode(lazy)) == ["iterator"]
+    assert list(passed_values.decode({"iterator": [1, {"tuple": [2]}]})) == [1, (2,)]
     large = 10**100
     for lazy, held in (
         (zip("ab", [1, large], strict=True), [("a", 1), ("b", large)]),
@@ -96,30 +96,30 @@ def test_plain_values_go_between_the_processes_as_they_are() -> None:
         (iter_of([(1, (2,))]), [(1, (2,))]),
         (iter_of([]), []),
     ):
-        back = plain_values.decode(json.loads(json.dumps(plain_values.encode(lazy))))
+        back = passed_values.decode(json.loads(json.dumps(passed_values.encode(lazy))))
         assert iter(back) is back and list(back) == held
-    [[inner]] = plain_values.decode(plain_values.encode(iter_of([[iter_of([(7,)])]])))
+    [[inner]] = passed_values.decode(passed_values.encode(iter_of([[iter_of([(7,)])]])))
     assert list(inner) == [(7,)]
     for view, held in (
         ({"k": [1, None]}.items(), [("k", [1, None])]),
         ({(1, 2): 0}.keys(), [(1, 2)]),
         ({0: [(5,)]}.values(), [[(5,)]]),
     ):
-        back = plain_values.decode(json.loads(json.dumps(plain_values.encode(view))))
+        back = passed_values.decode(json.loads(json.dumps(passed_values.encode(view))))
         assert type(back) is type(view) and list(back) == held and len(back) == 1
     for wrong, said in (
         (
-            lambda: plain_values.encode(object()),
+            lambda: passed_values.encode(object()),
             "a object is no plain value: return numbers, text, lists, tuples, sets or dicts",
         ),
-        (lambda: plain_values.decode([1]), "a bare list is not what encode writes"),
-        (lambda: plain_values.decode({"odd": 1}), "'odd' is no kind of value"),
+        (lambda: passed_values.decode([1]), "a bare list is not what encode writes"),
+        (lambda: passed_values.decode({"odd": 1}), "'odd' is no kind of value"),
     ):
         with pytest.raises(TypeError, match=said):
             wrong()
-    assert plain_values.scalars([1, "a", None, 2.0]) and not plain_values.scalars([1, []])
-    assert not plain_values.scalars([10**100])
-    assert plain_values.scalars([True]) and plain_values.scalars([]) and not plain_values.scalars([Own("x")])
+    assert passed_values.scalars([1, "a", None, 2.0]) and not passed_values.scalars([1, []])
+    assert not passed_values.scalars([10**100])
+    assert passed_values.scalars([True]) and passed_values.scalars([]) and not passed_values.scalars([Own("x")])
     lists, dicts, sets = [1, 2], {"a": 1}, {1}
     for mine, theirs in (
         (lists, [3]),
@@ -130,7 +130,7 @@ def test_plain_values_go_between_the_processes_as_they_are() -> None:
         (5, 6),
         (sets, [7]),
     ):
-        plain_values.update(mine, theirs)
+        passed_values.update(mine, theirs)
     assert (lists, dicts, sets) == ([3], {"b": 2}, {2})
 
 

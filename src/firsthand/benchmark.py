@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 from firsthand.errors import ConfigError, FirsthandError
@@ -134,6 +135,8 @@ class Benchmark:
     """The reducer of several attempts at a task, such as `max` or `pass_at_2` (`runs.epoch_reducer`); empty for the mean."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The options it was made with, such as the levels of a generated benchmark."""
+    files: tuple[Path, ...] = field(default=(), compare=False)
+    """The files that its tasks were read from with their answers: no agent with a tool that reads them is attempted."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):

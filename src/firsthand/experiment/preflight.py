@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from firsthand.agent import Agent
 from firsthand.benchmark import Benchmark, made_tasks
@@ -42,6 +44,7 @@ def check_ready(agents: Sequence[Agent], benchmarks: Sequence[tuple[Benchmark, S
         check_judged_indexes(agents, benchmark, tasks)
         for agent in agents:
             _check_tools(agent, benchmark)
+            _check_answers(agent, benchmark)
             _check_model(agent, tasks)
             _check_tasks(agent, tasks)
 
@@ -76,6 +79,19 @@ def _check_tools(agent: Agent, benchmark: Benchmark) -> None:
             raise ConfigError(
                 f"{pattern} needs the tool {tool!r}, and the tools are {known}: give it, as in --tools {tool}"
             )
+
+
+def _check_answers(agent: Agent, benchmark: Benchmark) -> None:
+    """ConfigError if a tool of the agent reads a file in which the benchmark's answers stand."""
+    for tool in agent.own_tools:
+        with suppress(OSError, ValueError):  # most tools act on no file
+            place = Path(tool.over).resolve(strict=True) if tool.over else None
+            held = next((file for file in benchmark.files if place in (file.resolve(), *file.resolve().parents)), None)
+            if held is not None:
+                raise ConfigError(
+                    f"{tool.name} of {agent.name} reads {held.name}, the data of {benchmark.name} with its answers, in "
+                    f"{tool.over}: give it a place without that file"
+                )
 
 
 def _check_model(agent: Agent, tasks: Sequence[Task]) -> None:

@@ -156,7 +156,7 @@ def _copies() -> dict[str, bytes]:
     names = (
         "host_layers.py",
         "worker.py",
-        "plain_values.py",
+        "passed_values.py",
         "told_errors.py",
         "checker.py",
         "keeping.py",

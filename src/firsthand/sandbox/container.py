@@ -72,7 +72,7 @@ class Container:
         code = run.code
         if run.kind == "check":
             folder = Path(__file__).parent / "programs"
-            names = ("plain_values", "told_errors", "checker")  # in the order in which they import each other
+            names = ("passed_values", "told_errors", "checker")  # in the order in which they import each other
             code = json.dumps({name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in names})
         request = {"kind": run.kind, "code": code, "files": run.files, "name": run.name, "limits": asdict(run.limits)}
         body = json.dumps(request).encode()

@@ -165,6 +165,7 @@ def read_benchmark(path: Path, *, data: str = "") -> Benchmark:
         licence=about.licence,
         reduce=about.reduce,
         options={"data": about.data},
+        files=tuple(named_data(path, each, data) for each in dict.fromkeys((about.data, about.examples)) if each),
     )
 
 

@@ -33,10 +33,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING or __package__:
-    from firsthand.sandbox.programs.plain_values import SCALARS, Values, decode, no_iterator, parts_of, update
+    from firsthand.sandbox.programs.passed_values import SCALARS, Values, decode, no_iterator, parts_of, update
     from firsthand.sandbox.programs.told_errors import ErrorReader, ErrorTeller
 else:  # in the sandbox
-    from plain_values import SCALARS, Values, decode, no_iterator, parts_of, update
+    from passed_values import SCALARS, Values, decode, no_iterator, parts_of, update
     from told_errors import ErrorReader, ErrorTeller
 
 _LENGTH = struct.Struct("!I")

@@ -11,9 +11,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from firsthand.sandbox.programs.plain_values import Values, decode, no_iterator
+    from firsthand.sandbox.programs.passed_values import Values, decode, no_iterator
 else:  # in the sandbox
-    from plain_values import Values, decode, no_iterator
+    from passed_values import Values, decode, no_iterator
 
 _MOST_TEXT, _MOST_TOLD = 500, 1 << 16
 _MODULES = frozenset({

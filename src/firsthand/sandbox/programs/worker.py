@@ -537,7 +537,7 @@ def complain(error: BaseException) -> None:
         trace = error.__traceback__
         ours = (
             globals(),
-            *(vars(sys.modules.get(name, builtins)) for name in ("checker", "plain_values", "told_errors")),
+            *(vars(sys.modules.get(name, builtins)) for name in ("checker", "passed_values", "told_errors")),
         )
         while trace is not None and any(trace.tb_frame.f_globals is each for each in ours):
             trace = trace.tb_next

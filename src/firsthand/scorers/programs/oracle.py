@@ -79,11 +79,11 @@ def passing_s(output: Any) -> float:
     """Return the seconds that a large output takes between the two processes, to be added to the limit; 0 if small."""
     if not isinstance(output, list | tuple | set | dict) or len(output) < LARGE:
         return 0.0
-    import plain_values  # type: ignore[import-not-found]  # of the program that runs this one
+    import passed_values  # type: ignore[import-not-found]  # of the program that runs this one
 
     began = time.process_time()
     with suppress(TypeError):
-        plain_values.decode(json.loads(json.dumps(plain_values.encode(output))))
+        passed_values.decode(json.loads(json.dumps(passed_values.encode(output))))
     return time.process_time() - began
 
 
