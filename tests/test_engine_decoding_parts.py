@@ -231,13 +231,13 @@ def test_a_filter_forbids_by_list_by_sequence_and_before_enough_tokens() -> None
         return ids_of(made.after([9, 9, *answer], 2, words)).tolist()
 
     single = TokenFilter(5, bad=[(1,), (3,)])
-    assert single.is_lasting and single.binds(100) and after(single) == after(single, 1, 2) == [0, 2, 4]
+    assert single.is_lasting and single.binds(100, 2) and after(single) == after(single, 1, 2) == [0, 2, 4]
     pair = TokenFilter(5, bad=[(1, 2), (1, 4), (0, 1, 3), (4,)])
     assert after(pair) == [0, 1, 2, 3] and after(pair, 1) == [0, 1, 3] and after(pair, 0, 1) == [0, 1]
     assert after(pair, 0, 1, 0) == [0, 1, 2, 3] and after(pair, 1, 0) == [0, 1, 2, 3]
     assert ids_of(pair.after([1, 9], 1, None)).tolist() == [0, 1, 2, 3], "the prompt is no part of it"
     least = TokenFilter(5, min_tokens=2, ends=[0, 4])
-    assert not least.is_lasting and [least.binds(count) for count in (0, 1, 2)] == [True, True, False]
+    assert not least.is_lasting and [least.binds(count, 2) for count in (0, 1, 2)] == [True, True, False]
     assert after(least) == after(least, 1) == [1, 2, 3] and after(least, 1, 1) == [0, 1, 2, 3, 4]
     assert after(least, written=[0, 3]) == [3] and after(least, written=[0]) == [0], (
         "the grammar lets nothing but the end"
@@ -253,7 +253,7 @@ def test_a_filter_forbids_by_list_by_sequence_and_before_enough_tokens() -> None
     ):
         with pytest.raises(ConfigError, match=said):
             after(made, written=written)
-    assert after(TokenFilter(5)) == [0, 1, 2, 3, 4] and not TokenFilter(5).binds(0)
+    assert after(TokenFilter(5)) == [0, 1, 2, 3, 4] and not TokenFilter(5).binds(0, 2)
     words = bits([0, 31, 32], 40)
     assert len(words) == 2 and [has(words, token) for token in (0, 1, 31, 32, 63, 64)] == [
         True,

@@ -16,8 +16,10 @@ from firsthand.model import Sampling, ToolSpec
 from firsthand.providers import local
 from firsthand.providers.agents import AgentsModel
 from firsthand.providers.local import Local
+from firsthand.providers.local_calls import answer_grammar
 from firsthand.providers.openai import OpenAIModel
 from firsthand.system import request_owner
+from firsthand.tokens.generation_limits import NO_LIMITS
 
 ADD = ToolSpec("add", "Adds.", {"type": "object"})
 
@@ -168,9 +170,10 @@ def test_a_grammar_is_compiled_for_the_client_who_asks_and_with_its_tokens_free_
         sampling: Sampling, tools: Any = (), *, known: str | None = None, markup: Any = "hermes", run: str = ""
     ) -> Any:
         grammars = Grammars(known)
-        loaded: Any = SimpleNamespace(grammars=grammars, chat=SimpleNamespace(markup=markup), forbidden=())
+        loaded: Any = SimpleNamespace(grammars=grammars, chat=SimpleNamespace(markup=markup), limits=NO_LIMITS)
         with request_owner.set_owner("me/you"):
-            return asyncio.run(model._grammar(loaded, sampling, tools, run)), grammars.calls
+            owner, free = local._client(run), model.free_calls
+            return asyncio.run(answer_grammar(loaded, sampling, tools, free=free, owner=owner)), grammars.calls
 
     asked = Sampling(grammar=digits)
     thread = ["thread", ("compile", "regex", True, "me")]

@@ -21,6 +21,7 @@ from firsthand.model import Completion, Likelihood, Sampling, ToolSpec, Usage
 from firsthand.providers import local
 from firsthand.providers import local_completions as parts
 from firsthand.providers.local import Local
+from firsthand.providers.local_calls import answer_grammar
 from firsthand.providers.local_loading import load_model
 from firsthand.providers.monitored_requests import MonitoredRequest, model_taps
 from firsthand.providers.request_preparation import bad_sequences
@@ -169,7 +170,7 @@ def test_a_request_holds_what_the_engine_needs(loaded):
         stopper=request.stopper, bad_sequences=bad_sequences(tokenizer, ("no",)), priority=3, owner="me",
         adapter="red", salt="salt", token_filter=request.token_filter,
     )  # fmt: skip
-    assert request.token_filter.min_tokens == 2 and request.token_filter.binds(9)
+    assert request.token_filter.min_tokens == 2 and request.token_filter.binds(9, 1)
     assert request.stopper is not None and new().hidden == {7, *ends}
     plain, shown = parts.new_request(
         loaded, [5, 6], Sampling(ignore_eos=True, include_stop_str_in_output=True), (), 1, None
@@ -382,7 +383,7 @@ def test_taps_add_the_vector_and_read_what_was_added():
 
 def test_tools_are_constrained_where_the_model_has_a_markup(model, loaded):
     async def grammar(sampling, tools, which=model):
-        return await which._grammar(loaded, sampling, tools)
+        return await answer_grammar(loaded, sampling, tools, free=which.free_calls, owner="")
 
     assert asyncio.run(grammar(Sampling(), ())) is None
     chosen = asyncio.run(grammar(Sampling(grammar=Grammar("regex", "a+")), [ADD]))

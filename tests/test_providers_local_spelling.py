@@ -19,6 +19,7 @@ from firsthand.providers.local_completions import (
 )
 from firsthand.providers.request_preparation import bad_sequences
 from firsthand.system import request_owner
+from firsthand.tokens.generation_limits import NO_LIMITS
 
 ADD = ToolSpec("add", "Adds.", {"type": "object"})
 CALL, BROKEN = ToolCall("call_0", "add", {}), ToolCall("call_1", "add", {}, "{")
@@ -50,13 +51,15 @@ def test_a_forbidden_word_is_spelled_at_the_beginning_and_within_with_and_withou
 
 
 def test_a_request_is_of_the_run_that_it_names_or_of_whoever_asks():
-    loaded = SimpleNamespace(tokenizer=Spelling(), sources=None, chat=SimpleNamespace(has_channels=False), forbidden=())
+    loaded = SimpleNamespace(
+        tokenizer=Spelling(), sources=None, chat=SimpleNamespace(has_channels=False), limits=NO_LIMITS
+    )
     for run, owner in (("", "ann"), ("me", "me")):
         with request_owner.set_owner("ann"):
             request, _ = new_request(loaded, [5], Sampling(), (), 1, None, run=run)
         assert request == Request(prompt=(5,), sampling=Sampling(), n=1, stop_ids=frozenset({9}), owner=owner)
     sources = SimpleNamespace(
-        tokenizer=Spelling(), sources=SimpleNamespace(starts=(7, 8)), chat=loaded.chat, forbidden=()
+        tokenizer=Spelling(), sources=SimpleNamespace(starts=(7, 8)), chat=loaded.chat, limits=NO_LIMITS
     )
     request, _ = new_request(sources, [5, 6], Sampling(), (), 1, None, "red", 2, "me", "salt")
     assert (request.prompt, request.source, request.adapter, request.priority, request.salt) == (

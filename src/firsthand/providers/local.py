@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from firsthand import __version__
 from firsthand.engine.compute.adapter_slots import check_adapter_name
 from firsthand.engine.compute.devices import pick_device
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.core.request_checks import check_ids
 from firsthand.engine.core.sequence import Request
-from firsthand.engine.decoding.constraint import CompiledGrammar
 from firsthand.errors import ConfigError, PromptTooLong
 from firsthand.hub import model_lookup
 from firsthand.hub.content_hash import content_hash, model_files
 from firsthand.model import Completion, Delta, ModelFacts, Prompt, Sampling, Scored, TokenRating, ToolSpec, shown_pieces
 from firsthand.nn.activation_monitor import ActivationMonitor, read_monitor
 from firsthand.nn.lora import Adapter, adapter_files
-from firsthand.nn.quant import best_mode
 from firsthand.nn.steering_vector import SteeringVector, read_steering
-from firsthand.providers.local_calls import compile_calls, with_calls
+from firsthand.providers.local_calls import answer_grammar, with_calls
 from firsthand.providers.local_completions import (
     Loaded,
     call_stream,
@@ -49,7 +45,7 @@ from firsthand.providers.local_completions import (
     is_long,
     new_request,
 )
-from firsthand.providers.local_loading import load_model
+from firsthand.providers.local_loading import fingerprint, load_model
 from firsthand.providers.local_scoring import likelihoods
 from firsthand.providers.local_shared import SavedAdapter, SharedModel
 from firsthand.providers.monitored_requests import MonitoredRequest, model_taps
@@ -206,18 +202,7 @@ class Local:
             parts += ["beside", self._shared.from_memory[self.chosen]]
         elif beside is not None:
             parts += ["beside", *map(content_hash, adapter_files(beside))]
-        config = self.config
-        arithmetic = [
-            config.device,
-            config.weights,
-            config.kv_cache,
-            best_mode("cpu"),
-            str(find_spec("numba") is not None),
-            *(["free calls"] if self.free_calls else []),
-            *([self._shared.weights] if self._shared.weights else []),
-        ]
-        digest = hashlib.sha256("|".join([*parts, *arithmetic, __version__]).encode())
-        return f"local:{digest.hexdigest()[:16]}"
+        return fingerprint(parts, self.config, free_calls=self.free_calls, weights=self._shared.weights)
 
     def put_on(self, device: str) -> None:
         """Compute on `cpu`, `cuda`, `cuda:N`, or `auto` (CUDA if there is a GPU). Call it before the model is loaded.
@@ -236,7 +221,7 @@ class Local:
         """Returns `n` answers; the prompt is computed once."""
         loaded = await self._ready()
         sampling = await with_calls(loaded, prompt, sampling, tools)
-        grammar = await self._grammar(loaded, sampling, tools)
+        grammar = await answer_grammar(loaded, sampling, tools, free=self.free_calls, owner=_client())
         derived = await loaded.preparation.derived(loaded, sampling, owner=_client())
         request, new_answer = new_request(loaded, prompt, sampling, tools, n, grammar, self.chosen, derived=derived)
         request, watch = self._watched(loaded, request)
@@ -267,8 +252,8 @@ class Local:
         """Yields the pieces of `n` answers as they come (see `TokenModel`)."""
         loaded = (await self._ready()).with_variables(template)
         sampling = await with_calls(loaded, prompt, sampling, tools)
-        grammar = await self._grammar(loaded, sampling, tools, run)
         client = _client(run)
+        grammar = await answer_grammar(loaded, sampling, tools, free=self.free_calls, owner=client)
         derived = await loaded.preparation.derived(loaded, sampling, owner=client)
         make = partial(
             new_request, loaded, prompt, sampling, tools, n, grammar, self.chosen, priority,
@@ -504,23 +489,6 @@ class Local:
             if self.chosen is not None:
                 memory.read(loaded, self.chosen)
             return loaded
-
-    async def _grammar(
-        self, loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec], run: str = ""
-    ) -> CompiledGrammar | None:
-        """Returns the grammar of the answers, compiled in another thread if it is new."""
-        forcing = sampling.allowed_token_ids is None and not sampling.bad_words and not loaded.limits.forbidden
-        owner = _client(run)
-        if (grammar := sampling.grammar) is not None:
-            known = loaded.grammars.find(grammar, forcing=forcing)
-            make = partial(loaded.grammars.compile, grammar, forcing=forcing, owner=owner)
-            return known or await loaded.grammars.in_thread(make)
-        markup = loaded.chat.markup
-        if not tools or self.free_calls or markup is None:
-            return None
-        return await loaded.grammars.in_thread(
-            partial(compile_calls, loaded.grammars, tools, markup, forcing, owner=owner)
-        )
 
 
 def _client(run: str = "") -> str:

@@ -49,6 +49,24 @@ async def with_calls(
     return replace(sampling, grammar=replace(grammar, after_thought=in_thought))
 
 
+async def answer_grammar(
+    loaded: Loaded, sampling: Sampling, tools: Sequence[ToolSpec], *, free: bool, owner: str
+) -> CompiledGrammar | None:
+    """The grammar of the answers, compiled in another thread if it is new; None if nothing constrains them.
+
+    `free` leaves the calls of tools unconstrained; `owner` is whose turn in that thread it is.
+    """
+    forcing = sampling.allowed_token_ids is None and not sampling.bad_words and not loaded.limits.forbidden
+    if (grammar := sampling.grammar) is not None:
+        known = loaded.grammars.find(grammar, forcing=forcing)
+        make = partial(loaded.grammars.compile, grammar, forcing=forcing, owner=owner)
+        return known or await loaded.grammars.in_thread(make)
+    markup = loaded.chat.markup
+    if not tools or free or markup is None:
+        return None
+    return await loaded.grammars.in_thread(partial(compile_calls, loaded.grammars, tools, markup, forcing, owner=owner))
+
+
 def compile_calls(
     grammars: Grammars, tools: Sequence[ToolSpec], markup: Markup, forcing: bool = True, *, owner: str = ""
 ) -> CompiledGrammar:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from firsthand.embed.embedding_config import around_texts, optional_fields
+from firsthand import __version__
+from firsthand.embed.embedding_config import around_texts
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.decoding.constraint import Grammars
 from firsthand.errors import ModelFileError
+from firsthand.nn.quant import best_mode
 from firsthand.providers.local_completions import Loaded, SourceFormat
 from firsthand.tokens import pretrained
-from firsthand.tokens.generation_limits import generation_limits, left_out
+from firsthand.tokens.generation_limits import generation_fields, generation_limits, left_out
 from firsthand.tokens.templates.chat_template import ChatTemplate
 from firsthand.tokens.tokenizer import Tokenizer
 
@@ -58,9 +63,27 @@ def load_model(path: Path, config: EngineConfig, adapter: Path | None = None) ->
 def source_format(folder: Path, tokenizer: Tokenizer, model: SourcedDecoder) -> SourceFormat:
     """The tokens around an encoder-decoder's texts. ModelFileError for ids that are not in its vocabulary."""
     before, after = around_texts(folder, tokenizer)
-    fields = [optional_fields(folder / name) for name in ("generation_config.json", "config.json")]
-    forced = next((each.integer("forced_bos_token_id") for each in fields if each.has("forced_bos_token_id")), None)
+    stated = generation_fields(folder)
+    forced = stated.integer("forced_bos_token_id") if stated.has("forced_bos_token_id") else None
     starts = (model.inner.architecture.decoder_start, *(() if forced is None else (forced,)))
     if not all(0 <= token < model.architecture.vocab_size for token in starts):
         raise ModelFileError(f"{folder} begins outputs with the tokens {starts}: expected tokens of its vocabulary")
     return SourceFormat(before, after, starts)
+
+
+def fingerprint(parts: Sequence[str], config: EngineConfig, *, free_calls: bool, weights: str) -> str:
+    """The hash of what determines a model's answers: the digests of its files and adapters, its settings, and our version.
+
+    `weights` names weights that came later, from memory; it is empty for those of the files.
+    """
+    arithmetic = [
+        config.device,
+        config.weights,
+        config.kv_cache,
+        best_mode("cpu"),
+        str(find_spec("numba") is not None),
+        *(["free calls"] if free_calls else []),
+        *([weights] if weights else []),
+    ]
+    digest = hashlib.sha256("|".join([*parts, *arithmetic, __version__]).encode())
+    return f"local:{digest.hexdigest()[:16]}"
