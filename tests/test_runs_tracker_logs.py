@@ -127,14 +127,22 @@ def test_an_offline_run_of_wandb_is_read_record_by_record(tmp_path: Path) -> Non
             2,
             item("loss", 0.5) + item("_timestamp", AT) + item("_step", 4) + item(("eval", "acc"), 1) + item("t", '"x"'),
         ),
-        part(2, item("loss", '"NaN"') + item("d", {"a": 1, "b": "x", "c": 2.5}) + item("h", {"_type": "x", "a": 1})),
+        part(
+            2,
+            item("loss", '"NaN"')
+            + item("d", {"a": 1, "b": "x", "c": 2.5, "e": {"f": {"g": "NaN"}, "_type": 3}, "i": {"j": {"k": 4}}})
+            + item("h", {"_type": "x", "a": 1})
+            + item("n", {"m": "Infinity"}),
+        ),
         part(2, item("loss", 3) + part(2, part(1, 9)) + item("inf", '"-Infinity"')),
         part(2, item("loss", 7) + item("_step", -2)),
         part(18, part(1, 0)),
     ]
     values = [
         LoggedValue("loss", 4, 0.5, AT), LoggedValue("eval.acc", 4, 1.0, AT), LoggedValue("loss", 5, NAN, 0.0),
-        LoggedValue("d.a", 5, 1.0, 0.0), LoggedValue("d.c", 5, 2.5, 0.0), LoggedValue("loss", 9, 3.0, 0.0),
+        LoggedValue("d.a", 5, 1.0, 0.0), LoggedValue("d.c", 5, 2.5, 0.0),
+        LoggedValue("d.i.j.k", 5, 4.0, 0.0), LoggedValue("n.m", 5, INF, 0.0),
+        LoggedValue("loss", 9, 3.0, 0.0),
         LoggedValue("inf", 9, -INF, 0.0), LoggedValue("loss", -2, 7.0, 0.0),
     ]  # fmt: skip
     config = {"lr": 0.2, "seed": 3, "opt.beta": {"b": 1}, "more": None}

@@ -27,6 +27,7 @@ from firsthand.system.ordinary_file import read_ordinary
 BLOCK = 32768
 HEADER = b":W&B"
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_MAX_DEPTH = 16
 MAX_FILE = 1 << 31
 MAX_VALUES = 2_000_000
 """JSON values of one row of the history, and of all settings of a run."""
@@ -156,15 +157,15 @@ def _item(body: bytes, allowance: _Allowance) -> tuple[str, Any]:
     return name, allowance.decoded(text, name)
 
 
-def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+def _numbers(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, float]]:
+    """The numbers of a value, by names whose parts are joined by dots."""
     if isinstance(value, int | float):
         yield name, number_of(value)
     elif value in ("NaN", "Infinity", "-Infinity"):
         yield name, {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}[value]
-    elif isinstance(value, dict) and "_type" not in value and len(value) < 200:
+    elif isinstance(value, dict) and "_type" not in value and len(value) < 200 and depth < _MAX_DEPTH:
         for key, each in value.items():
-            if isinstance(each, int | float):
-                yield f"{name}.{key}", number_of(each)
+            yield from _numbers(f"{name}.{key}"[:MAX_NAME], each, depth + 1)
 
 
 def _config(body: bytes, allowance: _Allowance) -> Json:
