@@ -98,6 +98,22 @@ def test_a_column_with_a_cell_that_is_no_number_is_left_out_and_named(tmp_path: 
     assert read(tmp_path, "t.csv", "model,MMLU,HumanEval\nA,0.7,0.9\nB,0.6,-\n").remarks == ()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "named"),
+    [
+        ('"0,95"', '"0,5"', True),
+        ('"1,234"', "1000", True),
+        ("1_000", "2", True),
+        ('"0,95"', "x", False),
+        ("7B", "3B", False),
+    ],
+)
+def test_a_column_of_numbers_that_are_not_read_is_named(tmp_path: Path, one: str, other: str, named: bool) -> None:
+    found = read(tmp_path, "t.csv", f"model,MMLU,GSM8K\nA,0.7,{one}\nB,0.6,{other}\n")
+    assert {each.benchmark for each in found.results} == {"MMLU"} and len(found.remarks) == named
+    assert all(said.startswith("GSM8K is left out: 'A' has ") for said in found.remarks)
+
+
 def test_digits_with_underscores_are_no_number(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="score is '1_0': a number was expected"):
         read(tmp_path, "t.csv", "model,benchmark,score\nA,b,1_0\n")

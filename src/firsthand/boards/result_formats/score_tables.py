@@ -7,6 +7,7 @@ The layout is told by the columns: `model`, `benchmark` and `score`; `model` and
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ ABOUT = {
 }  # fmt: skip
 """Columns of a table of models or items that are no scores."""
 _YES, _NO = frozenset({"true", "yes", "1", "1.0"}), frozenset({"false", "no", "0", "0.0"})
+_GROUPED = re.compile(r"[+\-−]?[\d.,][\d.,'’_ \u00a0\u202f]*%?")
 _MISSING = ("", "na", "n/a", "nan", "none", "null", "-", "—")
 
 
@@ -150,7 +152,8 @@ def is_wide(columns: Mapping[str, Any]) -> bool:
 def wide_rows(rows: list[TableRow], path: Path, remarks: list[str]) -> Iterator[BoardResult]:
     """A result for each cell under a heading whose cells are all numbers or empty; `date` dates the row.
 
-    `remarks` gets a sentence for each other column of which most cells are numbers: it looks like a benchmark.
+    `remarks` gets a sentence for each other column of which most cells are numbers, `0,95` and `1,234` too: it looks like a
+    benchmark.
     """
     columns = rows[0].columns
     name = next(each for each in MODELS if each in columns)
@@ -161,7 +164,8 @@ def wide_rows(rows: list[TableRow], path: Path, remarks: list[str]) -> Iterator[
         others = [row for row in rows if not _is_score(row, each)]
         if not others:
             scores.append(each)
-        elif 2 * len(others) < sum(not _is_missing(row.columns.get(each)) for row in rows):
+        filled = sum(not _is_missing(row.columns.get(each)) for row in rows)
+        if others and 2 * sum(not _is_grouped(row, each) for row in others) < filled:
             cell, where = others[0].columns.get(each), others[0].where
             remarks.append(
                 f"{each} is left out: {others[0].columns[name]!r:.60} has {cell!r:.60}, which is no number ({where})."
@@ -189,6 +193,12 @@ def _date(row: TableRow) -> str:
 def _is_score(row: TableRow, column: str) -> bool:
     cell = row.columns.get(column)
     return _is_missing(cell) or math.isfinite(_value(cell))
+
+
+def _is_grouped(row: TableRow, column: str) -> bool:
+    """True for a number with another decimal sign, or with its digits in groups, which is not read."""
+    cell = row.columns.get(column)
+    return isinstance(cell, str) and _GROUPED.fullmatch(cell.strip()[:60]) is not None
 
 
 def number_in(row: TableRow, column: str) -> float | None:
