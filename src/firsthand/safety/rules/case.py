@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isfinite, nan
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from firsthand.declaration import Declaration, fields_at
 from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
-from firsthand.loop.private_texts import copies_short, plain_result, private_texts, runs, unmarked
+from firsthand.loop.private_texts import READERS, copies_short, plain_result, private_texts, runs, unmarked
 from firsthand.message import Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
 from firsthand.safety.rules.witness import (
@@ -331,7 +331,10 @@ def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
     shown = unmarked(str(detail["result"]), detail.get("origin")) if "plain" in detail else ""
     if tool is None:
         return Earlier(name, "read", None, arguments, result, failed, unread=unread, shown=shown)
-    return Earlier(name, tool.effect, tool.declares, arguments, result, failed, defaults_of(tool), unread, shown)
+    facts = tool.declares and (
+        replace(tool.declares, readers="user") if detail.get(READERS) == "user" else tool.declares
+    )
+    return Earlier(name, tool.effect, facts, arguments, result, failed, defaults_of(tool), unread, shown)
 
 
 def told_to(call: CallCase | Earlier) -> frozenset[str]:
