@@ -91,7 +91,8 @@ class ServerDeclaration:
     authority: Mapping[str, str] = field(default_factory=dict)
     """Arguments that decide where power goes, by tool or pattern: `"send_*" = "to cc"`; an empty text says there is none."""
     recipients: Mapping[str, str] = field(default_factory=dict)
-    """Arguments that name those who will read the call, by tool or pattern."""
+    """Arguments that name those who will read the call, by tool or pattern; an empty text says that nobody does, and guards
+    then do not ask about the server either."""
     trusts: Mapping[str, str] = field(default_factory=dict)
     """Fields of results that may be believed, by tool or pattern: `"search_*" = "id sender"`."""
     spends: Mapping[str, str] = field(default_factory=dict)
@@ -184,6 +185,7 @@ class ServerDeclaration:
             _words_for(self.trusts, tool) or (),
             recipients or (),
             "user" if any(fnmatchcase(tool, each) for each in self.private) else "public",
+            tells="" if recipients == () else self.origin,
             grants=any(fnmatchcase(tool, each) for each in self.grants),
             spends=_words_for(self.spends, tool) or (),
         )
@@ -198,7 +200,9 @@ class ServerDeclaration:
         sent = SENT[tool]
         said = tuple(self.authority[tool].split()) if tool in self.authority else sent
         decide = said if set(said) <= set(sent) else sent
-        return Declaration(decide, recipients=tuple(each for each in sent[:1] if each in decide), readers="user")
+        told = tuple(each for each in sent[:1] if each in decide)
+        reader = "" if tool in self.recipients and not self.recipients[tool].split() else self.origin
+        return Declaration(decide, recipients=told, readers="user", tells=reader)
 
     @property
     def requests(self) -> frozenset[str]:
