@@ -74,11 +74,13 @@ def test_a_declared_server_shows_its_command_without_secrets_and_fills_its_argum
     file.write_text(
         '[servers.s]\ncommand = "sh"\nargs = ["--key", "${MY_K}", "--id=${MY_K}", "-c", "echo ${MY_K} ${OTHER}"]\n'
     )
-    read = read_declarations(file)["s"]
     monkeypatch.delenv("MY_K", raising=False)
     with pytest.raises(ConfigError, match="the command of the MCP server s needs the variable MY_K"):
-        assert read.filled_args
+        read_declarations(file)
+    with pytest.raises(ConfigError, match="the command of the MCP server serve needs the variable MY_K"):
+        tools_and_sources("mcp:serve ${MY_K}")
     monkeypatch.setenv("MY_K", KEY)
+    read = read_declarations(file)["s"]
     assert read.filled_args == ("--key", KEY, f"--id={KEY}", "-c", "echo ${MY_K} ${OTHER}") and KEY not in read.target
     monkeypatch.setenv("API_KEY_SERVE", "a b")
     (source,) = tools_and_sources("mcp:serve --api-key ${API_KEY_SERVE}")

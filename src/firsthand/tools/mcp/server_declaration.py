@@ -246,7 +246,7 @@ def declarations(text: str) -> tuple[ServerDeclaration, ...]:
         command, *args = shlex.split(text)
     except ValueError as error:
         raise ConfigError(f"{text!r} is no command: {error}") from None
-    return (ServerDeclaration(_name_of([command, *args]), command=command, args=tuple(args)),)
+    return (_startable(ServerDeclaration(_name_of([command, *args]), command=command, args=tuple(args))),)
 
 
 def read_declarations(path: Path) -> dict[str, ServerDeclaration]:
@@ -284,7 +284,13 @@ def _declared(name: str, table: object, path: Path) -> ServerDeclaration:
         given["cwd"] = str(path.parent / Path(given["cwd"]).expanduser())
     if given.get("roots"):
         given["roots"] = tuple(str((path.parent / Path(each).expanduser()).resolve()) for each in given["roots"])
-    return ServerDeclaration(name, **given)
+    return _startable(ServerDeclaration(name, **given))
+
+
+def _startable(declaration: ServerDeclaration) -> ServerDeclaration:
+    """The declaration, once the variables that its arguments name are found set; ConfigError otherwise."""
+    assert len(declaration.filled_args) == len(declaration.args)
+    return declaration
 
 
 def _value(kind: str, value: Any, where: str) -> Any:
