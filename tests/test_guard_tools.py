@@ -375,8 +375,10 @@ def test_mcp_declarations_make_tools_that_a_guard_knows():
         private=("get_*",),
         grants=("send",),
     )
-    assert server.declares("get_mail") == Declaration(trusts=("id", "sender"), readers="user")
-    assert server.declares("send") == Declaration(("to", "cc"), recipients=("to",), grants=True)
+    assert server.declares("get_mail") == Declaration(trusts=("id", "sender"), readers="user", tells="MCP server mail")
+    assert server.declares("send") == Declaration(
+        ("to", "cc"), recipients=("to",), grants=True, tells="MCP server mail"
+    )
     assert server.declares("drop") is None and server.declares("unknown") is None
 
 

@@ -135,6 +135,19 @@ def test_a_named_write_is_made_once(shared: Shared) -> None:
     assert [each.value for each in shared.history("k")] == ["a", "b"]
 
 
+def test_a_board_keeps_for_whom_an_entry_is(shared: Shared) -> None:
+    own = shared.write("k", "1", writer="ann", readers="user", once="n")
+    assert own.readers == "user" == shared.write("k", "2", writer="ann", once="n").readers
+    assert shared.read("k") == own and list(shared.entries()) == [own] == list(shared.history("k")) == list(
+        shared.changes()
+    )
+    with pytest.raises(BoardConflict) as lost:
+        shared.write("k", "2", writer="bob", expected=0)
+    assert lost.value.entry == own
+    assert shared.write("k", "2", writer="bob", expected=1).readers == "public"
+    assert [each.readers for each in shared.history("k")] == ["user", "public"]
+
+
 def test_watchers_see_every_write_once_and_in_order(shared: Shared) -> None:
     seen, last = [], 0
     for number in range(12):

@@ -296,7 +296,7 @@ def test_an_agent_writes_a_board_in_its_name_and_against_the_version_it_has_seen
     ]
     assert listed.function() == "The board is empty." and read.function("k" * 81) == f"There is no entry {'k' * 80!r}."
     assert write.function("b", "by nobody", 0) == "b is at version 1."
-    agent = SimpleNamespace(attempt=SimpleNamespace(agent=SimpleNamespace(name="ann")))
+    agent = SimpleNamespace(attempt=SimpleNamespace(agent=SimpleNamespace(name="ann"), task=None, calls=[]))
     position = CallPosition(agent, "0", CallBranch.__new__(CallBranch), None)
     with position.active():
         assert (

@@ -54,7 +54,8 @@ def test_a_store_in_nats_passes_on_what_it_is_asked_and_stops_its_thread(server:
             store.replay("p"), store.dead_letters("g"), store.lag("g"),
         ]  # type: ignore[func-returns-value]  # fmt: skip
         assert asked == [
-            ("write", "k", f"v{plain}", f"w{plain}", 3, f"o{plain}"), ("write", "k", "v", "w", None, None), ("read", plain),
+            ("write", "k", f"v{plain}", f"w{plain}", 3, f"o{plain}", "public"),
+            ("write", "k", "v", "w", None, None, "public"), ("read", plain),
             ("entries", plain), ("entries", ""), ("history", plain), ("changes", 4, 5), ("changes", 0, 1000),
             ("publish", "t", [plain, "x"], plain, plain), ("publish", "t", [], "", None), ("subscribe", "g", "p.>", 6),
             ("subscribe", "g", "p", None), ("unsubscribe", "g"), ("fetch", "g", 7, 1.5), ("fetch", "g", 100, 30.0),

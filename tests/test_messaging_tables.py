@@ -323,7 +323,7 @@ def test_a_file_is_made_with_its_bounds_and_refused_when_it_is_another(tmp_path:
         assert made._database.schema is SCHEMA and made._database.path == tmp_path / "m.db"
         with sqlite3.connect(tmp_path / "m.db") as connection:
             assert connection.execute("PRAGMA application_id").fetchone() == (0x66736D62,)
-            assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (3,)
         connection.close()
     assert made._database._pid == -1, "it is closed"
     for name in ("max_lag", "max_deliveries", "kept_versions"):

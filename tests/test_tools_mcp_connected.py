@@ -211,6 +211,19 @@ def test_there_is_no_client_before_a_connection_is_open_nor_after_its_end(tmp_pa
     asyncio.run(main())
 
 
+def test_a_program_is_started_with_the_values_of_the_variables_in_its_arguments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OWN_KEY", "k-1234")
+    args = ("-S", "-c", "import sys; sys.exit(f'got {sys.argv[1:]}')", "${OWN_KEY}", "--key=${OWN_KEY}")
+
+    async def main() -> None:
+        with pytest.raises(ToolError, match=r"got \['k-1234', '--key=k-1234'\]"):
+            await McpConnection(ServerDeclaration("lib", command=sys.executable, args=args)).open()
+
+    asyncio.run(main())
+
+
 def test_each_attempt_has_a_connection_of_its_own_unless_it_is_shared(tmp_path: Path) -> None:
     file = tmp_path / "s.toml"
     file.write_text('[servers.a]\ncommand = "x"\n[servers.b]\ncommand = "y"\nshared = true\n')

@@ -30,18 +30,19 @@ def server(**settings: Any) -> ServerDeclaration:
 
 @pytest.mark.parametrize("effect", get_args(Effect))
 def test_a_tool_that_does_more_than_read_is_declared_by_its_authority_or_its_recipients(effect: str) -> None:
-    bare = Declaration((), (), (), "public")
-    only_read = bare if effect == "read" else None
+    bare, owner = Declaration((), (), (), "public"), {"tells": "MCP server mail"}
+    to_owner = replace(bare, **owner)
+    only_read = to_owner if effect == "read" else None
     effects = {"effects": {"t": effect}}
     assert server(**effects).declares("t") == only_read
     assert server(**effects, authority={"u": "to"}, recipients={"u": "to"}).declares("t") == only_read
     rest = server(**effects, trusts={"t": "id"}, spends={"t": "fee"}, private=("t",), grants=("t",)).declares("t")
-    whole = Declaration((), ("id",), (), "user", grants=True, spends=("fee",))
+    whole = Declaration((), ("id",), (), "user", grants=True, spends=("fee",), **owner)
     assert rest == (whole if effect == "read" else None)
-    assert server(**effects, authority={"t": ""}).declares("t") == bare
+    assert server(**effects, authority={"t": ""}).declares("t") == to_owner
     assert server(**effects, recipients={"t": " "}).declares("t") == bare
-    assert server(**effects, authority={"t": "a b"}).declares("t") == Declaration(("a", "b"), (), (), "public")
-    assert server(**effects, recipients={"t": "c"}).declares("t") == Declaration((), (), ("c",), "public")
+    assert server(**effects, authority={"t": "a b"}).declares("t") == replace(to_owner, authority=("a", "b"))
+    assert server(**effects, recipients={"t": "c"}).declares("t") == replace(to_owner, recipients=("c",))
     assert server().declares("t") is None, "external, where nothing is told"
 
 
@@ -59,15 +60,16 @@ def test_the_first_pattern_that_fits_a_tool_counts_for_its_effect_and_its_declar
     assert [mail.effect_of(name) for name in ("get_mail", "get_key", "send", "Send", "quiet")] == [
         "read", "read", "write", "external", "external",
     ]  # fmt: skip
+    owner = {"tells": "MCP server mail"}
     assert {
         name: mail.declares(name) for name in ("get_mail", "get_key", "send", "send_all", "quiet", "share", "x")
     } == {
-        "get_mail": Declaration((), ("id", "sender"), (), "user"),
-        "get_key": Declaration(("name",), ("id", "sender"), (), "public"),
-        "send": Declaration(("to", "cc"), (), ("to", "bcc"), "public"),
-        "send_all": Declaration(("to", "cc"), (), (), "public"),
-        "quiet": Declaration((), (), (), "user"),
-        "share": Declaration((), (), ("with",), "public", grants=True, spends=("amount", "fee")),
+        "get_mail": Declaration((), ("id", "sender"), (), "user", **owner),
+        "get_key": Declaration(("name",), ("id", "sender"), (), "public", **owner),
+        "send": Declaration(("to", "cc"), (), ("to", "bcc"), "public", **owner),
+        "send_all": Declaration(("to", "cc"), (), (), "public", **owner),
+        "quiet": Declaration((), (), (), "user", **owner),
+        "share": Declaration((), (), ("with",), "public", grants=True, spends=("amount", "fee"), **owner),
         "x": None,
     }
     assert [name for name in ("get_mail", "send", "sends", "quiet") if mail.offers(name)] == ["get_mail", "send"]

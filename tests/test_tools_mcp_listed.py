@@ -112,7 +112,7 @@ def test_the_tools_for_resources_and_prompts_are_offered_as_declared_beside_the_
     *_, prompt = asyncio.run(found._extra_tools())
     search = found._search
     assert (search.effect, search.origin, search.timeout_s) == ("write", "MCP server s", 9.0)
-    facts = Declaration(("name", "arguments"), recipients=("name",), readers="user")
+    facts = Declaration(("name", "arguments"), recipients=("name",), readers="user", tells="MCP server s")
     assert (prompt.effect, prompt.origin, prompt.declares) == ("external", "MCP server s", facts)
     assert source(Told(full), trusted=True)._own(found._read, "read_resource").origin is None
 

@@ -140,7 +140,7 @@ def test_what_the_user_names_is_read_without_a_question() -> None:
 def test_authority_of_other_arguments_is_not_that_of_an_address() -> None:
     for words, expected in (("uri", ("uri",)), ("", ()), ("url", ("uri",)), ("uri id", ("uri",))):
         facts = own_tools(connected(authority={"read_resource": words})[0])["read_resource"].declares
-        assert facts == Declaration(expected, recipients=expected, readers="user"), words
+        assert facts == Declaration(expected, recipients=expected, readers="user", tells="MCP server srv"), words
 
 
 def test_lists_of_a_server_send_it_nothing_and_only_read() -> None:
@@ -149,7 +149,8 @@ def test_lists_of_a_server_send_it_nothing_and_only_read() -> None:
     assert effects == {
         "list_resources": "read", "read_resource": "external", "list_prompts": "read", "get_prompt": "external",
     }  # fmt: skip
-    assert {tools[name].declares for name in ("list_resources", "list_prompts")} == {Declaration(readers="user")}
+    own = Declaration(readers="user", tells="MCP server srv")
+    assert {tools[name].declares for name in ("list_resources", "list_prompts")} == {own}
     assert {each.over for each in tools.values()} == {"serve"}
 
 

@@ -352,10 +352,10 @@ def tools(text: str) -> tuple[Tool, ...]:
 
 def tools_and_sources(text: str) -> tuple[ToolLike, ...]:
     """The tools that a text names, or the sources of tools of the servers of `mcp:SERVER`."""
-    name, _, server = text.partition(":")
+    name = text.partition(":")[0]
     if name != "mcp":
         return tools(text)
-    found: tuple[ToolLike, ...] = find("tool", name)(with_secrets(server))
+    found: tuple[ToolLike, ...] = find("tool", name)(with_secrets(text).partition(":")[2])
     return found
 
 

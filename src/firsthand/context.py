@@ -339,7 +339,7 @@ class Context:
             detail |= {"clients": told} if result.is_error and attempt.agent.guards and told is not None else {}
             detail |= {"origin": result.origin} if result.origin is not None else {}
             detail |= {"plain": result.plain} if result.plain is not None else {}
-            detail |= {READERS: "user"} if attempt.is_private(call.name) else {}
+            detail |= {READERS: "user"} if result.is_private or attempt.is_private(call.name) else {}
             detail |= {ASKED: within.asked} if within.asked else {}
             error = result.content if result.is_error else None
             if not result.is_error:

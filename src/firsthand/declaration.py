@@ -72,12 +72,17 @@ class Declaration:
     dry_run: Callable[[Json], object] | None = field(default=None, compare=False)
     """Arguments -> a text on what the call would do, shown in the question; changes nothing. A `Rehearsal` also
     holds the call to what was shown."""
+    tells: str = ""
+    """Who reads all arguments of every call besides those that `recipients` names, such as a search service; empty for
+    nobody. The tools of one reader name it alike: it may be told what they gave."""
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.rate < 1:
             raise ConfigError(f"rate is {self.rate}: give the most calls of one attempt, 1 or more, or leave it out")
         if self.readers not in ("public", "user"):
             raise ConfigError(f"readers is {self.readers!r:.80}: public or user was expected")
+        if not isinstance(self.tells, str):
+            raise ConfigError(f"tells is {self.tells!r:.80}: the name of who reads the arguments was expected")
         for name in ("authority", "trusts", "recipients", "paths", "spends"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(each, str) and each for each in value):

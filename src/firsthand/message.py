@@ -58,6 +58,8 @@ class ToolResult:
     origin: str | None = None
     plain: str | None = field(default=None, compare=False, repr=False)
     """The content without a guard's marks between its words, for programs. None if there are none. Not stored."""
+    is_private: bool = field(default=False, compare=False, repr=False)
+    """True if the tool found that only the user may read this result, whatever it declares of all. Not stored."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class CallBranch(Branch):
     """The effect that was shown in a dry run and approved."""
     asked: list[Json] = field(default_factory=list)
     """The replies that the tool's world got from a model of its own, as the journal keeps them."""
+    is_private: bool = False
+    """True once the tool has said that only the user may read what this call gives."""
 
     def next_effect(self) -> str:
         """The name of the next effect of the call, such as `0.3:1 request 0`."""
@@ -88,6 +90,12 @@ def expect_effect(effect: str) -> None:
     """Hold the running call to the effect of a dry run that was approved."""
     if (here := _caller.get()) is not None:
         here.branch.expected = effect
+
+
+def give_private() -> None:
+    """Mark what the running call gives as the user's alone, for a tool that declares `public` of what it gives as a rule."""
+    if (here := _caller.get()) is not None:
+        here.branch.is_private = True
 
 
 def expected_effect() -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 from firsthand.errors import ConfigError
 from firsthand.loop.attempt_memory import AttemptMemory, MemoryChange
-from firsthand.loop.concurrency import current_branch, had_ended
+from firsthand.loop.concurrency import current_branch
 from firsthand.loop.open_call import OpenCall
-from firsthand.loop.private_texts import READERS, copies, private_texts
-from firsthand.loop.read_origins import bounded_origins, origins_read
+from firsthand.loop.private_texts import READERS
+from firsthand.loop.read_origins import bounded_origins, copies_private, origins_read
 from firsthand.loop.request_key import request_key
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, canonical
@@ -114,10 +114,7 @@ async def _told(
 
 def _readers(call: OpenCall, text: str) -> Json:
     """Returns the readers of an item: the user alone if its text copies a private result of this attempt, else empty."""
-    attempt, task = call.attempt, call.attempt.task
-    before = [each for each in attempt.calls if had_ended(each.id, call.effect)]
-    said = [] if task is None else [task.prompt, *(each.text for each in task.conversation if each.role == "user")]
-    return {} if copies(text, private_texts(before), said) is None else {READERS: "user"}
+    return {READERS: "user"} if copies_private(call.attempt, call.effect, text) else {}
 
 
 async def _make(

@@ -1,7 +1,8 @@
 """Names the sources outside an attempt that it has read: what is then written to a memory bears them as its origin.
 
 They are read from the results of tools, from the marks around what stands in messages as text (the observation of a written
-action, a document), and from the record of the attempt's tool calls, those of sub-agents included.
+action, a document), and from the record of the attempt's tool calls, those of sub-agents included. The record tells too
+if a text copies what only the user may read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import zip_longest
 
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.concurrency import had_ended
+from firsthand.loop.private_texts import copies, private_texts
 from firsthand.message import Message, Text, ToolResult, canonical
 from firsthand.tool import MARK_END
 from firsthand.trace import Call
@@ -40,6 +42,14 @@ def origins_read(attempt: Attempt, node: int | None, effect: str) -> list[str]:
     ended = [call for call in attempt.calls if call.kind == "tool" and had_ended(call.id, effect)]
     ended.sort(key=lambda call: attempt.order[call.id])
     return list(dict.fromkeys([*origins_of(attempt.conversation(node)), *origins_in(ended)]))
+
+
+def copies_private(attempt: Attempt, effect: str, *texts: str) -> bool:
+    """True if one of the texts copies a private result of the attempt that was there before the effect of that name."""
+    task = attempt.task
+    before = private_texts(each for each in attempt.calls if had_ended(each.id, effect))
+    said = [] if task is None else [task.prompt, *(each.text for each in task.conversation if each.role == "user")]
+    return any(copies(text, before, said) is not None for text in texts)
 
 
 def bounded_origins(origins: Iterable[str]) -> list[str]:

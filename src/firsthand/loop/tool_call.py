@@ -15,6 +15,8 @@ from firsthand.loop.approval import approval_key
 from firsthand.loop.asked_at import asking
 from firsthand.loop.attempt import Attempt
 from firsthand.loop.borders import Borders
+from firsthand.loop.calling import caller
+from firsthand.loop.private_texts import READERS
 from firsthand.loop.request_key import request_key
 from firsthand.message import ERROR, Json, ToolCall, ToolResult, canonical
 from firsthand.tool import LASTING, Tool, marked, usage
@@ -151,7 +153,9 @@ def _running(arguments: Json) -> Json:
 
 
 def _replayed(call: ToolCall, entry: Json) -> ToolResult:
-    return ToolResult(call.id, call.name, entry["content"], entry["is_error"], entry.get("origin"), entry.get("plain"))
+    is_private = entry.get(READERS) == "user"
+    origin, plain = entry.get("origin"), entry.get("plain")
+    return ToolResult(call.id, call.name, entry["content"], entry["is_error"], origin, plain, is_private)
 
 
 def _was_late(entry: Json) -> bool:
@@ -161,6 +165,7 @@ def _was_late(entry: Json) -> bool:
 def _entry(result: ToolResult) -> Json:
     """The result as the journal keeps it."""
     entry: Json = {"content": result.content, "is_error": result.is_error}
+    entry |= {READERS: "user"} if result.is_private else {}
     return entry if result.origin is None else entry | {"origin": result.origin}
 
 
@@ -198,7 +203,10 @@ async def _run_approved(
     detail |= _running(arguments)
     try:
         with timed(), asking(attempt.journal, effect, attempt.note):
-            return ToolResult(call.id, call.name, await tool.run(checked), origin=tool.origin)
+            text = await tool.run(checked)
+            here = caller()
+            is_private = here is not None and here.branch.is_private
+            return ToolResult(call.id, call.name, text, origin=tool.origin, is_private=is_private)
     except AnswerPending:  # the tool says that it has not acted yet: it is called again with the answer
         del detail["ran"]
         await attempt.keep(effect, request, {"waiting": True})

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from firsthand.declaration import Readers
 from firsthand.errors import ConfigError, FirsthandError
 
 MAX_KEY_CHARS = 200
@@ -37,13 +38,22 @@ class BoardEntry:
     """Seconds since 1970."""
     sequence: int
     """The place among all writes of the board."""
+    readers: Readers = "public"
+    """Those who may read it: the user alone where its writer copied what only the user may read."""
 
 
 class Blackboard(Protocol):
     """A shared board. Its methods may be called by many agents, threads and processes at a time."""
 
     def write(
-        self, key: str, value: str, *, writer: str, expected: int | None = None, once: str | None = None
+        self,
+        key: str,
+        value: str,
+        *,
+        writer: str,
+        expected: int | None = None,
+        once: str | None = None,
+        readers: Readers = "public",
     ) -> BoardEntry:
         """Keep a new version of a key; returns it.
 
@@ -51,6 +61,7 @@ class Blackboard(Protocol):
             expected: The version that the key must have now, 0 for a new key; None writes over any.
             once: A name of this write: a second write of the name changes nothing and returns the first one's entry, so
                 that a program that begins again does not write twice.
+            readers: Those who may read the entry, which it keeps.
 
         Raises:
             BoardConflict: The key has another version.

@@ -2,19 +2,23 @@
 
 An entry was written by another agent, so it is data: it comes with its writer, between marks. A write names the version that
 it follows; one that lost the race writes nothing and shows the entry as it is, for the model to look again. A write that was
-made but not recorded, as its attempt was killed in between, is told to the resumed attempt as an entry of its own.
+made but not recorded, as its attempt was killed in between, is told to the resumed attempt as an entry of its own. An entry
+that copies what only the user may read keeps that, so it is private for the guards of those who read it.
 """
 
 from __future__ import annotations
 
-from firsthand.declaration import Declaration
-from firsthand.loop.calling import caller
+from firsthand.declaration import Declaration, Readers
+from firsthand.loop.calling import caller, give_private
+from firsthand.loop.read_origins import copies_private
 from firsthand.messaging.blackboard import Blackboard, BoardConflict, BoardEntry
 from firsthand.tool import Tool, tool_from_function
 
 MAX_LISTED = 100
 SHOWN_CHARS = 8000
 ORIGIN = "the blackboard"
+PUBLIC: Readers = "public"
+USER: Readers = "user"
 
 
 def board_tools(board: Blackboard) -> tuple[Tool, ...]:
@@ -27,7 +31,7 @@ def board_tools(board: Blackboard) -> tuple[Tool, ...]:
             key: The key of the entry.
         """
         entry = board.read(key)
-        return f"There is no entry {key[:80]!r}." if entry is None else shown(entry)
+        return f"There is no entry {key[:80]!r}." if entry is None else _given(entry)
 
     def board_list(prefix: str = "") -> str:
         """List the entries of the shared board: keys, versions and writers.
@@ -36,6 +40,8 @@ def board_tools(board: Blackboard) -> tuple[Tool, ...]:
             prefix: Only keys that begin so.
         """
         entries = board.entries(prefix)
+        if any(each.readers == "user" for each in entries[:MAX_LISTED]):  # a key holds 200 characters
+            give_private()
         lines = [f"{each.key} (version {each.version}, by {each.writer})" for each in entries[:MAX_LISTED]]
         more = [f"and {len(entries) - MAX_LISTED} more"] if len(entries) > MAX_LISTED else []
         return "\n".join([*lines, *more]) or "The board is empty."
@@ -50,11 +56,15 @@ def board_tools(board: Blackboard) -> tuple[Tool, ...]:
                 written.
         """
         position = caller()
-        writer = "somebody" if position is None else position.context.attempt.agent.name
+        writer, readers = "somebody", PUBLIC
+        if position is not None:
+            attempt = position.context.attempt
+            writer = attempt.agent.name
+            readers = USER if copies_private(attempt, position.effect, key, value) else PUBLIC
         try:
-            entry = board.write(key, value, writer=writer, expected=version)
+            entry = board.write(key, value, writer=writer, expected=version, readers=readers)
         except BoardConflict as error:
-            now = "" if error.entry is None else f"\n{shown(error.entry)}"
+            now = "" if error.entry is None else f"\n{_given(error.entry)}"
             return (
                 f"Nothing was written: {error}{now}"  # a result, for the words of an error stand outside of the marks
             )
@@ -65,6 +75,13 @@ def board_tools(board: Blackboard) -> tuple[Tool, ...]:
         tool_from_function(each, effect="read", origin=ORIGIN, declares=own) for each in (board_read, board_list)
     )
     return read, listed, tool_from_function(board_write, effect="write", origin=ORIGIN, declares=own)
+
+
+def _given(entry: BoardEntry) -> str:
+    """An entry as a model reads it, marked as private if only the user may read it."""
+    if entry.readers == "user":
+        give_private()
+    return shown(entry)
 
 
 def shown(entry: BoardEntry) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from firsthand.declaration import Readers
 from firsthand.messaging.blackboard import BoardEntry, check_entry, conflict
 from firsthand.messaging.message_bus import check_bounds
 
@@ -18,7 +19,14 @@ class MemoryBoard:
         self._named: dict[str, BoardEntry] = {}
 
     def write(
-        self, key: str, value: str, *, writer: str, expected: int | None = None, once: str | None = None
+        self,
+        key: str,
+        value: str,
+        *,
+        writer: str,
+        expected: int | None = None,
+        once: str | None = None,
+        readers: Readers = "public",
     ) -> BoardEntry:
         """Keep a new version of a key; see `Blackboard.write`."""
         check_entry(key, value)
@@ -28,7 +36,7 @@ class MemoryBoard:
         version = 0 if there is None else there.version
         if expected is not None and expected != version:
             raise conflict(key, expected, there)
-        entry = BoardEntry(key, value, version + 1, writer, self._clock(), len(self._written) + 1)
+        entry = BoardEntry(key, value, version + 1, writer, self._clock(), len(self._written) + 1, readers)
         self._written.append(entry)
         if once is not None:
             self._named[once] = entry

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from firsthand.declaration import Readers
 from firsthand.errors import ConfigError, StoreError, UnknownName
 from firsthand.messaging import nats_records as records
 from firsthand.messaging.blackboard import BoardEntry, conflict
@@ -102,7 +103,9 @@ class NatsClient:
         """Close the connection."""
         await self._nc.close()
 
-    async def write(self, key: str, value: str, writer: str, expected: int | None, once: str | None) -> BoardEntry:
+    async def write(
+        self, key: str, value: str, writer: str, expected: int | None, once: str | None, readers: Readers = "public"
+    ) -> BoardEntry:
         """Keep a new version of a key."""
         from nats.js.errors import KeyWrongLastSequenceError
 
@@ -130,6 +133,7 @@ class NatsClient:
                 "at": time.time(),
                 "once": once,
             }
+            made |= {} if readers == "public" else {"readers": readers}
             try:
                 place = await board.update(
                     coded(key), self._fitting(packed(made), f"the value of {key!r}"), last=revision
@@ -138,7 +142,7 @@ class NatsClient:
                 continue  # somebody else was faster: look again
             if once is not None:
                 await self._buckets["names"].put(f"w.{coded(once)}", packed({**made, "sequence": place}))
-            return BoardEntry(key, value, version + 1, writer, made["at"], place)  # type: ignore[arg-type]
+            return BoardEntry(key, value, version + 1, writer, made["at"], place, readers)  # type: ignore[arg-type]
 
     async def read(self, key: str) -> BoardEntry | None:
         """The key as it is."""

@@ -18,6 +18,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from firsthand.declaration import Readers
 from firsthand.errors import ConfigError, MissingExtra, StoreError
 from firsthand.messaging.blackboard import BoardEntry, check_entry
 from firsthand.messaging.message_bus import BusMessage, DeadLetter, Delivery, check_bounds, check_fetch, check_payloads
@@ -98,11 +99,19 @@ class NatsMessaging:
     # -- the blackboard --
 
     def write(
-        self, key: str, value: str, *, writer: str, expected: int | None = None, once: str | None = None
+        self,
+        key: str,
+        value: str,
+        *,
+        writer: str,
+        expected: int | None = None,
+        once: str | None = None,
+        readers: Readers = "public",
     ) -> BoardEntry:
         """Keep a new version of a key; see `Blackboard.write`."""
         check_entry(key, value)
-        return self._call(self._client.write(plain(key), plain(value), plain(writer), expected, once and plain(once)))
+        name = once and plain(once)
+        return self._call(self._client.write(plain(key), plain(value), plain(writer), expected, name, readers))
 
     def read(self, key: str) -> BoardEntry | None:
         """The key as it is; None if it was never written."""

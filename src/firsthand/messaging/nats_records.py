@@ -45,7 +45,9 @@ def entry_of(subject: str, sequence: int, data: bytes | None) -> tuple[BoardEntr
     if found is None or coded(found["key"]) != _end(subject) or found["version"] < 1:
         return None
     name = read_record(data, once=str)
-    return BoardEntry(**found, sequence=sequence), None if name is None else name["once"]
+    said = _decoded(data).get("readers", "public")
+    entry = BoardEntry(**found, sequence=sequence, readers="public" if said == "public" else "user")
+    return entry, None if name is None else name["once"]
 
 
 def named_entry_of(once: str, data: bytes | None) -> BoardEntry | None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from firsthand.declaration import Readers
 from firsthand.errors import ConfigError, MissingExtra, StoreError, UnknownName
 from firsthand.messaging import redis_scripts
 from firsthand.messaging.blackboard import BoardEntry, check_entry, conflict
@@ -102,7 +103,14 @@ class RedisMessaging:
     # -- the blackboard --
 
     def write(
-        self, key: str, value: str, *, writer: str, expected: int | None = None, once: str | None = None
+        self,
+        key: str,
+        value: str,
+        *,
+        writer: str,
+        expected: int | None = None,
+        once: str | None = None,
+        readers: Readers = "public",
     ) -> BoardEntry:
         """Keep a new version of a key; see `Blackboard.write`."""
         check_entry(key, value)
@@ -115,6 +123,7 @@ class RedisMessaging:
             "" if expected is None else int(expected),
             "" if once is None else f"={plain(once)}",
             self.kept_versions,
+            *(() if readers == "public" else (readers,)),
             read=_written,
         )
         if said == "conflict":
@@ -307,7 +316,8 @@ def _entry(row: Sequence[Any] | None) -> BoardEntry | None:
     sequence = int(row[0].split("-")[0])
     try:
         version, at = int(found["version"]), float(found["at"])
-        made = BoardEntry(found["key"], found["value"], version, found["writer"], at, sequence)
+        readers: Readers = "public" if found.get("readers", "public") == "public" else "user"
+        made = BoardEntry(found["key"], found["value"], version, found["writer"], at, sequence, readers)
         return made if version > 0 and is_time(at) else None
     except (KeyError, ValueError):  # another program wrote it
         return None

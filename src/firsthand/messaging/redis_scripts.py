@@ -53,7 +53,7 @@ _WRITE = (
     _BOARD
     + _PLACES
     + """
-local key, value, writer, at, expected, once, kept = unpack(ARGV)
+local key, value, writer, at, expected, once, kept, readers = unpack(ARGV)
 if once ~= '' then
   local done = redis.call('HGET', P .. 'once', once)
   if done then return {'done', entry(done)} end
@@ -67,6 +67,7 @@ end
 if expected ~= '' and tonumber(expected) ~= version then return {'conflict', there} end
 local place = whole(first_of('writes', 'changes', 1))
 local fields = {'key', key, 'value', value, 'version', version + 1, 'writer', writer, 'at', at}
+if readers then fields[11], fields[12] = 'readers', readers end
 redis.call('XADD', P .. 'changes', place .. '-0', unpack(fields))
 redis.call('HSET', P .. 'board', key, place)
 redis.call('ZADD', P .. 'keys', 0, key)

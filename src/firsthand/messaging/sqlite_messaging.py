@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from firsthand.declaration import Readers
 from firsthand.errors import ConfigError, UnknownName
 from firsthand.messaging.blackboard import BoardEntry, check_entry, conflict
 from firsthand.messaging.message_bus import (
@@ -43,13 +44,14 @@ SCHEMA = Schema(
             PRIMARY KEY (grp, seq)) WITHOUT ROWID;
         """,
         "ALTER TABLE deliveries ADD COLUMN since REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE entries ADD COLUMN readers TEXT NOT NULL DEFAULT 'public'",
     ),
     place="the file of messages",
     missing="give the path of one, or let it be made",
     resume="then try again",
     copied="the file",
 )
-_ENTRY = "key, value, version, writer, at, seq"
+_ENTRY = "key, value, version, writer, at, seq, readers"
 _MESSAGE = "seq, topic, payload, sender, at"
 _SCAN = 1000
 """Messages that are looked at in one step for those that a group wants."""
@@ -87,7 +89,14 @@ class SqliteMessaging:
     # -- the blackboard --
 
     def write(
-        self, key: str, value: str, *, writer: str, expected: int | None = None, once: str | None = None
+        self,
+        key: str,
+        value: str,
+        *,
+        writer: str,
+        expected: int | None = None,
+        once: str | None = None,
+        readers: Readers = "public",
     ) -> BoardEntry:
         """Keep a new version of a key; see `Blackboard.write`."""
         check_entry(key, value)
@@ -103,7 +112,7 @@ class SqliteMessaging:
             if expected is not None and expected != version:
                 raise conflict(key, expected, there)
             connection.execute(
-                "INSERT INTO entries (key, version, value, writer, at, once) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO entries (key, version, value, writer, at, once, readers) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
                     plain(key),
                     version + 1,
@@ -111,6 +120,7 @@ class SqliteMessaging:
                     plain(writer),
                     time.time(),
                     None if once is None else plain(once),
+                    readers,
                 ),
             )
             if version >= self.kept_versions:  # one that a name protects from being written twice stays

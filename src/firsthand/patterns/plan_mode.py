@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from firsthand.context import Context
@@ -124,6 +125,8 @@ class _Caller:
             raise PlanError(f"the call of {name} was refused or failed")
         value = decoded(unmarked(result.content, result.origin) if result.plain is None else result.plain)
         declares = self.tools[name].declares
+        if declares is not None and result.is_private:
+            declares = replace(declares, readers="user")
         return Labelled(value, label_of_result(name, declares), declares.trusts if declares is not None else (), name)
 
     def same(self, name: str, arguments: Json) -> str:

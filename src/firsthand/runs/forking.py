@@ -19,6 +19,7 @@ from firsthand.context import Context
 from firsthand.errors import ConfigError
 from firsthand.loop.journal import Journal, MemoryJournal, where_in
 from firsthand.loop.listener import Listener
+from firsthand.loop.private_texts import READERS
 from firsthand.loop.reply_body import to_body
 from firsthand.loop.world_model import world_replies
 from firsthand.message import Json, Message, ToolCall, ToolResult, assistant, canonical
@@ -169,7 +170,7 @@ def _reply(trace: Trace, call: Call, index: int) -> Json:
         if "items" in detail:
             refusal = {"refusal": detail["result"]} if detail["is_error"] else {}
             return {"items": detail["items"], "shown": True} | refusal
-        others = {name: detail[name] for name in ("ran", "plain") if name in detail}
+        others = {name: detail[name] for name in ("ran", "plain", READERS) if name in detail}
         return {"content": detail["result"], "is_error": detail["is_error"], "shown": True} | others
     if call.kind == "memory":
         return {"memory": call.detail["reply"]}

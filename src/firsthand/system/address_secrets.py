@@ -1,8 +1,9 @@
-"""Keeps passwords and tokens in addresses out of what is stored or shown: a variable of the environment stands for each.
+"""Keeps secrets in addresses and commands out of what is stored or shown: a variable of the environment stands for each.
 
 `redis://bob:secret@host/0` is stored as `redis://bob:${PASSWORD_BOB_HOST}@host/0`, and whoever sets the variable opens it
 again. Found are the password of a user before a host, a token before a host of NATS, a long one before any host, and
 parameters such as `?api_key=`. A login ends at a blank, `/`, `?` or `#`: write one in a password as `%20`, `%2F` and so on.
+In a command, `mcp:serve --api-key KEY`, the values of options, variables and headers of a secret's name are found.
 `helm_metrics` writes `;` for each colon of a benchmark's options, so `http;//bob;secret@host` is an address too.
 """
 
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -40,6 +42,17 @@ _PARAMETER = re.compile(
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}", re.ASCII)
 _TOKEN_SCHEMES = ("nats", "tls")
 """Schemes in whose addresses a user without a password is a token; their client takes a password as it is written."""
+_COMMAND = re.compile(r"(?:^|(?<=[\s,;='\"(\[]))mcp:(?!https?://)")
+"""Begins the command of an MCP server among tools."""
+_ARGUMENT = re.compile(r"[^\s\"',]*(?:\"[^\"]*\"|'[^']*')|[^\s\"',]+")
+_NAMED = re.compile(r"(-{0,2}(?P<name>[A-Za-z_][\w.-]{0,80})(?:=|:[ ]?))(?P<value>.+)", re.DOTALL)
+"""An argument that is an option, a variable or a header with its value."""
+_FLAG = re.compile(r"--?([A-Za-z][\w.-]{0,80})")
+_BARE = re.compile(r"[\w@%+=:./${}-]+")
+_IN_COMMAND = "command"
+"""Stands in place of the scheme of an address."""
+WRAPPERS = {"npx", "uvx", "uv", "node", "python", "python3", "docker", "run", "exec", "tool", "bunx", "deno", "env"}
+"""Words of a command that do not say which server it starts."""
 _KEY = re.compile(r"(?=\D*\d)(?=[^A-Za-z]*[A-Za-z])[\w.~+/%=-]{20,}", re.ASCII)
 """A value that looks like a key: 20 or more letters and digits."""
 _SECRET_ENDINGS = (
@@ -63,12 +76,20 @@ _PUBLIC_WORDS = {"public", "max", "min", "page", "next", "continuation", "sync",
 
 
 def without_secrets(text: str) -> str:
-    """The text with `${NAME}` for each password, token and key in its addresses; what is `${NAME}` already stays."""
+    """The text with `${NAME}` for each password, token and key in its addresses and commands of MCP servers.
 
-    def named(value: str, name: str, scheme: str) -> str:
-        return value if _VARIABLE.fullmatch(value) else f"${{{name}}}"
+    What is `${NAME}` already stays.
+    """
+    return _replaced(text, _as_variable)
 
-    return _replaced(text, named)
+
+def command_without_secrets(words: Sequence[str]) -> list[str]:
+    """The words of a command with `${NAME}` for each secret of an option, a variable, a header or an address."""
+    return [without_secrets(word) for word in _words_replaced(words, _as_variable)]
+
+
+def _as_variable(value: str, name: str, scheme: str) -> str:
+    return value if _VARIABLE.fullmatch(value) else f"${{{name}}}"
 
 
 def without_secrets_in(value: Any) -> Any:
@@ -96,9 +117,9 @@ def with_secrets(text: str, *, default: str | None = None) -> str:
         if (known := os.environ.get(found[1], default)) is None:
             raise ConfigError(
                 f"{without_secrets(text)!r} needs the variable {found[1]} of the environment, and it is not set: export it "
-                "with the secret of that address, which no run keeps"
+                f"with the secret of that {'command' if scheme == _IN_COMMAND else 'address'}, which no run keeps"
             )
-        return known if scheme in _TOKEN_SCHEMES else quote(known, safe="")
+        return known if scheme in (*_TOKEN_SCHEMES, _IN_COMMAND) else quote(known, safe="")
 
     return _replaced(text, filled) if "${" in text else text
 
@@ -119,6 +140,8 @@ def server_of(url: str) -> str:
 
 def _replaced(text: str, change: Callable[[str, str, str], str]) -> str:
     """The text with each secret as `change` gives it, from the secret, the name of a variable for it, and the scheme."""
+    if begun := _COMMAND.search(text):
+        text = text[: begun.end()] + _command_replaced(text[begun.end() :], change)
     if _MARK.search(text) is None:
         return text
 
@@ -131,6 +154,39 @@ def _replaced(text: str, change: Callable[[str, str, str], str]) -> str:
 
     changed = _AUTHORITY.sub(logins, text)
     return "".join(_query_replaced(word, change) for word in re.split(r"([\s,]+)", changed))
+
+
+def _command_replaced(text: str, change: Callable[[str, str, str], str]) -> str:
+    """The text of a command, and of what follows it, with each secret of its arguments changed."""
+    found = [*_ARGUMENT.finditer(text)]
+    words = [re.sub(r"\"([^\"]*)\"|'([^']*)'", lambda part: part[1] or part[2] or "", each[0]) for each in found]
+    made, at = [], 0
+    for each, word, new in zip(found, words, _words_replaced(words, change), strict=True):
+        if new != word:
+            made += [text[at : each.start()], new if _BARE.fullmatch(new) else shlex.quote(new)]
+            at = each.end()
+    return "".join([*made, text[at:]])
+
+
+def _words_replaced(words: Sequence[str], change: Callable[[str, str, str], str]) -> list[str]:
+    """The words of a command with the values of its options, variables and headers of a secret's name changed."""
+    found = [_secret_in(word, before) for before, word in zip(["", *words], words, strict=False)]
+    plain = (word for word, secret in zip(words, found, strict=True) if secret is None and not word.startswith("-"))
+    own = (re.split(r"[/\\]", word)[-1] for word in plain if "=" not in word)
+    program = next((word for word in own if word not in WRAPPERS), "")
+    return [
+        word if secret is None else secret[0] + change(secret[2], _variable(secret[1].upper(), program), _IN_COMMAND)
+        for word, secret in zip(words, found, strict=True)
+    ]
+
+
+def _secret_in(word: str, before: str) -> tuple[str, str, str] | None:
+    """What stands in a word of a command before a secret, the secret's name and the secret; None if there is none."""
+    flag, named = _FLAG.fullmatch(before), _NAMED.fullmatch(word)
+    given = [("", flag[1], word)] if flag and not word.startswith("-") else []
+    given += [(named[1], named["name"], named["value"])] if named else []
+    found = (each for each in given if each[2].lower() not in ("true", "false") and _is_secret(each[1], each[2]))
+    return next(found, None)
 
 
 def _login_replaced(

@@ -75,7 +75,7 @@ def web_search(*, service: str | None = None, url: str | None = None) -> Tool:
         return _shown(body, SERVICES[name], k)
 
     return tool_from_function(
-        web_search, effect="read", timeout_s=TIMEOUT_S + 5.0, origin="the web", declares=Declaration()
+        web_search, effect="read", timeout_s=TIMEOUT_S + 5.0, origin="the web", declares=Declaration(tells=name)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isfinite, nan
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from firsthand.declaration import Declaration, fields_at
 from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
-from firsthand.loop.private_texts import copies_short, plain_result, private_texts, runs, unmarked
+from firsthand.loop.private_texts import READERS, copies_short, plain_result, private_texts, runs, unmarked
 from firsthand.message import Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
 from firsthand.safety.rules.witness import (
@@ -178,16 +178,31 @@ class CallCase:
         paths = tuple(f"{path}." for path in self.declares.recipients)
         return tuple(each for each in self.powers if f"{each.argument}.".startswith(paths))
 
-    def tells_of(self, others: Sequence[str]) -> str:
+    @property
+    def unnamed_reader(self) -> str:
+        """The reader of all arguments, as declared; empty if the user named it, or where the call goes.
+
+        A call goes to its recipients, and one that changes something to all that decides where its power goes.
+        """
+        reader, places = self.declares.tells, self.powers if self.changes else self.recipients
+        named = [each.source in ("user", "default") for each in places]
+        is_named = any(f" {_spaced(reader)} " in f" {_spaced(text)} " for text in self.words)
+        return "" if is_named or (named and all(named)) else reader
+
+    def tells_of(self, others: Sequence[str], *, reader: str = "") -> str:
         """Texts that the call would tell these people though only the user may read it, by its source; empty for nothing.
 
         By the carried labels, or else by copies: what the arguments that are no powers share with a private result, and the
-        user did not say.
+        user did not say. What tools that tell all to `reader` gave is known to it.
         """
+        every = [each for each in self.earlier if each.label.readers is not None]
+        known = [each for each in every if reader and each.declares is not None and each.declares.tells == reader]
+        private = [each for each in every if each not in known]
         if self.labels is not None:
-            told = join_all(label for name, label in self.labels.items() if name not in self.declares.powers)
+            given = [label for name, label in self.labels.items() if name not in self.declares.powers]
+            here, there = ({each.name for each in found} for found in (known, private))
+            told = join_all(x for x in given if x.origins.isdisjoint(here) or not x.origins.isdisjoint(there))
             return "" if told.may_be_read_by(others) else ", ".join(sorted(told.origins)) or "a private value"
-        private = [each for each in self.earlier if each.label.readers is not None]
         rest = {name: value for name, value in self.arguments.items() if name not in self.declares.powers}
         texts = [text for _, text in leaves(rest)]
         copied = frozenset[str]().union(*map(runs, texts)).difference(*map(runs, self.words))
@@ -224,6 +239,11 @@ class CallCase:
                 where = f"the result of {each.name} (call {number}), in no field that is trusted"
                 return f"it stands in {where if each.is_call else each.name}"
         return ""
+
+
+def _spaced(text: str) -> str:
+    """The words of a text in lower case, with a blank between them."""
+    return " ".join(re.findall(r"[^\W_]+", text.casefold()))
 
 
 def defaults_of(tool: Tool) -> Json:
@@ -331,7 +351,10 @@ def _earlier(detail: Json, tools: Mapping[str, Tool]) -> Earlier:
     shown = unmarked(str(detail["result"]), detail.get("origin")) if "plain" in detail else ""
     if tool is None:
         return Earlier(name, "read", None, arguments, result, failed, unread=unread, shown=shown)
-    return Earlier(name, tool.effect, tool.declares, arguments, result, failed, defaults_of(tool), unread, shown)
+    facts = tool.declares and (
+        replace(tool.declares, readers="user") if detail.get(READERS) == "user" else tool.declares
+    )
+    return Earlier(name, tool.effect, facts, arguments, result, failed, defaults_of(tool), unread, shown)
 
 
 def told_to(call: CallCase | Earlier) -> frozenset[str]:

@@ -75,6 +75,9 @@ def readers_cover_recipients(case: CallCase) -> Ruling | None:
     others = [each.value for each in case.recipients if each.source not in ("user", "default")]
     if others and (source := case.tells_of(others)):
         return ask(f"{', '.join(others[:4])} would read what {source} gave the user alone")
+    reader = case.unnamed_reader
+    if reader and (source := case.tells_of([reader], reader=reader)):
+        return ask(f"{reader} would read what {source} gave the user alone")
     return None
 
 

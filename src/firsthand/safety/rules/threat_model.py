@@ -62,9 +62,9 @@ _NEVER = (
 
 
 def _tells_unseen(tool: Tool) -> bool:
-    """True if a call may carry text to somebody whom no declared recipient names: a change, or a question to the public."""
+    """True if a call may carry text to somebody whom no declaration names: a change, or a question to the public."""
     facts = tool.declares
-    if facts is None or facts.recipients:
+    if facts is None or facts.recipients or facts.tells:
         return facts is None and tool.effect != "read"
     free = set(tool.spec.parameters["properties"]).difference(facts.powers)
     return tool.effect != "read" or (tool.origin is not None and facts.readers == "public" and bool(free))

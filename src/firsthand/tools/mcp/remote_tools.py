@@ -385,7 +385,7 @@ class RemoteTools:
 
     def _own(self, function: Any, name: str, effect: Effect = "read", facts: Declaration | None = None) -> Tool:
         origin = None if self.declaration.trusted else self.declaration.origin
-        facts = facts or Declaration(readers="user")
+        facts = facts or Declaration(readers="user", tells=self.declaration.origin)
         made = tool_from_function(function, effect=effect, name=f"{self.server}__{name}", origin=origin, declares=facts)
         return replace(made, timeout_s=self.declaration.timeout_s + 5.0, over=self.declaration.target)
 

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from firsthand.declaration import Declaration
 from firsthand.errors import ConfigError, nearest
 from firsthand.message import Json
+from firsthand.system.address_secrets import WRAPPERS, command_without_secrets
 from firsthand.system.bounded_toml import read_toml_file
 from firsthand.tool import Effect
 
@@ -37,13 +38,12 @@ MAX_NAME = 24
 """The most characters of a server's name, which the names of its tools begin with."""
 SENT = {"read_resource": ("uri",), "get_prompt": ("name", "arguments")}
 """Tools that are offered beside the server's own, with the arguments that the server reads; the first names what does."""
-_WRAPPERS = {"npx", "uvx", "uv", "node", "python", "python3", "docker", "run", "exec", "tool", "bunx", "deno", "env"}
-"""Words of a command that do not say which server it starts."""
-
 _WANTED = {
     "tuple[str, ...]": "a list of texts", "Mapping[str, str]": "a table of texts", "bool": "true or false",
     "float": "a number", "int": "a whole number",
 }  # fmt: skip
+_VARIABLE = re.compile(r"(?:-{0,2}[\w.-]+(?:=|:[ ]?))?\$\{\w+\}")
+"""An argument that a variable of the environment stands for, as a whole or after a name."""
 _FORMS = {
     "allow": ', with + between networks and hosts, as in "10.0.0.0/8+auth.local"',
     "scopes": ', as in ["files:read", "files:write"]',
@@ -61,7 +61,7 @@ class ServerDeclaration:
     command: str = ""
     """The program to start, which speaks MCP over its standard input and output."""
     args: tuple[str, ...] = ()
-    """Arguments of the program."""
+    """Arguments of the program; one that is `${NAME}`, or `--option=${NAME}`, stands for a variable of the environment."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables for the program besides HOME, PATH and the like; `${NAME}` stands for one of our own."""
     cwd: str = ""
@@ -91,7 +91,8 @@ class ServerDeclaration:
     authority: Mapping[str, str] = field(default_factory=dict)
     """Arguments that decide where power goes, by tool or pattern: `"send_*" = "to cc"`; an empty text says there is none."""
     recipients: Mapping[str, str] = field(default_factory=dict)
-    """Arguments that name those who will read the call, by tool or pattern."""
+    """Arguments that name those who will read the call, by tool or pattern; an empty text says that nobody does, and guards
+    then do not ask about the server either."""
     trusts: Mapping[str, str] = field(default_factory=dict)
     """Fields of results that may be believed, by tool or pattern: `"search_*" = "id sender"`."""
     spends: Mapping[str, str] = field(default_factory=dict)
@@ -165,7 +166,13 @@ class ServerDeclaration:
     @property
     def target(self) -> str:
         """The endpoint, without secrets: equal for two declarations of one server."""
-        return self.url.partition("?")[0] or shlex.join([self.command, *self.args])
+        return self.url.partition("?")[0] or shlex.join(command_without_secrets([self.command, *self.args]))
+
+    @property
+    def filled_args(self) -> tuple[str, ...]:
+        """The arguments as the program gets them; ConfigError for a variable that is not set."""
+        where = f"the command of the MCP server {self.name}"
+        return tuple(_filled(each, where) if _VARIABLE.fullmatch(each) else each for each in self.args)
 
     def effect_of(self, tool: str) -> Effect:
         """The declared effect of a tool, by its own name."""
@@ -184,6 +191,7 @@ class ServerDeclaration:
             _words_for(self.trusts, tool) or (),
             recipients or (),
             "user" if any(fnmatchcase(tool, each) for each in self.private) else "public",
+            tells="" if recipients == () else self.origin,
             grants=any(fnmatchcase(tool, each) for each in self.grants),
             spends=_words_for(self.spends, tool) or (),
         )
@@ -198,7 +206,9 @@ class ServerDeclaration:
         sent = SENT[tool]
         said = tuple(self.authority[tool].split()) if tool in self.authority else sent
         decide = said if set(said) <= set(sent) else sent
-        return Declaration(decide, recipients=tuple(each for each in sent[:1] if each in decide), readers="user")
+        told = tuple(each for each in sent[:1] if each in decide)
+        reader = "" if tool in self.recipients and not self.recipients[tool].split() else self.origin
+        return Declaration(decide, recipients=told, readers="user", tells=reader)
 
     @property
     def requests(self) -> frozenset[str]:
@@ -236,7 +246,7 @@ def declarations(text: str) -> tuple[ServerDeclaration, ...]:
         command, *args = shlex.split(text)
     except ValueError as error:
         raise ConfigError(f"{text!r} is no command: {error}") from None
-    return (ServerDeclaration(_name_of([command, *args]), command=command, args=tuple(args)),)
+    return (_startable(ServerDeclaration(_name_of([command, *args]), command=command, args=tuple(args))),)
 
 
 def read_declarations(path: Path) -> dict[str, ServerDeclaration]:
@@ -274,7 +284,13 @@ def _declared(name: str, table: object, path: Path) -> ServerDeclaration:
         given["cwd"] = str(path.parent / Path(given["cwd"]).expanduser())
     if given.get("roots"):
         given["roots"] = tuple(str((path.parent / Path(each).expanduser()).resolve()) for each in given["roots"])
-    return ServerDeclaration(name, **given)
+    return _startable(ServerDeclaration(name, **given))
+
+
+def _startable(declaration: ServerDeclaration) -> ServerDeclaration:
+    """The declaration, once the variables that its arguments name are found set; ConfigError otherwise."""
+    assert len(declaration.filled_args) == len(declaration.args)
+    return declaration
 
 
 def _value(kind: str, value: Any, where: str) -> Any:
@@ -310,7 +326,7 @@ def _name_of(words: list[str]) -> str:
             stem
             and not word.startswith("-")
             and "=" not in word
-            and stem not in _WRAPPERS
+            and stem not in WRAPPERS
             and not re.match(r"python[\d.]*$", stem)
         ):
             return _short(re.sub(r"^(?:mcp[-_])?server[-_]|^mcp[-_]|[-_]mcp(?:[-_]server)?$", "", stem) or stem)

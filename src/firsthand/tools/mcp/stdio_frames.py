@@ -69,7 +69,9 @@ class ServerProcess:
 async def started(declaration: ServerDeclaration) -> AsyncGenerator[tuple[ServerProcess, Any]]:
     """The process and its transport: a context manager of the two streams that the SDK's client takes."""
     environment = {**get_default_environment(), **declaration.env}
-    guarded = guarded_process(declaration.command, declaration.args, env=environment, cwd=declaration.cwd, limit=_CHUNK)
+    guarded = guarded_process(
+        declaration.command, declaration.filled_args, env=environment, cwd=declaration.cwd, limit=_CHUNK
+    )
     async with AsyncExitStack() as stack:
         try:
             process = await stack.enter_async_context(guarded)
