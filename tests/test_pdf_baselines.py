@@ -66,8 +66,9 @@ def test_raised_and_lowered_digits_are_marked(page: str, expected: str) -> None:
     assert "".join(text_of(page).split()) == expected
 
 
-def test_raised_digits_are_marked_on_a_line_that_the_edge_cuts() -> None:
-    assert "10^6" in text_of(shifted("10", 5, "6") + drawn([(595, 600, "99999")])).split("\n")
+def test_raised_digits_are_marked_where_the_edge_cuts_a_line() -> None:
+    page = drawn(lines("one more line", y=700)) + shifted("10", 5, "6") + drawn([(595, 500, "99999")])
+    assert "10^6" in text_of(page).split("\n")
 
 
 @pytest.mark.parametrize("turn", TURNS)
