@@ -17,6 +17,7 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.clean_text import clean, clean_line
 from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings
 from firsthand.retrieval.documents.line_hyphens import DIVIDED, join_divided_words
+from firsthand.retrieval.documents.pdf_annotations import draw_annotations
 from firsthand.retrieval.documents.pdf_baselines import code_of, marks_before, whole_text, without_signs, written
 
 MAX_PAGES = 20_000
@@ -63,16 +64,25 @@ def read_pdf(data: bytes, name: str, settings: ReadSettings) -> FileContent:
 
 
 def _pages(pdf: Any, pdfium: Any) -> tuple[list[str], list[str]]:
-    pages, broken = [], []
+    pages, broken, left_out = [], [], []
     for number in range(len(pdf)):
         try:
             with closing(pdf[number]) as page:
-                pages.append(_page_text(page, pdfium.raw))
+                changed, undrawn = draw_annotations(page, pdfium.raw)
+                text = "" if changed else _page_text(page, pdfium.raw)
+            if changed:
+                with closing(pdf[number]) as page:
+                    text = _page_text(page, pdfium.raw)
+            pages.append(text)
+            left_out += [number + 1] if undrawn else []
         except pdfium.PdfiumError:
             pages.append("")
             broken.append(number + 1)
     joined = [page.rstrip() + "\n\n" for page in join_divided_words(pages)]
-    return joined, [f"cannot be read: {_numbers(broken)}"] if broken else []
+    notes = [f"cannot be read: {_numbers(broken)}"] if broken else []
+    if left_out:
+        notes.append(f"comments, or form values without an appearance, that are not read: {_numbers(left_out)}")
+    return joined, notes
 
 
 def _page_text(page: Any, raw: Any) -> str:
