@@ -45,9 +45,10 @@ def test_what_a_field_or_annotation_shows_is_read(kind: str) -> None:
 
 @pytest.mark.parametrize("flags", [2, 6, 32, 36])
 def test_what_a_viewer_hides_is_not_read(flags: int) -> None:
-    content = read(f"{FIELD} /F {flags} {DRAWN}")
-    assert content.documents[0].text.split() == ["Prescribed", "dose:"]
-    assert content.notes == ()
+    for appearance in (DRAWN, ""):
+        content = read(f"{FIELD} /F {flags} {appearance}")
+        assert content.documents[0].text.split() == ["Prescribed", "dose:"]
+        assert content.notes == ()
 
 
 def test_fields_beyond_the_edges_are_not_read() -> None:
