@@ -61,7 +61,7 @@ FORMATS = {
         FileFormat("text", read_text, 2, _never),
         FileFormat("markdown", read_markdown, 1, _never),
         FileFormat("html", read_html, 6, _if_large),
-        FileFormat("pdf", _lazily("pdf"), 2, _always),
+        FileFormat("pdf", _lazily("pdf"), 3, _always),
         FileFormat("docx", _lazily("docx"), 4, _always),
         FileFormat("epub", _lazily("epub"), 6, _always),
         FileFormat("code", read_code, 2, _never),

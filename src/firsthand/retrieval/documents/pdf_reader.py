@@ -17,6 +17,8 @@ from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.clean_text import clean, clean_line
 from firsthand.retrieval.documents.file_content import MAX_TITLE_CHARS, FileContent, ReadSettings
 from firsthand.retrieval.documents.line_hyphens import DIVIDED, join_divided_words
+from firsthand.retrieval.documents.pdf_annotations import draw_annotations
+from firsthand.retrieval.documents.pdf_baselines import code_of, marks_before, whole_text, without_signs, written
 
 MAX_PAGES = 20_000
 _HYPHEN = re.compile("[\x02\ufffe]\\r?\\n?")
@@ -62,16 +64,25 @@ def read_pdf(data: bytes, name: str, settings: ReadSettings) -> FileContent:
 
 
 def _pages(pdf: Any, pdfium: Any) -> tuple[list[str], list[str]]:
-    pages, broken = [], []
+    pages, broken, left_out = [], [], []
     for number in range(len(pdf)):
         try:
             with closing(pdf[number]) as page:
-                pages.append(_page_text(page, pdfium.raw))
+                changed, undrawn = draw_annotations(page, pdfium.raw)
+                text = "" if changed else _page_text(page, pdfium.raw)
+            if changed:
+                with closing(pdf[number]) as page:
+                    text = _page_text(page, pdfium.raw)
+            pages.append(text)
+            left_out += [number + 1] if undrawn else []
         except pdfium.PdfiumError:
             pages.append("")
             broken.append(number + 1)
     joined = [page.rstrip() + "\n\n" for page in join_divided_words(pages)]
-    return joined, [f"cannot be read: {_numbers(broken)}"] if broken else []
+    notes = [f"cannot be read: {_numbers(broken)}"] if broken else []
+    if left_out:
+        notes.append(f"comments, or form values without an appearance, that are not read: {_numbers(left_out)}")
+    return joined, notes
 
 
 def _page_text(page: Any, raw: Any) -> str:
@@ -101,11 +112,13 @@ def _lines(shown: Any, page: Any, raw: Any) -> str:
     """The text within the page's edges, with all line breaks.
 
     PDFium's bounded text leaves out breaks between lines of one height, such as those of a turned page; its whole text
-    has them, but also what lies beyond the edges.
+    has them, but also what lies beyond the edges. Neither parts stacked digits or marks raised ones: baselines do.
     """
-    bounded, whole = _marked(shown.get_text_bounded()), _marked(shown.get_text_range())
+    marks = marks_before(shown, raw)
+    bounded = _marked(shown.get_text_bounded())
+    whole = _marked(whole_text(shown, raw, marks) if marks else without_signs(shown.get_text_range()))
     lines = _chosen_lines(whole, "".join(bounded.split()))
-    return _bounded_lines(shown, page.get_bbox(), raw) if lines is None else lines
+    return written(_bounded_lines(shown, page.get_bbox(), raw, marks) if lines is None else lines)
 
 
 def _chosen_lines(whole: str, chars: str) -> str | None:
@@ -119,20 +132,22 @@ def _chosen_lines(whole: str, chars: str) -> str | None:
     return "\n".join(kept) if at == len(chars) else None
 
 
-def _bounded_lines(shown: Any, edges: tuple[float, float, float, float], raw: Any) -> str:
+def _bounded_lines(shown: Any, edges: tuple[float, float, float, float], raw: Any, marks: dict[int, str]) -> str:
     """The characters within the edges one by one, which is slower; lines with none of them are left out."""
     left, bottom, right, top = edges
     box = x0, x1, y0, y1 = [ctypes.c_double() for _ in range(4)]
     places = [ctypes.byref(each) for each in box]
     kept: list[str] = []
     for index in range(shown.count_chars()):
-        code = raw.FPDFText_GetUnicode(shown, index)
+        code = code_of(shown, raw, index)
+        if marks.get(index) == "\n":
+            kept.append("\n")
         if code in _BLANKS:
             kept.append(chr(code))
         elif not code or not raw.FPDFText_GetCharBox(shown, index, *places):
             continue
         elif min(x1.value, right) > max(x0.value, left) and min(y1.value, top) > max(y0.value, bottom):
-            kept.append(chr(code))
+            kept.append(marks.get(index, "").strip("\n") + chr(code))
     text = "".join(kept).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
     return _marked("\n".join(line.strip(" ") for line in text.split("\n") if line.strip()))
 
