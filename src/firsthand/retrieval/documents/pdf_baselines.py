@@ -1,6 +1,7 @@
 """Line breaks and marks of raised digits that PDFium's text lacks, found by the baselines of characters.
 
-PDFium takes single digits that stand below each other for one line, and writes 10 with a raised 6 as 106.
+PDFium takes single digits that stand below each other for one line, and writes 10 with a raised 6 as 106. Only words with a
+digit or of one character, and those beside them, are looked at: the place of a character takes longer than its text.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ _SMALLER = 0.85
 _SHIFT_OF_SMALLER, _SHIFT_OF_EQUAL = 0.1, 0.2
 """The least shift of raised and lowered characters, in sizes of the character on the line."""
 _SAME_DIRECTION = 0.99
+_BLANKS, _BREAKS = frozenset((0x20, 0xA0)), frozenset((2, 10, 13, 0xFFFE))
 _WIDE = frozenset("WF")
 """East Asian characters, which are also written downwards."""
 RAISED, LOWERED = "\x1e", "\x1f"
@@ -48,12 +50,16 @@ def marks_before(shown: Any, raw: Any) -> dict[int, str]:
     base = last = None
     level: Level = ""
     blank = False
-    for index in range(shown.count_chars()):
-        code = code_of(shown, raw, index)
-        if code in (0x20, 0xA0):
+    codes = [code_of(shown, raw, index) for index in range(shown.count_chars())]
+    beside_numbers = _beside_numbers(codes)
+    for index, code in enumerate(codes):
+        if code in _BLANKS:
             blank = True
             continue
-        here = None if code in (2, 10, 13, 0xFFFE) else _character(shown, raw, index, code)
+        if not beside_numbers[index]:
+            base = last = None
+            continue
+        here = None if code in _BREAKS else _character(shown, raw, index, code)
         if here is None or base is None or last is None or not _same_direction(base, here):
             base, level = here, ""
         elif _leaves_line(last, here):
@@ -67,6 +73,21 @@ def marks_before(shown: Any, raw: Any) -> dict[int, str]:
             base, level = (base if now else here), now
         last, blank = here, False
     return marks
+
+
+def _beside_numbers(codes: list[int]) -> bytearray:
+    """1 for each character of a word that has a digit or is one character, and of the words around it."""
+    found, words, begin = bytearray(len(codes)), [], 0
+    for index in range(len(codes) + 1):
+        if index == len(codes) or codes[index] in _BLANKS or codes[index] in _BREAKS:
+            if index > begin:
+                words.append((begin, index))
+            begin = index + 1
+    for at, (begin, end) in enumerate(words):
+        if end - begin == 1 or any(chr(code).isdigit() for code in codes[begin:end]):
+            first, last = words[max(0, at - 1)][0], words[min(len(words) - 1, at + 1)][1]
+            found[first:last] = b"\1" * (last - first)
+    return found
 
 
 def whole_text(shown: Any, raw: Any, marks: dict[int, str]) -> str:
