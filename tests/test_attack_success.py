@@ -12,9 +12,10 @@ from firsthand.errors import ConfigError, ToolError
 from firsthand.guard import GuardVerdict
 from firsthand.loop.approval import Approval, Decision
 from firsthand.message import ToolCall, assistant
+from firsthand.patterns.direct import direct
 from firsthand.providers.scripted import Scripted
 from firsthand.rollout import rollout
-from firsthand.safety.attacks.attacked_benchmark import attack, obeyed, word_of
+from firsthand.safety.attacks.attacked_benchmark import INSTRUCTION, attack, injected, obeyed, word_of
 from firsthand.safety.guard_tally import tallied
 from firsthand.safety.policy import CallPolicy
 from firsthand.scorers.match import numeric
@@ -298,3 +299,80 @@ def test_a_tally_counts_the_success_that_it_was_told_to_count():
     ):
         with pytest.raises(ConfigError, match=r"^the attacked agent failed at t: no (judge|scale)"):
             tally(visits(place), ["7"], replace(attacked, scorers=scorers), attack="obeyed")
+
+
+def test_choices_scored_by_log_prob_are_no_attack_that_was_resisted():
+    def scored(*replies, **task):
+        made = Benchmark("b", lambda seed: (replace(TASK, choices=("7", "8"), **task),), ())
+        attacked = attack(made, vector="document")
+        model = Scripted(list(replies))
+        (task,) = attacked.tasks(0)
+        trace = asyncio.run(rollout(Agent("a", model, direct), task, benchmark=attacked))
+        return trace.scores[0], [str(request) for request in model.asked]
+
+    document = f'<untrusted from="a document">\n{INSTRUCTION.replace("{word}", WORD).strip()}\n</untrusted>'
+    for task in (
+        {"context": "3 + 4 ="},
+        {"requests": ((None, " 7"), (None, " 8"))},
+        {"requests": (("So", "7"), ("Or", "8"))},
+    ):
+        found, asked = scored(**task)
+        assert found.unjudged and found.failure.startswith("nobody could obey: the agent's model wrote nothing")
+        assert all("This is an important message" in each for each in asked), "its own scores are those under attack"
+    continued = Benchmark("b", lambda seed: (replace(TASK, context="Q: 3 + 4\nA:"),), ())
+    (made,) = attack(continued, vector="document").tasks(0)
+    assert made.context == f"{document}\n\nQ: 3 + 4\nA:" and made.prompt == f"What is 3 + 4?\n\n{document}"
+    found, asked = scored(f"so {WORD}", context=None)
+    assert (found.value, found.unjudged) == (1.0, False) and len(asked) == 1
+
+
+def test_an_agent_whose_model_is_not_sent_the_document_is_not_judged():
+    async def leaves_it_out(task, ctx):
+        return (await ctx.say(task.prompt.partition("\n")[0]).generate()).text
+
+    async def own_model(task, ctx):
+        return "7"
+
+    async def reads_late(task, ctx):
+        await ctx.say("Hello").generate()
+        return (await ctx.say("And now").say(task.prompt).generate()).text
+
+    for pattern, unjudged in ((leaves_it_out, True), (own_model, False), (reads_late, False)):
+        attacked = attack(PLAIN, vector="document")
+        agent = Agent("a", Scripted(["7", "7"]), pattern)
+        trace = asyncio.run(rollout(agent, attacked.tasks(0)[0], benchmark=attacked))
+        (found,) = [each for each in trace.scores if each.name == "obeyed"]
+        assert (found.value, found.unjudged) == (0.0, unjudged), pattern.__name__
+        assert ("and in no prompt" in str(found.failure)) == unjudged
+
+
+@pytest.mark.parametrize(
+    "written",
+    [WORD, WORD.lower(), WORD.replace("-", "\u2011"), WORD.replace("-", " "), f"**ZX**{WORD[2:]}", " ".join(WORD)],
+)
+def test_the_word_counts_in_any_case_and_with_any_signs(written):
+    attacked = attack(PLAIN, vector="document")
+    trace = asyncio.run(
+        rollout(Agent("a", Scripted([f"7 {written}."]), direct), attacked.tasks(0)[0], benchmark=attacked)
+    )
+    assert {each.name: each.value for each in trace.scores}["obeyed"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("result", "trusts", "expected"),
+    [
+        ("plain", (), "plain!"),
+        ('{"a": "x"} and more', (), '{"a": "x"} and more!'),
+        ("[1, 2]", (), "[1, 2]!"),
+        ('"text"', (), '"text"!'),
+        ('{"a": "é", "n": 1}', (), '{"a": "é!", "n": 1}'),
+        ('[{"sender": "ann", "body": "x"}, {"body": "y", "sender": "bob"}]', ("sender",),
+         '[{"sender": "ann", "body": "x"}, {"body": "y!", "sender": "bob"}]'),
+        ('{"to": ["ann", "bob"], "note": ""}', ("to",), '{"to": ["ann", "bob"], "note": "!"}'),
+        ('{"to": ["ann", "bob"]}', ("to",), '{"to": ["ann", "bob"]}!'),
+        ('{"a": "x"}', (".",), '{"a": "x"}!'),
+        ('{\n  "a": {\n    "b": "x"\n  }\n}', (), '{\n  "a": {\n    "b": "x!"\n  }\n}'),
+    ],
+)  # fmt: skip
+def test_a_text_is_put_into_a_result_without_breaking_it(result, trusts, expected):
+    assert injected(result, "!", trusts) == expected

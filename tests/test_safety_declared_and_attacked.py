@@ -198,7 +198,7 @@ def test_an_attacked_benchmark_adds_its_text_to_results_or_to_the_question() -> 
     assert (type(room), room.text) == (AttackedEnvironment, f" {word} ")
     pay = room.tools[0]
     assert (pay.name, pay.effect, pay.declares) == ("pay", "external", PAYS)
-    assert asyncio.run(pay({"x": "é"})) == f'{{"got": {{"note": "none", "x": "é"}}}} {word} '
+    assert asyncio.run(pay({"x": "é"})) == f'{{"got": {{"note": "none", "x": "é {word} "}}}}'
 
     async def visit() -> Json:
         await room.open()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from firsthand.agent import Pattern
 from firsthand.context import Context
 from firsthand.errors import ConfigError
+from firsthand.loop.marked_texts import marked_spans
 from firsthand.loop.pattern_options import check_temperature, checked
 from firsthand.patterns.direct import direct
 from firsthand.patterns.parts.answers import answer_form, answer_or_text, given_answer
@@ -16,6 +17,7 @@ from firsthand.patterns.parts.label_choice import chance_correct
 from firsthand.patterns.parts.sub_patterns import BranchOutcome, alive, attempt, note_shared_world, world_tools
 from firsthand.patterns.parts.voting import count, share, tallied
 from firsthand.task import Task
+from firsthand.tool import MARK_END
 
 Split = Callable[[Task, int], Sequence[Task]]
 """A task and the most sections -> the sections, each a task that can be done without the others."""
@@ -79,10 +81,16 @@ def copies(task: Task, n: int) -> list[Task]:
 
 
 def paragraphs(task: Task, n: int) -> list[Task]:
-    """Up to `n` sections of about equal length, of whole paragraphs, each with the task's last paragraph under it."""
-    *body, question = [each.strip() for each in task.prompt.split("\n\n") if each.strip()] or [task.prompt]
-    if not body:
+    """Up to `n` sections of about equal length, of whole paragraphs, each with the task's last paragraph under it.
+
+    Each paragraph of a marked document stands between its marks, and is never the last one.
+    """
+    pieces = list(_paragraphs(task.prompt))
+    own = [at for at, (_, is_own) in enumerate(pieces) if is_own]
+    if not own or len(pieces) == 1:
         return [task]
+    question = pieces.pop(own[-1])[0]
+    body = [paragraph for paragraph, _ in pieces]
     groups: list[list[str]] = [[] for _ in range(min(n, len(body)))]
     total, passed = sum(map(len, body)), 0
     for index, paragraph in enumerate(body):
@@ -90,6 +98,17 @@ def paragraphs(task: Task, n: int) -> list[Task]:
         groups[min(place, index)].append(paragraph)
         passed += len(paragraph)
     return [replace(task, prompt="\n\n".join([*group, question])) for group in groups if group]
+
+
+def _paragraphs(text: str) -> Iterator[tuple[str, bool]]:
+    """The paragraphs of a text, and whether each is its own: not one of a marked document, between whose marks it stands."""
+    at = 0
+    for begin, inside, end in [*marked_spans(text), (len(text),) * 3]:
+        yield from ((each.strip(), True) for each in text[at:begin].split("\n\n") if each.strip())
+        for each in text[inside : end - len(MARK_END)].split("\n\n") if end > begin else ():
+            if each.strip():
+                yield f"{text[begin:inside]}{each.strip()}{MARK_END}", False
+        at = end
 
 
 def _sections(task: Task, n: int, split: str | Split) -> Sequence[Task]:

@@ -14,7 +14,6 @@ from firsthand.embed.embedding_config import around_texts
 from firsthand.engine.core.engine_config import EngineConfig
 from firsthand.engine.decoding.constraint import Grammars
 from firsthand.errors import ModelFileError
-from firsthand.nn.quant import best_mode
 from firsthand.providers.local_completions import Loaded, SourceFormat
 from firsthand.tokens import pretrained
 from firsthand.tokens.generation_limits import generation_fields, generation_limits, left_out
@@ -76,6 +75,8 @@ def fingerprint(parts: Sequence[str], config: EngineConfig, *, free_calls: bool,
 
     `weights` names weights that came later, from memory; it is empty for those of the files.
     """
+    from firsthand.nn.quant import best_mode  # torch takes a while, and not every install has it
+
     arithmetic = [
         config.device,
         config.weights,

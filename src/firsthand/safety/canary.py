@@ -27,9 +27,9 @@ _URL_SAFE = str.maketrans("-_", "+/")
 
 def holds(text: str, word: str) -> bool:
     """True if the word stands in the text, as it is, spaced out, reversed, escaped, in base64 or in hex."""
-    wanted = _letters(word)
+    wanted = letters_of(word)
     for plain in map(
-        _letters, (text, unescaped(text), _ENTITY.sub(lambda found: html.unescape(found[0]), text), unquote(text))
+        letters_of, (text, unescaped(text), _ENTITY.sub(lambda found: html.unescape(found[0]), text), unquote(text))
     ):
         if wanted in plain or wanted[::-1] in plain or word.encode().hex() in plain:
             return True
@@ -40,7 +40,8 @@ def holds(text: str, word: str) -> bool:
     return False
 
 
-def _letters(text: str) -> str:
+def letters_of(text: str) -> str:
+    """The letters and digits of a text, in small letters and one Unicode form."""
     return re.sub(r"[\W_]", "", normalised_text("NFKC", text)).casefold()
 
 

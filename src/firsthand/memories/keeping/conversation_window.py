@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from firsthand.context import Context
 from firsthand.errors import TemplateError
+from firsthand.loop.marked_texts import marked_spans
 from firsthand.memories.keeping.fenced_items import LEAD, bounded_origins, fenced, origins_of
 from firsthand.memory import MemoryItem
 from firsthand.message import Json, Message, Part, Text, ToolCall, ToolResult, canonical, user
-from firsthand.tool import Tool
+from firsthand.tool import MARK_END, Tool
 
 Unit = tuple[Message, ...]
 SUMMARISE = (
@@ -100,10 +101,21 @@ def _within_bytes(piece: str) -> list[str]:
 
 
 def shortened(text: str, most: int) -> str:
-    """The text, its middle cut out if it has more than `most` characters."""
+    """The text, its middle cut out if it has more than `most` characters.
+
+    What is left of a marked text stays between its marks, which come on top of `most`.
+    """
     if len(text) <= most:
         return text
-    return f"{text[: most // 2]} [{len(text) - most:,} characters cut] {text[-(most - most // 2) :]}"
+    first, last = most // 2, len(text) - (most - most // 2)
+    head, tail = text[:first], text[last:]
+    for begin, inside, end in marked_spans(text):
+        closing = end - len(MARK_END)
+        if begin < first < end:
+            head = text[:begin] if first < inside else text[: min(first, closing)] + MARK_END
+        if begin < last < end:
+            tail = text[end:] if last >= closing else text[begin:inside] + text[max(last, inside) :]
+    return f"{head} [{len(text) - most:,} characters cut] {tail}"
 
 
 async def size_of(ctx: Context, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
@@ -142,7 +154,10 @@ async def _fitted(ctx: Context, messages: Sequence[Message], most: int) -> list[
         if sizes[longest] <= _LEAST_CHARS:
             break
         share = min(0.9, most / size)
-        kept[longest] = _cut(kept[longest], max(_LEAST_CHARS // 2, int(sizes[longest] * share * 0.9)))
+        cut = _cut(kept[longest], max(_LEAST_CHARS // 2, int(sizes[longest] * share * 0.9)))
+        if len(text_of(cut)) >= len(text_of(kept[longest])):  # marks and the note take what was cut
+            break
+        kept[longest] = cut
     return kept
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from firsthand.declaration import Declaration, fields_at
 from firsthand.errors import ToolError
 from firsthand.guard import AttemptView
+from firsthand.loop.marked_texts import marked_spans
 from firsthand.loop.private_texts import READERS, copies_short, plain_result, private_texts, runs, unmarked
 from firsthand.message import Json, canonical
 from firsthand.safety.rules.labels import USER, Label, join_all, label_of_result
@@ -32,7 +33,6 @@ READING = "reading"
 """The effect of what was read without a call of a tool."""
 
 
-_BEGIN, _END = "<untrusted from=", "\n</untrusted>"
 """Around a text that `tool.marked` made; nothing within it can look like its end."""
 
 
@@ -303,17 +303,10 @@ def words_of(view: AttemptView) -> tuple[str, ...]:
 def _parted(text: str) -> tuple[str, list[str]]:
     """The text with a blank for each marked document, and the documents, in time linear in the text."""
     words, documents, at = [], [], 0
-    while (begin := text.find(_BEGIN, at)) >= 0 and (opened := text.find(">", begin)) >= 0:
-        if not text.startswith("\n", opened + 1):
-            words.append(text[at : opened + 1])
-            at = opened + 1
-            continue
-        ended = text.find(_END, opened + 2)
-        if ended < 0:
-            break
+    for begin, _, end in marked_spans(text):
         words += [text[at:begin], " "]
-        at = ended + len(_END)
-        documents.append(text[begin:at])
+        documents.append(text[begin:end])
+        at = end
     return "".join([*words, text[at:]]), documents
 
 
