@@ -78,6 +78,7 @@ RUN += [
     (CHECK + "check(add)\n" + UNCALLED, CHECK + "check(add)\n" + UNCALLED + "\ntest_a()\n"),
     ("pi = getattr(add, 'pi', 3)\nvars(add)\n" + UNCALLED,
      "pi = getattr(add, 'pi', 3)\nvars(add)\n" + UNCALLED + "\ntest_a()\n"),
+    ("async def g(): ...\ndef g():\n    " + ASSERTS + "\ng()", ...), ("assert [x == 1 for x in add(1, 2) if x]", ...),
     (UNCALLED + "\nexec('test_a()')", ...), (UNCALLED + "\nvars(sys.modules[__name__])['test_a']()", ...),
     ("def case(f):\n    f()\n@case\ndef test_a():\n    " + ASSERTS, ...),
     (UNCALLED + "\ndef main():\n    test_a()\nmain()", ...),
@@ -106,6 +107,7 @@ REFUSED += [
     (UNCALLED + "\ndef test_b(y):\n    " + ASSERTS, "line 3: nothing calls test_b"),
     (ASSERTS + "\nif True:\n    def test_b():\n        " + ASSERTS, "line 3: nothing calls test_b"),
     (ASSERTS + "\ndef check():\n    " + ASSERTS, "line 2: nothing calls check"),
+    (ASSERTS + "\ndef check(a, b):\n    " + ASSERTS, "line 2: nothing calls check"),
     (ASSERTS + "\ndef check_b():\n    " + ASSERTS, "line 2: nothing calls check_b"),
     (UNCALLED + "\n" + UNCALLED, "line 3 defines test_a again"),
     ("def test_a():\n    yield 1\n    " + ASSERTS, "line 1: test_a is a generator"),
@@ -148,7 +150,7 @@ def test_check_is_called_only_where_the_answers_function_is_named() -> None:
 
 def test_unit_cases_have_a_class_with_a_test() -> None:
     assert unit_cases(CASES) == CASES
-    base = "class Base(unittest.TestCase):\n    def test_a(self): ...\nclass TestCases(Base):\n    pass"
+    base = "class Base(unittest.TestCase):\n    def test_a(self):\n        assert f()\nclass TestCases(Base):\n    pass"
     assert unit_cases(base) == base
     for tests, why in (
         (CASES.replace("TestCases", "TestAdd"), "a class TestCases of unittest was expected, and there is TestAdd"),

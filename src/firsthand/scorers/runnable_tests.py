@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+from firsthand.scorers.case_classes import check_cases
 from firsthand.scorers.code import parsed
 from firsthand.scorers.vacuous_tests import FUNCTION, check_vacuous, generates, is_report, name_of
 
@@ -125,18 +126,13 @@ def _decorated_by(node: ast.AST, own: Collection[str]) -> bool:
 
 
 def unit_cases(tests: object) -> str:
-    """Return unittest cases in a class `TestCases`; ValueError if there is none, or no method that is a test."""
+    """Return unittest cases in a class `TestCases`; ValueError if there is none, or a test does not run or cannot fail."""
     if not isinstance(tests, str):
         raise ValueError(f"code was expected, not {tests!r:.60}")
-    classes = {each.name: each for each in _parsed(tests).body if isinstance(each, ast.ClassDef)}
-    if "TestCases" not in classes:
-        found = f", and there is {', '.join(list(classes)[:3])}" if classes else ""
-        raise ValueError(f"a class TestCases of unittest was expected{found}")
-    methods = [part for each in classes.values() for part in each.body]
-    if not any(
-        isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name.startswith("test") for each in methods
-    ):
-        raise ValueError("no answer could fail these tests: TestCases has no method test_...")
+    body = _parsed(tests).body
+    check_cases(body)
+    if not any(map(_asserts, body)):
+        raise ValueError("no answer could fail these tests: they assert nothing. Write self.assertEqual(...) or assert")
     return tests
 
 
@@ -237,7 +233,7 @@ def _plain_look_ups(body: list[ast.stmt], own: Collection[str]) -> set[ast.AST]:
         text = node.args[at] if at is not None and len(node.args) > at else None
         given = text.value if isinstance(text, ast.Constant) else None
         named = isinstance(given, str) and not any(name in given for name in (*own, *_BY_NAME))
-        if named or (node.func.id in ("vars", "dir") and "modules" not in ast.unparse(node.args[0])):
+        if named or node.func.id in ("vars", "dir"):
             found.add(node.func)
     return found
 

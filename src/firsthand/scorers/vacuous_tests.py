@@ -16,8 +16,12 @@ _REPORTS = {"testmod", "testfile", "run_docstring_examples"}
 _TRUTHS = (ast.Compare, ast.BoolOp)
 
 
-def check_vacuous(body: list[ast.stmt]) -> None:
-    """Raise ValueError, with its line, for the first statement of a program that cannot fail though it is meant to."""
+def check_vacuous(body: list[ast.stmt], runs: bool = True) -> None:
+    """Raise ValueError, with its line, for the first statement of a program that cannot fail though it is meant to.
+
+    Args:
+        runs: False where cases of unittest are run by others, so that it does not count what the program says of them.
+    """
     nodes = [node for each in body for node in ast.walk(each)]
     defined = {node.name for node in nodes if isinstance(node, FUNCTION)}
     idle = {node.name for node in nodes if isinstance(node, FUNCTION) and _runs_later(node)}
@@ -34,7 +38,7 @@ def check_vacuous(body: list[ast.stmt]) -> None:
         elif isinstance(node, ast.Try):
             _check_handlers(node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            _check_dropped(node.value, idle, prompts)
+            _check_dropped(node.value, idle, prompts, runs)
 
 
 def _runs_later(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -54,8 +58,8 @@ def generates(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return False
 
 
-def _always_true(test: ast.expr, defined: Collection[str] = ()) -> bool:
-    """True for an expression that is true for every value of what it reads; `defined` are the program's own functions."""
+def always_true(test: ast.expr, defined: Collection[str] = ()) -> bool:
+    """Return True for an expression that is true for every value of what it reads; `defined` are the program's functions."""
     if isinstance(test, ast.Constant):
         return bool(test.value)
     if isinstance(test, ast.Tuple | ast.List | ast.Set):
@@ -65,10 +69,10 @@ def _always_true(test: ast.expr, defined: Collection[str] = ()) -> bool:
     if isinstance(test, ast.ListComp | ast.SetComp):
         return _holds_truths(test)
     if isinstance(test, ast.BoolOp):
-        parts = [_always_true(each, defined) for each in test.values]
+        parts = [always_true(each, defined) for each in test.values]
         return any(parts) if isinstance(test.op, ast.Or) else all(parts)
     if isinstance(test, ast.NamedExpr):
-        return _always_true(test.value, defined)
+        return always_true(test.value, defined)
     if isinstance(test, ast.Call) and isinstance(test.func, ast.Name):
         return test.func.id in _LAZY and test.func.id not in defined
     return isinstance(test, ast.Lambda | ast.GeneratorExp)
@@ -79,7 +83,7 @@ def _holds_truths(test: ast.ListComp | ast.SetComp) -> bool:
     if any(each.ifs for each in test.generators):
         return False
     negated = isinstance(test.elt, ast.UnaryOp) and isinstance(test.elt.op, ast.Not)
-    listed = all(isinstance(each.iter, ast.List | ast.Tuple) and _always_true(each.iter) for each in test.generators)
+    listed = all(isinstance(each.iter, ast.List | ast.Tuple) and always_true(each.iter) for each in test.generators)
     return negated or listed or isinstance(test.elt, _TRUTHS)
 
 
@@ -88,7 +92,7 @@ def _check_assert(node: ast.Assert, defined: set[str]) -> None:
         raise ValueError(
             f"line {node.lineno} asserts a tuple, which always holds: write assert x == y, 'message' without parentheses"
         )
-    if not isinstance(node.test, ast.Constant) and _always_true(node.test, defined):
+    if not isinstance(node.test, ast.Constant) and always_true(node.test, defined):
         raise ValueError(
             f"line {node.lineno} asserts {_kind(node.test)}, which always holds: write assert all(...) of the comparisons, "
             "or assert x == y"
@@ -128,7 +132,7 @@ def _is_inert(node: ast.stmt) -> bool:
     return isinstance(node, ast.Pass | ast.Continue)
 
 
-def _check_dropped(call: ast.Call, idle: set[str], prompts: bool) -> None:
+def _check_dropped(call: ast.Call, idle: set[str], prompts: bool, runs: bool) -> None:
     """Refuse a call that does not run, or whose result says what failed, where that result is dropped."""
     name, given = name_of(call.func), {each.arg: each.value for each in call.keywords}
     if isinstance(call.func, ast.Name) and name in idle:
@@ -139,7 +143,7 @@ def _check_dropped(call: ast.Call, idle: set[str], prompts: bool) -> None:
     runner = isinstance(call.func, ast.Attribute) and name == "run" and "TextTestRunner" in ast.unparse(call.func.value)
     stays = given.get("exit")
     main = name == "main" and isinstance(stays, ast.Constant) and not stays.value
-    if runner or main:
+    if runs and (runner or main):
         raise ValueError(f"line {call.lineno} runs cases and drops what came out: take the scorer passes_unit_tests")
     if name in _REPORTS and prompts and "raise_on_error" not in given:
         raise ValueError(f"line {call.lineno} runs doctests and drops what came out: assert that its failed is 0")
