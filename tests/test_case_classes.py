@@ -43,6 +43,7 @@ ACCEPTED = [
     "class Sample(unittest.TestCase):\n" + MORE,
     CASES + TEST + "        self.assertTrue(f(1), 2)\n        self.assertTrue([f(1)])\n",
     CASES + "    def test_a(self):\n        self.assertTrue(f(1) == 2, 'two')\n        self.assertFalse([], None)\n",
+    CASES + "    def test_a(self):\n        self.assertTrue(f(1) == 2, None)\n",
     CASES + TEST + "    def test_raises(self):\n        with self.assertRaises(TypeError):\n            f('a') < 3\n",
     CASES + TEST + "if __name__ == '__main__':\n    unittest.main(argv=[''], exit=False)\n",
 ]
@@ -55,6 +56,9 @@ REFUSED = [
     (CASES + TEST + "def test_b():\n    assert f(1) == 2", "line 5: only TestCases is run, and test_b is outside of it"),
     (CASES + TEST + "def load_tests(a, b, c): ...", "line 5: load_tests is not called"),
     (CASES + TEST.replace("def", "async def"), "line 3: nothing awaits test_a"),
+    ("class Base:\n" + MORE.replace("def", "async def") + "class TestCases(Base, unittest.TestCase):\n" + TEST,
+     "awaits test_b"),
+    (CASES.replace(")", ", object)") + TEST.replace("def", "async def"), "line 3: nothing awaits test_a"),
     (CASES + TEST + "        yield\n", "line 3: test_a is a generator"),
     (CASES + "    def test_a(self):\n        return f(1) == 2\n", "line 4 returns what it compares"),
     (CASES + "    def test_a(self):\n        f(1) == 2\n", "line 4 compares two values"),
@@ -85,3 +89,7 @@ def test_cases_that_are_accepted_pass_the_right_answer_alone(cases: str) -> None
 def test_cases_that_do_not_run_or_cannot_fail_are_refused(cases: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         unit_cases(HEAD + cases)
+
+
+def test_a_test_that_the_file_takes_away_has_not_run() -> None:
+    assert asyncio.run(verdicts(HEAD + CASES + TEST + MORE + "del TestCases.test_b\n")) == (False, False)
