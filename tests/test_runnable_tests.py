@@ -40,13 +40,14 @@ RUN += [
     ("test = 3\nassert test\n" + UNCALLED, "test = 3\nassert test\n" + UNCALLED + "\ntest_a()\n"),
     ("async " + UNCALLED, "async " + UNCALLED + "\n__import__('asyncio').run(test_a())\n"),
     # tests that call what they define, by name or not
-    (UNCALLED + "\nfor f in [test_a]:\n    f()", ...), (UNCALLED + "\ndef test_off():\n    1/0\ntest_a()", ...),
+    (UNCALLED + "\nfor f in [test_a]:\n    f()", ...), (UNCALLED + "\ndef off():\n    1/0\ntest_a()", ...),
     (UNCALLED + "\nfor n, f in [*globals().items()]:\n    if n[0] == 't':\n        f()", ...),
     ("class T:\n    def a(self):\n        " + ASSERTS + "\nT().a()", ...), ("class T:\n    " + ASSERTS, ...),
     ("def case(f):\n    f()\n@case\ndef t():\n    " + ASSERTS, ...),
     # without a word such as assert
     ("if add(1, 2) != 3: 1/0", ...), ("exec('assert add(1, 2) == 3')", ...), ("eq(add(1, 2), 3)", ...),
-    ("from numpy.testing import assert_equal as same\nsame(add(1, 2), 3)", ...), ("import doctest\ndoctest.testmod()", ...),
+    ("from numpy.testing import assert_equal as same\nsame(add(1, 2), 3)", ...),
+    ("import doctest\nassert doctest.testmod().failed == 0", ...),
     ("import asyncio\nasync def main():\n    assert await add(1, 2) == 3\nasyncio.run(main())", ...),
     ("try:\n    import pytest\nexcept ImportError:\n    pytest = None\n" + ASSERTS, ...),
     (CASES + "\nr = unittest.TestSuite([TestCases('test_add')]).run(unittest.TestResult())\nassert r.wasSuccessful()", ...),
@@ -65,6 +66,68 @@ REFUSED = [
     (CASES, "line 2 has cases of unittest"), ("import pytest\n" + ASSERTS, "line 1 imports pytest"),
     ("from pytest import raises\nassert add", "line 1 imports pytest"), ("assert add(", "line 1 is no Python"),
     ("assert add\0", "no Python"), (3, "code was expected"), ([], "code was expected"), ([ASSERTS, 1], "code was expected"),
+]  # fmt: skip
+
+
+RUN += [
+    # a helper whose name begins as a test's, and looks at an object, leave the tests to be called
+    ("def check_eq(a, b):\n    assert a == b\ncheck_eq(1, 1)\n" + UNCALLED,
+     "def check_eq(a, b):\n    assert a == b\ncheck_eq(1, 1)\n" + UNCALLED + "\ntest_a()\n"),
+    ("def test_eq(a, b):\n    assert a == b\ntest_eq(1, 1)\n" + UNCALLED,
+     "def test_eq(a, b):\n    assert a == b\ntest_eq(1, 1)\n" + UNCALLED + "\ntest_a()\n"),
+    (CHECK + "check(add)\n" + UNCALLED, CHECK + "check(add)\n" + UNCALLED + "\ntest_a()\n"),
+    ("pi = getattr(add, 'pi', 3)\nvars(add)\n" + UNCALLED,
+     "pi = getattr(add, 'pi', 3)\nvars(add)\n" + UNCALLED + "\ntest_a()\n"),
+    ("async def g(): ...\ndef g():\n    " + ASSERTS + "\ng()", ...), ("assert [x == 1 for x in add(1, 2) if x]", ...),
+    (UNCALLED + "\nexec('test_a()')", ...), (UNCALLED + "\nvars(sys.modules[__name__])['test_a']()", ...),
+    ("def case(f):\n    f()\n@case\ndef test_a():\n    " + ASSERTS, ...),
+    (UNCALLED + "\ndef main():\n    test_a()\nmain()", ...),
+    (UNCALLED + "\ndef test_b():\n    test_a()", UNCALLED + "\ndef test_b():\n    test_a()\ntest_a()\ntest_b()\n"),
+    ("class TestA:\n    def test_a(self):\n        " + ASSERTS + "\nTestA().test_a()", ...),
+    ("class Test:\n    n = 1\ndef check_close(a, b):\n    assert a == b\n" + ASSERTS, ...),
+    # asserts that can fail
+    ("assert [x for x in add(1, 2) if x]", ...), ("assert [x + 1 for x in add(1, 2)]", ...), ("assert [*add(1, 2)]", ...),
+    ("assert all([add(x, 1) == x + 1 for x in (1, 2)])", ...), ("assert {**add(1, 2)} or not []", ...),
+    ("def map(f):\n    return f\nassert map(add(1, 2))", ...), (ASSERTS + " and [1]", ...), ("assert add(1, 2), 'why'", ...),
+    ("ok = True\ntry:\n    " + ASSERTS + "\nexcept AssertionError:\n    ok = False\nassert ok", ...),
+    ("try:\n    " + ASSERTS + "\nexcept AssertionError:\n    print('no')\n    raise", ...),
+    ("try:\n    add(1)\n    assert False\nexcept TypeError:\n    pass", ...),
+    ("def test_a():\n    def bad():\n        add(1, 'a') < 3\n    assert_raises(TypeError, bad)",
+     "def test_a():\n    def bad():\n        add(1, 'a') < 3\n    assert_raises(TypeError, bad)\ntest_a()\n"),
+    ("def each():\n    yield 1\n    yield 2\nfor x in each():\n    assert add(x, 0) == x", ...),
+    ("def cases():\n    def inner():\n        yield 1\n    assert add(1, 2) == 3\ncases()", ...),
+    ("r = unittest.TextTestRunner().run(s)\nassert r.wasSuccessful()", ...),
+    ("def f():\n    '>>> 1'\nimport doctest\ndoctest.testmod(raise_on_error=True)\n" + ASSERTS, ...),
+]  # fmt: skip
+REFUSED += [
+    (UNCALLED + "\ndef test_b():\n    " + ASSERTS + "\ntest_a()", "line 3: test_b is not called as other tests are"),
+    (UNCALLED + "\nclass TestB:\n    def test_b(self):\n        " + ASSERTS, "line 3: .* the class TestB"),
+    ("class Base:\n    def test_b(self):\n        assert add(1, 2)\nclass TestB(Base):\n    pass\n" + ASSERTS,
+     "the class TestB"),
+    (UNCALLED + "\ndef test_b(y):\n    " + ASSERTS, "line 3: nothing calls test_b"),
+    (ASSERTS + "\nif True:\n    def test_b():\n        " + ASSERTS, "line 3: nothing calls test_b"),
+    (ASSERTS + "\ndef check():\n    " + ASSERTS, "line 2: nothing calls check"),
+    (ASSERTS + "\ndef check(a, b):\n    " + ASSERTS, "line 2: nothing calls check"),
+    (ASSERTS + "\ndef check_b():\n    " + ASSERTS, "line 2: nothing calls check_b"),
+    (UNCALLED + "\n" + UNCALLED, "line 3 defines test_a again"),
+    ("def test_a():\n    yield 1\n    " + ASSERTS, "line 1: test_a is a generator"),
+    ("async def main():\n    " + ASSERTS + "\nmain()", "line 3 calls main, which runs nothing of it"),
+    ("def main():\n    yield\n    " + ASSERTS + "\nmain()", "line 4 calls main, which runs nothing of it"),
+    ("assert [add(x, 1) == x + 1 for x in add(1, 2)]", "line 1 asserts a list"), ("assert [add(1, 2)]", "asserts a list"),
+    ("assert [add(x, 1) for x in (1, 2)]", "line 1 asserts a list"), ("assert [not x for x in add(1, 2)]", "asserts a list"),
+    ("assert (add(x, 1) == 2 for x in (1, 2))", "line 1 asserts a generator"), ("assert {add(1, 2) == 3}", "asserts a set"),
+    ("assert lambda: add(1, 2) == 3", "asserts a function"), ("assert map(add, (1, 2), (1, 2))", "asserts an iterator"),
+    ("assert {1: add(1, 2) == 3}", "asserts a dict"), ("assert add(1, 2) == 3 or 4", "asserts a choice"),
+    ("assert (x := [add(1, 2)])", "asserts something true"), ("assert [1] and {add(1, 2)}", "asserts a choice"),
+    ("assert add(1, 2), add(1, 2) == 3", "line 1 has a comparison as its message"),
+    ("'>>> add(1, 2)'\nimport doctest\ndoctest.testmod()", "line 3 runs doctests"),
+    ("import doctest\ndoctest.testmod()", "no answer could fail"),
+    ("try:\n    " + ASSERTS + "\nexcept (AssertionError, TypeError):\n    print('wrong')", "line 3 catches the failed"),
+    ("try:\n    " + ASSERTS + "\nexcept AssertionError:\n    pass", "line 3 catches the failed assert"),
+    (CASES + "\nunittest.TextTestRunner().run(load(TestCases))", "line 5 runs cases and drops what came out"),
+    (CASES + "\nx = TestCases\nunittest.main(exit=False)", "line 6 runs cases and drops what came out"),
+    ("def test_a():\n    add(3, 1) == 4\n    " + ASSERTS, "line 2 compares two values"),
+    ("for x in (1, 2):\n    add(x, 1) == x + 1\n" + ASSERTS, "line 2 compares two values"),
 ]  # fmt: skip
 
 
@@ -87,7 +150,7 @@ def test_check_is_called_only_where_the_answers_function_is_named() -> None:
 
 def test_unit_cases_have_a_class_with_a_test() -> None:
     assert unit_cases(CASES) == CASES
-    base = "class Base(unittest.TestCase):\n    def test_a(self): ...\nclass TestCases(Base):\n    pass"
+    base = "class Base(unittest.TestCase):\n    def test_a(self):\n        assert f()\nclass TestCases(Base):\n    pass"
     assert unit_cases(base) == base
     for tests, why in (
         (CASES.replace("TestCases", "TestAdd"), "a class TestCases of unittest was expected, and there is TestAdd"),

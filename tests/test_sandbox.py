@@ -61,6 +61,21 @@ def test_a_run_gives_what_the_interpreter_gives(box):
     assert run(box, "import sys; sys.exit('why')").stderr == "why\n"
 
 
+@needs_bwrap
+def test_a_pool_of_threads_has_room_in_the_address_space(box):
+    answer = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+def f(numbers):
+    together = Barrier(len(numbers), timeout=5)  # no thread ends before all have begun
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        return list(pool.map(lambda n: (bytearray(1000), together.wait(), n * n)[2], numbers))
+"""
+    outcome = asyncio.run(box.check(answer, "assert f(range(48)) == [n * n for n in range(48)]"))
+    assert outcome.ok, outcome.stderr
+
+
 def test_a_shells_programs_have_the_signals_that_python_ignores(box):
     ignored = int(asyncio.run(box.shell("grep SigIgn /proc/self/status")).stdout.split()[1], 16)
     assert [each for each in (signal.SIGPIPE, signal.SIGXFSZ) if ignored >> (each - 1) & 1] == []

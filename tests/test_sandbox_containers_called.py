@@ -335,6 +335,7 @@ def test_monty_is_asked_for_once_and_may_be_missing(monkeypatch: pytest.MonkeyPa
     assert whole(1) is None
     monkeypatch.setitem(sys.modules, "pydantic_monty", package(Monty=Monty))
     assert isinstance(whole(1), Session) and started == [60.0] and whole(1) is None
+    monkeypatch.setattr(monty, "_is_alike", lambda code: code == "stdout:x")
     run, pids = SandboxRun("python", "stdout:x", RunLimits()), list[int]()
     for pool, outcome in ((None, None), (Session(), "x")):
         monkeypatch.setattr(monty, "_pool", lambda pid, pool=pool: pids.append(pid) or pool)

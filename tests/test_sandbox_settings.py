@@ -75,7 +75,7 @@ def test_this_python_is_shown_where_it_is_installed_and_nothing_that_holds_more(
     assert bwrap_command._environment() == {
         "PATH": f"{sys.base_prefix}/bin:{system}", "HOME": "/tmp/work", "TMPDIR": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC",
         "USER": "sandbox", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
     }  # fmt: skip
     folders = bwrap_command.system_folders()
     assert all(place == folder and place.is_dir() and not place.is_symlink() for place, folder in folders.items())

@@ -154,6 +154,9 @@ def test_a_table_holds_the_rows_that_fit_and_tells_of_others() -> None:
     assert table((None, "é\x1b"), ("", "1|2\n"), more=False) == (
         f"{head}\nNULL | {sql_tools.printable('é' + chr(27))}\n | 1\\|2\\n"
     )
+    assert (
+        table((None, "NULL"), ("'NULL'", "null"), columns=("NULL", "b")) == "NULL | b\nNULL | 'NULL'\n''NULL'' | null"
+    )
     assert table((None, "x"), more=True) == f"{head}\nNULL | x{more.format(1)}"
     assert table(more=True) == head + more.format(0)
     wide = "y" * (4_663 - 1 - 4)  # 11 characters of the header, and three lines of 4,663 with their ends: 14,000

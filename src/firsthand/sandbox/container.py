@@ -114,7 +114,7 @@ class Container:
         command += ["--memory", str(limits.memory_bytes), "--memory-swap", str(limits.memory_bytes)]
         command += ["--pids-limit", str(limits.processes + 2), "--ulimit", f"nofile={limits.open_files}"]
         command += ["--ulimit", f"fsize={limits.file_bytes}", "--ulimit", "core=1"]
-        command += ["--env", "HOME=/tmp/work", "--env", "PYTHONHASHSEED=0"]
+        command += ["--env", "HOME=/tmp/work", "--env", "PYTHONHASHSEED=0", "--env", "MALLOC_ARENA_MAX=1"]
         for number, package in enumerate(self.packages):
             command += ["--volume", f"{package}:/packages/{number}:ro"]
         source = (Path(__file__).parent / "programs" / "worker.py").read_text(encoding="utf-8")

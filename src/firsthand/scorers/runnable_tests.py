@@ -11,15 +11,14 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
+from firsthand.scorers.case_classes import check_cases
 from firsthand.scorers.code import parsed
+from firsthand.scorers.vacuous_tests import FUNCTION, check_vacuous, generates, is_report, name_of
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
-_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DIVISIONS = (ast.Div, ast.FloorDiv, ast.Mod)
 _INERT_CALLS = ("print", "repr", "str", "len", "type")
-_JUDGES = re.compile(
-    r"assert|check|verify|expect|test|fail|raise|exit|abort|^exec$|^eval$|^run_docstring", re.IGNORECASE
-)
+_JUDGES = re.compile(r"assert|check|verify|expect|test|fail|raise|exit|abort|^exec$|^eval$", re.IGNORECASE)
 """Names of functions that may raise for a wrong value."""
 _KEEPS = ("append", "add", "extend", "insert", "update", "write")
 """Methods that keep a value, and do not judge it."""
@@ -40,11 +39,8 @@ def runnable_tests(tests: object, entry_point: str = "") -> str:
     body = _parsed(program).body
     _check_statements(body)
     reached = _reached(body, list(body))
-    tests_of_body = [each for each in body if isinstance(each, _FUNCTION) and each.name.startswith(("test", "check"))]
-    called = (
-        [] if any(each.name in reached.names for each in tests_of_body) else [*_calls_of(tests_of_body, entry_point)]
-    )
-    if called and not reached.by_name:
+    called = [] if reached.by_name else _uncalled(body, reached.names, entry_point)
+    if called:
         reached = _reached(body, [*body, *(part for each, _ in called for part in each.body)])
         program = "\n".join([program, *(line for _, line in called), ""])
     if not reached.judges:
@@ -52,22 +48,91 @@ def runnable_tests(tests: object, entry_point: str = "") -> str:
             "no answer could fail these tests: what they run asserts nothing of the answer. Write assert statements, "
             "functions test_...() without arguments, or check(candidate) beside a column entry_point"
         )
+    if not reached.by_name:
+        _check_unrun(body, reached.names | {each.name for each, _ in called})
     return program
 
 
+def _uncalled(body: list[ast.stmt], named: Collection[str], entry_point: str) -> list[tuple[_Function, str]]:
+    """Return the test functions that nothing names, each with its call; ValueError where it is unclear which of them run."""
+    tests = [each for each in body if isinstance(each, FUNCTION) and each.name.startswith(("test", "check"))]
+    found = list(_calls_of(tests, entry_point))
+    left = [(each, call) for each, call in found if each.name not in named and not _decorated_by(each, _own(body))]
+    seen: set[str] = set()
+    for each, _ in left:
+        if generates(each):
+            raise ValueError(
+                f"line {each.lineno}: {each.name} is a generator, which a call does not run: leave out yield"
+            )
+        if each.name in seen:
+            raise ValueError(
+                f"line {each.lineno} defines {each.name} again, so the first of them never runs: rename one"
+            )
+        if any(other.name in named and other.name.startswith("test") for other, _ in found):
+            raise ValueError(
+                f"line {each.lineno}: {each.name} is not called as other tests are: call it, or leave it out"
+            )
+        seen.add(each.name)
+    return left
+
+
+def _check_unrun(body: list[ast.stmt], named: Collection[str]) -> None:
+    """Raise ValueError, with its line, for a test that asserts something and that nothing calls."""
+    nodes = [node for each in body for node in ast.walk(each)]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    methods = {part for each in classes for part in each.body if isinstance(part, FUNCTION)}
+    own, cases = _own(body), set[str]()
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            tests = [part for part in node.body if isinstance(part, FUNCTION) and part.name.startswith("test")]
+            if any(map(_asserts, tests)) or not cases.isdisjoint(map(name_of, node.bases)):
+                cases.add(node.name)
+        elif not isinstance(node, FUNCTION) or node in methods or not _is_test(node) or not _asserts(node):
+            continue
+        if getattr(node, "name", "") in named or _decorated_by(node, own):
+            continue
+        if not isinstance(node, ast.ClassDef):
+            raise ValueError(
+                f"line {node.lineno}: nothing calls {node.name}. Called are functions test_...() of the module without "
+                "arguments, and check(candidate) beside a column entry_point: call it, or leave it out"
+            )
+        if node.name in cases:
+            raise ValueError(
+                f"line {node.lineno}: nothing runs the tests of the class {node.name}: write functions test_...(), or call "
+                "its methods"
+            )
+
+
+def _is_test(node: _Function) -> bool:
+    """True for the name of a test: test..., check, and check... where it needs nothing."""
+    needs = len(node.args.posonlyargs) + len(node.args.args) > len(node.args.defaults)
+    return node.name.startswith("test") or node.name == "check" or (node.name.startswith("check") and not needs)
+
+
+def _asserts(node: ast.AST) -> bool:
+    return any(_judges(part) for part in ast.walk(node))
+
+
+def _own(body: list[ast.stmt]) -> frozenset[str]:
+    """The names of the functions and classes that a program defines."""
+    return frozenset(
+        node.name for each in body for node in ast.walk(each) if isinstance(node, (*FUNCTION, ast.ClassDef))
+    )
+
+
+def _decorated_by(node: ast.AST, own: Collection[str]) -> bool:
+    """True for a function or class that one of these functions decorates, which may call it."""
+    return any(name_of(part) in own for each in getattr(node, "decorator_list", ()) for part in ast.walk(each))
+
+
 def unit_cases(tests: object) -> str:
-    """Return unittest cases in a class `TestCases`; ValueError if there is none, or no method that is a test."""
+    """Return unittest cases in a class `TestCases`; ValueError if there is none, or a test does not run or cannot fail."""
     if not isinstance(tests, str):
         raise ValueError(f"code was expected, not {tests!r:.60}")
-    classes = {each.name: each for each in _parsed(tests).body if isinstance(each, ast.ClassDef)}
-    if "TestCases" not in classes:
-        found = f", and there is {', '.join(list(classes)[:3])}" if classes else ""
-        raise ValueError(f"a class TestCases of unittest was expected{found}")
-    methods = [part for each in classes.values() for part in each.body]
-    if not any(
-        isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name.startswith("test") for each in methods
-    ):
-        raise ValueError("no answer could fail these tests: TestCases has no method test_...")
+    body = _parsed(tests).body
+    check_cases(body)
+    if not any(map(_asserts, body)):
+        raise ValueError("no answer could fail these tests: they assert nothing. Write self.assertEqual(...) or assert")
     return tests
 
 
@@ -114,19 +179,13 @@ def _parsed(program: str) -> ast.Module:
 def _check_statements(body: list[ast.stmt]) -> None:
     loaded = {node.id for each in body for node in ast.walk(each) if isinstance(node, ast.Name)}
     for each in body:
-        if isinstance(each, ast.Expr) and isinstance(each.value, ast.Compare):
-            raise ValueError(f"line {each.lineno} compares two values and drops the result: write assert before it")
-        cases = isinstance(each, ast.ClassDef) and any(_name_of(base) == "TestCase" for base in each.bases)
+        cases = isinstance(each, ast.ClassDef) and any(name_of(base) == "TestCase" for base in each.bases)
         if isinstance(each, ast.ClassDef) and cases and each.name not in loaded:
             raise ValueError(f"line {each.lineno} has cases of unittest: take the scorer passes_unit_tests")
-    for node in (node for each in body for node in ast.walk(each)):
-        if isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple) and node.test.elts:
-            raise ValueError(
-                f"line {node.lineno} asserts a tuple, which always holds: write assert x == y, 'message' without parentheses"
-            )
     for node in _imports(body):
         if "pytest" in _modules(node):
             raise ValueError(f"line {node.lineno} imports pytest, which is not in the sandbox: write assert statements")
+    check_vacuous(body)
 
 
 class _Reached(NamedTuple):
@@ -151,11 +210,12 @@ def _reached(body: list[ast.stmt], running: list[ast.stmt]) -> _Reached:
             defined.setdefault(node.name, []).extend(_inner(node))
     own, judges = frozenset(defined), False
     names: set[str] = set()
+    plain = _plain_look_ups(body, own)
     pending: list[ast.AST] = list(running)
     while pending:
         node = pending.pop()
         judges = judges or _judges(node)
-        name = _name_of(node)
+        name = "" if node in plain else name_of(node)
         if name and name not in names and isinstance(getattr(node, "ctx", None), ast.Load):
             names.add(name)
             pending += [part for each in ([*defined] if name in _BY_NAME else [name]) for part in defined.pop(each, [])]
@@ -163,18 +223,33 @@ def _reached(body: list[ast.stmt], running: list[ast.stmt]) -> _Reached:
     return _Reached(names, judges)
 
 
+def _plain_look_ups(body: list[ast.stmt], own: Collection[str]) -> set[ast.AST]:
+    """The functions of calls such as `getattr(x, "name")` and `vars(x)`, which read none of the program's own functions."""
+    found: set[ast.AST] = set()
+    for node in (node for each in body for node in ast.walk(each)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
+            continue
+        at = {"getattr": 1, "exec": 0, "eval": 0}.get(node.func.id)
+        text = node.args[at] if at is not None and len(node.args) > at else None
+        given = text.value if isinstance(text, ast.Constant) else None
+        named = isinstance(given, str) and not any(name in given for name in (*own, *_BY_NAME))
+        if named or node.func.id in ("vars", "dir"):
+            found.add(node.func)
+    return found
+
+
 def _inner(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> list[ast.AST]:
     """Return the nodes that run when a function is called, or any method of a class."""
     if not isinstance(node, ast.ClassDef):
         return list(node.body)
-    return [part for each in node.body for part in (each.body if isinstance(each, _FUNCTION) else [])]
+    return [part for each in node.body for part in (each.body if isinstance(each, FUNCTION) else [])]
 
 
 def _outer(node: ast.AST, own: Collection[str]) -> list[ast.AST]:
     """Return the nodes that run with a node; of a function its decorators and defaults, unless one of `own` decorates it."""
-    if not isinstance(node, _FUNCTION):
+    if not isinstance(node, FUNCTION):
         return list(ast.iter_child_nodes(node))
-    if any(_name_of(part) in own for each in node.decorator_list for part in ast.walk(each)):
+    if _decorated_by(node, own):
         return list(ast.iter_child_nodes(node))
     return [*node.decorator_list, *node.args.defaults, *(each for each in node.args.kw_defaults if each)]
 
@@ -190,10 +265,10 @@ def _judges(node: ast.AST) -> bool:
         return isinstance(node.right, ast.Constant) and node.right.value == 0 and isinstance(node.op, _DIVISIONS)
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         given = [*node.value.args, *(each.value for each in node.value.keywords)]
-        drops = _name_of(node.value.func) not in (*_INERT_CALLS, *_KEEPS)
+        drops = name_of(node.value.func) not in (*_INERT_CALLS, *_KEEPS)
         return drops and any(isinstance(part, ast.Call) for each in given for part in ast.walk(each))
     return isinstance(node, ast.Raise) or (
-        isinstance(node, ast.Call) and _JUDGES.search(_name_of(node.func)) is not None
+        isinstance(node, ast.Call) and _JUDGES.search(name_of(node.func)) is not None and not is_report(node)
     )
 
 
@@ -212,10 +287,6 @@ def _calls_of(functions: list[_Function], entry_point: str) -> Iterator[tuple[_F
         if call:
             waits = isinstance(each, ast.AsyncFunctionDef)
             yield each, f"__import__('asyncio').run({call})" if waits else call
-
-
-def _name_of(node: ast.AST) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _modules(node: ast.Import | ast.ImportFrom) -> set[str]:

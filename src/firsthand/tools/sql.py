@@ -264,7 +264,7 @@ def _table(reply: Json) -> str:
     header = " | ".join(map(_cell, reply["columns"]))
     lines, size = [header], len(header)
     for number, row in enumerate(reply["rows"]):
-        line = " | ".join(map(_cell, row))
+        line = " | ".join(map(_value, row))
         size += len(line) + 1
         if size > MAX_CHARS:
             return _cut(lines, number)
@@ -278,5 +278,12 @@ def _cut(lines: Sequence[str], rows: int) -> str:
     return "\n".join([*lines, f"[there are more than these {rows} rows: ask for fewer, or count them]"])[:15_000]
 
 
-def _cell(text: str | None) -> str:
-    return "NULL" if text is None else printable(text).replace("\n", "\\n").replace("|", "\\|")
+def _value(text: str | None) -> str:
+    """A cell of a row. The text NULL, and it in quotes, has quotes more, so that it is not read as what is missing."""
+    if text is None:
+        return "NULL"
+    return f"'{text}'" if text.strip("'") == "NULL" else _cell(text)
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("\n", "\\n").replace("|", "\\|")

@@ -51,7 +51,7 @@ IDENTITY = frozenset({
 
 
 def wanted(tests: str) -> list[str]:
-    """Return the names of the tests in the file, sorted."""
+    """Return the names of the tests that the file writes down in `TestCases` and its bases, sorted; it may make others."""
     return sorted(name for name in _methods(ast.parse(tests)) if name.startswith("test"))
 
 
@@ -73,16 +73,30 @@ def with_failing_tests(tests: str) -> tuple[str, list[str], str]:
 
 
 def _cases(tree: ast.Module) -> list[ast.ClassDef]:
-    return [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TestCases"]
+    """The class `TestCases`, and those of the file that it inherits from, nearest first."""
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    found: list[ast.ClassDef] = []
+    pending = ["TestCases"]
+    while pending:
+        case = classes.get(pending.pop(0))
+        if case is not None and case not in found:
+            found.append(case)
+            pending = [*(base.id for base in case.bases if isinstance(base, ast.Name)), *pending]
+    return found
 
 
 def _methods(tree: ast.Module) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
-    return {
-        node.name: node
-        for case in _cases(tree)
-        for node in case.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
+    """The methods of `TestCases` by name, without those for which a class stands something else."""
+    found: dict[str, ast.stmt] = {}
+    for case in _cases(tree):
+        own: dict[str, ast.stmt] = {}
+        for node in case.body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                own[node.name] = node
+            elif isinstance(node, ast.Assign):
+                own.update({target.id: node for target in node.targets if isinstance(target, ast.Name)})
+        found = own | found
+    return {name: node for name, node in found.items() if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 def skipped_on_purpose(tests: str) -> set[str]:

@@ -97,13 +97,18 @@ def main() -> None:
     if "error" in report:
         sys.exit(str(report["error"]))
     problems = report.get("problems")
-    if not isinstance(problems, dict) or report.get("ran") != sorted([*names, *failing]):
+    if not isinstance(problems, dict) or not _holds(report.get("ran"), [*names, *failing]):
         sys.exit("the tests did not run to their end")
     if any(not str(problems.pop(name, "")).startswith("AssertionError") for name in failing):
         problems["unittest"] = "an assertion that must fail did not: the answer changed what judges it"
     if problems:
         lines = [f"{name}: {str(text)[:200]}" for name, text in list(problems.items())[:20]]
         sys.exit("\n".join([*lines, f"{len(problems)} of {len(names)} tests failed: {lines[0]}"]))
+
+
+def _holds(ran: object, needed: list[str]) -> bool:
+    """True if all these tests have run. A file may make others, as by `setattr`, which only the tests' process knows."""
+    return isinstance(ran, list) and all(ran.count(name) == 1 for name in needed)
 
 
 def message(line: bytes, word: str) -> dict[str, Any]:
@@ -290,6 +295,8 @@ def serve(link: socket.socket, answer: str, word: str) -> NoReturn:
         execute(code, module.__dict__)
         libraries.hold()
         suites: list[list[Any]] = [list(load(module.__dict__[each])) for each in ("TestCases", failing)]
+        # it inherits what TestCases does, tests too, which are not among those that must fail
+        suites[1] = [test for test in suites[1] if _name(test) in vars(type(test))]
         if not all(isinstance(test, cases) for suite in suites for test in suite):
             raise TypeError("TestCases is no unittest.TestCase")
         names_of = sorted(_name(test) for suite in suites for test in suite)
