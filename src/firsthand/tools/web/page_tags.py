@@ -17,6 +17,8 @@ _ADDRESS = {
     for name in ("href", "src", "srcdoc")
 }
 _ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0-9]{1,31};")
+_WITHOUT_TEXT = ("hidden", "password", "checkbox", "radio", "file", "range", "color", "image")
+"""Types of `input` that do not show their value as text."""
 _TAG_BEGINS = re.compile("</?[a-zA-Z]")
 
 
@@ -42,6 +44,14 @@ def address_in(attributes: str, name: Literal["href", "src", "srcdoc"] = "href")
     """The address that a link, a base or a frame leads to, as written, or the page that a frame holds; empty without one."""
     found = _ADDRESS[name].search(f" {attributes.lstrip('/')}")
     return unescaped(next((each for each in found.groups() if each is not None), "").strip()) if found else ""
+
+
+def shown_value(attributes: str) -> str:
+    """The value that a field or button of this `input` shows; empty for boxes, passwords, and fields that are hidden."""
+    if attributes_of(attributes).get("type", "text") in _WITHOUT_TEXT:
+        return ""
+    found = next((each for each in _ATTRIBUTE.finditer(attributes) if each[1].lower() == "value"), None)
+    return unescaped((found[2] or "").strip("\"'")).strip() if found else ""
 
 
 def unescaped(text: str) -> str:
