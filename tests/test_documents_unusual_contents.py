@@ -256,7 +256,8 @@ def test_a_book_is_read_in_the_order_of_its_spine_from_the_folder_of_its_package
     assert content == FileContent(
         (Document("b.epub", "second\n\nNo\n\n## T\n\nfirst\n\n", "My &", meta={"kind": "epub"},
                   locations=(Location(0, "heading", "chapter 1"), Location(8, "heading", "T"))),),
-        ("chapter 2 cannot be read: it is no EPUB: it has no part 'd/e/gone.xhtml'",),
+        ("chapter 2 cannot be read: it is no EPUB: it has no part 'd/e/gone.xhtml'",
+         "2 references of its spine to no text that is read: 'cover' (image/png), 'unknown' (not in the manifest)"),
     )  # fmt: skip
     assert refused(read_epub, written.zipped({**parts, "META-INF/rights.xml": ""})) == (
         "it is encrypted by copy protection: it cannot be read"
