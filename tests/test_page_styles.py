@@ -135,3 +135,21 @@ def test_many_styled_elements_take_linear_time() -> None:
     to_text(raised * 8000 + struck * 8000)
     to_text(raised * 20000 + "3</i>" * 20000)
     assert time.process_time() - begun < 10
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("&lt5 &gt5 &pound5 &copy2024 &frac125", "<5 >5 £5 ©2024 ½5"),
+        ("&copy; 5 &copy 5 &AMP", "© 5 © 5 &"),
+        ("&notin; &notit; &alpha5 &unknown5;", "∉ ¬it; &alpha5 &unknown5;"),
+        ("&amp;lt5 R&D AT&T", "&lt5 R&D AT&T"),
+        ("&frac1234 &sup23 &sup2", "½34 ²3 ²"),
+        ("<a href='http://x.org/?a=1&copy=2'>t</a>", "t (http://x.org/?a=1&copy=2)"),
+        ("<title>a &lt5</title>", "a <5"),
+        ("<input value='&lt5'>", "&lt5"),
+    ],
+)
+def test_old_entities_need_no_semicolon_in_text(source: str, text: str) -> None:
+    assert to_text(source) == page_text(source)[0] == text
+    assert to_text(f"<head>{source}</head>" if "title" in source else source) == text

@@ -25,7 +25,7 @@ from firsthand.tools.web.marked_pieces import LEVELS, STRUCK, MarkedPieces
 from firsthand.tools.web.mathml_parts import MATHML_PARTS
 from firsthand.tools.web.open_elements import BLOCKS, END_ALONE, PARTS_ENDED_BY, TABLE, ended_by, is_beyond
 from firsthand.tools.web.page_addresses import PageAddresses, is_written
-from firsthand.tools.web.page_tags import address_in, attributes_of, begins_tag, shown_value, tag_at, unescaped
+from firsthand.tools.web.page_tags import address_in, attributes_of, begins_tag, shown_value, tag_at, unescaped_text
 from firsthand.tools.web.table_columns import TableColumns
 from firsthand.tools.web.xml_pages import CDATA, CDATA_END, holds_cdata
 
@@ -136,7 +136,7 @@ class _Reader:
         text = self.source[at:end]
         for piece in (text.splitlines(keepends=True) if self.opened["pre"] else []) or [text]:
             self.origins.append((len(self.pieces), at))
-            self.words(piece if as_it_is else unescaped(piece))
+            self.words(piece if as_it_is else unescaped_text(piece))
             at += len(piece)
 
     def placed(self) -> tuple[str, list[tuple[int, int]]]:
@@ -414,7 +414,7 @@ class _Reader:
         if title >= 0:
             shown, close = self.lower.find(">", title, end), self.lower.find("</title", title, end)
             if 0 <= shown < close:
-                self.words(unescaped(self.source[shown + 1 : close]))
+                self.words(unescaped_text(self.source[shown + 1 : close]))
                 self.pieces.append("\n\n")
         return end
 
