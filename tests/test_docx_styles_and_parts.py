@@ -43,6 +43,7 @@ STRUCK = "<w:rPr><w:strike/></w:rPr>"
         ('<w:rStyle w:val="heir"/>', "10^3 4"),
         ('<w:rStyle w:val="heir"/><w:vertAlign w:val="baseline"/>', "1034"),
         ('<w:vertAlign w:val="baseline"/><w:rStyle w:val="up"/>', "1034"),
+        ('<w:rStyle w:val="down"/>', "10_3 4"),
         ('<w:rStyle w:val="out"/>', "10~~3~~4"),
         ('<w:rStyle w:val="out"/><w:strike w:val="0"/>', "1034"),
         ('<w:rStyle w:val="high"/>', "10^3 4"),
@@ -54,7 +55,9 @@ STRUCK = "<w:rPr><w:strike/></w:rPr>"
 )
 def test_digits_are_kept_apart_by_position_and_by_style(formats: str, text: str) -> None:
     given = styles(
-        up=RAISED, out=STRUCK, heir='<w:basedOn w:val="up"/>', high='<w:rPr><w:position w:val="6"/></w:rPr>',
+        up=RAISED, out=STRUCK, heir='<w:basedOn w:val="up"/>',
+        down='<w:basedOn w:val="up"/><w:rPr><w:vertAlign w:val="subscript"/></w:rPr>',
+        high='<w:rPr><w:position w:val="6"/></w:rPr>',
         mark=f"<w:pPr>{RAISED}</w:pPr><w:tblStylePr>{STRUCK}</w:tblStylePr>", circle='<w:basedOn w:val="circle"/>',
     )  # fmt: skip
     assert text_of(run("10") + run("3", formats) + run("4"), styles=given) == text

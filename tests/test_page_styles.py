@@ -46,7 +46,8 @@ def test_an_element_is_read_by_its_own_style_as_by_its_tag(style: str, text: str
 @pytest.mark.parametrize(
     ("page", "text"),
     [
-        ("<sup><span style='vertical-align:super'></span>2</sup>3", "2 3"),
+        ("10<sup><span style='vertical-align:super'></span>2</sup>3", "10^2 3"),
+        ("<i style='text-decoration:line-through'>1</i><i style='text-decoration:line-through'>2</i>3", "~~1~~~~2~~3"),
         ("10<sup><span style='vertical-align:super'>3</span></sup>4", "10^3 4"),
         ("10<sup style='vertical-align:super'>3</sup>4", "10^3 4"),
         ("<s><span style='text-decoration:line-through'>900</span></s>500", "~~900~~500"),

@@ -26,6 +26,7 @@ def first_row(source: str) -> list[str]:
         ("\nx, y, z;p;q\nA;1,5;2,5\n", ["x, y, z: A", "p: 1,5", "q: 2,5"]),
         ("x, y\tp\nA\t1,50\n", ["x, y: A", "p: 1,50"]),
         ("a;b,c\nx;y,z\n", ["a;b: x;y", "c: z"]),
+        ("a,b;c;d\n1,5;2;3\n", ["a,b: 1,5", "c: 2", "d: 3"]),
         ("a;b,c\n1;2,z\n", ["a;b: 1;2", "c: z"]),
         ("a;b,c\nz;y,2\n", ["a;b: z;y", "c: 2"]),
         ("a,b\n1,2\n3,4\n", ["a: 1", "b: 2"]),
