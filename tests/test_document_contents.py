@@ -225,7 +225,10 @@ def test_an_epubs_chapters_are_places_and_what_cannot_be_read_is_noted() -> None
     content = read_epub(written.epub(chapters, " The  Book "), "b.epub", SETTINGS)
     [document] = content.documents
     assert (document.id, document.title, document.meta) == ("b.epub", "The Book", {"kind": "epub"})
-    assert content.notes == ("chapter 1 cannot be read: it is no EPUB: it has no part 'OEBPS/a b.xhtml'",)
+    assert content.notes == (
+        "chapter 1 cannot be read: it is no EPUB: it has no part 'OEBPS/a b.xhtml'",
+        "1 chapter without text, such as a picture: 5",
+    )
     assert [(each.label, document.text[each.start :].split("\n\n")[0]) for each in document.locations] == [
         ("First", "# First"), ("Second", "Second"), ("chapter 4", "three")
     ]  # fmt: skip

@@ -216,7 +216,7 @@ def test_a_page_longer_than_fetch_shows_is_read_to_its_end() -> None:
 def test_a_row_of_a_table_is_a_place_that_names_its_columns() -> None:
     data = b'name,note\nAnn,"likes\nboats"\n\nBob,"said ""hi"""\n'
     table = only(read_table(data, "t.csv", ReadSettings(title_field="name")))
-    assert table.text == 'Ann\nname: Ann\nnote: likes\nboats\n\nBob\nname: Bob\nnote: said "hi"\n\n'
+    assert table.text == 'Ann\nname: Ann\nnote: likes\n  boats\n\nBob\nname: Bob\nnote: said "hi"\n\n'
     assert place_of(table, "boats") == ("row", "1 (Ann)") and table.locations[1].kind == "row"
     assert place_of(table, "said")[1].endswith("(Bob)") and table.text[table.locations[1].start :].startswith("Bob")
 

@@ -71,7 +71,7 @@ def test_delimiters_within_quotes_are_no_columns(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(table_reader, "MAX_COLUMNS", 4)
     data = b'a,b,c,d\n1,"x,x,x,x,x,x","say ""y,y,y,y""",4\n"a,b\n1,2,3,4,5,6\nb",2,3,4\n'
     [document] = read_table(data, "t.csv", PLAIN).documents
-    assert "a: a,b\n1,2,3,4,5,6\nb\nb: 2" in document.text and 'c: say "y,y,y,y"' in document.text
+    assert "a: a,b\n  1,2,3,4,5,6\n  b\nb: 2" in document.text and 'c: say "y,y,y,y"' in document.text
 
 
 @pytest.mark.parametrize(("char", "width"), [("a", 1), ("é", 2), ("日", 2), ("😀", 4)])

@@ -162,12 +162,16 @@ def test_cells_of_a_notebook_are_read_by_kind_and_what_is_none_says_which() -> N
               {"cell_type": "code", "source": "y\n"}, {"source": None}), "n.ipynb", PLAIN,
     )  # fmt: skip
     assert content == FileContent((
-        Document("n.ipynb", "x1\n\n```\ny\n\n```\n\nNone\n\n", "", meta={"kind": "notebook"}, locations=(
-            Location(0, "heading", "cell 1"), Location(4, "heading", "cell 3"), Location(16, "heading", "cell 4"),
+        Document("n.ipynb", "x1\n\n```\ny\n\n```\n\n", "", meta={"kind": "notebook"}, locations=(
+            Location(0, "heading", "cell 1"), Location(4, "heading", "cell 3"),
         )),
     ))  # fmt: skip
     none = "it is no notebook: it has no list of cells; save it again in Jupyter"
-    for body in (b"{}", b"[]", b'"cells"', b'{"worksheets": []}', b'{"cells": {}}', b"3", b"null"):
+    sheets = [{"cells": [{"source": "a"}, {"source": "b"}]}, {"cells": []}, {"cells": [{"source": ["c"]}]}]
+    old = read_notebook(json.dumps({"worksheets": sheets}).encode(), "n.ipynb", PLAIN).documents[0]
+    assert old.text == "a\n\nb\n\nc\n\n" and [each.label for each in old.locations] == ["cell 1", "cell 2", "cell 3"]
+    odd = (b'{"worksheets": [{"cells": []}, {"cells": {}}]}', b'{"worksheets": {"cells": []}}', b'{"worksheets": [{}]}')
+    for body in (*odd, b"{}", b"[]", b'"cells"', b'{"worksheets": []}', b'{"cells": {}}', b"3", b"null"):
         assert refused(read_notebook, body) == none, body
     assert refused(read_notebook, cells({"source": "a"}, "b")) == (
         "it is no notebook: its cell 2 is no JSON object; save it again in Jupyter"
@@ -256,7 +260,8 @@ def test_a_book_is_read_in_the_order_of_its_spine_from_the_folder_of_its_package
     assert content == FileContent(
         (Document("b.epub", "second\n\nNo\n\n## T\n\nfirst\n\n", "My &", meta={"kind": "epub"},
                   locations=(Location(0, "heading", "chapter 1"), Location(8, "heading", "T"))),),
-        ("chapter 2 cannot be read: it is no EPUB: it has no part 'd/e/gone.xhtml'",),
+        ("chapter 2 cannot be read: it is no EPUB: it has no part 'd/e/gone.xhtml'",
+         "2 references of its spine to no text that is read: 'cover' (image/png), 'unknown' (not in the manifest)"),
     )  # fmt: skip
     assert refused(read_epub, written.zipped({**parts, "META-INF/rights.xml": ""})) == (
         "it is encrypted by copy protection: it cannot be read"

@@ -44,7 +44,8 @@ def test_a_record_of_more_fields_than_filters_see_is_refused() -> None:
 def test_a_quote_that_is_never_closed_takes_no_row_with_it() -> None:
     made = read_table(b'id,note\n0,"a\nb, c"\n1,"size 5\n2,x\n3,y\n', "t.csv", PLAIN)
     assert (
-        made.documents[0].text == 'id: 0\nnote: a\nb, c\n\nid: 1\nnote: "size 5\n\nid: 2\nnote: x\n\nid: 3\nnote: y\n\n'
+        made.documents[0].text
+        == 'id: 0\nnote: a\n  b, c\n\nid: 1\nnote: "size 5\n\nid: 2\nnote: x\n\nid: 3\nnote: y\n\n'
     )
     assert [place.label for place in made.documents[0].locations] == ["1", "2", "3", "4"]
     assert made.notes == ("a quote in line 4 or behind it is never closed: from there on quotes are characters",)

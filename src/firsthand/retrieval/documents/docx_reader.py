@@ -1,7 +1,8 @@
 """Reads DOCX: paragraphs, headings as `#` lines, lists, tables, formulas on one line, footnotes and endnotes. Deleted and
-hidden text is left out.
+hidden text is left out, and headers, footers, comments, diagrams, charts and embedded documents are named in a remark.
 
-Struck text stands between `~~`. Hidden is what has the format itself; styles that hide are not looked up.
+Struck text stands between `~~`, and raised digits are `10^3`, by the format itself or that of a style; `10(2)` has small
+text above it. Hidden is what has the format itself; styles that hide are not looked up.
 
 A place is a paragraph, counted from 1, because pages exist only once Word has laid the text out.
 """
@@ -14,6 +15,7 @@ from contextlib import suppress
 from firsthand.errors import DataError
 from firsthand.retrieval.document import Document, Location
 from firsthand.retrieval.documents.clean_text import clean, clean_line
+from firsthand.retrieval.documents.docx_parts import unread_parts
 from firsthand.retrieval.documents.file_content import (
     MAX_TITLE_CHARS,
     FileContent,
@@ -40,15 +42,22 @@ from firsthand.system.plurals import count_of
 from firsthand.system.raised_text import Level, mark_between
 
 _HEADING = re.compile(r"(?:heading|titre|überschrift|título|titolo)\s*([1-9])", re.IGNORECASE)
-_SIGNS = {"tab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
+_SIGNS = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _LEFT_OUT = ("del", "moveFrom", "Fallback")
 """Deleted and moved text, and what stands for a text box in older versions of Word, which is there twice."""
 
-_FORMATS = ("vanish", "strike", "dstrike", "vertAlign")
+_FORMATS = ("vanish", "strike", "dstrike", "vertAlign", "position")
+_FORMATS_OF_STYLES = ("strike", "dstrike", "vertAlign", "position")
+_MAX_BASES = 20
+"""Styles that are based on one another."""
+_SEEN_HALF_POINTS = 4
+"""Text that is moved up or down by less stands on its line."""
 _OTHER_FORMATS = ("pPr", "rPrChange", "tcPrChange", "trPrChange")
 _MAX_COLUMNS = 100
 """Columns of a row up to which cells that span several are followed by empty ones."""
 _OFF = ("0", "false", "off")
+_OF_FIELDS = ("altChunk", "ddList", "listEntry", "result", "instrText", "fldChar")
+_MAX_INSTRUCTION = 1000
 _LEVELS: dict[str, Level] = {"superscript": "^", "subscript": "_"}
 _FORMULAS = {
     "f": FRACTION, "sSup": RAISED, "sSub": LOWERED, "sSubSup": LOWERED_RAISED, "limLow": LOWERED, "limUpp": RAISED,
@@ -61,10 +70,8 @@ _FORMULA_PARTS = ("num", "den", "e", "sub", "sup", "lim", "deg", "fName", "mr")
 def read_docx(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     """The text of the body and the notes. DataError for bombs, encrypted files and damaged ones."""
     parts = ZipParts(data, "DOCX")
-    levels: dict[str, int] = {}
-    if "word/styles.xml" in parts.names:
-        levels = _Styles(parts.read("word/styles.xml")).levels
-    body = _Body(levels)
+    styles = _Styles(parts.read("word/styles.xml")) if "word/styles.xml" in parts.names else None
+    body = _Body(styles.levels if styles else {}, styles)
     body.read(parts.read("word/document.xml"))
     notes: list[str] = []
     for part in ("word/footnotes.xml", "word/endnotes.xml"):
@@ -80,21 +87,54 @@ def read_docx(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     if "docProps/core.xml" in parts.names:
         with suppress(DataError):
             title = _Properties(parts.read("docProps/core.xml")).title
+    if body.embedded:
+        notes.append(f"{count_of(body.embedded, 'embedded document')} (altChunk) not read")
+    if body.equations:
+        notes.append(f"{count_of(body.equations, 'formula')} of EQ fields not read")
+    notes += unread_parts(parts)
     document = Document(name, text, title or first_heading(text), meta={"kind": "docx"}, locations=places)
     return FileContent((document,), tuple(notes + dropped + hidden_text_note(body.hidden)))
 
 
 class _Styles:
-    """The heading level of each paragraph style."""
+    """The heading level of each paragraph style, and the formats of styles."""
 
     def __init__(self, data: bytes):
         self.levels: dict[str, int] = {}
         self._style = ""
-        parse_xml(data, self._start, lambda name: None, lambda words: None)
+        self._own: dict[str, dict[str, str]] = {}
+        self._bases: dict[str, str] = {}
+        self._merged: dict[str, dict[str, str]] = {}
+        self._other_formats = 0
+        """Open elements whose formats are not a style's own: its paragraphs' marks, or those of a table's first row."""
+        parse_xml(data, self._start, self._end, lambda words: None)
+
+    def formats(self, style: str) -> dict[str, str]:
+        """The formats of a style, by their names, those of the styles it is based on included."""
+        if style not in self._merged:
+            self._merged[style] = self._merge(style)
+        return self._merged[style]
+
+    def _merge(self, style: str) -> dict[str, str]:
+        chain = [style]
+        while len(chain) < _MAX_BASES and (base := self._bases.get(chain[-1])) is not None:
+            chain.append(base)
+        merged: dict[str, str] = {}
+        for each in reversed(chain):
+            merged |= self._own.get(each, {})
+        return merged
+
+    def _end(self, name: str) -> None:
+        self._other_formats -= name in ("pPr", "tblStylePr")
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._other_formats += name in ("pPr", "tblStylePr")
         if name == "style":
             self._style = attributes.get("styleId", "")
+        elif name == "basedOn" and self._style:
+            self._bases[self._style] = attributes.get("val", "")
+        elif name in _FORMATS_OF_STYLES and self._style and not self._other_formats:
+            self._own.setdefault(self._style, {})[name] = attributes.get("val", "true")
         elif name == "name" and self._style:
             value = attributes.get("val", "")
             if found := _HEADING.match(value):
@@ -127,8 +167,9 @@ class _Properties:
 class _Body:
     """The paragraphs of parts that are read one after the other."""
 
-    def __init__(self, levels: dict[str, int]):
+    def __init__(self, levels: dict[str, int], styles: _Styles | None = None):
         self.levels = levels
+        self._styles = styles
         self.written: list[str] = []
         self.places: list[Location] = []
         self._length = self._paragraphs = 0
@@ -137,11 +178,13 @@ class _Body:
         """The texts of each cell of the open rows, innermost last."""
         self._spanned: list[int] = []
         """Columns that the last cell of each open row spans beyond its own."""
-        self._around: list[tuple[list[str], int, bool, bool, FormulaText]] = []
+        self._around: list[tuple[list[str], int, bool, bool, FormulaText, dict[str, str], Level]] = []
         """The paragraphs around the one that is read: a text box has paragraphs inside of one."""
         self._in_text = self._left_out = 0
         self._formats: list[dict[str, str]] = []
         """The formats of each open run: hidden, struck, raised or lowered. Runs nest where one holds a text box."""
+        self._formats_of_style: list[dict[str, str]] = []
+        """Those of the style of each open run."""
         self._other_formats = 0
         """Open elements whose formats are not a run's own: its paragraph's, or those of an earlier revision."""
         self._elements: list[str] = []
@@ -150,11 +193,21 @@ class _Body:
         """The brackets of a formula's delimiters, or the sign of its sum or integral."""
         self.hidden = 0
         """Characters of hidden text."""
-        self.unknown_symbols = 0
+        self.unknown_symbols = self.embedded = self.equations = 0
+        self._small: list[int] = []
+        """Number of the piece with which each open small text, which stands above another text, begins."""
+        self._small_text = ""
+        self._choices: list[str] = []
+        """The entries of an old drop-down field."""
+        self._chosen = 0
+        self._fields: list[str] = []
+        """The instructions of each open field, their beginnings."""
+        self._in_instruction = False
 
     def read(self, data: bytes) -> None:
         self._cells, self._spanned, self._in_text, self._left_out = [], [], 0, 0
         self._formats, self._other_formats, self._elements = [], 0, []
+        self._formats_of_style, self._small, self._fields, self._in_instruction = [], [], [], False
         parse_xml(data, self._start, self._end, self._add)
 
     def _begin(self) -> None:
@@ -163,6 +216,7 @@ class _Body:
         self._is_item = False
         self._is_struck = False
         self._level_of_run: Level = ""
+        self._formats_of_paragraph: dict[str, str] = {}
         self._formula = FormulaText(self._runs)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
@@ -172,17 +226,26 @@ class _Body:
             self._in_text += 1
         elif name == "r":
             self._formats.append({})
+            self._formats_of_style.append({})
+        elif name == "rPr" and self._formats and ("baseline" in attributes or "strike" in attributes):
+            self._format_drawn(attributes.get("baseline", ""), attributes.get("strike", "noStrike"))
+        elif name == "rStyle" and self._formats and not self._other_formats and self._styles:
+            self._formats_of_style[-1] = self._styles.formats(attributes.get("val", ""))
         elif name in _OTHER_FORMATS:
             self._other_formats += 1
         elif name in _FORMATS and self._formats and not self._other_formats:
             self._formats[-1][name] = attributes.get("val", "true")
         elif name == "p":
-            self._around.append((self._runs, self._level, self._is_item, self._is_struck, self._formula))
+            self._around.append(
+                (self._runs, self._level, self._is_item, self._is_struck, self._formula, self._formats_of_paragraph,
+                 self._level_of_run)
+            )  # fmt: skip
             self._begin()
         elif name == "pStyle":
             style = attributes.get("val", "")
             found = re.fullmatch(r"[Hh]eading\s?([1-9])", style)
             self._level = self.levels.get(style) or (int(found[1]) if found else 0)
+            self._formats_of_paragraph = self._styles.formats(style) if self._styles else {}
         elif name == "outlineLvl" and (level := attributes.get("val", "")) in tuple("012345678"):
             self._level = int(level) + 1
         elif name == "numPr":
@@ -191,6 +254,10 @@ class _Body:
             self._runs.append(_SIGNS[name])
         elif name == "sym" and not self._left_out:
             self._symbol(attributes.get("font", ""), attributes.get("char", ""))
+        elif name == "rt":
+            self._small.append(len(self._runs))
+        elif not self._left_out and name in _OF_FIELDS:
+            self._start_of_field(name, attributes)
         elif name in _LEFT_OUT:
             self._left_out += 1
         elif name == "tr":
@@ -201,6 +268,30 @@ class _Body:
             self._cells[-1].append([])
         elif name in ("gridSpan", "gridBefore") and self._cells and not self._other_formats:
             self._span(name, attributes.get("val", "")[:5])
+
+    def _start_of_field(self, name: str, attributes: dict[str, str]) -> None:
+        value = attributes.get("val", "")
+        if name == "altChunk":
+            self.embedded += 1
+        elif name == "ddList":
+            self._choices, self._chosen = [], 0
+        elif name == "listEntry":
+            self._choices.append(value)
+        elif name == "result":
+            self._chosen = int(value) if re.fullmatch("[0-9]{1,4}", value) else 0
+        elif name == "instrText":
+            self._in_instruction = True
+        elif attributes.get("fldCharType") == "begin":
+            self._fields.append("")
+        elif attributes.get("fldCharType") == "end" and self._fields:
+            self.equations += self._fields.pop().split()[:1] in (["EQ"], ["eq"])
+
+    def _format_drawn(self, baseline: str, strike: str) -> None:
+        """Note the formats of a run of a drawing, whose baseline is moved by thousandths of a percent."""
+        if re.fullmatch("-?[1-9][0-9]{0,6}", baseline):
+            self._formats[-1]["vertAlign"] = "subscript" if baseline.startswith("-") else "superscript"
+        if strike != "noStrike":
+            self._formats[-1]["strike"] = "true"
 
     def _start_in_formula(self, name: str, value: str | None) -> None:
         if self._is_part(name):
@@ -242,11 +333,25 @@ class _Body:
             self._left_out -= 1
         elif name == "r" and self._formats:
             self._formats.pop()
+            self._formats_of_style.pop()
+        elif name == "rt" and self._small:
+            begun = self._small.pop()
+            self._small_text = "".join(self._runs[begun:])
+            del self._runs[begun:]
+        elif name == "ruby" and self._small_text.strip():
+            self._runs.append(f"({self._small_text.strip()})")
+            self._small_text = ""
+        elif name == "instrText":
+            self._in_instruction = False
+        elif name == "ddList" and not self._left_out and 0 <= self._chosen < len(self._choices):
+            self._write_words(self._choices[self._chosen])
         elif name in _OTHER_FORMATS:
             self._other_formats -= 1
         elif name == "p":
             self._paragraph()
-            self._runs, self._level, self._is_item, self._is_struck, self._formula = self._around.pop()
+            around = self._around.pop()
+            self._runs, self._level, self._is_item, self._is_struck, self._formula = around[:5]
+            self._formats_of_paragraph, self._level_of_run = around[5:]
         elif name == "tr" and self._cells:
             self._end_cell()
             self._spanned.pop()
@@ -283,9 +388,12 @@ class _Body:
     def _add(self, words: str) -> None:
         if self._in_text and not self._left_out:
             self._write_words(words)
+        elif self._in_instruction and self._fields and len(self._fields[-1]) < _MAX_INSTRUCTION:
+            self._fields[-1] += words
 
     def _write_words(self, words: str) -> None:
-        formats = self._formats[-1] if self._formats else {}
+        own, of_style = (self._formats[-1], self._formats_of_style[-1]) if self._formats else ({}, {})
+        formats = self._formats_of_paragraph | of_style | own
         if formats.get("vanish", "0") not in _OFF:
             self.hidden += len(words)
             return
@@ -294,7 +402,7 @@ class _Body:
             self._runs.append("~~")
         if gap := self._formula.gap(words):
             self._runs.append(gap)
-        level = _LEVELS.get(formats.get("vertAlign", ""), "")
+        level = _LEVELS.get(formats.get("vertAlign", ""), "") or _moved(formats.get("position", ""))
         if level != self._level_of_run and self._runs:
             self._runs.append(mark_between(self._runs[-1][-1:], words[:1], level))
         self._is_struck, self._level_of_run = is_struck, level
@@ -317,3 +425,9 @@ class _Body:
     def _write(self, text: str) -> None:
         self.written.append(text)
         self._length += len(text)
+
+
+def _moved(half_points: str) -> Level:
+    """The level of text that is moved up by so much, or down by a negative number."""
+    moved = int(half_points) if re.fullmatch("-?[0-9]{1,5}", half_points) else 0
+    return "" if abs(moved) < _SEEN_HALF_POINTS else "^" if moved > 0 else "_"

@@ -60,15 +60,15 @@ FORMATS = {
     for each in (
         FileFormat("text", read_text, 2, _never),
         FileFormat("markdown", read_markdown, 1, _never),
-        FileFormat("html", read_html, 6, _if_large),
+        FileFormat("html", read_html, 7, _if_large),
         FileFormat("pdf", _lazily("pdf"), 3, _always),
-        FileFormat("docx", _lazily("docx"), 4, _always),
-        FileFormat("epub", _lazily("epub"), 6, _always),
+        FileFormat("docx", _lazily("docx"), 5, _always),
+        FileFormat("epub", _lazily("epub"), 7, _always),
         FileFormat("code", read_code, 2, _never),
-        FileFormat("table", read_table, 4, _never),
+        FileFormat("table", read_table, 5, _never),
         FileFormat("jsonl", read_jsonl, 3, _never),
         FileFormat("json", read_json, 3, _never),
-        FileFormat("notebook", read_notebook, 1, _never),
+        FileFormat("notebook", read_notebook, 2, _never),
     )
 }
 SUFFIXES = {

@@ -38,7 +38,7 @@ def _cells(text: str) -> list[Any]:
         raise DataError(f"it is {problem}")
     try:
         body = json.loads(text)
-        cells = body["cells"] if "cells" in body else body["worksheets"][0]["cells"]
+        cells = body["cells"] if "cells" in body else _of_sheets(body["worksheets"])
     except (KeyError, TypeError, IndexError):
         cells = None
     except RecursionError:
@@ -50,5 +50,16 @@ def _cells(text: str) -> list[Any]:
     return cells
 
 
+def _of_sheets(sheets: Any) -> Any:
+    """The cells of all sheets of a notebook of version 3; None if a sheet has no list of cells, or there is no sheet."""
+    cells = [sheet["cells"] for sheet in sheets]
+    return (
+        [each for held in cells for each in held] if cells and all(isinstance(held, list) for held in cells) else None
+    )
+
+
 def _joined(source: Any) -> str:
+    """The text of a cell's source; a cell without one has none."""
+    if source is None:
+        return ""
     return "".join(map(str, source)) if isinstance(source, list) else str(source)

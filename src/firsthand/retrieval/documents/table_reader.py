@@ -17,6 +17,8 @@ from firsthand.system.plurals import count_of
 
 _DELIMITERS = ",;\t|"
 _STATED_DELIMITER = re.compile(r'sep=([^"\n])(?:\n|\Z)', re.IGNORECASE)
+_QUOTED = re.compile('"[^"]*+"')
+_DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _LOOKED_AT_CHARS = 10_000
 """Characters of a table's beginning by which its delimiter is guessed."""
 MAX_COLUMNS = 10_000
@@ -35,6 +37,7 @@ ROW_BYTES = 200
 def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     """The rows as text, each a place; the first row that has a filled cell holds the names of the columns.
 
+    Of two signs that may part cells the likelier is taken, and a remark names both. Further lines of a cell are indented.
     A quote that is never closed is a character like others, in its row and those behind it, and is a remark, as are rows
     of another length than the header. A first line `sep=;`, as Excel writes it, names what stands between cells.
     A table whose text would be far longer than its file, by the names of its columns in each row, is refused.
@@ -44,8 +47,11 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
     notes += dropped
     if stated := _STATED_DELIMITER.match(text):
         delimiter, text = stated[1], text[stated.end() :]
+    elif name.lower().endswith((".tsv", ".tab")):
+        delimiter = "\t"
     else:
-        delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else _likeliest(text)
+        delimiter, told = _likeliest(text)
+        notes += told
     rows = _rows(text, delimiter, notes)
     header = [" ".join(cell.split()) or f"column {at}" for at, cell in enumerate(_first_filled(rows), 1)]
     title_at = None
@@ -65,7 +71,7 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
             continue
         ragged += len(row) != len(header)
         lines = [
-            f"{header[at] if at < len(header) else f'column {at + 1}'}: {bare}"
+            f"{header[at] if at < len(header) else f'column {at + 1}'}: {_indented(bare)}"
             for at, cell in enumerate(row)
             if (bare := cell.strip())
         ]
@@ -83,6 +89,12 @@ def read_table(data: bytes, name: str, settings: ReadSettings) -> FileContent:
         notes.append(f"{count_of(ragged, 'row')} with another number of cells than the header's {len(header)}")
     document = Document(name, "".join(written), "", meta={"kind": "table"}, locations=tuple(places))
     return FileContent((document,), tuple(notes))
+
+
+def _indented(cell: str) -> str:
+    """The filled lines of a cell, further ones indented, so that none looks like another column or row."""
+    lines = cell.splitlines()
+    return cell if len(lines) == 1 else "\n  ".join(line for line in lines if line.strip())
 
 
 def _rows(text: str, delimiter: str, notes: list[str]) -> Iterator[list[str]]:
@@ -154,9 +166,9 @@ def _first_filled(rows: Iterable[list[str]]) -> list[str]:
     return next((row for row in rows if any(cell.strip() for cell in row)), [])
 
 
-def _likeliest(text: str) -> str:
-    """The delimiter by which most of the first rows have as many cells as the header, of equals the one with most cells;
-    a comma if none divides the header.
+def _likeliest(text: str) -> tuple[str, list[str]]:
+    """The delimiter by which most of the first rows have as many cells as the header, of equals the one with most cells,
+    but no comma that stands between digits alone; a comma if none divides the header. A remark names an equal one.
     """
     lines = text[:_LOOKED_AT_CHARS].split("\n")
     if len(text) > _LOOKED_AT_CHARS and len(lines) > 1:
@@ -167,4 +179,23 @@ def _likeliest(text: str) -> str:
         header = len(_first_filled(rows))
         return (1 + sum(len(row) == header for row in rows), header) if header > 1 else (0, 0)
 
-    return max(_DELIMITERS, key=fit)
+    fits = {delimiter: fit(delimiter) for delimiter in _DELIMITERS}
+    likeliest = max(_DELIMITERS, key=lambda each: fits[each])
+    rows = fits[likeliest][0]
+    equals = [each for each in _DELIMITERS if each != likeliest and fits[each][0] == rows > 1]
+    if not equals:
+        return likeliest, []
+    if likeliest == "," and _commas_are_decimal(lines):
+        likeliest = max(equals, key=lambda each: fits[each])
+        equals = [","]
+    other = "a tab" if equals[0] == "\t" else repr(equals[0])
+    taken = "tabs" if likeliest == "\t" else repr(likeliest)
+    return likeliest, [
+        f"its cells are divided at {taken}, and {other} would divide as many rows: a first line sep=; or the like says which"
+    ]
+
+
+def _commas_are_decimal(lines: list[str]) -> bool:
+    """True if below the header commas stand between digits alone, or in quotes."""
+    rows = [_QUOTED.sub("", line) for line in lines if line.strip()][1:]
+    return all("," not in _DECIMAL_COMMA.sub("", row) for row in rows)

@@ -1,9 +1,10 @@
 """HTML as the text a reader sees: blocks on lines of their own, links with their targets, without scripts and styles.
 
-Elements that say themselves that they are hidden (`hidden`, `style`, a closed `dialog`) are left out; style sheets and
-scripts, which hide and show more, are not read. Raised digits are `10^6`, struck text is `~~900~~`, MathML is text on one
-line. Of SVG the texts are read, and of templates those that are a shadow root. Where a tag or comment never ends, what
-follows is left out, as in a browser.
+Elements that say themselves that they are hidden (`hidden`, `style`, a closed `dialog`) or that no browser draws are left
+out; style sheets and scripts, which hide and show more, are not read. Raised digits are `10^6` and struck text is `~~900~~`,
+by tag or `style`; `10(2)` has small text above it. MathML is text on one line, and a field its value. Of SVG the texts are
+read, and of templates those that are a shadow root. Where a tag or comment never ends, what follows is left out, as in a
+browser.
 
 The standard library's `html.parser` takes minutes over 60 kB of `<a <a <a ...`, so tags are found by a scanner of our own,
 which never looks at a character more than a few times. It builds no tree and corrects no mistakes: it is for reading.
@@ -18,23 +19,13 @@ from collections.abc import Iterator
 from itertools import accumulate, islice
 from string import ascii_lowercase, ascii_uppercase
 
-from firsthand.system.formula_text import (
-    CELLS,
-    FRACTION,
-    LOWERED,
-    LOWERED_RAISED,
-    RAISED,
-    ROOT,
-    ROOT_OF_DEGREE,
-    ROWS,
-    FormulaText,
-    bracketed,
-)
-from firsthand.system.raised_text import Level, mark_between
+from firsthand.system.formula_text import FormulaText
 from firsthand.tools.web.hidden_elements import is_drawn_again, is_hidden, is_pixel
+from firsthand.tools.web.marked_pieces import LEVELS, STRUCK, MarkedPieces
+from firsthand.tools.web.mathml_parts import MATHML_PARTS
 from firsthand.tools.web.open_elements import BLOCKS, END_ALONE, PARTS_ENDED_BY, TABLE, ended_by, is_beyond
 from firsthand.tools.web.page_addresses import PageAddresses, is_written
-from firsthand.tools.web.page_tags import address_in, attributes_of, begins_tag, tag_at, unescaped
+from firsthand.tools.web.page_tags import address_in, attributes_of, begins_tag, shown_value, tag_at, unescaped_text
 from firsthand.tools.web.table_columns import TableColumns
 from firsthand.tools.web.xml_pages import CDATA, CDATA_END, holds_cdata
 
@@ -49,11 +40,6 @@ _SIGNS = re.compile(r"<+")
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 """Keeps every place where it is, as `str.lower` does not for a letter such as İ."""
 _VOID = re.compile("area|base|br|col|embed|frame|hr|img|input|link|meta|param|source|track|wbr")
-_FORMULAS = {
-    "mfrac": FRACTION, "msup": RAISED, "mover": RAISED, "msub": LOWERED, "munder": LOWERED, "msubsup": LOWERED_RAISED,
-    "munderover": LOWERED_RAISED, "mmultiscripts": LOWERED_RAISED, "msqrt": ROOT, "mroot": ROOT_OF_DEGREE, "mtable": ROWS,
-    "mtr": CELLS, "mfenced": bracketed("(", ", ", ")"),
-}  # fmt: skip
 _INVISIBLE_SIGNS = str.maketrans({"\u2061": " ", "\u2062": "", "\u2063": "", "\u2064": " "})
 """Signs of formulas that are not shown: a function's application, and a product, comma or sum."""
 _SHOWN_IN_SVG = ("text", "foreignobject")
@@ -67,8 +53,6 @@ _FRAMES = ("iframe", "frame")
 _MAX_WITHIN = 3  # pages that frames hold in one another
 _CELLS = ("td", "th")
 _PLACED = re.compile(r"(?<![^ \t\r\n\f])d?[xy]=")
-_LEVELS: dict[str, Level] = {"sup": "^", "sub": "_"}
-_STRUCK = ("s", "del", "strike")
 _MAX_CHARS = 1_000_000
 """The most characters of a page that are read."""
 
@@ -102,16 +86,9 @@ class _Reader:
         """Number of open elements from the outermost hidden one on; 0 if none is hidden."""
         self.hidden = 0
         """Characters of hidden text."""
-        self.last = ""
-        """The character that was written last."""
-        self.level: Level | None = None
-        """The level of the words that come next, where it is another one than that of those before."""
-        self.written = self.written_before = 0
-        """Number of text pieces written: in all, and before the raised or lowered text being read."""
-        self.struck: list[tuple[int, int]] = []
-        """(number of the piece, pieces of words before it) of each mark where struck text begins."""
         self.lower = source.translate(_LOWER)
-        self.pieces: list[str] = []
+        self.out = MarkedPieces()
+        self.pieces = self.out.pieces
         self.addresses = PageAddresses(base, self.pieces)
         self.formula = FormulaText(self.pieces)
         self.follows_math = False
@@ -159,7 +136,7 @@ class _Reader:
         text = self.source[at:end]
         for piece in (text.splitlines(keepends=True) if self.opened["pre"] else []) or [text]:
             self.origins.append((len(self.pieces), at))
-            self.words(piece if as_it_is else unescaped(piece))
+            self.words(piece if as_it_is else unescaped_text(piece))
             at += len(piece)
 
     def placed(self) -> tuple[str, list[tuple[int, int]]]:
@@ -239,23 +216,26 @@ class _Reader:
             self.addresses.take_base(address_in(attributes))
         if self.nest(name, attributes, closes=closes):
             return end
-        if self.opened["svg"] and name in ("text", "tspan"):
-            self.mark("\n" if name == "text" else " " if _PLACED.search(attributes) else "")
+        if self.opened["svg"] and (name == "text" or (name == "tspan" and _PLACED.search(attributes))):
+            self.out.mark("\n" if name == "text" else " ")
         if name == "mspace":
             self.formula.part()
-        if name in _LEVELS:
-            self.level = _LEVELS[name] if not closes else "" if self.written > self.written_before else None
-            self.written_before = self.written
-        elif name in _STRUCK:
-            self.strike(closes=closes)
+        if name in LEVELS:
+            self.out.change_level(name, closes=closes)
+        elif name in STRUCK:
+            self.out.strike(closes=closes)
+        if name == "input" and (value := shown_value(attributes)):
+            self.out.keep_apart()
+            self.words(value)
+            self.out.keep_apart()
         if name == "a":
             self.link("" if closes else attributes)
         elif name == "li" and not closes:
-            self.mark("\n- ")
+            self.out.mark("\n- ")
         elif re.fullmatch("h[1-6]", name) and not closes:
-            self.mark("\n\n" + "#" * int(name[1]) + " ")
+            self.out.mark("\n\n" + "#" * int(name[1]) + " ")
         elif BLOCKS.fullmatch(name) and not (self.opened["svg"] and name in _TOOLTIPS):
-            self.mark("\n")
+            self.out.mark("\n")
         return end
 
     def is_silent(self, name: str, attributes: str) -> bool:
@@ -277,7 +257,7 @@ class _Reader:
             self.pieces += ["\n", text, "\n"]
         elif is_written(url := address_in(attributes, "src")):
             self.addresses.write("\nframe (", url, ")\n")
-        self.last = ""
+        self.out.last = ""
 
     def behind(self, name: str, at: int) -> int:
         """The index behind the end tag of an element that is not shown; one of the same name in it has its own."""
@@ -319,15 +299,20 @@ class _Reader:
         if self.is_part():
             self.formula.start_part()
         if self.is_formula(name):
-            self.formula.start(_FORMULAS[name])
+            self.formula.start(MATHML_PARTS[name])
             if name == "msqrt":
                 self.formula.start_part()
         self.open.append(name)
         self.opened[name] += 1
+        in_svg = self.opened["svg"] > 0
         if not (self.hidden_from or is_stray) and (
-            is_hidden(name, attributes) or (self.follows_math and is_drawn_again(attributes))
+            is_hidden(name, attributes, in_svg=in_svg) or (self.follows_math and is_drawn_again(attributes))
         ):
             self.hidden_from = len(self.open)
+        elif not self.hidden_from:
+            is_block = BLOCKS.fullmatch(name) is not None or TABLE.fullmatch(name) is not None
+            is_struck = any(self.opened[each] for each in STRUCK)
+            self.out.start(name, attributes, len(self.open), is_block=is_block, is_struck=is_struck, in_svg=in_svg)
         is_now_hidden = bool(self.hidden_from)
         if not is_now_hidden and TABLE.fullmatch(name):
             self.table_part(name, attributes)
@@ -350,7 +335,7 @@ class _Reader:
             before, behind = self.columns.cell(given.get("colspan", ""), given.get("rowspan", ""))
             self.gaps.append(behind)
             if before:
-                self.mark(" | " * before)
+                self.out.mark(" | " * before)
         elif name != "caption":
             self.columns.start_rows()
 
@@ -371,7 +356,7 @@ class _Reader:
 
     def is_formula(self, name: str) -> bool:
         """True for an element of MathML that has parts, such as a fraction."""
-        return name in _FORMULAS and self.opened["math"] > 0
+        return name in MATHML_PARTS and self.opened["math"] > 0
 
     def is_part(self) -> bool:
         """True if an element that begins or ended is a part of a formula; all that is in a square root is one part."""
@@ -401,8 +386,9 @@ class _Reader:
     def close(self) -> None:
         """End the innermost element."""
         name = self.open[-1]
+        self.out.end(len(self.open))
         if name in _CELLS and not self.hidden_from:
-            self.mark(" | " * (1 + self.gaps.pop()))
+            self.out.mark(" | " * (1 + self.gaps.pop()))
         elif name == "table" and not self.hidden_from:
             self.columns.end_table()
         if len(self.open) == self.hidden_from:
@@ -417,23 +403,6 @@ class _Reader:
         if self.is_part():
             self.formula.end_part()
 
-    def strike(self, *, closes: bool) -> None:
-        """Write the mark of struck text, or take the first one back if there is no such text."""
-        if not closes:
-            self.struck.append((len(self.pieces), self.written))
-            self.mark("~~")
-        elif self.struck:
-            piece, written = self.struck.pop()
-            if written == self.written:
-                self.pieces[piece] = ""
-            else:
-                self.mark("~~")
-
-    def mark(self, text: str) -> None:
-        """Write what stands between blocks or cells."""
-        self.pieces.append(text)
-        self.last = ""
-
     def head(self, start: int) -> int:
         """Show the title; the head ends at `</head>`, or where the body begins."""
         self.had_head = True
@@ -445,7 +414,7 @@ class _Reader:
         if title >= 0:
             shown, close = self.lower.find(">", title, end), self.lower.find("</title", title, end)
             if 0 <= shown < close:
-                self.words(unescaped(self.source[shown + 1 : close]))
+                self.words(unescaped_text(self.source[shown + 1 : close]))
                 self.pieces.append("\n\n")
         return end
 
@@ -478,6 +447,9 @@ class _Reader:
         if self.hidden_from or (self.opened["svg"] and not self.is_in_shown_svg()):
             self.hidden += len(text.strip()) if self.hidden_from or self.open[-1] not in _TOOLTIPS else 0
             return
+        if self.opened["rp"] and (len(text.strip()) > 1 or text.strip().isalnum()):
+            self.hidden += len(text.strip())  # brackets of small text above other text are kept, and no more
+            return
         if self.opened["math"]:
             text = (text if self.open[-1] == "mtext" else text.strip()).translate(_INVISIBLE_SIGNS)
         if not text:
@@ -485,14 +457,9 @@ class _Reader:
         self.follows_math = self.follows_math and text.isspace()
         if gap := self.formula.gap(text):
             self.pieces.append(gap)
-        if text and self.level is not None:
-            text = mark_between(self.last, text[0], self.level) + text
-            self.level = None
-        if text:
-            self.written, self.last = self.written + 1, text[-1]
-            if self.opened["pre"]:
-                self.preformatted.add(len(self.pieces))
-        self.pieces.append(text)
+        written = self.out.words(text)
+        if self.opened["pre"]:
+            self.preformatted.add(written)
 
     def after(self, mark: str, at: int) -> int:
         found = self.source.find(mark, at)

@@ -18,6 +18,7 @@ _ENDS_PARAGRAPH = re.compile(
 )
 _ENDED_BY = {
     "li": ("li",), "dt": ("dt", "dd"), "dd": ("dt", "dd"), "option": ("option",), "optgroup": ("option", "optgroup"),
+    "rt": ("rt", "rp"), "rp": ("rt", "rp"),
 }  # fmt: skip
 """Elements whose end tag may be missing, by the one that begins behind them."""
 END_ALONE = ("dd", "dt", "li", "optgroup", "option", "p")
@@ -41,7 +42,7 @@ def ended_by(name: str, *, in_quirks_mode: bool) -> tuple[str, ...]:
 
 def is_beyond(name: str, within: str) -> bool:
     """True if an end tag of this name in an open element does not reach one that was opened outside of it."""
-    if name == "template":
+    if name == "template" or (name == "datalist" and within == "option"):
         return False
     if TABLE.fullmatch(name):
         return within == "template"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from html.entities import html5
 from typing import Literal
 
 _SPACE = r"[ \t\r\n\f]*+"
@@ -17,6 +18,11 @@ _ADDRESS = {
     for name in ("href", "src", "srcdoc")
 }
 _ENTITY = re.compile(r"&#(?:[xX][0-9a-fA-F]{1,8}|[0-9]{1,8});?|&[a-zA-Z][a-zA-Z0-9]{1,31};")
+_OLD_NAMES = "|".join(sorted((name for name in html5 if not name.endswith(";")), key=len, reverse=True))
+_IN_TEXT = re.compile(rf"{_ENTITY.pattern}|&(?:{_OLD_NAMES})")
+"""In text the names of HTML 4 need no semicolon, whatever follows."""
+_WITHOUT_TEXT = ("hidden", "password", "checkbox", "radio", "file", "range", "color", "image")
+"""Types of `input` that do not show their value as text."""
 _TAG_BEGINS = re.compile("</?[a-zA-Z]")
 
 
@@ -44,6 +50,19 @@ def address_in(attributes: str, name: Literal["href", "src", "srcdoc"] = "href")
     return unescaped(next((each for each in found.groups() if each is not None), "").strip()) if found else ""
 
 
+def shown_value(attributes: str) -> str:
+    """The value that a field or button of this `input` shows; empty for boxes, passwords, and fields that are hidden."""
+    if attributes_of(attributes).get("type", "text") in _WITHOUT_TEXT:
+        return ""
+    found = next((each for each in _ATTRIBUTE.finditer(attributes) if each[1].lower() == "value"), None)
+    return unescaped((found[2] or "").strip("\"'")).strip() if found else ""
+
+
 def unescaped(text: str) -> str:
-    """The text with its entities as characters."""
+    """The value of an attribute with its entities as characters."""
     return _ENTITY.sub(lambda found: html.unescape(found.group()), text)
+
+
+def unescaped_text(text: str) -> str:
+    """Text between tags with its entities as characters: `&lt5` is `<5` there, as browsers show it."""
+    return _IN_TEXT.sub(lambda found: html.unescape(found.group()), text)
