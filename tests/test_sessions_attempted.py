@@ -357,7 +357,7 @@ def test_sessions_are_opened_in_a_sessions_run_or_the_one_that_is_there(tmp_path
     settings = SessionSettings(max_turns=3)
     with opened_sessions(agent, tmp_path, run.path, settings) as again:
         assert again.run.id == run.id and again.store.turn(turn.id) == turn and again.settings is settings
-        assert again._slots._value == 3
+        assert again.slots.most == 3
         same = opened_sessions(agent, tmp_path, run.path)
         with again.run.working(), pytest.raises(ConfigError, match="is being run by process"), same:
             pass

@@ -30,6 +30,7 @@ from firsthand.serve.agents.session_store import SessionRow, SessionStore, Sessi
 from firsthand.serve.agents.session_trace import HeardSteps, joined, restated
 from firsthand.serve.agents.shared_sources import SharedSources
 from firsthand.serve.agents.shown_steps import ShownSteps
+from firsthand.serve.agents.turn_slots import TurnSlots
 from firsthand.system import conversation_owner
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Trace, new_trace_id
@@ -82,7 +83,8 @@ class ServedSessions:
         self._attempts: dict[str, asyncio.Task[Trace]] = {}
         self._canceled: set[str] = set()
         self._followers: dict[str, set[asyncio.Queue[News]]] = {}
-        self._slots = asyncio.Semaphore(self.settings.max_turns)
+        self.slots = TurnSlots(self.settings.max_turns)
+        """Handed out to the clients in turn."""
         self._closing = False
 
     @asynccontextmanager
@@ -222,7 +224,7 @@ class ServedSessions:
         """Attempt the session's turns, one after the other, until one has to wait."""
         try:
             while (turn := self.store.next_turn(session)) is not None:
-                async with self._slots:
+                async with self.slots.taken(turn.owner):
                     await self._attempt(self.store.session(session), turn)
         except StoreError as error:  # what cannot be recorded must not go on
             self.on_bug(str(error))

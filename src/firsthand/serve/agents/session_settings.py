@@ -12,7 +12,7 @@ class SessionSettings:
     """Limits of the sessions of a served agent."""
 
     max_turns: int = 8
-    """Maximum concurrent turns; others wait."""
+    """Maximum concurrent turns; others wait, and clients take turns."""
     open_turns: int = 64
     """Maximum unfinished turns of one client; more are refused."""
     kept_sessions: int = 100_000
