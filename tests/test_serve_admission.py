@@ -131,7 +131,9 @@ def test_the_log_has_a_line_for_each_request_and_no_texts(guarded: Running) -> N
     answer = post(
         guarded, {"messages": [{"role": "user", "content": secret}]}, headers={**bearer(BOB), "x-request-id": "mine-1"}
     )
-    assert answer.headers["x-request-id"] == "mine-1" and answer.json()["id"] == "chatcmpl-mine-1"
+    assert answer.headers["x-request-id"] == "mine-1"
+    own_id = answer.json()["id"].removeprefix("chatcmpl-")
+    assert len(own_id) == 24 and own_id != "mine-1"
     until(
         lambda: '"mine-1"' in Path(guarded.telemetry.settings.log).read_text()
     )  # a line is written when its answer has gone out
@@ -139,6 +141,7 @@ def test_the_log_has_a_line_for_each_request_and_no_texts(guarded: Running) -> N
     lines = [json.loads(line) for line in text.splitlines()]
     line = next(line for line in lines if line.get("id") == "mine-1")
     assert (line["client"], line["status"], line["route"], line["completion_tokens"]) == ("bob", 200, CHAT, 4)
+    assert line["own_id"] == own_id and all("own_id" not in other for other in lines if len(other.get("id", "")) == 24)
     assert secret not in text and ALICE not in text and BOB not in text
     assert Path(guarded.telemetry.settings.log).stat().st_mode & 0o077 == 0
 

@@ -41,6 +41,7 @@ def test_the_log_says_why_a_request_was_refused_and_has_the_traceback_of_a_bug_a
     served.telemetry.close()
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     bug = lines[2].pop("traceback")
+    assert len(lines[-1].pop("own_id")) == 24
     assert bug.startswith("Traceback") and bug.endswith("KeyError: 'k'\n")
     always = {"at", "event", "id", "client", "method", "route", "status", "seconds"}
     assert [(line["route"], line["status"], {key: line[key] for key in line if key not in always}) for line in lines] == [

@@ -37,7 +37,8 @@ def test_an_app_gets_the_body_and_its_prefix_and_the_answer_the_requests_id(tmp_
     assert json.loads(served.ask(path="/b")[2])[:2] == [None, "/b"], "without a prefix nothing is added"
     served.telemetry.close()
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    first = {key: value for key, value in lines[0].items() if key not in ("at", "seconds")}
+    first = {key: value for key, value in lines[0].items() if key not in ("at", "seconds", "own_id")}
+    assert len(lines[0]["own_id"]) == 24 and [each for each in lines[1:] if "own_id" in each] == []
     assert first == {
         "event": "request", "id": "a-Z_9" + "x" * 59, "client": "anyone", "method": "POST", "route": "/a/x", "status": 201,
     }  # fmt: skip

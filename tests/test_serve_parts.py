@@ -176,6 +176,11 @@ def test_a_file_of_keys_gives_each_client_its_own_limits(tmp_path: Path) -> None
         (f'[a]\nkey = "{KEY}"\nsha256 = "{digest}"\n', "needs either key, a text, or sha256"),
         (f'[a]\nsha256 = "{digest[1:]}"\n', "needs either key"),
         ("[a]\n", "needs either key"),
+        (f'[env]\nkey = "{KEY}"\n', "'env', which stands for the key in FIRSTHAND_API_KEY: give it another name"),
+        (
+            f'[a]\nkey = "{KEY}"\n[anyone]\nsha256 = "{digest}"\n',
+            "'anyone', which stands for all clients of a server w",
+        ),
         (f'[a]\nkey = "{KEY[1:]}"\n', "the key of 'a' has 15 characters: give 16 or more"),
         (f'[a]\nkey = "{KEY} x"\n', "has 18 characters"),
         (f'[a]\nkey = "{KEY}"\n[b]\nkey = "{KEY}"\n', "two clients have the same API key"),

@@ -113,11 +113,23 @@ def test_another_keys_response_is_as_if_it_were_not_there(running: Running, ann:
         assert said[0] == said[1] and "secret" not in said[0]
     same_id = {"x-request-id": mine.id.removeprefix("resp_")}  # a client may choose its request ids
     theirs = bob.create(model="demo", input="mine now", extra_headers=same_id)
-    assert theirs.id == mine.id
-    bob.delete(mine.id)
+    assert theirs.id != mine.id, "and none of what is kept"
+    with pytest.raises(openai.NotFoundError):
+        bob.delete(mine.id)
     assert "the secret" in ann.retrieve(mine.id).output_text
     without = HTTP.get(f"{running.url}/v1/responses/{mine.id}")
     assert without.status_code == 401 and "secret" not in without.text
+
+
+def test_requests_with_one_x_request_id_are_kept_apart(ann: Any) -> None:
+    one = {"x-request-id": "one-page-view"}
+    first, second = (ann.create(model="demo", input=text, extra_headers=one) for text in ("first", "second"))
+    third = ann.create(model="demo", input="third", previous_response_id=first.id, extra_headers=one)
+    assert len({first.id, second.id, third.id}) == 3 and third.previous_response_id == first.id
+    items = {each.id for answer in (first, second, third) for each in answer.output}
+    assert len(items) == sum(len(answer.output) for answer in (first, second, third))
+    assert ann.retrieve(first.id).output_text == first.output_text and "first" in first.output_text
+    assert ann.retrieve(second.id).output_text == second.output_text != first.output_text
 
 
 def test_the_oldest_is_forgotten_and_no_other_clients(running: Running, ann: Any) -> None:

@@ -60,7 +60,7 @@ def test_an_attempt_that_cannot_be_made_is_a_failed_turn_and_only_a_bug_is_told(
         failures = ((StoreError("the disk is full"), "the disk is full"), (OSError(5, "odd"), bug_of_ours))
         for number, (error, told) in enumerate(failures, 1):
             turn = sessions.store.add_turn(session.id, f"q{number}")
-            sessions._fail(turn, error, sessions._empty(turn, "why"), [])
+            await sessions._fail(turn, error, sessions._empty(turn, "why"), [])
             found = sessions.store.turn(turn.id)
             assert (found.state, found.answer, found.error) == ("failed", None, told)
             trace = sessions.trace(session.id)
@@ -235,7 +235,7 @@ def test_a_turn_that_waits_is_canceled_with_its_record_and_one_that_never_began_
         assert [each.data["state"] for each in trace.events if each.kind == "turn"] == ["input_required", "canceled"]
         row = sessions.store.open_session("ann", "d")
         bare = sessions.store.add_turn(row.id, "hi")
-        sessions._end_waiting(bare)
+        await sessions._end_waiting(bare)
         assert sessions.store.turn(bare.id).state == "canceled"
         empty = sessions.trace(row.id)
         assert empty is not None and (empty.nodes, empty.calls, empty.duration_s) == ((), (), 0.0)
@@ -293,6 +293,8 @@ def test_sessions_are_woken_for_answers_of_another_process_even_after_the_store_
 
     async def use(sessions: ServedSessions) -> None:
         turn = await sessions.settled(sessions.submit("ann", "pay 3", context="c").id)
+        while sessions._driving:
+            await asyncio.sleep(0)
         looked, elsewhere = [], sessions.store.answered_elsewhere
 
         def away() -> list[str]:

@@ -92,8 +92,8 @@ def test_an_attempt_that_cannot_be_made_fails_its_turn_with_a_trace_of_what_was_
         )  # fmt: skip
         nothing = sessions._empty(second, "")
         assert (nothing.seed, nothing.stop_reason) == (42, "error") and nothing.id != empty.id
-        sessions._fail(first, StoreError("the disk is full"), empty, ())
-        sessions._fail(second, KeyError("k"), replace(nothing, duration_s=2.0), (user("h"),))
+        asyncio.run(sessions._fail(first, StoreError("the disk is full"), empty, ()))
+        asyncio.run(sessions._fail(second, KeyError("k"), replace(nothing, duration_s=2.0), (user("h"),)))
         states = [(turn.state, turn.answer, turn.error) for turn in sessions.store.turns(first.session)]
         assert states == [("failed", None, "the disk is full"), ("failed", None, BUG)]
         trace = sessions.trace(first.session)
@@ -104,7 +104,7 @@ def test_an_attempt_that_cannot_be_made_fails_its_turn_with_a_trace_of_what_was_
             (second.id, 2.0),
         ]
         assert len(bugs) == 1 and bugs[0].endswith("KeyError: 'k'\n")
-        sessions._fail(second, KeyError("a" * 9000 + "b"), nothing, ())
+        asyncio.run(sessions._fail(second, KeyError("a" * 9000 + "b"), nothing, ()))
         assert bugs[1] == "a" * 7997 + "b'\n", "the end of a long traceback"
         assert sessions.store.turns(sessions.store.sessions()[0].id)[0].state == "submitted"
         assert not sessions._move(first, "completed"), "a state that is final stays"
@@ -357,7 +357,7 @@ def test_sessions_are_opened_in_a_sessions_run_or_the_one_that_is_there(tmp_path
     settings = SessionSettings(max_turns=3)
     with opened_sessions(agent, tmp_path, run.path, settings) as again:
         assert again.run.id == run.id and again.store.turn(turn.id) == turn and again.settings is settings
-        assert again._slots._value == 3
+        assert again.slots.most == 3
         same = opened_sessions(agent, tmp_path, run.path)
         with again.run.working(), pytest.raises(ConfigError, match="is being run by process"), same:
             pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from firsthand.model import Sampling
 from firsthand.serve.a2a.a2a_settings import A2ASettings
 from firsthand.serve.admission.active_request import ActiveRequest, attach
 from firsthand.serve.admission.admission_settings import ClientLimits
-from firsthand.serve.admission.api_keys import Client
+from firsthand.serve.admission.api_keys import Client, Keys
 from firsthand.serve.admission.server_admission import Admission
 from firsthand.serve.agents.agent_doors import ServedAgent, agent_models, open_doors, opened_sessions
 from firsthand.serve.agents.agent_file import AgentFile, open_agent
@@ -216,7 +217,7 @@ def test_the_doors_of_an_agent_are_its_sessions_then_the_interfaces_with_their_s
         assert isinstance(first.app, SessionsApp) and isinstance(second.app, CallerMiddleware)
         assert second.route_of("/v1/chat/completions") == "/v1/chat/completions" and second.prefix == ""
         prefixes = [door.prefix for door in others]
-        assert prefixes in (["", "/mcp"], [""], ["/mcp"], [])
+        assert prefixes in (["", "/mcp"], [""], ["/mcp"], []) and sessions.slots.most_own == 8
         if prefixes[:1] == [""]:
             app: Any = others[0].app
             path = "/.well-known/agent-card.json"
@@ -224,6 +225,9 @@ def test_the_doors_of_an_agent_are_its_sessions_then_the_interfaces_with_their_s
             assert status == 200 and card["description"] == "Clerks." and len(sessions.on_begin) == 1
             assert [skill.get("examples") for skill in card["skills"]] == [["one", "two"]]
             assert {each["url"].split("/a2a")[0] for each in card["supportedInterfaces"]} == {"https://p.example"}
+        two = Keys(tuple(Client(name, ClientLimits()) for name in ("ann", "bob")))
+        open_doors(replace(served, admission=Admission(two)))
+        assert sessions.slots.most_own == 7, "with several keys, one of eight is for the others"
 
 
 def test_an_agent_is_made_of_the_parts_that_its_file_names(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from firsthand.errors import DataError, UnknownName, unknown
 from firsthand.message import Json
 from firsthand.model import Usage
 from firsthand.runs.attempt_summary import AttemptSummary, pack_numbers, unpack_numbers, unpack_score
-from firsthand.runs.database import Database, plain, put
+from firsthand.runs.database import Database, PackedBody, plain, put, put_packed
 from firsthand.runs.integrity import seal
 from firsthand.trace import MAX_NUMBER, Score, Trace
 
@@ -68,8 +68,8 @@ class TraceRow:
         return f"{self.benchmark}/{self.task_id}/{self.agent}/{self.epoch}"
 
 
-def insert_trace(connection: sqlite3.Connection, trace: Trace) -> None:
-    """Add a finished attempt, as the next try of its place."""
+def insert_trace(connection: sqlite3.Connection, trace: Trace, body: PackedBody | None = None) -> None:
+    """Add a finished attempt, as the next try of its place; `body` is its JSON, where it was packed before."""
     summary, place = AttemptSummary.of(trace), plain(trace.place)
     usage = summary.usage
     numbers = {"score": trace.value(), "tokens": usage.total_tokens, "cost": usage.cost_usd, "time": trace.duration_s}
@@ -80,7 +80,7 @@ def insert_trace(connection: sqlite3.Connection, trace: Trace) -> None:
         trace.value(), plain(trace.stop_reason),
         None if summary.error is None else plain(summary.error),
         len(trace.calls), usage.total_tokens, usage.cost_usd, trace.duration_s, trace.version,
-        put(connection, trace.to_json(), exact=False),
+        put(connection, trace.to_json(), exact=False) if body is None else put_packed(connection, body),
         pack_numbers(summary),
     )  # fmt: skip
     cursor = connection.execute(

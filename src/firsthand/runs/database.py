@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from firsthand.errors import BodyTooLarge, StoreError
 from firsthand.runs.body_values import too_many_values
@@ -204,6 +204,12 @@ class Database:
         except (zlib.error, ValueError, TypeError, RecursionError, MemoryError) as error:
             raise self.damaged(f"a body cannot be read: {error}") from None
 
+    def pack(self, body: Any, *, exact: bool = True) -> PackedBody:
+        """A body for `put_packed`, with the errors of `put`. It keeps no other thread from the file meanwhile."""
+        with self._sentences():
+            encoded = _encoded(body, exact)
+            return PackedBody(hashlib.sha256(encoded).digest(), _packed(encoded))
+
     def damaged(self, what: str) -> StoreError:
         """The error of a file whose content is not what we wrote."""
         return StoreError(
@@ -376,12 +382,33 @@ def digest_of(body: Any) -> bytes:
     return hashlib.sha256(_EXACT.encode(body).encode("utf-8", "surrogatepass")).digest()
 
 
+class PackedBody(NamedTuple):
+    """A JSON body as it is stored."""
+
+    sha256: bytes
+    zlib: bytes
+
+
 def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> bytes:
     """The SHA-256 of a JSON body, which is stored unless an equal one is there already.
 
     What is not JSON is a StoreError, or with `exact=False` becomes its text. BodyTooLarge if no file may hold it.
     Key order, NaN and lone surrogates survive.
     """
+    encoded = _encoded(body, exact)
+    digest = hashlib.sha256(encoded).digest()
+    if connection.execute("SELECT 1 FROM bodies WHERE sha256 = ?", (digest,)).fetchone() is None:
+        put_packed(connection, PackedBody(digest, _packed(encoded)))
+    return digest
+
+
+def put_packed(connection: sqlite3.Connection, body: PackedBody) -> bytes:
+    """The SHA-256 of a body of `Database.pack`, which is stored unless an equal one is there already."""
+    connection.execute("INSERT INTO bodies VALUES (?, ?) ON CONFLICT DO NOTHING", body)
+    return body.sha256
+
+
+def _encoded(body: Any, exact: bool) -> bytes:
     try:
         raw = (_EXACT if exact else _LENIENT).encode(body)
     except (TypeError, ValueError, RecursionError) as error:
@@ -393,13 +420,14 @@ def put(connection: sqlite3.Connection, body: Any, *, exact: bool = True) -> byt
     encoded = raw.encode("utf-8", "surrogatepass")
     if len(encoded) >= MAX_BODY_BYTES:
         raise BodyTooLarge(f"a body of {len(encoded)} bytes is too large to be stored: the limit is {MAX_BODY_BYTES}")
-    digest = hashlib.sha256(encoded).digest()
-    if connection.execute("SELECT 1 FROM bodies WHERE sha256 = ?", (digest,)).fetchone() is None:
-        packed = zlib.compress(encoded, 3)
-        if fault := too_many_values(encoded, len(packed)):
-            raise BodyTooLarge(f"a body cannot be stored: {fault}; store arrays as a file beside the run")
-        connection.execute("INSERT INTO bodies VALUES (?, ?)", (digest, packed))
-    return digest
+    return encoded
+
+
+def _packed(encoded: bytes) -> bytes:
+    packed = zlib.compress(encoded, 3)
+    if fault := too_many_values(encoded, len(packed)):
+        raise BodyTooLarge(f"a body cannot be stored: {fault}; store arrays as a file beside the run")
+    return packed
 
 
 def _readable(value: Any, depth: int = 0) -> Any:

@@ -229,8 +229,9 @@ class Run:
         """Keep a finished attempt. What in it is not JSON, such as a note of a pattern, is kept as text."""
         if not is_tree(trace):
             raise StoreError(f"trace {trace.id} has a message whose parent does not come before it: it cannot be kept")
+        body = self.database.pack(trace.to_json(), exact=False)
         with self.database.write() as connection:
-            insert_trace(connection, trace)
+            insert_trace(connection, trace, body)
             self.feed.end(connection, trace)
         self.touch()
 

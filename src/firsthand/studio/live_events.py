@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -29,6 +30,8 @@ PING_S = 15.0
 ASK_S = 5.0
 """After so many seconds a stream asks again whether its reader is still signed in."""
 MOST_TOPICS = 20
+MOST_STREAMS = 64
+"""Open streams of one account: each reads files a few times a second."""
 
 
 def version_of(topic: str, runs: OpenRuns, traces: IncomingTraces | None = None) -> str:
@@ -114,6 +117,28 @@ async def changes(
         if quiet_s >= PING_S:
             quiet_s = 0.0
             yield ": still here\n\n"
+
+
+class OpenStreams:
+    """Streams under way, by account."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    def has_room(self, account: str) -> bool:
+        """False if the account has as many streams open as one may."""
+        return self._open[account] < MOST_STREAMS
+
+    async def counted(self, account: str, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+        """The stream, counted as the account's until it ends or its reader leaves."""
+        self._open[account] += 1
+        try:
+            async for text in stream:
+                yield text
+        finally:
+            self._open[account] -= 1
+            if not self._open[account]:
+                del self._open[account]
 
 
 def _mark(version: str) -> str:

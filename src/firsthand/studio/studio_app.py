@@ -21,7 +21,7 @@ from firsthand.ingest.span_writer import SpanWriter
 from firsthand.studio.access import Access, AccessMiddleware
 from firsthand.studio.arena_rounds import ArenaRounds
 from firsthand.studio.incoming_traces import IncomingTraces
-from firsthand.studio.live_events import changes
+from firsthand.studio.live_events import MOST_STREAMS, OpenStreams, changes
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import Playground
 from firsthand.studio.rendering import STATIC, is_part, page
@@ -80,7 +80,12 @@ def create_app(
         runs.close()
         store.close()
 
+    streams = OpenStreams()
+
     async def events(request: Request) -> Response:
+        account = getattr(request.scope.get("firsthand.user"), "name", "")  # one reader where there are no accounts
+        if not streams.has_room(account):
+            return PlainTextResponse(f"{MOST_STREAMS} pages of yours are followed already: close some.\n", 429)
         topics = request.query_params.getlist("topic")
         told = changes(
             topics,
@@ -89,7 +94,7 @@ def create_app(
             seen=request.query_params.get("seen", ""),
             may_go_on=lambda: access.lets_in(request),
         )
-        return StreamingResponse(told, media_type="text/event-stream")
+        return StreamingResponse(streams.counted(account, told), media_type="text/event-stream")
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]

@@ -24,6 +24,7 @@ class ActiveRequest:
     """A request from its first byte to the end of its answer."""
 
     id: str
+    """Made by the server: what is kept of the request goes by it, so no two have one."""
     client: Client
     route: str
     """The pattern of its path, such as `/v1/responses/{id}`; `other` if it has none."""
@@ -43,6 +44,8 @@ class ActiveRequest:
     """Its OpenTelemetry span, if it is recorded."""
     error_json: Callable[[Refusal], Json] = Refusal.to_json
     """The body of an error response, in the shape that the route's clients read."""
+    named: str = ""
+    """The client's own X-Request-Id, for the response's header and the log alone; `id` without one."""
 
     def json(self) -> Json:
         """The body as a JSON object; a Refusal if it is not one."""

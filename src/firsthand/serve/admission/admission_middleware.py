@@ -55,8 +55,8 @@ class AdmissionMiddleware:
         """Serve one HTTP request."""
         target = find_app(self._apps, scope["path"], self._fallback)
         header = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = header if _ID.fullmatch(header) else secrets.token_hex(12)
-        request = ActiveRequest(request_id, self._admission.keys.anyone, target.route)
+        request = ActiveRequest(secrets.token_hex(12), self._admission.keys.anyone, target.route)
+        request.named = header if _ID.fullmatch(header) else request.id
         request.error_json = target.app.error_jsons.get(target.route, request.error_json)
         await _Exchange(target, self._admission, self._telemetry, request, scope, receive, send).run()
 
@@ -111,7 +111,8 @@ class _Exchange:
         if not self._is_open:
             self._telemetry.log.write(
                 "request",
-                id=request.id,
+                id=request.named,
+                **({} if request.named == request.id else {"own_id": request.id}),
                 client=request.client.name,
                 method=self._scope["method"],
                 route=request.route,
@@ -229,7 +230,7 @@ class _Exchange:
         """Pass a message on, a body in pieces, so that the slot is held until the client has taken it."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._request.id.encode())]
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self._request.named.encode())]
         if message["type"] != "http.response.body":
             await self._in_time(self._to_client(message))
             return

@@ -10,7 +10,7 @@ A file of keys is TOML, a table for each client:
 
 `load_adapters` lets a client load and unload adapters, if the server has a folder of them. `sha256 = "..."` (hex) replaces
 `key` where the file should not hold it. `$FIRSTHAND_API_KEY` is the key of a client named `env`, the operator, who may load
-adapters; without keys anyone may.
+adapters; without keys anyone may. Both names, `env` and `anyone`, are refused in the file.
 """
 
 from __future__ import annotations
@@ -107,6 +107,11 @@ def _read(path: Path, limits: ClientLimits) -> list[Client]:
 def _client(name: str, table: Any, limits: ClientLimits) -> Client:
     if not isinstance(table, dict) or not re.fullmatch(r"[\w.-]{1,64}", name):
         raise ConfigError(f'{name[:80]!r} in the file of keys is no client: write [NAME] with key = "..." below it')
+    if name in (ANYONE, OPERATOR):
+        stands_for = "the key in FIRSTHAND_API_KEY" if name == OPERATOR else "all clients of a server without keys"
+        raise ConfigError(
+            f"the file of keys has a client {name!r}, which stands for {stands_for}: give it another name"
+        )
     known = {field.name for field in fields(ClientLimits)}
     own = {key: value for key, value in table.items() if key not in ("key", "sha256", "load_adapters")}
     for key in own:

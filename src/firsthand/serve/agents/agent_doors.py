@@ -57,6 +57,7 @@ def agent_models(sessions: ServedSessions) -> ServedModels:
 def open_doors(served: ServedAgent) -> list[MountedApp]:
     """The apps of an agent's server. The first runs the sessions, so the others may count on them."""
     served.sessions.charge = served.admission.charge_by_name
+    served.sessions.slots.share(len(served.admission.keys.clients))
     openai = openai_app(served.models, served.admission, served.telemetry, served.openai)
     doors = [sessions_app(served.sessions), replace(openai, app=CallerMiddleware(openai.app))]
     if speaks_a2a():

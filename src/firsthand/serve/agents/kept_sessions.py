@@ -124,6 +124,13 @@ class KeptSessions:
             kept = f"your sessions and tasks take {int(size + tasks_size):,} bytes"
             raise ConfigError(f"{kept}, and may take {most_bytes:,}: {free} --kept-bytes")
 
+    def check_session(self, owner: str, context: str, most_bytes: int) -> None:
+        """ConfigError if the client's session of this name has as many bytes as one may."""
+        rows = self._database.read("SELECT size FROM sessions WHERE owner = ? AND context = ?", (owner, context))
+        if rows and rows[0][0] >= most_bytes:
+            held = f"the session {context!r:.80} has {int(rows[0][0]):,} bytes, and may have {most_bytes:,}"
+            raise ConfigError(f"{held}: begin a new one, or have the operator raise --session-bytes")
+
     def open_turns(self, owner: str) -> int:
         """The number of the client's turns that are not over."""
         sql = (

@@ -30,6 +30,7 @@ from firsthand.serve.agents.session_store import SessionRow, SessionStore, Sessi
 from firsthand.serve.agents.session_trace import HeardSteps, joined, restated
 from firsthand.serve.agents.shared_sources import SharedSources
 from firsthand.serve.agents.shown_steps import ShownSteps
+from firsthand.serve.agents.turn_slots import TurnSlots
 from firsthand.system import conversation_owner
 from firsthand.task import Task
 from firsthand.trace import Call, Failure, Trace, new_trace_id
@@ -81,8 +82,11 @@ class ServedSessions:
         self._driving: dict[str, asyncio.Task[None]] = {}
         self._attempts: dict[str, asyncio.Task[Trace]] = {}
         self._canceled: set[str] = set()
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        """By session: the end of a turn that is being kept."""
         self._followers: dict[str, set[asyncio.Queue[News]]] = {}
-        self._slots = asyncio.Semaphore(self.settings.max_turns)
+        self.slots = TurnSlots(self.settings.max_turns)
+        """Handed out to the clients in turn."""
         self._closing = False
 
     @asynccontextmanager
@@ -100,7 +104,7 @@ class ServedSessions:
                 tasks = [poll, *self._driving.values()]
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(*tasks, *self._ending.values(), return_exceptions=True)
                 await self._shared.close()
 
     # -- for the doors --
@@ -125,6 +129,7 @@ class ServedSessions:
         if mine >= self.settings.open_turns:
             raise ConfigError(f"{mine} turns are open already: answer or cancel some of them first")
         self.kept.check_room(owner, self.settings.kept_sessions, self.settings.kept_bytes)
+        self.kept.check_session(owner, context, self.settings.session_bytes)
         session = self.store.open_session(owner, context, conversation)
         turn = self.store.add_turn(session.id, prompt, id=id)
         self._wake(session.id)
@@ -155,6 +160,7 @@ class ServedSessions:
 
     async def cancel(self, id: str, owner: str | None = None) -> SessionTurn:
         """Cancel a turn; what it had done is in the session's trace. TurnOver if it is over already."""
+        await self._ended(self.store.turn(id, owner).session)
         turn = self.store.turn(id, owner)
         if turn.is_over:
             raise TurnOver(f"the turn {id} is {turn.state}: only an open one can be cancelled")
@@ -166,7 +172,7 @@ class ServedSessions:
                     if isinstance(news, SessionTurn) and news.is_over:
                         break
         else:
-            self._end_waiting(self.store.turn(id))
+            await self._end_waiting(turn)
             self._wake(turn.session)
         found = self.store.turn(id)
         if found.state != "canceled":
@@ -222,7 +228,7 @@ class ServedSessions:
         """Attempt the session's turns, one after the other, until one has to wait."""
         try:
             while (turn := self.store.next_turn(session)) is not None:
-                async with self._slots:
+                async with self.slots.taken(turn.owner):
                     await self._attempt(self.store.session(session), turn)
         except StoreError as error:  # what cannot be recorded must not go on
             self.on_bug(str(error))
@@ -230,6 +236,8 @@ class ServedSessions:
             del self._driving[session]
 
     async def _attempt(self, session: SessionRow, turn: SessionTurn) -> None:
+        history = await asyncio.to_thread(self.history, turn)
+        await self._ended(session.id)  # it may have been cancelled while it waited
         if not self._move(turn, "working"):
             return
         for told in self.on_begin:
@@ -248,7 +256,6 @@ class ServedSessions:
         agent = replace(
             self.agent, approval=replace(self.agent.approval, ask=ask), memory=self.memories.of(session.owner)
         )
-        history = self.history(turn)
         task = Task(
             session.id, turn.prompt, conversation=history, metadata={"owner": session.owner, "turn": turn.number}
         )
@@ -276,46 +283,45 @@ class ServedSessions:
         finally:
             del self._attempts[turn.id]
         seconds = (datetime.now(UTC) - began).total_seconds()
-        if turn.id in self._canceled:
+        canceled = turn.id in self._canceled  # by now nobody adds it
+        self._canceled.discard(turn.id)
+        if canceled:
             charged.cut()
         if work.cancelled():
             partial = replace(self._empty(turn, "it was cancelled"), duration_s=seconds)
-            self._end(turn, "canceled", None, None, heard.trace(partial), history)
-            self._canceled.discard(turn.id)
+            await self._end(turn, "canceled", None, None, heard.trace(partial), history)
             return
         if (error := work.exception()) is not None:
-            self._fail(turn, error, heard.trace(replace(self._empty(turn, ""), duration_s=seconds)), history)
+            await self._fail(turn, error, heard.trace(replace(self._empty(turn, ""), duration_s=seconds)), history)
             return
         trace = work.result()
-        canceled = turn.id in self._canceled
-        self._canceled.discard(turn.id)
         if trace.error is not None and trace.error.traceback:
             self.on_bug(trace.error.traceback)
         if canceled:
-            self._end(turn, "canceled", None, None, trace, history)
+            await self._end(turn, "canceled", None, None, trace, history)
         elif ask.waiting and self.store.pending(turn.id):
-            self._end(turn, "input_required", None, None, trace, history)
+            await self._end(turn, "input_required", None, None, trace, history)
         elif ask.waiting:  # answered by somebody while the attempt was being ended: the next look goes on with it
             self._move(turn, "submitted")
         elif trace.error is not None:
-            self._end(turn, "failed", None, self.shown.error(trace.error), trace, history)
+            await self._end(turn, "failed", None, self.shown.error(trace.error), trace, history)
         elif trace.stop_reason == "guard" and not trace.calls:  # before the agent had done anything
-            self._end(turn, "rejected", None, "a guard of the agent refused the question", trace, history)
+            await self._end(turn, "rejected", None, "a guard of the agent refused the question", trace, history)
         elif trace.answer is None:
-            self._end(turn, "failed", None, f"the attempt was ended by {trace.stop_reason}", trace, history)
+            await self._end(turn, "failed", None, f"the attempt was ended by {trace.stop_reason}", trace, history)
         else:
-            self._end(turn, "completed", trace.answer, None, trace, history)
+            await self._end(turn, "completed", trace.answer, None, trace, history)
 
-    def _fail(self, turn: SessionTurn, error: BaseException, trace: Trace, history: Sequence[Message]) -> None:
+    async def _fail(self, turn: SessionTurn, error: BaseException, trace: Trace, history: Sequence[Message]) -> None:
         """End a turn whose attempt could not be made, such as for a full disk."""
         bug = None if isinstance(error, FirsthandError) else "".join(traceback.format_exception(error))[-8000:]
         if bug is not None:
             self.on_bug(bug)
         failure = Failure(type(error).__name__, str(error), bug)
         shown = self.shown.error(failure)
-        self._end(turn, "failed", None, shown, replace(trace, error=failure, stop_reason="error"), history)
+        await self._end(turn, "failed", None, shown, replace(trace, error=failure, stop_reason="error"), history)
 
-    def _end(
+    async def _end(
         self,
         turn: SessionTurn,
         state: TurnState,
@@ -326,18 +332,42 @@ class ServedSessions:
     ) -> None:
         """Keep the session's trace, then the turn's state: a crash between them repeats the first, from the journal."""
         settled = replace(turn, state=state, answer=answer, error=error)
-        self.run.append(joined(self.trace(turn.session), attempt, settled, history))
-        self._move(settled, state)
+        await self._keep(settled, lambda before: joined(before, attempt, settled, history))
 
-    def _end_waiting(self, turn: SessionTurn) -> None:
+    async def _end_waiting(self, turn: SessionTurn) -> None:
         """Cancel a turn that is not attempted now; the record of what it had done before it waited stays."""
-        canceled, trace = replace(turn, state="canceled", answer=None, error=None), self.trace(turn.session)
-        kept = None if trace is None else restated(trace, canceled)
-        if kept is None:
-            self._end(turn, "canceled", None, None, self._empty(turn, "it was cancelled"))
-            return
-        self.run.append(kept)
-        self._move(canceled, "canceled")
+        canceled = replace(turn, state="canceled", answer=None, error=None)
+
+        def kept(before: Trace | None) -> Trace:
+            trace = None if before is None else restated(before, canceled)
+            return trace or joined(before, self._empty(turn, "it was cancelled"), canceled, ())
+
+        await self._keep(canceled, kept)
+
+    async def _keep(self, turn: SessionTurn, trace: Callable[[Trace | None], Trace]) -> None:
+        """Keep what `trace` makes of the session's trace, in a thread: it may be long, and others are served meanwhile.
+
+        Then move the turn into its state. Neither is cut by a cancellation, and one session has one end at a time.
+        """
+
+        def append() -> None:
+            self.run.append(trace(self.trace(turn.session)))
+
+        async def keep() -> None:
+            try:
+                await asyncio.to_thread(append)
+                self._move(turn, turn.state)
+            finally:
+                del self._ending[turn.session]
+
+        await self._ended(turn.session)
+        work = self._ending[turn.session] = asyncio.create_task(keep())
+        await asyncio.shield(work)  # `running` waits for it
+
+    async def _ended(self, session: str) -> None:
+        """Wait until no turn of the session is being ended."""
+        while (work := self._ending.get(session)) is not None:
+            await asyncio.wait({work})
 
     def _move(self, turn: SessionTurn, state: TurnState) -> bool:
         moved = self.store.move(turn.id, state, answer=turn.answer, error=turn.error)

@@ -100,7 +100,7 @@ class SessionModel:
                     yield Delta(text)
         yield Delta(thought.finish() + CLOSE)
         found = self._sessions.store.turn(turn.id)
-        trace = self._sessions.trace(turn.session)
+        trace = await asyncio.to_thread(self._sessions.trace, turn.session)
         usage = _usage(trace, found.number)
         if found.state == "input_required":
             calls = [_call(each) for each in self._sessions.store.pending(turn.id)]
@@ -113,7 +113,8 @@ class SessionModel:
         if found.state != "completed" or found.answer is None:
             self._sessions.store.deliver(found)
             raise self._failed(found)
-        self._sessions.store.keep_transcript(turn.session, self._digest(found), found.number)
+        digest = await asyncio.to_thread(self._digest, found)
+        self._sessions.store.keep_transcript(turn.session, digest, found.number)
         yield Delta(found.answer)
         yield Delta("", Completion(assistant(found.answer), "stop", usage))
 

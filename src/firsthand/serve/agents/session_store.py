@@ -265,7 +265,9 @@ class SessionStore:
 
     def next_turn(self, session: str) -> SessionTurn | None:
         """The first turn of a session that is not over, if it can go on: nobody has to answer anything first."""
-        turn = next((each for each in self.turns(session) if not each.is_over), None)
+        open = "state IN ('submitted', 'working', 'input_required')"
+        rows = self.database.read(f"{TURNS} WHERE session = ? AND {open} ORDER BY number LIMIT 1", (session,))
+        turn = SessionTurn(*rows[0]) if rows else None
         return None if turn is None or self.pending(turn.id) else turn
 
     def move(self, id: str, state: TurnState, *, answer: str | None = None, error: str | None = None) -> bool:
