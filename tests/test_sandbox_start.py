@@ -99,7 +99,16 @@ def test_the_whole_command_of_a_worker(tmp_path: Path, monkeypatch: pytest.Monke
         capabilities = ["CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN", "CAP_MKNOD"] if root else ["CAP_SYS_ADMIN"]
         copied = [f"/etc/{name}" for name in ("passwd", "group", "hosts", "nsswitch.conf")]
         copied += ["/etc/ld.so.cache"] if Path("/etc/ld.so.cache").is_file() else []
-        programs = ("host_layers", "worker", "checker", "keeping", "write_rules", "box_inside")
+        programs = (
+            "host_layers",
+            "worker",
+            "passed_values",
+            "told_errors",
+            "checker",
+            "keeping",
+            "write_rules",
+            "box_inside",
+        )
         copied += [f"/{name}.py" for name in programs]
         at = command.index("--")
         assert command[:at] == [
