@@ -129,9 +129,11 @@ def test_the_whole_command_of_a_worker(tmp_path: Path, monkeypatch: pytest.Monke
             b"sandbox:x:1000:1000::/tmp/work:/bin/sh\n", b"sandbox:x:1000:\n", b"127.0.0.1 localhost\n::1 localhost\n",
             b"passwd: files\ngroup: files\nhosts: files\n",
         ]  # fmt: skip
-        assert [content(fd) for fd in given[4:-6]] == [Path(name).read_bytes() for name in copied[4:-6]], "the cache"
+        assert [content(fd) for fd in given[4 : -len(programs)]] == [
+            Path(name).read_bytes() for name in copied[4 : -len(programs)]
+        ], "the cache"
         folder = Path(bubblewrap.__file__).parent / "programs"
-        for name, fd in zip(programs, given[-6:], strict=True):
+        for name, fd in zip(programs, given[-len(programs) :], strict=True):
             assert content(fd) == (folder / f"{name}.py").read_bytes(), name
     plain = bwrap_command.bwrap_command([], None, given)
     assert "--tmpfs" in plain and "/testbed" not in plain and "/base" not in plain and "--size" not in plain
