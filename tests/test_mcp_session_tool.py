@@ -277,6 +277,26 @@ def test_a_task_goes_with_its_session_and_no_other_one_does(tmp_path: Path) -> N
     in_sessions(tmp_path, Desk(), use)
 
 
+def test_a_task_whose_session_is_deleted_before_its_end_is_kept_leaves_nothing(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions, tool: Any) -> None:
+        server, file = door_of(sessions)
+        sessions.kept.on_delete.clear()
+        task = begun(server, "pay 5", "s", elicitation={})
+        while not task.call.exchange.pending:
+            await asyncio.sleep(0.001)
+        await sessions.cancel(f"mcp-{task.call.id}", "ann")
+        sessions.kept.delete("ann", "s")
+        while not task.is_over:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        assert file.find(task.call.id) is None and file.unfinished() == []
+        with pytest.raises(MCPError, match="there is no such task"):
+            server.tasks.find("ann", task.call.id)
+        await server.close()
+
+    in_sessions(tmp_path, Desk(), use)
+
+
 def test_what_a_task_asks_and_answers_is_kept_once_and_not_held_in_memory(tmp_path: Path) -> None:
     question = "😀" * 40_000
 
@@ -295,6 +315,7 @@ def test_what_a_task_asks_and_answers_is_kept_once_and_not_held_in_memory(tmp_pa
         row = file.find(task.call.id)
         assert row is not None and (row.status, row.outcome) == ("completed", None)
         assert len(bytes_of(sessions)) < 100_000 and task.call.task.result() is None
+        assert task.call.exchange.declared == {}, "nor what the client declared"
         waits = begun(server, "pay 5", "w")  # its client cannot ask its user
         told = (await over(waits))["result"]["content"][0]["text"]
         (asked,) = sessions.store.pending()
@@ -317,13 +338,16 @@ def test_tasks_count_for_the_bytes_of_their_client_and_a_refused_one_keeps_nothi
                 assert (await over(first))["status"] == "completed"
                 assert 40_000 < file.size_bytes("ann") < 41_000 and file.size_bytes("bob") == 0
                 second = begun(server, "hi", "b", sampling={"x": "é" * 20_000})
-                assert "isError" not in (await over(second))["result"] or not (await over(second))["result"]["isError"]
+                assert not (await over(second))["result"].get("isError")
                 third = begun(server, "z" * 50_000, "c", sampling={"x": "é" * 20_000})
                 result = (await over(third))["result"]
                 assert result["isError"] and "your sessions and tasks take 8" in result["content"][0]["text"]
                 assert sessions.store.find_session("ann", "c") is None and file.size_bytes("ann") < 82_000
                 assert b"zzzz" not in bytes_of(sessions)
                 assert not (await over(begun(server, "hi", "a", "bob")))["result"].get("isError")
+                half = begun(server, "y" * 20_000, "b", "bob", sampling={"x": "é" * 12_000})
+                assert not (await over(half))["result"].get("isError")
+                assert (await over(begun(server, "hi", "b", "bob")))["result"]["isError"], "sessions and tasks together"
                 nameless = begun(server, "hi", "n", None, sampling={"x": "e" * 70_000})
                 assert not (await over(nameless))["result"].get("isError") and file.size_bytes(None) > 70_000
                 assert (await over(begun(server, "hi", "n", None)))["result"]["isError"]
@@ -349,7 +373,7 @@ def test_a_task_under_way_goes_on_in_the_next_server_without_its_question(tmp_pa
     async def second(sessions: ServedSessions, tool: Any) -> None:
         server, _ = door_of(sessions)
         server.resume()
-        task = server.tasks.find("ann", id)
+        task = server.tasks.find("ann", task_id)
         assert isinstance(task, ServerTask)
         while not task.call.exchange.pending:
             await asyncio.sleep(0.001)
@@ -357,5 +381,5 @@ def test_a_task_under_way_goes_on_in_the_next_server_without_its_question(tmp_pa
         assert (await over(task))["result"]["content"][0]["text"] == "Done: paid 5" and desk.paid == [5]
         await server.close()
 
-    id = in_sessions(tmp_path, desk, first)
+    task_id = in_sessions(tmp_path, desk, first)
     in_sessions(tmp_path, desk, second)
