@@ -245,3 +245,43 @@ def test_texts_of_a_task_are_kept_as_utf8_and_half_surrogates_too(tmp_path: Path
     file.end("1", "failed", {"r": "é" * 99}, "t")
     assert file._database.read("SELECT size FROM tasks WHERE id = '1'") == [(15 + 11 + 11,)]
     file.close()
+
+
+def test_a_client_whose_tasks_take_all_they_may_is_refused_and_its_call_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_tasks, "MAX_OWN_BYTES", 1000)
+    ran: list[str] = []
+
+    async def run(arguments: Any, exchange: Any) -> str:
+        ran.append(exchange.client)
+        return "done"
+
+    async def main() -> None:
+        tasks = ServerTasks(TaskFile(tmp_path))
+        tool = ServedTool("t", "", {}, run)
+
+        async def call(owner: str | None, size: int) -> None:
+            exchange, given = ParkedExchange(None, {}, {}, client=owner), {"n": "x" * size}
+            made = tasks.begin(RunningCall("t", tool.result(given, exchange), exchange), owner, "t", given)
+            while not made.is_over:
+                await asyncio.sleep(0)
+
+        for owner in ("ann", None):
+            ran.clear()
+            for size in (500, 500):
+                await call(owner, size)
+            with pytest.raises(MCPError, match=r"your tasks of the last hour take 1,\d\d\d bytes, and may take 1,000"):
+                await call(owner, 0)
+            await asyncio.sleep(0.01)
+            assert ran == [owner, owner]
+        await call("bob", 500)
+        monkeypatch.setattr(server_tasks, "MAX_OWN_TASKS", 0)
+        ran.clear()
+        with pytest.raises(MCPError, match="tasks of yours are under way"):
+            await call("eve", 0)
+        await asyncio.sleep(0.01)
+        assert ran == [], "a call that is not taken is not made"
+        await tasks.close()
+
+    asyncio.run(main())

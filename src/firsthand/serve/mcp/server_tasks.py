@@ -38,6 +38,8 @@ MAX_TASKS = 1_000
 """The most tasks that are kept; the oldest that is over is forgotten for another."""
 MAX_OWN_TASKS = 250
 """The most of them that a client with a key has; its own oldest is forgotten for another."""
+MAX_OWN_BYTES = 1 << 30
+"""The most bytes of a client in the file of tasks, with which no other one is taken until some are an hour old."""
 _ANSWER: TypeAdapter[Any] = TypeAdapter(types.ElicitResult | types.CreateMessageResult | types.ListRootsResult)
 
 
@@ -139,7 +141,12 @@ class ServerTasks:
 
     def begin(self, call: RunningCall, owner: str | None, tool: str, arguments: Json) -> ServerTask:
         """Make a task of a call that has not begun to run; with a file it is kept before this returns."""
-        self._forget_old(owner)
+        try:
+            self._forget_old(owner)
+            self._expect_room(owner)
+        except MCPError:
+            call.task.cancel()
+            raise
         call.exchange.ctx = None  # the request ends here
         if self.file is not None and (calls := self._calls_of(tool)) is not None:
             call, arguments = _taken(calls, call, owner, arguments), {}
@@ -309,6 +316,12 @@ class ServerTasks:
             raise MCPError(types.INTERNAL_ERROR, f"{own} tasks of yours are under way, which is the limit: try later")
         if len(self.tasks) >= MAX_TASKS:
             raise MCPError(types.INTERNAL_ERROR, f"{MAX_TASKS} tasks are under way, which is the limit: try later")
+
+    def _expect_room(self, owner: str | None) -> None:
+        """MCPError if the file has as many bytes of a client as it may."""
+        if (size := self.size_bytes(owner)) >= MAX_OWN_BYTES:
+            told = f"your tasks of the last hour take {size:,} bytes, and may take {MAX_OWN_BYTES:,}: try later"
+            raise MCPError(types.INTERNAL_ERROR, told)
 
     async def close(self) -> None:
         """End every task of this process; what is in a file goes on with the next one."""
