@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ pytest.importorskip("mcp", reason="needs the MCP SDK: pip install 'firsthand[mcp
 import mcp_types as types
 from mcp import MCPError
 
+from firsthand.runs.database import Database
+from firsthand.serve.mcp import server_tasks
+from firsthand.serve.mcp.exchange import ParkedExchange
 from firsthand.serve.mcp.mcp_server import McpServer, Offer
 from firsthand.serve.mcp.older_tasks import RELATED, OlderTasks
+from firsthand.serve.mcp.running_call import RunningCall
 from firsthand.serve.mcp.served_tool import ServedTool
-from firsthand.serve.mcp.server_tasks import ServerTasks, TaskIdParams, _answers, row_state
-from firsthand.serve.mcp.task_file import TaskFile, TaskRow
+from firsthand.serve.mcp.server_tasks import ServerTask, ServerTasks, TaskIdParams, _answers, row_state
+from firsthand.serve.mcp.task_file import SCHEMA, TASKS_FILE, TaskFile, TaskRow
 from mcp_contexts import ASK, OLDER, context
 
 
@@ -161,3 +166,122 @@ def test_a_task_is_gone_once_its_time_is_over_and_answers_and_notes_are_added_to
     assert (found["a"].answers, found["a"].note) == ({"k": {"n": 2}, "m": {"n": 3}}, "half way")
     assert (found["b"].answers, found["b"].note, found["b"].declared) == ({}, "", {"elicitation": {}})
     file.close()
+
+
+def test_tasks_that_are_over_and_too_old_are_dropped_at_the_start_and_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_tasks, "SWEEP_S", 0.01)
+    past = time.time() - 1
+    file = filed(tmp_path, row("new"), row("over", "completed", {}))
+
+    def ids() -> list[str]:
+        return [id for (id,) in file._database.read("SELECT id FROM tasks ORDER BY rowid")]
+
+    def age(*old: str) -> None:
+        with file._database.write() as connection:
+            connection.executemany("UPDATE tasks SET expires = ? WHERE id = ?", [(past, id) for id in old])
+
+    async def run(arguments: Any, exchange: Any) -> str:
+        await asyncio.sleep(0 if arguments["n"] == "quick" else 60)
+        return "done"
+
+    async def main() -> None:
+        age("new", "over")
+        tasks = ServerTasks(file)
+        tasks.resume({})
+        assert ids() == [], "whether they had an end or not"
+        tool = ServedTool("t", "", {}, run)
+
+        def begun(kind: str) -> ServerTask:
+            exchange = ParkedExchange(None, {}, {})
+            return tasks.begin(RunningCall("t", tool.result({"n": kind}, exchange), exchange), None, "t", {})
+
+        quick, late, slow = begun("quick"), begun("quick"), begun("slow")
+        slow.until = late.until = time.monotonic() - 1
+        age(late.call.id, slow.call.id)
+        await asyncio.wait({quick.call.task, late.call.task})
+        await asyncio.sleep(0.05)
+        assert ids() == [each.call.id for each in (quick, late, slow)], "what ends late can be read, what runs goes on"
+        found = tasks.find(None, late.call.id)
+        assert isinstance(found, ServerTask) and found.state()["result"]["content"][0]["text"] == "done"
+        assert late.until > time.monotonic() + 500 and found.call.task.result() is None, "it is read from the file"
+        late.until = time.monotonic() - 1
+        age(late.call.id)
+        for _ in range(200):
+            if late.call.id not in [*tasks.tasks, *ids()]:
+                break
+            await asyncio.sleep(0.01)
+        assert list(tasks.tasks) == ids() == [quick.call.id, slow.call.id]
+        await tasks.close()
+        assert tasks._sweeping is not None and tasks._sweeping.cancelled()
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
+def test_a_file_of_an_earlier_version_is_read_and_counted(tmp_path: Path) -> None:
+    first = Database(tmp_path / TASKS_FILE, create=True, schema=replace(SCHEMA, migrations=SCHEMA.migrations[:1]))
+    with first.write() as connection:
+        connection.execute(
+            "INSERT INTO tasks VALUES ('1', 'ann', 't', '{}', '{}', '{}', '', 'completed', '{\"a\": 1}', 'c', 'u', ?)",
+            (time.time() + 60,),
+        )
+    first.close()
+    file = TaskFile(tmp_path)
+    kept = file.find("1")
+    assert kept is not None and kept.outcome == {"a": 1} and file.size_bytes("ann") == 14
+    file.close()
+
+
+def test_texts_of_a_task_are_kept_as_utf8_and_half_surrogates_too(tmp_path: Path) -> None:
+    file = filed(
+        tmp_path, row("1", arguments={"q": "é"}, declared={}), row("2", arguments={"q": "\ud800"}, declared={})
+    )
+    rows = file._database.read("SELECT arguments, size FROM tasks ORDER BY id")
+    assert rows == [('{"q": "é"}', 15), ('{"q": "\\ud800"}', 19)]
+    assert [each.arguments for each in file.unfinished()] == [{"q": "é"}, {"q": "\ud800"}]
+    file.add_answers("1", {"k": "éé"})
+    file.end("1", "completed", {"r": "é"}, "t")
+    file.end("1", "failed", {"r": "é" * 99}, "t")
+    assert file._database.read("SELECT size FROM tasks WHERE id = '1'") == [(15 + 11 + 11,)]
+    file.close()
+
+
+def test_a_client_whose_tasks_take_all_they_may_is_refused_and_its_call_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_tasks, "MAX_OWN_BYTES", 1000)
+    ran: list[str] = []
+
+    async def run(arguments: Any, exchange: Any) -> str:
+        ran.append(exchange.client)
+        return "done"
+
+    async def main() -> None:
+        tasks = ServerTasks(TaskFile(tmp_path))
+        tool = ServedTool("t", "", {}, run)
+
+        async def call(owner: str | None, size: int) -> None:
+            exchange, given = ParkedExchange(None, {}, {}, client=owner), {"n": "x" * size}
+            made = tasks.begin(RunningCall("t", tool.result(given, exchange), exchange), owner, "t", given)
+            while not made.is_over:
+                await asyncio.sleep(0)
+
+        for owner in ("ann", None):
+            ran.clear()
+            for size in (500, 500):
+                await call(owner, size)
+            with pytest.raises(MCPError, match=r"your tasks of the last hour take 1,\d\d\d bytes, and may take 1,000"):
+                await call(owner, 0)
+            await asyncio.sleep(0.01)
+            assert ran == [owner, owner]
+        await call("bob", 500)
+        monkeypatch.setattr(server_tasks, "MAX_OWN_TASKS", 0)
+        ran.clear()
+        with pytest.raises(MCPError, match="tasks of yours are under way"):
+            await call("eve", 0)
+        await asyncio.sleep(0.01)
+        assert ran == [], "a call that is not taken is not made"
+        await tasks.close()
+
+    asyncio.run(main())

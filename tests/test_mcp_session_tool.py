@@ -19,8 +19,12 @@ from firsthand.serve.agents.agent_doors import opened_sessions
 from firsthand.serve.agents.served_sessions import ServedSessions
 from firsthand.serve.agents.session_settings import SessionSettings
 from firsthand.serve.mcp.agent_offer import approval_request
-from firsthand.serve.mcp.session_door import _answered, _no_longer_pending, session_door, session_tool
-from firsthand.serve.mcp.task_file import TASKS_FILE
+from firsthand.serve.mcp.exchange import ParkedExchange
+from firsthand.serve.mcp.mcp_server import McpServer
+from firsthand.serve.mcp.running_call import RunningCall
+from firsthand.serve.mcp.server_tasks import ServerTask
+from firsthand.serve.mcp.session_door import _answered, _no_longer_pending, session_door, session_server, session_tool
+from firsthand.serve.mcp.task_file import TASKS_FILE, TaskFile
 from mcp_contexts import NO, YES, Heard, said
 from served_agent import Desk, clerk
 
@@ -208,3 +212,174 @@ def test_a_form_is_filled_in_by_the_clients_user_and_a_question_goes_where_it_is
             assert await _answered(sessions, late, "ann", Heard(never)) is True, "its turn is over"
 
     asyncio.run(main())
+
+
+def begun(server: McpServer, question: str, session: str, owner: str | None = "ann", **declared: Any) -> ServerTask:
+    """The task of a call of `ask`."""
+    given = {"question": question, "session": session}
+    exchange = ParkedExchange(None, declared, {}, client=owner)
+    tool = server._tools["ask"]
+    call = RunningCall("ask", tool.result(given, exchange), exchange)
+    return server.tasks.begin(call, owner, "ask", given)
+
+
+async def over(task: ServerTask) -> Any:
+    """The state of a task once it is over."""
+    while not task.is_over:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
+    return task.state()
+
+
+def bytes_of(sessions: ServedSessions) -> bytes:
+    """All that the file of tasks, and the log beside it, hold."""
+    return b"".join(each.read_bytes() for each in sessions.run.path.glob(f"{TASKS_FILE}*"))
+
+
+def door_of(sessions: ServedSessions) -> tuple[McpServer, TaskFile]:
+    server = session_server(sessions)
+    assert server.tasks.file is not None
+    return server, server.tasks.file
+
+
+def test_a_task_goes_with_its_session_and_no_other_one_does(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions, tool: Any) -> None:
+        server, file = door_of(sessions)
+        tasks = server.tasks
+        mine, kept, bobs = (
+            begun(server, "hi", "mine"),
+            begun(server, "hi", "kept"),
+            begun(server, "hi", "mine", "bob"),
+        )
+        for task in (mine, kept, bobs):
+            assert (await over(task))["result"]["content"][0]["text"] == "You said hi, after 0 others."
+        await asyncio.to_thread(sessions.kept.delete, "ann", "mine")
+        assert [id for (id,) in file._database.read("SELECT id FROM tasks ORDER BY rowid")] == [
+            kept.call.id,
+            bobs.call.id,
+        ]
+        for id in (mine.call.id, "never"):
+            with pytest.raises(MCPError, match="there is no such task"):
+                tasks.find("ann", id)
+        for owner, task in (("ann", kept), ("bob", bobs)):
+            assert tasks.find(owner, task.call.id).state()["status"] == "completed"  # type: ignore[union-attr]
+        await server.close()
+
+        again, file = door_of(sessions)
+        assert again.tasks.find("ann", kept.call.id).outcome["content"][0]["text"].startswith("You")  # type: ignore
+        sessions.kept.on_delete.clear()  # as if the server was killed in between, or another process deleted it
+        sessions.kept.delete("ann", "kept")
+        with pytest.raises(MCPError, match="there is no such task"):
+            again.tasks.find("ann", kept.call.id)
+        await again.close()
+        await asyncio.to_thread(sessions.kept.delete, "bob", "mine")  # the server of tasks is closed
+
+    in_sessions(tmp_path, Desk(), use)
+
+
+def test_a_task_whose_session_is_deleted_before_its_end_is_kept_leaves_nothing(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions, tool: Any) -> None:
+        server, file = door_of(sessions)
+        sessions.kept.on_delete.clear()
+        task = begun(server, "pay 5", "s", elicitation={})
+        while not task.call.exchange.pending:
+            await asyncio.sleep(0.001)
+        await sessions.cancel(f"mcp-{task.call.id}", "ann")
+        sessions.kept.delete("ann", "s")
+        while not task.is_over:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        assert file.find(task.call.id) is None and file.unfinished() == []
+        with pytest.raises(MCPError, match="there is no such task"):
+            server.tasks.find("ann", task.call.id)
+        await server.close()
+
+    in_sessions(tmp_path, Desk(), use)
+
+
+def test_what_a_task_asks_and_answers_is_kept_once_and_not_held_in_memory(tmp_path: Path) -> None:
+    question = "😀" * 40_000
+
+    async def use(sessions: ServedSessions, tool: Any) -> None:
+        server, file = door_of(sessions)
+        task = begun(server, question, "s", elicitation={})
+        row = file.find(task.call.id)
+        assert row is not None and (row.arguments, row.note, row.declared) == (
+            {},
+            f"mcp-{task.call.id}",
+            {"elicitation": {}},
+        )
+        state = await over(task)
+        assert state["result"]["content"][0]["text"] == f"You said {question}, after 0 others."
+        assert state["result"]["_meta"]["org.firsthand/session"]["session"] == "s"
+        row = file.find(task.call.id)
+        assert row is not None and (row.status, row.outcome) == ("completed", None)
+        assert len(bytes_of(sessions)) < 100_000 and task.call.task.result() is None
+        assert task.call.exchange.declared == {}, "nor what the client declared"
+        waits = begun(server, "pay 5", "w")  # its client cannot ask its user
+        told = (await over(waits))["result"]["content"][0]["text"]
+        (asked,) = sessions.store.pending()
+        assert told.startswith(f"The turn waits for approval ({asked.id})")
+        sessions.answer(asked.id, True, owner="ann", by="client")
+        await sessions.settled(f"mcp-{waits.call.id}")
+        assert waits.state()["result"]["content"][0]["text"] == told, "the result of a task stays what it was"
+        await server.close()
+
+    in_sessions(tmp_path, Desk(), use)
+
+
+def test_tasks_count_for_the_bytes_of_their_client_and_a_refused_one_keeps_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        settings = SessionSettings(poll_s=0.01, kept_bytes=60_000)
+        with opened_sessions(clerk(Desk()), tmp_path, tmp_path / "s", settings) as sessions:
+            async with sessions.running():
+                server, file = door_of(sessions)
+                first = begun(server, "hi", "a", sampling={"x": "é" * 20_000})
+                assert (await over(first))["status"] == "completed"
+                assert 40_000 < file.size_bytes("ann") < 41_000 and file.size_bytes("bob") == 0
+                second = begun(server, "hi", "b", sampling={"x": "é" * 20_000})
+                assert not (await over(second))["result"].get("isError")
+                third = begun(server, "z" * 50_000, "c", sampling={"x": "é" * 20_000})
+                result = (await over(third))["result"]
+                assert result["isError"] and "your sessions and tasks take 8" in result["content"][0]["text"]
+                assert sessions.store.find_session("ann", "c") is None and file.size_bytes("ann") < 82_000
+                assert b"zzzz" not in bytes_of(sessions)
+                assert not (await over(begun(server, "hi", "a", "bob")))["result"].get("isError")
+                half = begun(server, "y" * 20_000, "b", "bob", sampling={"x": "é" * 12_000})
+                assert not (await over(half))["result"].get("isError")
+                assert (await over(begun(server, "hi", "b", "bob")))["result"]["isError"], "sessions and tasks together"
+                nameless = begun(server, "hi", "n", None, sampling={"x": "e" * 70_000})
+                assert not (await over(nameless))["result"].get("isError") and file.size_bytes(None) > 70_000
+                assert (await over(begun(server, "hi", "n", None)))["result"]["isError"]
+                await asyncio.to_thread(sessions.kept.delete, "ann", "a")
+                await asyncio.to_thread(sessions.kept.delete, "ann", "b")
+                assert not (await over(begun(server, "hi", "d")))["result"].get("isError"), "there is room again"
+                await server.close()
+
+    asyncio.run(main())
+
+
+def test_a_task_under_way_goes_on_in_the_next_server_without_its_question(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def first(sessions: ServedSessions, tool: Any) -> str:
+        server, _ = door_of(sessions)
+        task = begun(server, "pay 5", "s", elicitation={})
+        while not task.call.exchange.pending:
+            await asyncio.sleep(0.001)
+        await server.close()
+        return task.call.id
+
+    async def second(sessions: ServedSessions, tool: Any) -> None:
+        server, _ = door_of(sessions)
+        server.resume()
+        task = server.tasks.find("ann", task_id)
+        assert isinstance(task, ServerTask)
+        while not task.call.exchange.pending:
+            await asyncio.sleep(0.001)
+        server.tasks.bring(task, dict.fromkeys(task.call.requests(), YES))
+        assert (await over(task))["result"]["content"][0]["text"] == "Done: paid 5" and desk.paid == [5]
+        await server.close()
+
+    task_id = in_sessions(tmp_path, desk, first)
+    in_sessions(tmp_path, desk, second)

@@ -6,7 +6,7 @@ another thread's write waits for one of them at most.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from firsthand.errors import ConfigError, UnknownName
@@ -43,6 +43,10 @@ class KeptSessions:
 
     def __init__(self, database: Database):
         self._database = database
+        self.on_delete: list[Callable[[Sequence[str]], None]] = []
+        """Each is told the ids of turns that were deleted, in the thread that deleted them."""
+        self.kept_beside: list[Callable[[str], int]] = []
+        """Each gives the bytes that another store keeps of a client."""
 
     def find(self, owner: str, context: str) -> str:
         """The id of the client's session under its own name; UnknownName if it has none."""
@@ -120,8 +124,9 @@ class KeptSessions:
         free = "delete some with DELETE /sessions/ID, or have the operator raise"
         if number >= most_sessions:
             raise ConfigError(f"{number:,} sessions of yours are kept, as many as may be: {free} --kept-sessions")
-        if size + tasks_size >= most_bytes:
-            kept = f"your sessions and tasks take {int(size + tasks_size):,} bytes"
+        size += tasks_size + sum(beside(owner) for beside in self.kept_beside)
+        if size >= most_bytes:
+            kept = f"your sessions and tasks take {int(size):,} bytes"
             raise ConfigError(f"{kept}, and may take {most_bytes:,}: {free} --kept-bytes")
 
     def check_session(self, owner: str, context: str, most_bytes: int) -> None:
@@ -149,8 +154,10 @@ class KeptSessions:
                 connection.execute(f"DELETE FROM {table} WHERE task IN {tasks}", (owner, context))
             connection.execute("DELETE FROM wire_tasks WHERE owner = ? AND context = ?", (owner, context))
             connection.execute("DELETE FROM approvals WHERE turn IN (SELECT id FROM turns WHERE session = ?)", (id,))
-            connection.execute("DELETE FROM turns WHERE session = ?", (id,))
+            turns = connection.execute("DELETE FROM turns WHERE session = ? RETURNING id", (id,)).fetchall()
             connection.execute("DELETE FROM sessions WHERE id = ?", (id,))
+        for told in self.on_delete:
+            told([turn for (turn,) in turns])
         return True
 
 

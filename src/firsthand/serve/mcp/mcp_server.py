@@ -26,7 +26,7 @@ from firsthand.serve.mcp.exchange import MODERN, DirectExchange, Exchange, Parke
 from firsthand.serve.mcp.older_tasks import REVISION as OLDER
 from firsthand.serve.mcp.older_tasks import OlderTasks
 from firsthand.serve.mcp.running_call import ParkedCalls, RunningCall
-from firsthand.serve.mcp.served_tool import ServedTool, failed
+from firsthand.serve.mcp.served_tool import CallStore, ServedTool, failed
 from firsthand.serve.mcp.server_tasks import (
     EXTENSION,
     ServerTasks,
@@ -100,7 +100,7 @@ class McpServer:
 
     def __init__(self, offer: Offer, tasks: TaskFile | None = None):
         self.offer = offer
-        self.tasks = ServerTasks(tasks)
+        self.tasks = ServerTasks(tasks, self._calls_of)
         self._older_tasks = OlderTasks(self.tasks, lambda name: self._tools.get(name))
         self.bus = InMemorySubscriptionBus()
         self._tools = {tool.name: tool for tool in sorted(offer.tools, key=lambda each: each.name)}
@@ -145,6 +145,9 @@ class McpServer:
         """Offer more tools, in place of those of their names. Clients hear of it by a `ToolsListChanged` on `bus`."""
         known = self._tools | {tool.name: tool for tool in tools}
         self._tools = {name: known[name] for name in sorted(known)}
+
+    def _calls_of(self, name: str) -> CallStore | None:
+        return self._tools[name].calls if name in self._tools else None
 
     def resume(self) -> None:
         """Go on with the tasks that the server before this one left."""

@@ -32,10 +32,10 @@ class RunningCall:
         self.id = id or secrets.token_urlsafe(18)
         self.exchange = exchange
         self.since = time.monotonic()
-        self.task: asyncio.Task[Any] = asyncio.create_task(work, name=f"firsthand-mcp-{name}")
+        self.task: asyncio.Future[Any] = asyncio.create_task(work, name=f"firsthand-mcp-{name}")
         self.task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    def _done(self, task: asyncio.Future[Any]) -> None:
         if not task.cancelled():
             task.exception()  # it is told where the result is asked for
         self.exchange.moved.set()
@@ -53,6 +53,12 @@ class RunningCall:
     def requests(self) -> dict[str, Any]:
         """The requests that wait for an answer."""
         return {key: asked.request for key, asked in self.exchange.pending.items()}
+
+    def let_go(self) -> None:
+        """Drop the outcome of a call that is over, which is kept elsewhere, and what its client brought along."""
+        self.exchange = ParkedExchange(None, {}, {}, client=self.exchange.client)
+        self.task = asyncio.get_running_loop().create_future()
+        self.task.set_result(None)
 
     async def cancel(self) -> None:
         """End the call."""

@@ -21,6 +21,16 @@ _SUPPORT: dict[str, Literal["optional", "required"]] = {"may": "optional", "must
 
 
 @dataclass(frozen=True)
+class CallStore:
+    """A tool's own store of its calls, so that a file of tasks holds no second copy of what they ask and answer."""
+
+    take: Callable[[str, Json, str | None], str]
+    """Keeps the call that a task begins with, given its id, arguments and client; returns a note that finds it again."""
+    result: Callable[[str, str | None], types.CallToolResult | None]
+    """The result of the call that a note and a client find; None if it has none yet. UnknownName once it was deleted."""
+
+
+@dataclass(frozen=True)
 class ServedTool:
     """A tool of the MCP server. An error of the user becomes a result with `isError`; any other is one of the protocol."""
 
@@ -39,6 +49,8 @@ class ServedTool:
     output_schema: Json | None = None
     check: Callable[[Json], Any] | None = None
     """Raises ToolError for arguments that do not fit, before anything runs; without it the schema is applied."""
+    calls: CallStore | None = None
+    """Keeps the arguments and results of its tasks in place of their file; a resumed run is given no arguments then."""
 
     def described(self) -> types.Tool:
         """The tool as `tools/list` gives it."""

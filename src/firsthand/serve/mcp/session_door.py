@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from contextlib import suppress
 
 import mcp_types as types
@@ -25,15 +26,30 @@ from firsthand.serve.mcp.agent_offer import approval_request, is_approved
 from firsthand.serve.mcp.exchange import Exchange
 from firsthand.serve.mcp.mcp_server import McpServer, Offer
 from firsthand.serve.mcp.mcp_transports import mcp_app
-from firsthand.serve.mcp.served_tool import ServedTool, failed, text_result
+from firsthand.serve.mcp.served_tool import CallStore, ServedTool, failed, text_result
 from firsthand.serve.mcp.task_file import TaskFile
 from firsthand.tool import tool_from_function
+
+_OF_TASK = "mcp-"
+"""The beginning of the ids of turns that tasks ask."""
 
 
 def session_door(sessions: ServedSessions, host: str, description: str = "") -> MountedApp:
     """The app at /mcp of a server that listens on `host`."""
+    return mcp_app(session_server(sessions, description), host)
+
+
+def session_server(sessions: ServedSessions, description: str = "") -> McpServer:
+    """The server of `ask`, whose tasks go with their sessions and count for the bytes of their client."""
     offer = Offer([session_tool(sessions, description)], name=sessions.agent.name, version=__version__)
-    return mcp_app(McpServer(offer, TaskFile(sessions.run.path)), host)
+    made = McpServer(offer, TaskFile(sessions.run.path))
+
+    def forget(turns: Sequence[str]) -> None:
+        made.tasks.forget([turn.removeprefix(_OF_TASK) for turn in turns if turn.startswith(_OF_TASK)])
+
+    sessions.kept.on_delete.append(forget)
+    sessions.kept.kept_beside.append(lambda owner: made.tasks.size_bytes(owner or None))
+    return made
 
 
 def session_tool(sessions: ServedSessions, description: str = "") -> ServedTool:
@@ -49,14 +65,22 @@ def session_tool(sessions: ServedSessions, description: str = "") -> ServedTool:
 
     shape = tool_from_function(ask, effect="external", name="ask")
 
-    async def run(arguments: Json, exchange: Exchange) -> types.CallToolResult:
+    def submitted(task: str, arguments: Json, owner: str) -> SessionTurn:
         given = shape.validate(arguments)
+        context = str(given.get("session") or secrets.token_hex(8))
+        return sessions.submit(owner, str(given["question"]), context=context, id=_turn_id(task))
+
+    def take(task: str, arguments: Json, client: str | None) -> str:
+        return submitted(task, arguments, client or "").id
+
+    def result(turn_id: str, client: str | None) -> types.CallToolResult | None:
+        turn = sessions.store.turn(turn_id, client or "")
+        return _result(sessions, turn, turn.context) if turn.is_over else None
+
+    async def run(arguments: Json, exchange: Exchange) -> types.CallToolResult:
         owner = exchange.client or ""
         try:
-            turn = _turn_of(sessions, exchange.task, owner)
-            if turn is None:
-                context = str(given.get("session") or secrets.token_hex(8))
-                turn = sessions.submit(owner, str(given["question"]), context=context, id=_turn_id(exchange.task))
+            turn = _turn_of(sessions, exchange.task, owner) or submitted(exchange.task, arguments, owner)
             try:
                 turn = await _taken(sessions, turn, owner, exchange)
             except asyncio.CancelledError:
@@ -74,12 +98,20 @@ def session_tool(sessions: ServedSessions, description: str = "") -> ServedTool:
     words = description or f"Asks the agent {agent.name} ({agent.model.name}), and returns its answer."
     notes = types.ToolAnnotations(read_only_hint=False, open_world_hint=True)
     return ServedTool(
-        "ask", words, shape.spec.parameters, run, as_task="may", resumes=True, annotations=notes, check=shape.validate
+        "ask",
+        words,
+        shape.spec.parameters,
+        run,
+        as_task="may",
+        resumes=True,
+        annotations=notes,
+        check=shape.validate,
+        calls=CallStore(take, result),
     )
 
 
 def _turn_id(task: str) -> str:
-    return f"mcp-{task}" if task else ""
+    return f"{_OF_TASK}{task}" if task else ""
 
 
 def _turn_of(sessions: ServedSessions, task: str, owner: str) -> SessionTurn | None:

@@ -16,6 +16,8 @@ from firsthand.message import Json
 from firsthand.runs.database import Database, Schema
 
 TASKS_FILE = "mcp_tasks.sqlite"
+LATE_S = 600.0
+"""Seconds for which the end of a task is kept that ran for longer than tasks are kept."""
 SCHEMA = Schema(
     "a file of MCP tasks",
     0x66736D74,  # "fsmt"
@@ -26,6 +28,11 @@ SCHEMA = Schema(
             outcome TEXT, created_at TEXT NOT NULL, updated_at TEXT NOT NULL, expires REAL NOT NULL);
         CREATE INDEX tasks_by_status ON tasks (status);
         CREATE INDEX tasks_by_expiry ON tasks (expires);
+        """,
+        """
+        ALTER TABLE tasks ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+        UPDATE tasks SET size = length(arguments) + length(declared) + length(answers) + coalesce(length(outcome), 0);
+        CREATE INDEX tasks_by_size ON tasks (owner, size);
         """,
     ),
     "the folder of an MCP server's tasks",
@@ -51,7 +58,7 @@ class TaskRow:
     status: str
     """`working`, or the end: `completed`, `failed` or `cancelled`."""
     outcome: Json | None
-    """The result of a completed task, the error of a failed one."""
+    """The result of a completed task, unless its tool keeps it; the error of a failed one."""
     created_at: str
     updated_at: str
     expires: float
@@ -70,21 +77,23 @@ class TaskFile:
 
     def add(self, row: TaskRow) -> None:
         """Keep a new task, and drop those that are too old."""
+        bodies = [_text(each) for each in (row.arguments, row.declared, row.answers)]
         given = (
-            row.id, row.owner, row.tool, json.dumps(row.arguments), json.dumps(row.declared), json.dumps(row.answers),
-            row.note, row.status, None, row.created_at, row.updated_at, row.expires,
+            row.id, row.owner, row.tool, *bodies, row.note, row.status, None, row.created_at, row.updated_at, row.expires,
+            sum(map(_size, bodies)),
         )  # fmt: skip
         with self._database.write() as connection:
             connection.execute("DELETE FROM tasks WHERE expires < ?", (time.time(),))
-            connection.execute(f"INSERT INTO tasks ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", given)
+            connection.execute(f"INSERT INTO tasks ({_ROW}, size) VALUES ({'?, ' * 12}?)", given)
 
     def add_answers(self, id: str, answers: Json) -> None:
         """Keep answers of the client besides those that are there."""
         with self._database.write() as connection:
             rows = connection.execute("SELECT answers FROM tasks WHERE id = ?", (id,)).fetchall()
             for (body,) in rows:
-                kept = json.dumps(json.loads(body) | answers)
-                connection.execute("UPDATE tasks SET answers = ? WHERE id = ?", (kept, id))
+                kept = _text(json.loads(body) | answers)
+                grown = _size(kept) - _size(body)
+                connection.execute("UPDATE tasks SET answers = ?, size = size + ? WHERE id = ?", (kept, grown, id))
 
     def keep_note(self, id: str, note: str) -> None:
         """Keep what the tool needs to go on."""
@@ -92,18 +101,30 @@ class TaskFile:
             connection.execute("UPDATE tasks SET note = ? WHERE id = ?", (note, id))
 
     def end(self, id: str, status: str, outcome: Json | None, at: str) -> None:
-        """Keep the end of a task; one that has an end keeps it."""
-        body = None if outcome is None else json.dumps(outcome)
+        """Keep the end of a task, for LATE_S at least; one that has an end keeps it."""
+        body = None if outcome is None else _text(outcome)
         with self._database.write() as connection:
             connection.execute(
-                "UPDATE tasks SET status = ?, outcome = ?, updated_at = ? WHERE id = ? AND status = 'working'",
-                (status, body, at, id),
+                "UPDATE tasks SET status = ?, outcome = ?, updated_at = ?, size = size + ?, expires = max(expires, ?)"
+                " WHERE id = ? AND status = 'working'",
+                (status, body, at, _size(body or ""), time.time() + LATE_S, id),
             )
 
-    def forget(self, id: str) -> None:
-        """Drop a task."""
+    def forget(self, *ids: str) -> None:
+        """Drop tasks."""
         with self._database.write() as connection:
-            connection.execute("DELETE FROM tasks WHERE id = ?", (id,))
+            connection.executemany("DELETE FROM tasks WHERE id = ?", [(id,) for id in ids])
+
+    def forget_old(self, *, with_open: bool = False) -> None:
+        """Drop what is over and too old; what has no end too where no process runs it."""
+        old = "expires < ?" if with_open else "expires < ? AND status <> 'working'"
+        if self._database.read(f"SELECT 1 FROM tasks WHERE {old} LIMIT 1", (time.time(),)):
+            with self._database.write() as connection:
+                connection.execute(f"DELETE FROM tasks WHERE {old}", (time.time(),))
+
+    def size_bytes(self, owner: str | None) -> int:
+        """The bytes that a client's tasks take."""
+        return int(self._database.read("SELECT total(size) FROM tasks WHERE owner IS ?", (owner,))[0][0])
 
     def find(self, id: str) -> TaskRow | None:
         """The task with this id, unless it is too old; None if there is none."""
@@ -116,6 +137,20 @@ class TaskFile:
             f"SELECT {_ROW} FROM tasks WHERE status = 'working' AND expires >= ? ORDER BY rowid", (time.time(),)
         )
         return [_row(*each) for each in rows]
+
+
+def _text(body: Json) -> str:
+    """JSON in UTF-8, with escapes where it holds half a surrogate."""
+    text = json.dumps(body, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(body)
+    return text
+
+
+def _size(text: str) -> int:
+    return len(text.encode())
 
 
 def _row(
