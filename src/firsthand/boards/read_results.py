@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from firsthand.boards.result_formats import (
 from firsthand.boards.result_formats import rubric_grades as grades
 from firsthand.boards.result_formats import score_tables as tables
 from firsthand.boards.result_tally import ResultTally
+from firsthand.boards.task_sets import Problems, TaskSets, problems_of, tasks_hash
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
 from firsthand.runs.run_folder import Run
@@ -59,7 +59,7 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
     results: list[BoardResult] = []
     items: list[ItemScores] = []
     remarks: list[str] = []
-    tally = ResultTally()
+    tally, sets = ResultTally(), TaskSets()
     runs: list[str | Path] = []
     for source in sources:
         path = Path(source)
@@ -67,12 +67,14 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
         if found is None:
             runs.append(source)
             with store.open_run(source, home) as run:
-                counted = list(tally.counted(run_results(run, remarks.append)))
+                problems = problems_of(run)
+                placed = (sets.place(each, run, problems) for each in run_results(run, remarks.append, problems))
+                counted = list(tally.counted(placed))
         else:
             counted = list(found)
         for each in counted:
             (items if isinstance(each, ItemScores) else results).append(each)  # type: ignore[arg-type]
-    return ResultSet.of(results, items, remarks + _scorer_remarks(runs, home))
+    return ResultSet.of(results, items, remarks + sets.remarks + _scorer_remarks(runs, home))
 
 
 def _scorer_remarks(sources: Sequence[str | Path], home: Path) -> list[str]:
@@ -92,14 +94,16 @@ def _scorer_remarks(sources: Sequence[str | Path], home: Path) -> list[str]:
     return list(remarks)
 
 
-def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
+def run_results(run: Run, tell: Callable[[str], None], problems: Problems | None = None) -> Iterator[Found]:
     """The first scores of each benchmark of a run, by task: each agent's epochs reduced as in the run; an error counts as 0,
     or, of a score of harm, is left out.
 
     A figure of that name, such as BLEU of a corpus, stands in place of the mean, as in the run's own table. `tell` receives
-    a sentence for figures that cannot be computed; the means then have another metric's name.
+    a sentence for figures that cannot be computed; the means then have another metric's name. `problems` are the run's
+    (`problems_of`), for the hash of its tasks.
     """
     commit, protocols, clusters = str(run.about.get("commit") or ""), run.protocols, run.clusters()
+    problems = problems_of(run) if problems is None else problems
     by_benchmark: dict[str, dict[str, dict[str, float]]] = {}
     for (benchmark, agent), scores in task_values(run).items():
         by_benchmark.setdefault(benchmark, {})[agent] = scores
@@ -118,7 +122,6 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
         key = ColumnKey(benchmark, protocols.get(benchmark, ""), f"{score}, mean of tasks" if unknown else score)
         table = ItemScores.of(key, agents)
         tasks = table.tasks
-        digest = zlib.crc32("\n".join(sorted(tasks)).encode("utf-8", "surrogatepass"))
         about = BoardResult(
             "",
             benchmark,
@@ -127,7 +130,7 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
             source=str(run.path),
             run=run.id,
             commit=commit,
-            data_hash=f"tasks-{digest:08x}",
+            data_hash=tasks_hash(tasks, problems.get(benchmark, {})),
             lower_is_better=benchmark in harms,
             of_run=True,
         )
