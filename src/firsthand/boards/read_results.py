@@ -30,6 +30,7 @@ from firsthand.boards.result_tally import ResultTally
 from firsthand.boards.task_sets import Problems, TaskSets, problems_of, tasks_hash
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
+from firsthand.runs.epoch_reducer import reduced_name
 from firsthand.runs.run_folder import Run
 from firsthand.runs.scored_alike import other_scorers
 from firsthand.stats.agent_scores import task_values
@@ -96,7 +97,7 @@ def _scorer_remarks(sources: Sequence[str | Path], home: Path) -> list[str]:
 
 def run_results(run: Run, tell: Callable[[str], None], problems: Problems | None = None) -> Iterator[Found]:
     """The first scores of each benchmark of a run, by task: each agent's epochs reduced as in the run; an error counts as 0,
-    or, of a score of harm, is left out.
+    or, of a score of harm, is left out. A reducer of epochs is part of the metric's name (`reduced_name`).
 
     A figure of that name, such as BLEU of a corpus, stands in place of the mean, as in the run's own table. `tell` receives
     a sentence for figures that cannot be computed; the means then have another metric's name. `problems` are the run's
@@ -111,7 +112,7 @@ def run_results(run: Run, tell: Callable[[str], None], problems: Problems | None
     own_of, harms = own_figures(tell, run), harm_benchmarks(run)
     for text in unstated_directions(run):
         tell(text)
-    repeats = _repeats(run, harms)
+    repeats, epochs = _repeats(run, harms), run.epochs()
     for benchmark, agents in by_benchmark.items():
         score = first_score(benchmark, run)
         if not score and not any(agents.values()):
@@ -119,7 +120,9 @@ def run_results(run: Run, tell: Callable[[str], None], problems: Problems | None
             continue
         figures = stored_figures({agent: (run, agent) for agent in agents}, benchmark, own_of).get(score)
         unknown = figures is None and benchmark not in own_of and benchmark in names_of_figures(run)
-        key = ColumnKey(benchmark, protocols.get(benchmark, ""), f"{score}, mean of tasks" if unknown else score)
+        named = score if figures is not None else reduced_name(score, run.reducer(benchmark), epochs.get(benchmark, 1))
+        metric = f"{named}, mean of tasks" if unknown else named
+        key = ColumnKey(benchmark, protocols.get(benchmark, ""), metric)
         table = ItemScores.of(key, agents)
         tasks = table.tasks
         about = BoardResult(
@@ -134,8 +137,8 @@ def run_results(run: Run, tell: Callable[[str], None], problems: Problems | None
             lower_is_better=benchmark in harms,
             of_run=True,
         )
-        named = clusters.get(benchmark) or {}
-        own = tuple(named.get(task, task) for task in tasks) if named else ()
+        groups = clusters.get(benchmark) or {}
+        own = tuple(groups.get(task, task) for task in tasks) if groups else ()
         for i, agent in enumerate(agents):
             total = costs.get((benchmark, agent))
             spent = None if total is None else (total.cost_usd / total.attempts, total.seconds / total.attempts)

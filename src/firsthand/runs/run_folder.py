@@ -112,6 +112,14 @@ class Run:
         """The reducer of epochs by name: as asked for now, else when the run was made, else as the benchmark declares."""
         return str(asked or self.config.get("reduce") or self.about.get("reducers", {}).get(benchmark) or "mean")
 
+    def epochs(self) -> dict[str, int]:
+        """Benchmark -> the attempts of an agent at each of its tasks, as planned, else the most that were made."""
+        planned = self.config.get("epochs")
+        most: dict[str, int] = {}
+        for each in self.task_means():
+            most[each.benchmark] = max(most.get(each.benchmark, 0), each.attempts)
+        return {name: planned if type(planned) is int and planned > 0 else made for name, made in most.items()}
+
     @property
     def protocols(self) -> dict[str, str]:
         """Benchmark -> how it was prompted and scored, without the secrets of addresses; none before version 0.8."""

@@ -19,7 +19,7 @@ from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, Moments, finite, interval_of, mean_interval
 from firsthand.stats.power_analysis import Spread, smallest_detectable, spread
 from firsthand.stats.stored_figures import first_score, stored_figures
-from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks, task_scores
+from firsthand.stats.task_scores import harm_benchmarks, reducers_in_words, task_scores
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class SummaryRow:
     """Money of all attempts."""
     figures: Mapping[str, Interval] = field(default_factory=dict)
     """Figures that are not means of scores, by name."""
+    reduce: str = "mean"
+    """The reducer of a task's attempts, and of how many where that matters: `max of 8`."""
     left_out: int = 0
     """Tasks that failed and are no part of the score, where it is a figure such as a correlation, or a score of harm."""
 
@@ -66,6 +68,7 @@ class SummaryRow:
             "seconds": self.seconds,
             "cost_usd": self.cost_usd,
             "usd": self.cost_usd / self.attempts if self.attempts else 0.0,
+            "reduce": self.reduce,
             "detectable": finite(self.detectable),
             "figures": {name: interval.to_json() for name, interval in self.figures.items()},
         }
@@ -110,6 +113,7 @@ def summary(
 def _with_figures(line: SummaryRow, run: Run, found: dict[str, Interval]) -> SummaryRow:
     """The line with its figures, one of which may stand in place of its mean."""
     score = found.pop(first_score(line.benchmark, run), line.score) if found else line.score
+    line = line if score is line.score else replace(line, reduce="mean")  # a figure is of all attempts
     left_out = max(0, min(line.score.n - score.n, line.errors))  # a figure may be of a part of the tasks by its nature
     return replace(line, score=score, figures=found, left_out=max(left_out, line.left_out))
 
@@ -125,7 +129,8 @@ def _by_task(
     """The lines, with intervals from the tasks' scores where totals are not enough: for strata, reducers, scores of harm."""
     fixed = {name for name, each in clusters.items() if isinstance(each, TaskGroups)}
     harms = harm_benchmarks(run, score)
-    wanted = fixed | reduced_benchmarks(run, reduce) | harms
+    reducers = reducers_in_words(run, reduce)
+    wanted = fixed | reducers.keys() | harms
     if not wanted:
         return lines
     scores = task_scores(run, wanted, score=score, reduce=reduce)
@@ -137,6 +142,8 @@ def _by_task(
             made = mean_interval(values, confidence, clusters=clusters.get(line.benchmark))
             left_out = line.score.n - made.n if line.benchmark in harms else 0
             line = replace(line, score=made, left_out=left_out)
+        if line.benchmark in reducers:
+            line = replace(line, reduce=reducers[line.benchmark])
         if line.benchmark in harms:  # totals count a failed attempt as 0
             line = replace(line, spread=spread(attempts.get((line.benchmark, line.agent), {})))
         found.append(line)
