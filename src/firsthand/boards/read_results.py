@@ -31,6 +31,7 @@ from firsthand.boards.task_sets import Problems, TaskSets, problems_of, tasks_ha
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
 from firsthand.runs.epoch_reducer import reduced_name
+from firsthand.runs.retried_attempts import retried_text
 from firsthand.runs.run_folder import Run
 from firsthand.runs.scored_alike import other_scorers
 from firsthand.stats.agent_scores import task_values
@@ -112,6 +113,12 @@ def run_results(run: Run, tell: Callable[[str], None], problems: Problems | None
     own_of, harms = own_figures(tell, run), harm_benchmarks(run)
     for text in unstated_directions(run):
         tell(text)
+    for benchmark, agents in by_benchmark.items():
+        again = {
+            agent: count for (name, agent), count in run.retried().items() if name == benchmark and agent in agents
+        }
+        if text := retried_text(again):
+            tell(f"{benchmark}, {run.id}: {text}")
     repeats, epochs = _repeats(run, harms), run.epochs()
     for benchmark, agents in by_benchmark.items():
         score = first_score(benchmark, run)

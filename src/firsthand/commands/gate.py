@@ -16,6 +16,7 @@ from firsthand.runs import store
 from firsthand.runs.epoch_reducer import epoch_reducer
 from firsthand.runs.flaky import flaky
 from firsthand.runs.pairing import Comparison, compare
+from firsthand.runs.retried_attempts import NOT_RETRIED
 from firsthand.runs.run_folder import Run
 from firsthand.show.gate_report import details, difference_text, junit, markdown, rate
 from firsthand.stats.figure_stats import figure_value
@@ -256,6 +257,7 @@ def make_check(
         tuple(each for each in flaky(found) if each.benchmark == benchmark),
         sum(name == benchmark for name, _ in found.evened),
         tuple(each for each in found.other_scorers if each.benchmark == benchmark),
+        (found.retried[0].get(benchmark, NOT_RETRIED), found.retried[1].get(benchmark, NOT_RETRIED)),
     )
 
 

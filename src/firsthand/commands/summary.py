@@ -11,6 +11,7 @@ from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
 from firsthand.runs.epoch_reducer import epoch_reducer
+from firsthand.runs.retried_attempts import retried_text
 from firsthand.runs.unmade_attempts import unmade
 from firsthand.show.board_words import amount, figure_text, seconds
 from firsthand.show.heatmap import heat, score_cells, shown
@@ -149,6 +150,8 @@ def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
     print_table(benchmark, header, [_cells(line) for line in lines])
     out = console()
     print_prose(LEGEND)
+    if text := retried_text({line.agent: line.retried for line in lines}):
+        out.print(printable(text), markup=False, soft_wrap=True)
     for told in dict.fromkeys(line.reduce for line in lines if line.reduce != "mean"):
         out.print(f"The attempts at a task are reduced by {told}.", markup=False)
     if not any(line.score.n for line in lines):

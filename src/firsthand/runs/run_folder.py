@@ -34,6 +34,7 @@ from firsthand.runs.feed import Feed
 from firsthand.runs.index import Index, RunInfo
 from firsthand.runs.integrity import SEALED, check_bodies, check_file, check_numbers, seal
 from firsthand.runs.later_scores import with_scores
+from firsthand.runs.retried_attempts import Retried, retried
 from firsthand.runs.run_claims import claim_attempts, claim_scoring, expect_idle
 from firsthand.runs.run_names import LOCK
 from firsthand.runs.stored_journal import StoredJournal
@@ -300,6 +301,10 @@ class Run:
     def totals(self, score: str | None = None) -> list[score_totals.Totals]:
         """The sums of each agent's first scores on each benchmark, or of the scores given later under a name."""
         return score_totals.totals(self._sound, score)
+
+    def retried(self) -> dict[tuple[str, str], Retried]:
+        """Benchmark and agent -> its attempts that were made again after an error; those without one are left out."""
+        return retried(self._sound)
 
     def task_means(self) -> list[score_totals.TaskMean]:
         """The mean of each agent on each task."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from firsthand.benchmark import Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
+from firsthand.runs.retried_attempts import NOT_RETRIED, Retried
 from firsthand.runs.run_folder import Run
 from firsthand.runs.score_totals import Totals
 from firsthand.runs.task_groups import TaskGroups
@@ -44,6 +45,8 @@ class SummaryRow:
     """Figures that are not means of scores, by name."""
     reduce: str = "mean"
     """The reducer of a task's attempts, and of how many where that matters: `max of 8`."""
+    retried: Retried = NOT_RETRIED
+    """The attempts that were made again after an error."""
     left_out: int = 0
     """Tasks that failed and are no part of the score, where it is a figure such as a correlation, or a score of harm."""
 
@@ -69,6 +72,7 @@ class SummaryRow:
             "cost_usd": self.cost_usd,
             "usd": self.cost_usd / self.attempts if self.attempts else 0.0,
             "reduce": self.reduce,
+            "retried": self.retried.to_json(),
             "detectable": finite(self.detectable),
             "figures": {name: interval.to_json() for name, interval in self.figures.items()},
         }
@@ -93,7 +97,11 @@ def summary(
     if score is not None and score not in run.score_names():
         raise unknown("score given later", score, run.score_names(), see="firsthand show")
     clusters = run.clusters(strata)
-    lines = [_line(each, confidence) for each in run.totals(score)]
+    retried = run.retried()
+    lines = [
+        replace(_line(each, confidence), retried=retried.get((each.benchmark, each.agent), NOT_RETRIED))
+        for each in run.totals(score)
+    ]
     lines = _by_task(lines, run, clusters, confidence, score, reduce)
     if score is not None:
         return lines
