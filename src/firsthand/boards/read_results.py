@@ -113,10 +113,9 @@ def run_results(run: Run, tell: Callable[[str], None], problems: Problems | None
     own_of, harms = own_figures(tell, run), harm_benchmarks(run)
     for text in unstated_directions(run):
         tell(text)
+    retried = run.retried()
     for benchmark, agents in by_benchmark.items():
-        again = {
-            agent: count for (name, agent), count in run.retried().items() if name == benchmark and agent in agents
-        }
+        again = {agent: count for (name, agent), count in retried.items() if name == benchmark and agent in agents}
         if text := retried_text(again):
             tell(f"{benchmark}, {run.id}: {text}")
     repeats, epochs = _repeats(run, harms), run.epochs()
