@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from firsthand.boards.board_spec import BoardSpec
 from firsthand.boards.make_board import make_board
 from firsthand.boards.read_results import read_results
+from firsthand.commands import gate
 from firsthand.commands import summary as command
 from firsthand.errors import ConfigError
 from firsthand.runs.epoch_reducer import reduced_name
@@ -87,3 +89,17 @@ def test_the_summary_says_how_epochs_are_reduced(
     assert capsys.readouterr().out.count("are reduced by") == 1
     assert command.main(command.Config(str(best.path), by=("level",))) == 0
     assert "b: the attempts at a task are reduced by max of 2." in capsys.readouterr().out
+
+
+def test_a_gate_says_how_epochs_are_reduced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIRSTHAND_HOME", str(tmp_path))
+    best, told = str(stored(tmp_path, "a", 2, "max").path), "the attempts at a task are reduced by max on both sides"
+    gate.main(gate.Config(best, best))
+    assert capsys.readouterr().out.count(told) == 2
+    gate.main(gate.Config(best, best, reduce="mean", json=True))
+    assert [check["reduce"] for check in json.loads(capsys.readouterr().out)["checks"]] == ["mean", "mean"]
+    plain = str(stored(tmp_path, "a", 2).path)
+    gate.main(gate.Config(plain, best, json=True))
+    assert [check["reduce"] for check in json.loads(capsys.readouterr().out)["checks"]] == ["mean", "median"]

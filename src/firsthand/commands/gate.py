@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -170,6 +170,8 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
                 if not config.benchmark or benchmark in config.benchmark:
                     figures = paired_figures(found, benchmark, baseline, candidate, own, errors=config.errors == "zero")
                     made = make_check(found, benchmark, score, drops, level, figures.get(score))
+                    if score not in figures:  # a figure is of all attempts
+                        made = replace(made, reduce=baseline.reducer(benchmark, config.reduce))
                     expect_percent(config.max_drop, made, scores_of_sides(found, benchmark, figures.get(score)))
                     yield made
     if config.agent_a is None and config.agent_b is None:

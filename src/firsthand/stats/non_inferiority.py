@@ -92,6 +92,8 @@ class Check:
     """The scores that the two runs do not have from the same scorer, or perhaps not."""
     retried: tuple[Retried, Retried] = (NOT_RETRIED, NOT_RETRIED)
     """The attempts of the baseline and of the candidate that were made again after an error."""
+    reduce: str = "mean"
+    """The reducer of the attempts at a task, on both sides."""
 
     @property
     def gain(self) -> Differences | FigureDifference:
@@ -138,6 +140,7 @@ class Check:
             "above_one": self.gaps.above_one,
             "retried": {"baseline": self.retried[0].to_json(), "candidate": self.retried[1].to_json()},
             "evened": self.evened,
+            "reduce": self.reduce,
             "flaky": [{"task": each.task_id, "where": each.where, "values": list(each.values)} for each in self.flaky],
             **({"other_scorers": [each.to_json() for each in self.other_scorers]} if self.other_scorers else {}),
         }
