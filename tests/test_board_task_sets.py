@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from firsthand.boards.board_results import BoardResult, ColumnKey
 from firsthand.boards.board_spec import BoardSpec
 from firsthand.boards.make_board import MadeBoard, make_board
 from firsthand.boards.read_results import read_results
+from firsthand.boards.result_file import write_result_file
 from firsthand.boards.task_sets import TaskSets, problems_of, tasks_hash
-from firsthand.errors import ConfigError
+from firsthand.errors import ConfigError, DataError
 from firsthand.runs.store import Run, create
 from firsthand.runs.task_groups import problem_digest, same_problem
 from firsthand.task import Task
@@ -88,11 +91,13 @@ def test_a_figure_has_a_column_of_its_own_where_one_task_is_another(tmp_path: Pa
         stored(tmp_path, "two", 1, lambda n: plain(n) if n else Task("row-0", "mended")),
     ]
     sets = TaskSets()
-    found = [sets.place(BoardResult("m", "mine", 0.5, "5-shot", "bleu"), run, problems_of(run)) for run in runs]
+    found = [
+        sets.place(BoardResult("m", "mine", 0.5, "5-shot", "bleu"), run.id, run.id, problems_of(run)) for run in runs
+    ]
     assert [each.key.protocol for each in found] == ["5-shot", f"5-shot; the tasks of {runs[1].id}"]
-    assert sets.place(BoardResult("m", "mine", 0.5, "5-shot", "rouge"), runs[1], problems_of(runs[1])).key == ColumnKey(
-        "mine", "5-shot", "rouge"
-    )
+    assert sets.place(
+        BoardResult("m", "mine", 0.5, "5-shot", "rouge"), "file", "file", problems_of(runs[1])
+    ).key == ColumnKey("mine", "5-shot", "rouge")
 
 
 def test_a_part_of_the_tasks_is_in_the_same_table(tmp_path: Path) -> None:
@@ -127,3 +132,48 @@ def test_equal_digests_are_of_the_same_problem() -> None:
     for one in tasks:
         for other in tasks:
             assert (problem_digest(one) == problem_digest(other)) == same_problem(one, other)
+
+
+def test_a_file_of_results_holds_what_the_tasks_were(tmp_path: Path) -> None:
+    easy, again = stored(tmp_path, "weak", SIZE), stored(tmp_path, "same", 1)
+    hard = stored(tmp_path, "strong", 0, lambda n: Task(f"row-{n}", f"hard {n}", secret={"target": "yes"}))
+    files = []
+    for run in (easy, hard):
+        files.append(tmp_path / f"{run.id}.results")
+        write_result_file(files[-1], read_results([run.path], tmp_path))
+    for sources in (files, [files[0], hard.path], [easy.path, files[1]]):
+        made = make_board(read_results(sources, tmp_path), BoardSpec())
+        assert models(made) == [["weak"], ["strong"]] and hard.id in made.sections[1].title
+    merged = tmp_path / "merged.results"
+    write_result_file(merged, read_results([easy.path, again.path], tmp_path))
+    assert models(make_board(read_results([merged, hard.path], tmp_path), BoardSpec())) == [
+        ["weak", "same"],
+        ["strong"],
+    ]
+    both = tmp_path / "both.results"
+    write_result_file(both, read_results([easy.path, hard.path], tmp_path))
+    made = make_board(read_results([both, hard.path, again.path], tmp_path), BoardSpec())
+    assert models(made) == [["weak", "same"], ["strong"]]
+
+
+def test_a_file_with_too_few_digests_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.results"
+    write_result_file(path, read_results([stored(tmp_path, "one", 1).path], tmp_path))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE item_columns SET problems = '[\"a\"]'")
+    with pytest.raises(DataError, match="another number of digests than there are items"):
+        read_results([path], tmp_path)
+
+
+def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    run, path = stored(tmp_path, "one", 1), tmp_path / "old.results"
+    write_result_file(path, read_results([run.path], tmp_path))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        (sql,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'item_columns'").fetchone()
+        connection.execute("ALTER TABLE item_columns RENAME TO new")
+        connection.execute(sql.replace(", problems TEXT NOT NULL", ""))
+        connection.execute("INSERT INTO item_columns SELECT id, key, tasks, clusters, abouts FROM new")
+        connection.execute("DROP TABLE new")
+        connection.execute("PRAGMA user_version = 1")
+    other = stored(tmp_path, "two", 0, lambda n: Task(f"row-{n}", f"hard {n}"))
+    assert models(make_board(read_results([path, other.path], tmp_path), BoardSpec())) == [["one", "two"]]

@@ -70,10 +70,11 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
             runs.append(source)
             with store.open_run(source, home) as run:
                 problems = problems_of(run)
-                placed = (sets.place(each, run, problems) for each in run_results(run, remarks.append, problems))
+                made = run_results(run, remarks.append, problems)
+                placed = (sets.place(each, str(run.path), run.id, problems) for each in made)
                 counted = list(tally.counted(placed))
         else:
-            counted = list(found)
+            counted = [sets.place_read(each, str(path)) for each in found]
         for each in counted:
             (items if isinstance(each, ItemScores) else results).append(each)  # type: ignore[arg-type]
     return ResultSet.of(results, items, remarks + sets.remarks + _scorer_remarks(runs, home))
@@ -145,13 +146,14 @@ def run_results(run: Run, tell: Callable[[str], None], problems: Problems | None
         )
         groups = clusters.get(benchmark) or {}
         own = tuple(groups.get(task, task) for task in tasks) if groups else ()
+        digests = tuple(problems.get(benchmark, {}).get(task, "") for task in tasks)
         for i, agent in enumerate(agents):
             total = costs.get((benchmark, agent))
             spent = None if total is None else (total.cost_usd / total.attempts, total.seconds / total.attempts)
             priced = about if spent is None else _priced(about, *spent)
             told = replace(priced, repeats=repeats.get((benchmark, agent), 1))
             if figures is None and agents[agent]:
-                yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (told,))
+                yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (told,), digests)
             elif figures is None or not math.isfinite(figure_value(figures[agent])):
                 tell(f"{agent} has no {score} on {benchmark}: it has no value for the tasks that were answered.")
             else:

@@ -1,6 +1,6 @@
 """Tells apart tasks of one id that are not one task in two runs, so that a board does not rank them as the same.
 
-Tables of one name, whose rows have no ids, have the same ids whatever they ask. Results that are not of runs hold ids alone.
+Tables of one name, whose rows have no ids, have the same ids whatever they ask. Files of other tools hold ids alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from firsthand.runs.run_folder import Run
 from firsthand.runs.task_groups import problem_digest
 from firsthand.system.plurals import count_of
 
+_DIGEST = 16
+"""Characters of a digest that are kept."""
 Problems = Mapping[str, Mapping[str, str]]
 """Benchmark -> task id -> digest of the task."""
 
@@ -22,7 +24,7 @@ def problems_of(run: Run) -> Problems:
     """The digest of each task of a run, which is equal for tasks that `compare` pairs."""
     found: dict[str, dict[str, str]] = {}
     for (benchmark, task), each in run.tasks().items():
-        found.setdefault(benchmark, {})[task] = problem_digest(each)
+        found.setdefault(benchmark, {})[task] = problem_digest(each)[:_DIGEST]
     return found
 
 
@@ -49,20 +51,30 @@ class TaskSets:
     sets: dict[ColumnKey, list[_TaskSet]] = field(default_factory=dict)
     placed: dict[tuple[ColumnKey, str, bool], tuple[ColumnKey, Mapping[str, str]]] = field(default_factory=dict)
 
-    def place(self, found: BoardResult | ItemScores, run: Run, problems: Problems) -> BoardResult | ItemScores:
-        """The result of a run in the column of its tasks.
+    def place(
+        self, found: BoardResult | ItemScores, source: str, name: str, problems: Problems
+    ) -> BoardResult | ItemScores:
+        """The result of a source, such as a run, in the column of its tasks.
 
         If none of the tasks that it shares by id with a column is the same there, it has a column of its own, whose protocol
-        names the run. If some are not, these are items of another name. A figure has no items, so one task is enough.
+        has the source's name. If some are not, these are items of another name. A figure has no items: one task is enough.
         """
         is_figure = isinstance(found, BoardResult)
-        at = (found.key, str(run.path), is_figure)
+        at = (found.key, source, is_figure)
         if at not in self.placed:
-            self.placed[at] = self._place(found.key, run.id, problems.get(found.key.benchmark, {}), is_figure)
+            self.placed[at] = self._place(found.key, name, problems.get(found.key.benchmark, {}), is_figure)
         key, names = self.placed[at]
         if isinstance(found, BoardResult):
             return replace(found, protocol=key.protocol)
         return replace(found, key=key, tasks=tuple(names.get(task, task) for task in found.tasks))
+
+    def place_read(self, found: BoardResult | ItemScores, source: str) -> BoardResult | ItemScores:
+        """The result of a file in the column of its tasks, where it holds their digests."""
+        if isinstance(found, BoardResult) or not found.problems:
+            return found
+        digests = {task: digest for task, digest in zip(found.tasks, found.problems, strict=True) if digest}
+        name = next((each.run for each in found.abouts if each.run), source)
+        return self.place(found, source, name, {found.key.benchmark: digests})
 
     def _place(
         self, key: ColumnKey, run: str, tasks: Mapping[str, str], is_figure: bool
