@@ -87,7 +87,7 @@ class TaskSets:
                 each.tasks |= {task: digest for task, digest in tasks.items() if task not in each.tasks}
                 self._tell(key, each.run, run, len(other), len(shared), "these count as different items")
                 return each.key, {task: f"{task} ({tasks[task][:12]})" for task in other}
-            self._tell(key, each.run, run, len(other), len(shared), "each run has a table of its own")
+            self._tell(key, each.run, run, len(other), len(shared), "the two are in tables of their own")
         if sets:
             key = key._replace(protocol="; ".join(filter(None, (key.protocol, f"the tasks of {run}"))))
         sets.append(_TaskSet(key, run, dict(tasks)))
