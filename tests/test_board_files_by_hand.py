@@ -197,7 +197,7 @@ def test_a_file_of_results_whose_fields_are_of_another_type_is_refused_in_one_se
         write_result_file(path, ResultSet.of([], [], []))
         with closing(sqlite3.connect(path)) as file, file:
             file.execute("INSERT INTO results VALUES (?)", (json.dumps(body),))
-            file.execute("INSERT INTO item_columns VALUES (?, ?, ?, ?, ?)", column)
+            file.execute("INSERT INTO item_columns VALUES (?, ?, ?, ?, ?, '[]')", column)
             file.execute("INSERT INTO item_scores VALUES (1, ?, ?)", (model, bytes(8)))
         try:
             read_results([path], tmp_path)

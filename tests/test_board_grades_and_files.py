@@ -251,10 +251,10 @@ def test_a_file_of_results_keeps_stated_numbers_apart_from_computed_ones(tmp_pat
         assert refusal(read_result_file(path)) == (
             f"{path} is damaged: a model has another number of scores than there are items"
         )
-    for version in (0, 2):
+    for version in (0, 3):
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute(f"PRAGMA user_version = {version}")
-        said = f"{path} has version {version} of the file of results, and 1 is read: import again"
+        said = f"{path} has version {version} of the file of results, and 2 is read: import again"
         assert refusal(read_result_file(path)) == said
     path.write_text("no database, and long enough to be one" * 9)
     assert refusal(read_result_file(path)) == (

@@ -22,6 +22,7 @@ from firsthand.boards.cross_reference import CrossReference, OutOfLine, cross_re
 from firsthand.boards.grading_sheets import read_sheets, write_adjudication, write_sheets
 from firsthand.boards.read_results import read_results, run_results
 from firsthand.boards.result_file import read_result_file, write_result_file
+from firsthand.boards.task_sets import problems_of, tasks_hash
 from firsthand.errors import ConfigError, DataError, StoreError
 from firsthand.model import Usage
 from firsthand.runs import store
@@ -64,7 +65,8 @@ def test_a_run_gives_each_agent_its_tasks_its_price_and_its_origin(tmp_path: Pat
         assert (about.cost_usd, about.seconds) == (0.25, pytest.approx(7 / 3)), "of three attempts"
         assert (bo.abouts[0].cost_usd, bo.abouts[0].seconds) == (0.25, 2.0), "of two attempts at two of three tasks"
         assert (other.abouts[0].cost_usd, other.abouts[0].seconds) == (None, 2.0)
-        assert about.data_hash == f"tasks-{zlib.crc32(b't0' + bytes([10]) + b't1' + bytes([10]) + b't2'):08x}"
+        assert about.data_hash == tasks_hash(["t0", "t1", "t2"], problems_of(run)["quiz"])
+        assert tasks_hash(["t2", "t0", "t1"], {}) == f"tasks-{zlib.crc32(bytes([10]).join([b't0', b't1', b't2'])):08x}"
         assert (ada.key.protocol, other.key.protocol, about.value) == ("asked once", "", 0.0)
         assert about.commit == (run.about["commit"] or "")
         assert (about.run, about.source) == (run.id, str(run.path)) and about.when == run.created_at[:19] + "+00:00"

@@ -294,7 +294,7 @@ def test_a_comparison_as_json_has_figures_below_the_first_score() -> None:
         ],
         "only_a": [["sums", f"x{n}"] for n in range(6)], "only_b": [["words", "y"]],
         "changed": [["sums", "z"], ["words", "z2"]], "unscored": {"a": {"sums": 2, "words": 1}, "b": {"sums": 0}},
-        "unmade": {"a": {}, "b": {"sums": 3}}, "evened": [["sums", "s"]],
+        "unmade": {"a": {}, "b": {"sums": 3}}, "retried": {"a": {}, "b": {}}, "evened": [["sums", "s"]],
         "flaky": [{"task": "t", "where": "between", "values": [0.25, 1]},
                   {"task": "u", "where": "between", "values": [1, 0.5]}],
     }  # fmt: skip

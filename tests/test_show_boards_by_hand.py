@@ -199,7 +199,7 @@ def test_a_board_as_json_has_its_rows_shares_and_conclusions() -> None:
             "prompt_tokens": 2000.0, "cached_tokens": 340.5, "completion_tokens": 1400.0, "seconds_mean": 75.0,
             "seconds_median": 62.0, "calls": 7.5, "usd": 0.034, "seconds_path": 40.0,
         },
-        "attempts": 12, "errors": 2, "stopped": 3,
+        "attempts": 12, "errors": 2, "stopped": 3, "retried": {"attempts": 0, "most": 0},
         "secondary": {
             "length": {"value": 2.5, "low": 2.0, "high": 3.0, "n": 6, "method": "", "error": None},
             "spread\x1b": {"value": 0.5, "low": None, "high": None, "n": 6, "method": "none", "error": None},

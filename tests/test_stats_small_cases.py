@@ -276,6 +276,8 @@ def test_a_check_as_json_and_its_gaps_in_words() -> None:
         "errors": {"baseline": 1, "candidate": 2},
         "above_one": 0,
         "unmade": {"baseline": 0, "candidate": 0},
+        "reduce": "mean",
+        "retried": {side: {"attempts": 0, "most": 0} for side in ("baseline", "candidate")},
         "evened": 0,
         "missing": 3,
         "no_agent": False,

@@ -53,6 +53,7 @@ def test_a_row_is_made_of_the_sums_of_its_attempts() -> None:
         "benchmark": "sums", "agent": "bo", "score": found.score.to_json(),
         "spread": {"between": pytest.approx(1 / 6), "within": pytest.approx(1 / 6), "tasks": 3, "attempts": 6},
         "attempts": 6, "errors": 1, "tokens": 15.0, "seconds": 2.0, "cost_usd": 0.75, "usd": 0.125,
+        "reduce": "mean", "retried": {"attempts": 0, "most": 0},
         "detectable": pytest.approx((z_value(0.95) + z_value(0.6)) * math.sqrt(2) * found.score.error),
         "figures": {"bleu": {
             "value": 0.5, "low": 0.25, "high": 0.75, "n": 3, "method": "BCa bootstrap", "error": 0.125,

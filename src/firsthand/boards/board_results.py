@@ -161,6 +161,7 @@ def _merged(items: Iterable[ItemScores]) -> list[tuple[ItemScores, set[str]]]:
             )
         scores = empty_scores(len(models), len(tasks), key.benchmark)
         clusters: dict[str, str] = {}
+        digests: dict[str, str] = {}
         abouts: dict[str, list[tuple[BoardResult, int]]] = {}
         first: dict[str, tuple[list[int], NDArray[np.float32]]] = {}
         blank = BoardResult("", key.benchmark, 0.0)
@@ -177,6 +178,7 @@ def _merged(items: Iterable[ItemScores]) -> list[tuple[ItemScores, set[str]]]:
                     abouts.setdefault(name, []).append((part.abouts[i] if part.abouts else blank, count))
                 scores[models[name], columns] = np.where(known[i], there[i], part.scores[i])
             clusters = dict(zip(part.tasks, part.clusters, strict=False)) | clusters
+            digests = dict(zip(part.tasks, part.problems, strict=False)) | digests
         for name in apart:
             own, found = first[name]
             scores[models[name]] = np.nan
@@ -184,7 +186,8 @@ def _merged(items: Iterable[ItemScores]) -> list[tuple[ItemScores, set[str]]]:
         named = tuple(clusters.get(task, task) for task in tasks) if clusters else ()
         told = [abouts.get(name, [(blank, 0)]) for name in models]
         about = tuple(each[0][0] if name in apart else _of_all(each) for name, each in zip(models, told, strict=True))
-        merged.append((ItemScores(key, tuple(models), tuple(tasks), scores, named, about), apart))
+        problems = tuple(digests.get(task, "") for task in tasks) if digests else ()
+        merged.append((ItemScores(key, tuple(models), tuple(tasks), scores, named, about, problems), apart))
     return merged
 
 

@@ -149,6 +149,8 @@ class ItemScores:
     """The cluster of each task; empty if each stands alone."""
     abouts: tuple[BoardResult, ...] = ()
     """For each model what its result is told besides the numbers: source, run, commit, data hash, date, cost. Or empty."""
+    problems: tuple[str, ...] = ()
+    """The digest of each task's content (`problem_digest`), empty where it is not known; or empty."""
 
     @staticmethod
     def of(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +27,11 @@ from firsthand.boards.result_formats import (
 from firsthand.boards.result_formats import rubric_grades as grades
 from firsthand.boards.result_formats import score_tables as tables
 from firsthand.boards.result_tally import ResultTally
+from firsthand.boards.task_sets import Problems, TaskSets, problems_of, tasks_hash
 from firsthand.errors import ConfigError, DataError
 from firsthand.runs import store
+from firsthand.runs.epoch_reducer import reduced_name
+from firsthand.runs.retried_attempts import retried_text
 from firsthand.runs.run_folder import Run
 from firsthand.runs.scored_alike import other_scorers
 from firsthand.stats.agent_scores import task_values
@@ -59,7 +61,7 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
     results: list[BoardResult] = []
     items: list[ItemScores] = []
     remarks: list[str] = []
-    tally = ResultTally()
+    tally, sets = ResultTally(), TaskSets()
     runs: list[str | Path] = []
     for source in sources:
         path = Path(source)
@@ -67,12 +69,15 @@ def read_results(sources: Iterable[str | Path], home: Path) -> ResultSet:
         if found is None:
             runs.append(source)
             with store.open_run(source, home) as run:
-                counted = list(tally.counted(run_results(run, remarks.append)))
+                problems = problems_of(run)
+                made = run_results(run, remarks.append, problems)
+                placed = (sets.place(each, str(run.path), run.id, problems) for each in made)
+                counted = list(tally.counted(placed))
         else:
-            counted = list(found)
+            counted = [sets.place_read(each, str(path)) for each in found]
         for each in counted:
             (items if isinstance(each, ItemScores) else results).append(each)  # type: ignore[arg-type]
-    return ResultSet.of(results, items, remarks + _scorer_remarks(runs, home))
+    return ResultSet.of(results, items, remarks + sets.remarks + _scorer_remarks(runs, home))
 
 
 def _scorer_remarks(sources: Sequence[str | Path], home: Path) -> list[str]:
@@ -92,14 +97,16 @@ def _scorer_remarks(sources: Sequence[str | Path], home: Path) -> list[str]:
     return list(remarks)
 
 
-def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
+def run_results(run: Run, tell: Callable[[str], None], problems: Problems | None = None) -> Iterator[Found]:
     """The first scores of each benchmark of a run, by task: each agent's epochs reduced as in the run; an error counts as 0,
-    or, of a score of harm, is left out.
+    or, of a score of harm, is left out. A reducer of epochs is part of the metric's name (`reduced_name`).
 
     A figure of that name, such as BLEU of a corpus, stands in place of the mean, as in the run's own table. `tell` receives
-    a sentence for figures that cannot be computed; the means then have another metric's name.
+    a sentence for figures that cannot be computed; the means then have another metric's name. `problems` are the run's
+    (`problems_of`), for the hash of its tasks.
     """
     commit, protocols, clusters = str(run.about.get("commit") or ""), run.protocols, run.clusters()
+    problems = problems_of(run) if problems is None else problems
     by_benchmark: dict[str, dict[str, dict[str, float]]] = {}
     for (benchmark, agent), scores in task_values(run).items():
         by_benchmark.setdefault(benchmark, {})[agent] = scores
@@ -107,7 +114,12 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
     own_of, harms = own_figures(tell, run), harm_benchmarks(run)
     for text in unstated_directions(run):
         tell(text)
-    repeats = _repeats(run, harms)
+    retried = run.retried()
+    for benchmark, agents in by_benchmark.items():
+        again = {agent: count for (name, agent), count in retried.items() if name == benchmark and agent in agents}
+        if text := retried_text(again):
+            tell(f"{benchmark}, {run.id}: {text}")
+    repeats, epochs = _repeats(run, harms), run.epochs()
     for benchmark, agents in by_benchmark.items():
         score = first_score(benchmark, run)
         if not score and not any(agents.values()):
@@ -115,10 +127,11 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
             continue
         figures = stored_figures({agent: (run, agent) for agent in agents}, benchmark, own_of).get(score)
         unknown = figures is None and benchmark not in own_of and benchmark in names_of_figures(run)
-        key = ColumnKey(benchmark, protocols.get(benchmark, ""), f"{score}, mean of tasks" if unknown else score)
+        named = score if figures is not None else reduced_name(score, run.reducer(benchmark), epochs.get(benchmark, 1))
+        metric = f"{named}, mean of tasks" if unknown else named
+        key = ColumnKey(benchmark, protocols.get(benchmark, ""), metric)
         table = ItemScores.of(key, agents)
         tasks = table.tasks
-        digest = zlib.crc32("\n".join(sorted(tasks)).encode("utf-8", "surrogatepass"))
         about = BoardResult(
             "",
             benchmark,
@@ -127,19 +140,20 @@ def run_results(run: Run, tell: Callable[[str], None]) -> Iterator[Found]:
             source=str(run.path),
             run=run.id,
             commit=commit,
-            data_hash=f"tasks-{digest:08x}",
+            data_hash=tasks_hash(tasks, problems.get(benchmark, {})),
             lower_is_better=benchmark in harms,
             of_run=True,
         )
-        named = clusters.get(benchmark) or {}
-        own = tuple(named.get(task, task) for task in tasks) if named else ()
+        groups = clusters.get(benchmark) or {}
+        own = tuple(groups.get(task, task) for task in tasks) if groups else ()
+        digests = tuple(problems.get(benchmark, {}).get(task, "") for task in tasks)
         for i, agent in enumerate(agents):
             total = costs.get((benchmark, agent))
             spent = None if total is None else (total.cost_usd / total.attempts, total.seconds / total.attempts)
             priced = about if spent is None else _priced(about, *spent)
             told = replace(priced, repeats=repeats.get((benchmark, agent), 1))
             if figures is None and agents[agent]:
-                yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (told,))
+                yield ItemScores(key, (agent,), tasks, table.scores[i : i + 1], own, (told,), digests)
             elif figures is None or not math.isfinite(figure_value(figures[agent])):
                 tell(f"{agent} has no {score} on {benchmark}: it has no value for the tasks that were answered.")
             else:

@@ -24,7 +24,8 @@ from firsthand.errors import DataError, StoreError, reason_of
 from firsthand.system.bounded_sqlite import connect_bounded
 
 RESULT_FILE = ".results"
-VERSION = 1
+VERSION = 2
+"""Files of version 1, which have no digests of tasks, are read too."""
 MAX_ROW_BYTES = 256 << 20
 _TYPES: dict[str, Any] = {
     "str": str,
@@ -37,9 +38,10 @@ _TYPES: dict[str, Any] = {
 _SCHEMA = """
 CREATE TABLE results (body TEXT NOT NULL);
 CREATE TABLE item_columns (id INTEGER PRIMARY KEY, key TEXT NOT NULL, tasks TEXT NOT NULL, clusters TEXT NOT NULL,
-  abouts TEXT NOT NULL);
+  abouts TEXT NOT NULL, problems TEXT NOT NULL);
 CREATE TABLE item_scores (column_id INTEGER NOT NULL, model TEXT NOT NULL, scores BLOB NOT NULL);
 """
+_SCHEMAS = {1: _SCHEMA.replace(", problems TEXT NOT NULL", ""), VERSION: _SCHEMA}
 
 
 def write_result_file(path: Path, results: ResultSet) -> None:
@@ -57,8 +59,9 @@ def write_result_file(path: Path, results: ResultSet) -> None:
             connection.executemany("INSERT INTO results VALUES (?)", [(json.dumps(each.to_json()),) for each in stated])
             for number, item in enumerate(results.items):
                 abouts = json.dumps([each.to_json() for each in item.abouts])
-                row = (number, json.dumps(item.key), json.dumps(item.tasks), json.dumps(item.clusters), abouts)
-                connection.execute("INSERT INTO item_columns VALUES (?, ?, ?, ?, ?)", row)
+                told = map(json.dumps, (item.key, item.tasks, item.clusters))
+                row = (number, *told, abouts, json.dumps(item.problems))
+                connection.execute("INSERT INTO item_columns VALUES (?, ?, ?, ?, ?, ?)", row)
                 scores = np.ascontiguousarray(item.scores, "<f4")
                 blobs = [(number, model, scores[i].tobytes()) for i, model in enumerate(item.models)]
                 connection.executemany("INSERT INTO item_scores VALUES (?, ?, ?)", blobs)
@@ -75,11 +78,11 @@ def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
             made = set(connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != VERSION:
+            if version not in _SCHEMAS:
                 raise DataError(
                     f"{path} has version {version} of the file of results, and {VERSION} is read: import again"
                 )
-            if made != {(statement.strip(),) for statement in _SCHEMA.split(";") if statement.strip()}:
+            if made != {(statement.strip(),) for statement in _SCHEMAS[version].split(";") if statement.strip()}:
                 raise DataError(f"{path} has tables or views that firsthand did not make: import the results again")
             left = _Left(path)
             for (body,) in connection.execute("SELECT body FROM results"):
@@ -90,7 +93,9 @@ def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
             ):
                 left.take(model, blob)
                 rows.setdefault(number, []).append((model, blob))
-            for number, key, tasks, clusters, abouts in connection.execute("SELECT * FROM item_columns ORDER BY id"):
+            for number, key, tasks, clusters, abouts, *more in connection.execute(
+                "SELECT * FROM item_columns ORDER BY id"
+            ):
                 found, names = rows.pop(number, []), left.parsed(tasks)
                 if any(len(blob) != 4 * len(names) for _, blob in found):
                     raise DataError(f"{path} is damaged: a model has another number of scores than there are items")
@@ -98,7 +103,10 @@ def read_result_file(path: Path) -> Iterator[BoardResult | ItemScores]:
                 told = tuple(_result(each) for each in left.parsed(abouts))
                 models = _texts([model for model, _ in found])
                 column = ColumnKey(*_texts(left.parsed(key)))
-                yield ItemScores(column, models, _texts(names), scores, _texts(left.parsed(clusters)), told)
+                digests = _texts(left.parsed(more[0])) if more else ()
+                if len(digests) not in (0, len(names)):
+                    raise DataError(f"{path} is damaged: it has another number of digests than there are items")
+                yield ItemScores(column, models, _texts(names), scores, _texts(left.parsed(clusters)), told, digests)
     except (OSError, sqlite3.Error, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise DataError(
             f"{path} is no file of results, or is damaged: {reason_of(error)}: import the results again"

@@ -24,6 +24,7 @@ from firsthand.message import Json
 from firsthand.runs import store
 from firsthand.runs.flaky import Flaky, flaky
 from firsthand.runs.pairing import Comparison, compare
+from firsthand.runs.retried_attempts import retried_text
 from firsthand.runs.run_folder import Run
 from firsthand.show.answer_diff import MAX_SAMPLES, PairBudget, Sample, page, samples, terminal_text
 from firsthand.stats.intervals import Scores
@@ -146,6 +147,9 @@ def print_comparison(
     for side, unmade in zip("ab", comparison.unmade, strict=True):
         if sum(unmade.values()):
             out.print(unmade_text(sum(unmade.values()), side), markup=False, soft_wrap=True)
+    for side, retried in zip((comparison.a, comparison.b), comparison.retried, strict=True):
+        if told := retried_text({f"{side} at {name}": each for name, each in retried.items()}):
+            out.print(told, markup=False, soft_wrap=True)
     if comparison.evened:
         out.print(f"{count_of(len(comparison.evened), 'task')} reduced over as many attempts as both sides have")
     for side, counts, unjudged in zip("ab", comparison.unscored, comparison.num_unjudged, strict=True):
@@ -219,6 +223,10 @@ def to_json(comparison: Comparison, results: Mapping[tuple[str, str], PairedDiff
         "only_b": [list(key) for key in comparison.only_b],
         "changed": [list(key) for key in comparison.changed],
         "unmade": {"a": dict(comparison.unmade[0]), "b": dict(comparison.unmade[1])},
+        "retried": {
+            side: {name: each.to_json() for name, each in retried.items()}
+            for side, retried in zip("ab", comparison.retried, strict=True)
+        },
         "evened": [list(key) for key in comparison.evened],
         "unscored": {"a": dict(comparison.unscored[0]), "b": dict(comparison.unscored[1])},
         "flaky": [{"task": f.task_id, "where": f.where, "values": list(f.values)} for f in flaky(comparison)],

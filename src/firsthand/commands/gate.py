@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -16,6 +16,7 @@ from firsthand.runs import store
 from firsthand.runs.epoch_reducer import epoch_reducer
 from firsthand.runs.flaky import flaky
 from firsthand.runs.pairing import Comparison, compare
+from firsthand.runs.retried_attempts import NOT_RETRIED
 from firsthand.runs.run_folder import Run
 from firsthand.show.gate_report import details, difference_text, junit, markdown, rate
 from firsthand.stats.figure_stats import figure_value
@@ -169,6 +170,8 @@ def all_checks(config: Config, baseline: Run, candidate: Run) -> Iterator[Check]
                 if not config.benchmark or benchmark in config.benchmark:
                     figures = paired_figures(found, benchmark, baseline, candidate, own, errors=config.errors == "zero")
                     made = make_check(found, benchmark, score, drops, level, figures.get(score))
+                    if score not in figures:  # a figure is of all attempts
+                        made = replace(made, reduce=baseline.reducer(benchmark, config.reduce))
                     expect_percent(config.max_drop, made, scores_of_sides(found, benchmark, figures.get(score)))
                     yield made
     if config.agent_a is None and config.agent_b is None:
@@ -256,6 +259,7 @@ def make_check(
         tuple(each for each in flaky(found) if each.benchmark == benchmark),
         sum(name == benchmark for name, _ in found.evened),
         tuple(each for each in found.other_scorers if each.benchmark == benchmark),
+        (found.retried[0].get(benchmark, NOT_RETRIED), found.retried[1].get(benchmark, NOT_RETRIED)),
     )
 
 

@@ -47,6 +47,7 @@ class Results(NamedTuple):
             order=self.run.agents(),
             protocols=self.protocols,
             reducers=reducers_of(self.run),
+            retried=self.run.retried(),
         )
 
 

@@ -117,7 +117,12 @@ def reported(run: Run, found: Rescored, config: Config) -> tuple[Json, int]:
     for name in (*found.further, found.name):  # the attempts of the first are looked at below
         attempts = scored_attempts(run, name, benchmark=config.benchmark, agent=config.agent)
         made = leaderboard(
-            attempts, clusters=run.clusters(), order=run.agents(), protocols=run.protocols, reducers=reducers_of(run)
+            attempts,
+            clusters=run.clusters(),
+            order=run.agents(),
+            protocols=run.protocols,
+            reducers=reducers_of(run),
+            retried=run.retried(),
         )
         boards = made + boards if name == found.name else boards + made
     scores = [score for each in attempts for score in each.scores]

@@ -131,6 +131,7 @@ def main(config: Config) -> int:
             figures=figures,
             protocols=run.protocols,
             reducers=reducers_of(run, config.reduce),
+            retried=run.retried(),
         )
         if config.json:
             print_as_json([board.to_json() for board in boards])

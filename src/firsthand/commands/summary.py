@@ -11,6 +11,7 @@ from firsthand.config import confidence, share
 from firsthand.errors import ConfigError
 from firsthand.runs import store
 from firsthand.runs.epoch_reducer import epoch_reducer
+from firsthand.runs.retried_attempts import retried_text
 from firsthand.runs.unmade_attempts import unmade
 from firsthand.show.board_words import amount, figure_text, seconds
 from firsthand.show.heatmap import heat, score_cells, shown
@@ -18,6 +19,7 @@ from firsthand.stats.breakdown import cells, grids
 from firsthand.stats.effective_length import effective
 from firsthand.stats.run_summary import SummaryRow, summary
 from firsthand.stats.stored_figures import own_figures
+from firsthand.stats.task_scores import reducers_in_words
 from firsthand.system.home import data_home
 from firsthand.system.plurals import count_of
 from firsthand.system.terminal import complain, console, print_as_json, print_prose, print_table, printable
@@ -110,7 +112,7 @@ def print_unmade(count: int, run_id: str) -> None:
 def print_cells(config: Config, level: float) -> int:
     """Print the scores by key: a grid for one or two keys, a table for more."""
     with store.open_run(config.run, data_home()) as run:
-        found, protocols = cells(run, config.by, level), run.protocols
+        found, protocols, reducers = cells(run, config.by, level), run.protocols, reducers_in_words(run)
         missing = unmade(run).total
     limit = None if config.threshold is None else share(config.threshold, "threshold")
     reached = [] if limit is None else effective(found, limit)
@@ -119,6 +121,7 @@ def print_cells(config: Config, level: float) -> int:
             "cells": [cell.to_json(config.by) for cell in found],
             "effective": [each.to_json() for each in reached],
             "protocols": protocols,
+            "reducers": reducers,
             "run_unmade": missing,
         }
         print_as_json(body)
@@ -132,6 +135,8 @@ def print_cells(config: Config, level: float) -> int:
         header = ["benchmark", "agent", *config.by, "score", f"{config.confidence} (tasks)"]
         rows = [[cell.benchmark, cell.agent, *map(shown, cell.values), *score_cells(cell)] for cell in found]
         print_table("", header, rows)
+    for name, told in reducers.items():
+        out.print(printable(f"{name}: the attempts at a task are reduced by {told}."), soft_wrap=True, markup=False)
     for each in reached:
         out.print(printable(each.sentence(config.by[0])), soft_wrap=True, markup=False)
     print_unmade(missing, run.id)
@@ -145,6 +150,10 @@ def print_lines(benchmark: str, lines: list[SummaryRow], level: str) -> None:
     print_table(benchmark, header, [_cells(line) for line in lines])
     out = console()
     print_prose(LEGEND)
+    if text := retried_text({line.agent: line.retried for line in lines}):
+        out.print(printable(text), markup=False, soft_wrap=True)
+    for told in dict.fromkeys(line.reduce for line in lines if line.reduce != "mean"):
+        out.print(f"The attempts at a task are reduced by {told}.", markup=False)
     if not any(line.score.n for line in lines):
         out.print("No attempt here counts: nothing was scored, judged or rated.")
     for line in lines:

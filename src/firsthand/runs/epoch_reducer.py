@@ -65,6 +65,22 @@ def grows_with_attempts(name: str) -> bool:
     return epoch_reducer(name) is not None and not name.startswith("pass_")
 
 
+def reduced_name(score: str, reducer: str, attempts: int) -> str:
+    """The name of a score with its reducer, such as `exact (max of 8)`: scores of two such names are not compared.
+
+    The number of attempts at a task is named where the score grows with it. The mean has the score's own name, and so has a
+    single attempt of which a reducer makes nothing else.
+    """
+    if epoch_reducer(reducer) is None or (attempts <= 1 and not _WITH_COUNT.fullmatch(reducer)):
+        return score
+    return f"{score} ({reduction(reducer, attempts)})"
+
+
+def reduction(reducer: str, attempts: int) -> str:
+    """The reducer in words: `max of 8`, `pass_at_2`."""
+    return f"{reducer} of {attempts}" if grows_with_attempts(reducer) else reducer
+
+
 def check_epochs(name: str, epochs: int) -> None:
     """ConfigError if no reducer has that name, or it needs more attempts at a task than there will be."""
     epoch_reducer(name)

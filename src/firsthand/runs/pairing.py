@@ -9,11 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from firsthand.errors import ConfigError, unknown
 from firsthand.runs.attempt_summary import AttemptSummary
 from firsthand.runs.epoch_reducer import Reduce, epoch_reducer, grows_with_attempts, needed_of
+from firsthand.runs.retried_attempts import Retried
 from firsthand.runs.run_folder import Run
 from firsthand.runs.scored_alike import OtherScorers, other_scorers, other_settings, same_code
 from firsthand.runs.task_groups import common_groups, same_problem
@@ -22,6 +23,7 @@ from firsthand.system.plurals import count_of
 from firsthand.task import Task
 from firsthand.trace import NOTE
 
+T = TypeVar("T")
 Key = tuple[str, str]
 """Benchmark and task id."""
 
@@ -92,6 +94,8 @@ class Comparison:
     """Attempts of each side that have no score, by benchmark, whether or not their task is paired."""
     unmade: tuple[Mapping[str, int], Mapping[str, int]] = ({}, {})
     """Attempts that each side's run was to make and has not made, by benchmark."""
+    retried: tuple[Mapping[str, Retried], Mapping[str, Retried]] = ({}, {})
+    """Attempts of each side that were made again after an error, by benchmark."""
     num_unjudged: tuple[int, int] = (0, 0)
     """Those among the unscored attempts of each side whose judge gave no verdict: they are left out."""
     evened: tuple[Key, ...] = ()
@@ -184,6 +188,7 @@ def compare(
             sum(each.num_unjudged for each in tried_a.values()),
             sum(each.num_unjudged for each in tried_b.values()),
         ),
+        retried=(_of_agent(run_a.retried(), name_a, benchmark), _of_agent(run_b.retried(), name_b, benchmark)),
         unmade=(_of_agent(plan_a.counts, name_a, benchmark), _of_agent(plan_b.counts, name_b, benchmark)),
         evened=tuple(
             key
@@ -403,7 +408,7 @@ def _evened(sides: Sequence[Attempted], reducer: str) -> list[Attempted]:
     return [replace(each, reduced=reduce(each.values[:fewest])) for each in sides]
 
 
-def _of_agent(counts: Mapping[Key, int], agent: str, benchmark: str | None) -> dict[str, int]:
+def _of_agent(counts: Mapping[Key, T], agent: str, benchmark: str | None) -> dict[str, T]:
     """The counts of that agent by benchmark, or of one benchmark."""
     return {name: count for (name, its), count in counts.items() if its == agent and benchmark in (None, name)}
 

@@ -34,6 +34,7 @@ from firsthand.runs.feed import Feed
 from firsthand.runs.index import Index, RunInfo
 from firsthand.runs.integrity import SEALED, check_bodies, check_file, check_numbers, seal
 from firsthand.runs.later_scores import with_scores
+from firsthand.runs.retried_attempts import Retried, retried
 from firsthand.runs.run_claims import claim_attempts, claim_scoring, expect_idle
 from firsthand.runs.run_names import LOCK
 from firsthand.runs.stored_journal import StoredJournal
@@ -111,6 +112,14 @@ class Run:
     def reducer(self, benchmark: str, asked: str | None = None) -> str:
         """The reducer of epochs by name: as asked for now, else when the run was made, else as the benchmark declares."""
         return str(asked or self.config.get("reduce") or self.about.get("reducers", {}).get(benchmark) or "mean")
+
+    def epochs(self) -> dict[str, int]:
+        """Benchmark -> the attempts of an agent at each of its tasks, as planned, else the most that were made."""
+        planned = self.config.get("epochs")
+        most: dict[str, int] = {}
+        for each in self.task_means():
+            most[each.benchmark] = max(most.get(each.benchmark, 0), each.attempts)
+        return {name: planned if type(planned) is int and planned > 0 else made for name, made in most.items()}
 
     @property
     def protocols(self) -> dict[str, str]:
@@ -297,6 +306,10 @@ class Run:
     def totals(self, score: str | None = None) -> list[score_totals.Totals]:
         """The sums of each agent's first scores on each benchmark, or of the scores given later under a name."""
         return score_totals.totals(self._sound, score)
+
+    def retried(self) -> dict[tuple[str, str], Retried]:
+        """Benchmark and agent -> its attempts that were made again after an error; those without one are left out."""
+        return retried(self._sound)
 
     def task_means(self) -> list[score_totals.TaskMean]:
         """The mean of each agent on each task."""

@@ -6,13 +6,14 @@ subject of MMLU: another test set would have the same ones, with other tasks.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
 from firsthand.errors import ConfigError, nearest
-from firsthand.message import Json
+from firsthand.message import Json, canonical
 from firsthand.task import Task
 
 
@@ -77,6 +78,11 @@ def common_groups(*runs: Mapping[str, dict[str, str]]) -> dict[str, dict[str, st
 def same_problem(one: Task, other: Task) -> bool:
     """True if two tasks differ in nothing but the groups they are counted in."""
     return one == other or _ungrouped(one) == _ungrouped(other)
+
+
+def problem_digest(task: Task) -> str:
+    """A SHA-256 that is equal for two tasks of which `same_problem` is true."""
+    return hashlib.sha256(canonical(_ungrouped(task).to_json()).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _ungrouped(task: Task) -> Task:

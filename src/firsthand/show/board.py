@@ -18,10 +18,11 @@ from firsthand.errors import unknown
 from firsthand.message import Json
 from firsthand.runs.attempt_summary import AttemptSummary, failures_of, summaries_of
 from firsthand.runs.epoch_reducer import reduced
+from firsthand.runs.retried_attempts import NOT_RETRIED, Retried, retried_text
 from firsthand.runs.run_folder import Run
 from firsthand.runs.unreported_usage import ALL_REPORTED, Unreported, total_unreported
 from firsthand.show.agent_cost import Cost, cost_of
-from firsthand.show.board_words import p_text, value_text
+from firsthand.show.board_words import error_notes, p_text, value_text
 from firsthand.show.unreported_words import unreported_notes
 from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.figures import figures as figures_of
@@ -65,6 +66,8 @@ class Row:
     """Tasks that failed and are no part of the score, as of a correlation or of a score of harm."""
     unreported: Unreported = ALL_REPORTED
     """The calls whose tokens or cost no endpoint reported."""
+    retried: Retried = NOT_RETRIED
+    """The attempts that were made again after an error."""
 
     def to_json(self) -> Json:
         """The row as a JSON object."""
@@ -76,6 +79,7 @@ class Row:
             "attempts": self.attempts,
             "errors": self.errors,
             "stopped": self.stopped,
+            "retried": self.retried.to_json(),
             "secondary": {name: interval.to_json() for name, interval in self.secondary.items()},
         }
 
@@ -150,6 +154,7 @@ def leaderboard(
     order: Iterable[str] = (),
     protocols: Mapping[str, str] | None = None,
     reducers: Mapping[str, str] | None = None,
+    retried: Mapping[tuple[str, str], Retried] | None = None,
 ) -> list[Board]:
     """A Board for each benchmark, in the order they came; agents are compared to `baseline`, by default the first.
 
@@ -164,6 +169,7 @@ def leaderboard(
         order: The agents as they were named; others follow as they came.
         protocols: The protocol of each benchmark, as `Run.protocols` gives it.
         reducers: The reducer of the epochs of each benchmark, as `reducers_of` gives it; the mean where there is none.
+        retried: The attempts that were made again, as `Run.retried` gives them.
     """
     grouped: dict[str, dict[str, list[Trace | AttemptSummary]]] = {}
     for each in attempts:
@@ -183,6 +189,7 @@ def leaderboard(
                 (clusters or {}).get(benchmark),
                 (figures or {}).get(benchmark),
                 (reducers or {}).get(benchmark, "mean"),
+                {agent: each for (name, agent), each in (retried or {}).items() if name == benchmark},
             ),
             protocol=(protocols or {}).get(benchmark, ""),
         )
@@ -219,6 +226,7 @@ def _board(
     clusters: Clusters | None,
     figures: Figures | None,
     reduce: str,
+    retried: Mapping[str, Retried] | None = None,
 ) -> Board:
     agents = {agent: summaries_of(made) for agent, made in attempts.items()}
     everything = [each for made in agents.values() for each in made]
@@ -261,7 +269,10 @@ def _board(
         tasks=len({each.task_id for each in everything}),
         epochs=_epochs(everything),
         baseline=first,
-        rows=tuple(sorted(rows, key=lambda row: _rank(row, lower))),
+        rows=tuple(
+            replace(row, retried=(retried or {}).get(row.agent, NOT_RETRIED))
+            for row in sorted(rows, key=lambda row: _rank(row, lower))
+        ),
         budget=budget,
         reduce=reduce,
         lower_is_better=lower,
@@ -442,19 +453,9 @@ def caveats(board: Board) -> list[str]:
     if silent and (len(silent) < len(board.rows) or any(row.cost.calls for row in board.rows)):
         wider.append(f"No tokens were reported of {', '.join(silent)}: where a model was asked, the cost is unknown.")
     wider += unreported_notes({row.agent: row.unreported for row in board.rows}, silent)
-    if errors := sum(row.errors for row in board.rows):
-        lacking = [f"{count_of(row.left_out, 'task')} of {row.agent}" for row in board.rows if row.left_out]
-        counted = (
-            f"{board.metric} leaves out {', '.join(lacking)}, and each counts as 0 in a mean"
-            if lacking
-            else "Each counts as 0 in a mean, and in a figure as an empty answer or not at all"
-            if is_figure
-            else "Each counts as 0"
-        )
-        wider.append(
-            f"Errors: {count_of(errors, 'attempt')} failed or could not be scored. {counted}; "
-            "one without a verdict of its judge is left out."
-        )
+    lacking = {row.agent: row.left_out for row in board.rows if row.left_out}
+    wider += error_notes(sum(row.errors for row in board.rows), board.metric, lacking, is_figure=is_figure)
+    wider += filter(None, [retried_text({row.agent: row.retried for row in board.rows})])
     wider.extend(f"No {name} of {row.agent}: {why}." for row in board.rows for name, why in row.unscored.items())
     if not versus:
         alike = "this one" if board.tasks == 1 else "these"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from firsthand.stats.figure_stats import NO_INTERVAL
 from firsthand.stats.score_statistics import Interval, finite
+from firsthand.system.plurals import count_of
 
 
 def amount(value: float) -> str:
@@ -50,3 +53,19 @@ def p_text(p_value: float) -> str:
 def value_text(value: float) -> str:
     """A score with two decimals; a dash for none."""
     return "-" if finite(value) is None else f"{value:.2f}"
+
+
+def error_notes(errors: int, metric: str, left_out: Mapping[str, int], *, is_figure: bool) -> list[str]:
+    """A sentence on the attempts that failed and what they count as, if there are any; `left_out` are tasks by agent."""
+    if not errors:
+        return []
+    lacking = [f"{count_of(count, 'task')} of {agent}" for agent, count in left_out.items()]
+    counted = (
+        f"{metric} leaves out {', '.join(lacking)}, and each counts as 0 in a mean"
+        if lacking
+        else "Each counts as 0 in a mean, and in a figure as an empty answer or not at all"
+        if is_figure
+        else "Each counts as 0"
+    )
+    failed = f"Errors: {count_of(errors, 'attempt')} failed or could not be scored."
+    return [f"{failed} {counted}; one without a verdict of its judge is left out."]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from firsthand.runs.retried_attempts import retried_text
 from firsthand.show.markdown_text import escaped, without_controls
 from firsthand.stats.non_inferiority import Check, Ruling
 from firsthand.system.plurals import count_of
@@ -76,8 +77,13 @@ def sentence(check: Check) -> str:
 
 
 def details(check: Check) -> list[str]:
-    """A line each for missing attempts, epochs that one side lacks, other scorers, tasks that got worse, and flaky tasks."""
+    """A line each for missing attempts, those made again, the reducer of epochs, epochs that one side lacks, other scorers,
+    tasks that got worse, and flaky tasks."""
     lines = [f"missing: {check.gaps}"] if check.gaps else []
+    if told := retried_text(dict(zip(("the baseline", "the candidate"), check.retried, strict=True))):
+        lines.append(told)
+    if check.reduce != "mean":
+        lines.append(f"epochs: the attempts at a task are reduced by {check.reduce} on both sides")
     if check.evened:
         lines.append(f"epochs: {count_of(check.evened, 'task')} reduced over as many attempts as both sides have")
     lines += [f"scorers: {each}" for each in check.other_scorers if each.why not in check.reason]

@@ -16,6 +16,7 @@ from typing import Literal
 
 from firsthand.message import Json
 from firsthand.runs.flaky import Flaky
+from firsthand.runs.retried_attempts import NOT_RETRIED, Retried
 from firsthand.runs.scored_alike import OtherScorers
 from firsthand.stats.figure_stats import FigureDifference
 from firsthand.stats.intervals import Bounds, finite
@@ -89,6 +90,10 @@ class Check:
     """Tasks with more attempts on one side, of which only as many count as the other has; see `Comparison.evened`."""
     other_scorers: tuple[OtherScorers, ...] = ()
     """The scores that the two runs do not have from the same scorer, or perhaps not."""
+    retried: tuple[Retried, Retried] = (NOT_RETRIED, NOT_RETRIED)
+    """The attempts of the baseline and of the candidate that were made again after an error."""
+    reduce: str = "mean"
+    """The reducer of the attempts at a task, on both sides."""
 
     @property
     def gain(self) -> Differences | FigureDifference:
@@ -133,7 +138,9 @@ class Check:
             "no_agent": self.gaps.no_agent,
             "changed": self.gaps.changed,
             "above_one": self.gaps.above_one,
+            "retried": {"baseline": self.retried[0].to_json(), "candidate": self.retried[1].to_json()},
             "evened": self.evened,
+            "reduce": self.reduce,
             "flaky": [{"task": each.task_id, "where": each.where, "values": list(each.values)} for each in self.flaky],
             **({"other_scorers": [each.to_json() for each in self.other_scorers]} if self.other_scorers else {}),
         }

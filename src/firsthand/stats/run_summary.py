@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from firsthand.benchmark import Figures
 from firsthand.errors import unknown
 from firsthand.message import Json
+from firsthand.runs.retried_attempts import NOT_RETRIED, Retried
 from firsthand.runs.run_folder import Run
 from firsthand.runs.score_totals import Totals
 from firsthand.runs.task_groups import TaskGroups
@@ -19,7 +20,7 @@ from firsthand.stats.figure_stats import figure_interval
 from firsthand.stats.intervals import CONFIDENCE, Clusters, Interval, Moments, finite, interval_of, mean_interval
 from firsthand.stats.power_analysis import Spread, smallest_detectable, spread
 from firsthand.stats.stored_figures import first_score, stored_figures
-from firsthand.stats.task_scores import harm_benchmarks, reduced_benchmarks, task_scores
+from firsthand.stats.task_scores import harm_benchmarks, reducers_in_words, task_scores
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class SummaryRow:
     """Money of all attempts."""
     figures: Mapping[str, Interval] = field(default_factory=dict)
     """Figures that are not means of scores, by name."""
+    reduce: str = "mean"
+    """The reducer of a task's attempts, and of how many where that matters: `max of 8`."""
+    retried: Retried = NOT_RETRIED
+    """The attempts that were made again after an error."""
     left_out: int = 0
     """Tasks that failed and are no part of the score, where it is a figure such as a correlation, or a score of harm."""
 
@@ -66,6 +71,8 @@ class SummaryRow:
             "seconds": self.seconds,
             "cost_usd": self.cost_usd,
             "usd": self.cost_usd / self.attempts if self.attempts else 0.0,
+            "reduce": self.reduce,
+            "retried": self.retried.to_json(),
             "detectable": finite(self.detectable),
             "figures": {name: interval.to_json() for name, interval in self.figures.items()},
         }
@@ -90,7 +97,11 @@ def summary(
     if score is not None and score not in run.score_names():
         raise unknown("score given later", score, run.score_names(), see="firsthand show")
     clusters = run.clusters(strata)
-    lines = [_line(each, confidence) for each in run.totals(score)]
+    retried = run.retried()
+    lines = [
+        replace(_line(each, confidence), retried=retried.get((each.benchmark, each.agent), NOT_RETRIED))
+        for each in run.totals(score)
+    ]
     lines = _by_task(lines, run, clusters, confidence, score, reduce)
     if score is not None:
         return lines
@@ -110,6 +121,7 @@ def summary(
 def _with_figures(line: SummaryRow, run: Run, found: dict[str, Interval]) -> SummaryRow:
     """The line with its figures, one of which may stand in place of its mean."""
     score = found.pop(first_score(line.benchmark, run), line.score) if found else line.score
+    line = line if score is line.score else replace(line, reduce="mean")  # a figure is of all attempts
     left_out = max(0, min(line.score.n - score.n, line.errors))  # a figure may be of a part of the tasks by its nature
     return replace(line, score=score, figures=found, left_out=max(left_out, line.left_out))
 
@@ -125,7 +137,8 @@ def _by_task(
     """The lines, with intervals from the tasks' scores where totals are not enough: for strata, reducers, scores of harm."""
     fixed = {name for name, each in clusters.items() if isinstance(each, TaskGroups)}
     harms = harm_benchmarks(run, score)
-    wanted = fixed | reduced_benchmarks(run, reduce) | harms
+    reducers = reducers_in_words(run, reduce)
+    wanted = fixed | reducers.keys() | harms
     if not wanted:
         return lines
     scores = task_scores(run, wanted, score=score, reduce=reduce)
@@ -137,6 +150,8 @@ def _by_task(
             made = mean_interval(values, confidence, clusters=clusters.get(line.benchmark))
             left_out = line.score.n - made.n if line.benchmark in harms else 0
             line = replace(line, score=made, left_out=left_out)
+        if line.benchmark in reducers:
+            line = replace(line, reduce=reducers[line.benchmark])
         if line.benchmark in harms:  # totals count a failed attempt as 0
             line = replace(line, spread=spread(attempts.get((line.benchmark, line.agent), {})))
         found.append(line)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from firsthand.runs.attempt_summary import AttemptSummary
+from firsthand.runs.epoch_reducer import reduction
 from firsthand.runs.pairing import scores_of
 from firsthand.runs.run_folder import Run
 from firsthand.stats.intervals import Scores
@@ -19,6 +20,13 @@ from firsthand.trace import NOTE, Score
 def reduced_benchmarks(run: Run, reduce: str | None = None) -> set[str]:
     """The benchmarks of a run whose epochs have a reducer other than the mean."""
     return {name for name, _ in run.pairs() if run.reducer(name, reduce) != "mean"}
+
+
+def reducers_in_words(run: Run, reduce: str | None = None) -> dict[str, str]:
+    """Each of the `reduced_benchmarks` -> its reducer, and of how many attempts where that matters: `max of 8`."""
+    by_reducer = reduced_benchmarks(run, reduce)
+    epochs = run.epochs() if by_reducer else {}
+    return {name: reduction(run.reducer(name, reduce), epochs.get(name, 1)) for name in sorted(by_reducer)}
 
 
 def harm_benchmarks(run: Run, score: str | None = None) -> set[str]:

@@ -26,6 +26,7 @@ from firsthand.benchmarks.sources.choice_targets import Target, golds
 from firsthand.benchmarks.sources.datasets import MAX_BYTES
 from firsthand.benchmarks.sources.own_columns import check_columns, columns_of, is_missing, read_tests
 from firsthand.benchmarks.sources.own_examples import ExampleChoice, example_pool
+from firsthand.benchmarks.sources.repeated_rows import group_repeats
 from firsthand.benchmarks.sources.tables import TableRow, read_table
 from firsthand.chat_messages import messages_of
 from firsthand.config import build, read_toml
@@ -150,18 +151,21 @@ def read_benchmark(path: Path, *, data: str = "") -> Benchmark:
     _check_ids(items, rows)
     examples = ExampleChoice(pool, about.shots, about.examples)
     tasks = _bounded((_task(item, about, protocol, examples.of(item)) for item in items), _task_bytes, path)
-    source = f"{about.data}, {count_of(len(rows), 'row', ',')}; {about.shots}-shot{examples.told()}; {about.prompt!r}"
+    if about.conversation:
+        tasks = [replace(task, conversation=said) for task, said in zip(tasks, _said(rows, about), strict=True)]
+    tasks, counted, warnings = group_repeats(tasks, items, rows)
+    source = f"{about.data}, {count_of(len(rows), 'row', ',')}{counted}; {about.shots}-shot{examples.told()}; "
+    source += f"{about.prompt!r}"
     if protocol.baseline is not None:
         source += f"; {GAIN} after {protocol.baseline!r}"
     if about.conversation:
-        tasks = [replace(task, conversation=said) for task, said in zip(tasks, _said(rows, about), strict=True)]
         source += f" after the messages of {about.conversation!r}"
     return Benchmark(
         name=about.name or path.stem,
         tasks=lambda seed: tasks,
         scorers=protocol.scorers,
         description=about.description,
-        protocol="; ".join([source, *leaks(tasks, rows)]),
+        protocol="; ".join([source, *leaks(tasks, rows), *warnings]),
         licence=about.licence,
         reduce=about.reduce,
         options={"data": about.data},

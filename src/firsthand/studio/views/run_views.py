@@ -168,5 +168,6 @@ def boards_of(run: Run) -> tuple[list[Board], list[str]]:
         order=run.agents(),
         protocols=run.protocols,
         reducers=reducers_of(run),
+        retried=run.retried(),
     )
     return found, problems
