@@ -17,7 +17,7 @@ LONG = "".join(f"line {n}\n" for n in range(200))
 
 def test_marked_texts_are_found_in_order_and_without_what_only_looks_like_one() -> None:
     one, two = marked("first", "a"), marked("", "b")
-    text = f"<untrusted from=x>no line end {one} between <untrusted from= {two}<untrusted from=c>\nnever closed"
+    text = f"<untrusted from=x>no line end {one} between {two}<untrusted from=c>\nnever closed"
     assert [text[begin:end] for begin, _, end in marked_spans(text)] == [one, two]
     assert [text[inside : end - len(MARK_END)] for _, inside, end in marked_spans(text)] == ["first", ""]
     assert list(marked_spans("")) == []

@@ -11,7 +11,7 @@ def marked_spans(text: str) -> Iterator[tuple[int, int, int]]:
     """Where each marked text begins, where what it holds begins, and where its mark ends, in time linear in the text."""
     at = 0
     while (begin := text.find("<untrusted from=", at)) >= 0 and (opened := text.find(">", begin)) >= 0:
-        begin, at = text.rfind("<untrusted from=", begin, opened), opened + 1
+        at = opened + 1
         if not text.startswith("\n", at):
             continue
         ended = text.find(MARK_END, at + 1)
