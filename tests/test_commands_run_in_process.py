@@ -373,7 +373,9 @@ def test_the_boards_of_a_run_are_made_of_its_budget_clusters_figures_order_and_r
     told: list[Any] = []
     monkeypatch.setattr(board, "leaderboard", lambda attempts, **more: told.append((attempts, more)) or ["made"])
     monkeypatch.setattr(board, "reducers_of", lambda run: {"sums": run.id})
-    made: Any = SimpleNamespace(id="R", clusters=lambda: {"c": 1}, agents=lambda: {"b": {}, "a": {}})
+    made: Any = SimpleNamespace(
+        id="R", clusters=lambda: {"c": 1}, agents=lambda: {"b": {}, "a": {}}, retried=lambda: {}
+    )
     settings: Any = SimpleNamespace(token_budget=77)
     figures, attempts = {"sums": len}, [object()]
     results: Any = print_run.Results(made, settings, attempts, {"sums": "5-shot"}, figures)  # type: ignore[arg-type]
@@ -381,7 +383,7 @@ def test_the_boards_of_a_run_are_made_of_its_budget_clusters_figures_order_and_r
     [(given, more)] = told
     assert given is attempts and more == {
         "budget": 77, "clusters": {"c": 1}, "figures": figures, "order": {"b": {}, "a": {}},
-        "protocols": {"sums": "5-shot"}, "reducers": {"sums": "R"},
+        "protocols": {"sums": "5-shot"}, "reducers": {"sums": "R"}, "retried": {},
     }  # fmt: skip
 
 
