@@ -127,7 +127,7 @@ def test_the_tests_of_a_file_are_named_and_joined_by_some_that_must_fail() -> No
     assert sorted(each.name for each in added.body) == methods
     assert "assertEqual" in with_failing_tests("class TestCases(A, B):\n    def test_x(self): pass\n")[2]
     for bases, given in (("(A, b.B)", "(A, b.B)"), ("", "()"), ("(TestCase, metaclass=M)", "(TestCase)")):
-        two = f"class Other(C): pass\nclass TestCases{bases}:\n    def test_x(self): pass\nclass TestCases(D): pass\n"
+        two = f"class Other(C): pass\nclass TestCases(D): pass\nclass TestCases{bases}:\n    def test_x(self): pass\n"
         name, (method,), text = with_failing_tests(two)
         added = text.removeprefix(f"{two}\n\nclass {name}{given}:\n    def {method}(self):\n        self.assertEqual(")
         first, second = map(int, added.removesuffix(")\n").split(", "))

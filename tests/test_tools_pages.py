@@ -163,7 +163,7 @@ def test_a_page_with_odd_markup_reads_as_a_browser_shows_it() -> None:
         "<a HREF = /x >one</a><a href=''>two</a><a href=' /y '>three</a><a data-href=/z>four</a>": (
             "one (/x)twothree (/y)four"
         ),
-        "a\u00a0 \t\f b&nbsp;&#32;&amp;amp;&#x41;&#0;&copy": "a b &amp;A\ufffd&copy",
+        "a\u00a0 \t\f b&nbsp;&#32;&amp;amp;&#x41;&#0;&copy": "a b &amp;A\ufffd\u00a9",
         "a<!-->b<!--->c<!---->d<!-- <!-- --!>e<!--!>x-->f<!-- x": "abcdef",
         "a<!x>b<?y ?>c</>d</ e>f<": "abcdf<",
         f"a<b title='{'x' * 100_000}>'>c": "ac",

@@ -180,7 +180,7 @@ class Budget:
     def take_over(self, usage: Usage, calls: int, highest_usd: float) -> None:
         """Charge, here and in every parent, what an interrupted try of the attempt below has spent in another process.
 
-        What the attempt replays of it is not charged once more. `highest_usd` is what the dearest of its calls cost.
+        What the attempt replays of it is not charged once more. `highest_usd` is the highest cost of a call of it.
         """
         for scope in self._chain():
             scope.spent += usage

@@ -334,7 +334,7 @@ class Interrupted:
     usage: Usage
     calls: int
     highest_usd: float
-    """Money that the dearest of them cost."""
+    """The highest cost of one of them."""
 
 
 def interrupted(database: Database) -> dict[str, Interrupted]:

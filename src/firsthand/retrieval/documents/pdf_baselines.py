@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import unicodedata
 from typing import Any, NamedTuple
-from unicodedata import east_asian_width
 
 from firsthand.system.raised_text import Level, mark_between
 
@@ -131,7 +131,7 @@ def _rise(one: _Character, other: _Character) -> float:
 
 
 def _leaves_line(one: _Character, other: _Character) -> bool:
-    if east_asian_width(one.sign) in _WIDE or east_asian_width(other.sign) in _WIDE:
+    if unicodedata.east_asian_width(one.sign) in _WIDE or unicodedata.east_asian_width(other.sign) in _WIDE:
         return False
     return abs(_rise(one, other)) >= LEAVES_LINE * max(one.size, other.size)
 

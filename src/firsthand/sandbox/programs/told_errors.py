@@ -19,7 +19,7 @@ _MOST_TEXT, _MOST_TOLD = 500, 1 << 16
 _MODULES = frozenset({
     "builtins", "json.decoder", "decimal", "re", "re._constants", "sre_constants", "struct", "zlib", "binascii", "csv",
     "_csv", "configparser", "ipaddress", "statistics", "sqlite3", "xml.etree.ElementTree", "xml.parsers.expat", "queue",
-    "_queue", "graphlib", "zipfile", "tarfile", "urllib.error", "email.errors", "subprocess", "socket", "shutil", "copy",
+    "_queue", "graphlib", "urllib.error", "email.errors", "subprocess", "socket", "shutil", "copy",
     "pickle", "_pickle", "dataclasses", "lzma", "_lzma", "zoneinfo", "zoneinfo._common",
 })  # fmt: skip
 """Whose errors are raised again as what they are: not those of `unittest`, which would skip a test."""
