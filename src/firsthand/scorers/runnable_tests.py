@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from firsthand.scorers.case_classes import check_cases
+from firsthand.scorers.caught_asserts import FUNCTION, name_of
 from firsthand.scorers.code import parsed
-from firsthand.scorers.vacuous_tests import FUNCTION, check_vacuous, generates, is_report, name_of
+from firsthand.scorers.vacuous_tests import check_vacuous, generates, is_report
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _DIVISIONS = (ast.Div, ast.FloorDiv, ast.Mod)
@@ -57,7 +58,14 @@ def _uncalled(body: list[ast.stmt], named: Collection[str], entry_point: str) ->
     """Return the test functions that nothing names, each with its call; ValueError where it is unclear which of them run."""
     tests = [each for each in body if isinstance(each, FUNCTION) and each.name.startswith(("test", "check"))]
     found = list(_calls_of(tests, entry_point))
-    left = [(each, call) for each, call in found if each.name not in named and not _decorated_by(each, _own(body))]
+    read = {name_of(node) for each in body for node in ast.walk(each)}
+    left = [
+        (each, call)
+        for each, call in found
+        if each.name not in named
+        and not _decorated_by(each, _own(body))
+        and not (generates(each) and each.name in read)
+    ]
     seen: set[str] = set()
     for each, _ in left:
         if generates(each):
