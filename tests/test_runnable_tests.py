@@ -131,6 +131,9 @@ REFUSED += [
 ]  # fmt: skip
 
 FAILS = "try:\n    " + ASSERTS + "\nexcept "
+WRAPS = "def timed(f):\n    @functools.wraps(f)\n    def run(*a):\n        return f(*a)\n    return run\n@timed\n"
+EACH = "def each(*rows):\n    def run(f):\n        for row in rows:\n            f(*row)\n    return run\n"
+KEPT = "kept = []\ndef keep(f):\n    kept.append(f)\n    return f\n@keep\n" + UNCALLED + "\nfor f in kept:\n    f()"
 HELD = "def test_a():\n    try:\n        " + ASSERTS + "{}\n    except Exception:\n        {}"
 RUN += [
     # caught, and told by what follows
@@ -156,8 +159,18 @@ RUN += [
         "def test_data():\n    yield 3\ndef test_a():\n    for x in test_data():\n        assert add(1, 2) == x",
         "def test_data():\n    yield 3\ndef test_a():\n    for x in test_data():\n        assert add(1, 2) == x\ntest_a()\n",
     ),
+    # a decorator that only wraps leaves the test to be called; one that calls or keeps it does not
+    (WRAPS + UNCALLED, WRAPS + UNCALLED + "\ntest_a()\n"),
+    (WRAPS + CHECK, WRAPS + CHECK + "\ncheck(add)\n"),
+    (EACH + "@each((1, 2, 3))\ndef test_a(x, y, z):\n    assert add(x, y) == z", ...),
+    (KEPT, ...),
+    (WRAPS + "async " + UNCALLED + "\nasyncio.run(test_a())", ...),
     ("with suppress(ValueError):\n    " + ASSERTS, ...),
     ("with suppress(Exception):\n    add(1)\n" + ASSERTS, ...),
+]
+REFUSED += [
+    (WRAPS + "async " + UNCALLED, "nothing calls test_a"),
+    (WRAPS + "def test_a(x):\n    assert x", "nothing calls"),
 ]
 REFUSED += [
     (text, "catches the failed assert and goes on")
