@@ -165,6 +165,7 @@ RUN += [
     (EACH + "@each((1, 2, 3))\ndef test_a(x, y, z):\n    assert add(x, y) == z", ...),
     (KEPT, ...),
     (WRAPS + "async " + UNCALLED + "\nasyncio.run(test_a())", ...),
+    (HELD.format("", "return False") + "\nif globals()['test_a']() is False:\n    raise ValueError", ...),
     ("with suppress(ValueError):\n    " + ASSERTS, ...),
     ("with suppress(Exception):\n    add(1)\n" + ASSERTS, ...),
 ]
