@@ -46,6 +46,14 @@ ACCEPTED = [
     CASES + "    def test_a(self):\n        self.assertTrue(f(1) == 2, None)\n",
     CASES + TEST + "    def test_raises(self):\n        with self.assertRaises(TypeError):\n            f('a') < 3\n",
     CASES + TEST + "if __name__ == '__main__':\n    unittest.main(argv=[''], exit=False)\n",
+    "import asyncio\ndef run(c):\n    def w(*a):\n        return asyncio.run(c(*a))\n    return w\n"
+    + CASES
+    + "    @run\n    async"
+    + TEST[3:],
+    CASES + TEST + "@unittest.skip('old')\nclass TestOld(unittest.TestCase):\n" + MORE,
+    CASES
+    + "    def test_data(self):\n        yield 1, 2\n"
+    + "    def test_a(self):\n        for a, b in self.test_data():\n            self.assertEqual(f(a), b)\n",
 ]
 REFUSED = [
     (CASES + TEST + "class TestMore(unittest.TestCase):\n" + MORE, "line 5: only TestCases is run, and TestMore has tests"),
@@ -60,6 +68,8 @@ REFUSED = [
      "awaits test_b"),
     (CASES.replace(")", ", object)") + TEST.replace("def", "async def"), "line 3: nothing awaits test_a"),
     (CASES + TEST + "        yield\n", "line 3: test_a is a generator"),
+    (CASES + "    @unittest.skipIf(False, '')\n    async" + TEST[3:], "nothing awaits test_a"),
+    (CASES + TEST + "@unittest.skipIf(False, '')\nclass TestOld(unittest.TestCase):\n" + MORE, "and TestOld has tests"),
     (CASES + "    def test_a(self):\n        return f(1) == 2\n", "line 4 returns what it compares"),
     (CASES + "    def test_a(self):\n        f(1) == 2\n", "line 4 compares two values"),
     (CASES + "    def test_a(self):\n        f(1)\n", "no answer could fail these tests: they assert nothing"),

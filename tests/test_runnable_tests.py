@@ -130,6 +130,64 @@ REFUSED += [
     ("for x in (1, 2):\n    add(x, 1) == x + 1\n" + ASSERTS, "line 2 compares two values"),
 ]  # fmt: skip
 
+FAILS = "try:\n    " + ASSERTS + "\nexcept "
+WRAPS = "def timed(f):\n    @functools.wraps(f)\n    def run(*a):\n        return f(*a)\n    return run\n@timed\n"
+EACH = "def each(*rows):\n    def run(f):\n        for row in rows:\n            f(*row)\n    return run\n"
+KEPT = "kept = []\ndef keep(f):\n    kept.append(f)\n    return f\n@keep\n" + UNCALLED + "\nfor f in kept:\n    f()"
+HELD = "def test_a():\n    try:\n        " + ASSERTS + "{}\n    except Exception:\n        {}"
+RUN += [
+    # caught, and told by what follows
+    (FAILS + "ValueError:\n    pass", ...),
+    (FAILS + "AssertionError:\n    raise\nexcept Exception:\n    pass", ...),
+    (FAILS + "Exception as e:\n    print(e)\n    sys.exit(1)", ...),
+    ("n = 0\ntry:\n    " + ASSERTS + "\n    n += 1\nexcept AssertionError:\n    print('no')\nassert n == 1", ...),
+    ("n = 0\n" + FAILS + "Exception:\n    n += 1\nassert not n", ...),
+    ("bad = []\n" + FAILS + "AssertionError as e:\n    bad.append(e)\nassert not bad", ...),
+    ("bad = {}\n" + FAILS + "Exception:\n    bad['a'] = 1\nassert not bad", ...),
+    (HELD.format("\n        return True", "return False") + "\nassert test_a()", ...),
+    (HELD.format("", "return False") + "\nif getattr(sys, 'a', test_a)() is False:\n    raise ValueError", ...),
+    (
+        "def f():\n    try:\n        "
+        + ASSERTS
+        + "\n        return\n    except Exception:\n        pass\n    1/0\nf()",
+        ...,
+    ),
+    ("while True:\n    try:\n        " + ASSERTS + "\n        break\n    except Exception:\n        pass", ...),
+    ("try:\n    x = add(1, 'a')\nexcept Exception:\n    pass\n" + ASSERTS, ...),
+    ("try:\n    def bad():\n        assert 0\nexcept Exception:\n    pass\n" + ASSERTS, ...),
+    (
+        "def test_data():\n    yield 3\ndef test_a():\n    for x in test_data():\n        assert add(1, 2) == x",
+        "def test_data():\n    yield 3\ndef test_a():\n    for x in test_data():\n        assert add(1, 2) == x\ntest_a()\n",
+    ),
+    # a decorator that only wraps leaves the test to be called; one that calls or keeps it does not
+    (WRAPS + UNCALLED, WRAPS + UNCALLED + "\ntest_a()\n"),
+    (WRAPS + CHECK, WRAPS + CHECK + "\ncheck(add)\n"),
+    (EACH + "@each((1, 2, 3))\ndef test_a(x, y, z):\n    assert add(x, y) == z", ...),
+    (KEPT, ...),
+    (WRAPS + "async " + UNCALLED + "\nasyncio.run(test_a())", ...),
+    (HELD.format("", "return False") + "\nif globals()['test_a']() is False:\n    raise ValueError", ...),
+    ("with suppress(ValueError):\n    " + ASSERTS, ...),
+    ("with suppress(Exception):\n    add(1)\n" + ASSERTS, ...),
+]
+REFUSED += [
+    (WRAPS + "async " + UNCALLED, "nothing calls test_a"),
+    (WRAPS + "def test_a(x):\n    assert x", "nothing calls"),
+]
+REFUSED += [
+    (text, "catches the failed assert and goes on")
+    for text in (
+        FAILS + "Exception:\n    pass", FAILS[:-1] + ":\n    print('no')", FAILS + "(ValueError, BaseException):\n    ...",
+        FAILS.replace("except", "except*") + "Exception:\n    pass", FAILS + "Exception as e:\n    logging.error(e)",
+        FAILS + "ValueError:\n    raise\nexcept Exception:\n    pass", FAILS + "Exception:\n    failed = True",
+        "n = 0\n" + FAILS + "Exception:\n    n += 1\nprint(n)",
+        "try:\n    x = add(1, 2)\n    assert x == 3\nexcept Exception:\n    pass\nprint(str(x))\nassert x",
+        HELD.format("", "return False"), HELD.format("\n        return True", "return False") + "\ntest_a()",
+        "def same(a, b):\n    assert a == b\ntry:\n    same(add(1, 2), 3)\nexcept Exception:\n    print('no')",
+        "with contextlib.suppress(AssertionError):\n    " + ASSERTS, "with suppress(Exception):\n    " + ASSERTS,
+        "try:\n    np.testing.assert_equal(add(1, 2), 3)\nexcept AssertionError:\n    pass",
+    )
+]  # fmt: skip
+
 
 @pytest.mark.parametrize(("tests", "program"), RUN)
 def test_tests_that_are_only_defined_are_called_and_others_stay(tests: object, program: object) -> None:

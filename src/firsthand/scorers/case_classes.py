@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 
-from firsthand.scorers.vacuous_tests import FUNCTION, always_true, check_vacuous, generates, name_of
+from firsthand.scorers.caught_asserts import FUNCTION, name_of
+from firsthand.scorers.vacuous_tests import always_true, check_vacuous, generates
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _TRUTHS = ("assertTrue", "assertFalse")
+_KEPT = {"skip", "skipIf", "skipUnless", "expectedFailure", "patch", "object", "dict", "multiple"}
+"""Decorators of unittest, which leave a coroutine or a generator what it is."""
 _NO_MESSAGES = (ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Compare)
 
 
@@ -23,7 +26,10 @@ def check_cases(body: list[ast.stmt]) -> None:
     if not tests and not _made(body, lineage):
         raise ValueError("no answer could fail these tests: TestCases has no method test_...")
     bases = {name_of(base) for each in lineage for base in each.bases}
+    read = {name_of(node) for each in body for node in ast.walk(each)}
     for each in tests:
+        if each.name in read or any(name_of(part) not in _KEPT for part in map(_mark, each.decorator_list)):
+            continue
         _check_method(each, waits=bases <= {*classes, "TestCase", "object"})
     if tests and (any(map(_is_skipped, lineage)) or all(map(_is_skipped, tests))) and not _made(body, lineage):
         raise ValueError("no answer could fail these tests: all of them are skipped")
@@ -74,7 +80,7 @@ def _check_left_out(body: list[ast.stmt], classes: dict[str, ast.ClassDef], line
             raise ValueError(
                 f"line {each.lineno}: only TestCases is run, and {each.name} is outside of it: move it there"
             )
-        if isinstance(each, ast.ClassDef) and each.name not in run and each.name not in used:
+        if isinstance(each, ast.ClassDef) and each.name not in run | used and not _is_skipped(each):
             others = _lineage(classes, each.name)
             cases = any(name_of(base).endswith("TestCase") for other in others for base in other.bases)
             if (cases and any(map(_tests_of, others))) or (_tests_of(each) and each.name not in named):
@@ -106,8 +112,11 @@ def _check_method(test: _Function, waits: bool) -> None:
 
 def _is_skipped(node: _Function | ast.ClassDef) -> bool:
     """True for a test, or a class, that is skipped whatever happens."""
-    marks = [each.func if isinstance(each, ast.Call) else each for each in node.decorator_list]
-    return any(name_of(each) == "skip" for each in marks)
+    return any(name_of(each) == "skip" for each in map(_mark, node.decorator_list))
+
+
+def _mark(decorator: ast.expr) -> ast.expr:
+    return decorator.func if isinstance(decorator, ast.Call) else decorator
 
 
 def _check_truths(body: list[ast.stmt]) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from firsthand.scorers.case_classes import check_cases
+from firsthand.scorers.caught_asserts import FUNCTION, name_of
 from firsthand.scorers.code import parsed
-from firsthand.scorers.vacuous_tests import FUNCTION, check_vacuous, generates, is_report, name_of
+from firsthand.scorers.vacuous_tests import check_vacuous, generates, is_report
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _DIVISIONS = (ast.Div, ast.FloorDiv, ast.Mod)
@@ -57,7 +58,16 @@ def _uncalled(body: list[ast.stmt], named: Collection[str], entry_point: str) ->
     """Return the test functions that nothing names, each with its call; ValueError where it is unclear which of them run."""
     tests = [each for each in body if isinstance(each, FUNCTION) and each.name.startswith(("test", "check"))]
     found = list(_calls_of(tests, entry_point))
-    left = [(each, call) for each, call in found if each.name not in named and not _decorated_by(each, _own(body))]
+    read = {name_of(node) for each in body for node in ast.walk(each)}
+    defined = {node.name for node in body if isinstance(node, FUNCTION)}
+    left = [
+        (each, call)
+        for each, call in found
+        if each.name not in named
+        and not _decorated_by(each, _own(body))
+        and not (generates(each) and each.name in read)
+        and not (isinstance(each, ast.AsyncFunctionDef) and defined & {*map(name_of, each.decorator_list)})
+    ]
     seen: set[str] = set()
     for each, _ in left:
         if generates(each):
@@ -114,10 +124,28 @@ def _asserts(node: ast.AST) -> bool:
 
 
 def _own(body: list[ast.stmt]) -> frozenset[str]:
-    """The names of the functions and classes that a program defines."""
-    return frozenset(
-        node.name for each in body for node in ast.walk(each) if isinstance(node, (*FUNCTION, ast.ClassDef))
-    )
+    """The names of the functions and classes that a program defines, but for those that only wrap what they decorate."""
+    nodes = [node for each in body for node in ast.walk(each) if isinstance(node, (*FUNCTION, ast.ClassDef))]
+    wrap = {node.name for node in nodes if isinstance(node, FUNCTION) and _only_wraps(node)}
+    marks = [part for node in nodes for part in node.decorator_list]
+    given = {name_of(part.func) for part in marks if isinstance(part, ast.Call)}
+    return frozenset(node.name for node in nodes) - (wrap - given)
+
+
+def _only_wraps(function: _Function) -> bool:
+    """True for a decorator that calls nothing and keeps nothing: it returns a function of its own, or one that does so."""
+    inner = [each for each in function.body if isinstance(each, ast.FunctionDef)]
+    rest = [each for each in function.body if not isinstance(each, ast.FunctionDef)]
+    doc = [each for each in rest if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))]
+    if len(inner) != 1 or len(doc) != 1 or not isinstance(doc[0], ast.Return) or doc[0].value is None:
+        return False
+    calls = [
+        *map(name_of, inner[0].decorator_list),
+        *(name_of(p.func) for p in inner[0].decorator_list if isinstance(p, ast.Call)),
+    ]
+    within = [part for each in inner[0].body for part in ast.walk(each)]
+    registers = any(isinstance(part, ast.Attribute) and part.attr in (*_KEEPS, "setdefault") for part in within)
+    return name_of(doc[0].value) == inner[0].name and set(calls) <= {"wraps", ""} and not registers
 
 
 def _decorated_by(node: ast.AST, own: Collection[str]) -> bool:

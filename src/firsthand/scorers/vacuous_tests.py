@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection, Iterator
 
-FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+from firsthand.scorers.caught_asserts import FUNCTION, check_caught, name_of
+
 _LAZY = {"map", "filter", "zip", "enumerate", "reversed", "iter"}
 """Builtins whose result is true, also where it holds nothing."""
 _REPORTS = {"testmod", "testfile", "run_docstring_examples"}
@@ -35,10 +36,9 @@ def check_vacuous(body: list[ast.stmt], runs: bool = True) -> None:
     for node in nodes:
         if isinstance(node, ast.Assert):
             _check_assert(node, defined)
-        elif isinstance(node, ast.Try):
-            _check_handlers(node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             _check_dropped(node.value, idle, prompts, runs)
+    check_caught(body)
 
 
 def _runs_later(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -112,26 +112,6 @@ def _kind(test: ast.expr) -> str:
     return kinds.get(type(test), "something true")
 
 
-def _check_handlers(node: ast.Try) -> None:
-    """Refuse a handler that catches a failed assert and does no more than print."""
-    asserts = any(isinstance(part, ast.Assert) for each in node.body for part in ast.walk(each))
-    for each in node.handlers:
-        caught = [each.type] if not isinstance(each.type, ast.Tuple) else each.type.elts
-        named = any(kind is not None and name_of(kind) == "AssertionError" for kind in caught)
-        if asserts and named and all(_is_inert(part) for part in each.body):
-            raise ValueError(
-                f"line {each.lineno} catches the failed assert and goes on: leave out the try, or raise in it"
-            )
-
-
-def _is_inert(node: ast.stmt) -> bool:
-    """True for a statement that changes nothing: pass, continue, a text, a print."""
-    if isinstance(node, ast.Expr):
-        value = node.value
-        return isinstance(value, ast.Constant) or (isinstance(value, ast.Call) and name_of(value.func) == "print")
-    return isinstance(node, ast.Pass | ast.Continue)
-
-
 def _check_dropped(call: ast.Call, idle: set[str], prompts: bool, runs: bool) -> None:
     """Refuse a call that does not run, or whose result says what failed, where that result is dropped."""
     name, given = name_of(call.func), {each.arg: each.value for each in call.keywords}
@@ -166,8 +146,3 @@ def _plain_statements(body: list[ast.stmt]) -> Iterator[ast.Expr]:
             continue
         elif not isinstance(each, ast.Try | ast.With | ast.AsyncWith):
             yield from _plain_statements([part for part in ast.iter_child_nodes(each) if isinstance(part, ast.stmt)])
-
-
-def name_of(node: ast.AST) -> str:
-    """Return the name, or the attribute, that a node reads; empty for other nodes."""
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
