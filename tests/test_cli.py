@@ -105,7 +105,20 @@ def test_json_is_one_document_with_its_fields(cli: Any, home: Path) -> None:
     with last(home) as run:
         assert Trace.from_json(shown) == run.trace(attempts[0]["id"])
     [comparison, _] = json.loads(cli("compare", "last", "last", "--json")[1])
-    fields = {"a", "b", "benchmarks", "tasks", "only_a", "only_b", "changed", "unscored", "flaky", "unmade", "evened"}
+    fields = {
+        "a",
+        "b",
+        "benchmarks",
+        "tasks",
+        "only_a",
+        "only_b",
+        "changed",
+        "unscored",
+        "flaky",
+        "unmade",
+        "evened",
+        "retried",
+    }
     assert fields == comparison.keys()
     kinds = json.loads(cli("list", "--json")[1])
     assert kinds.keys() == {

@@ -74,7 +74,7 @@ PROTOCOLS = {
     "mmlu@lm-eval-0shot:data=packaged": "3d80db76e0bf",
     "mmlu@cloze:data=packaged": "43ffe9d9a1b6",
     "mmlu@lm-eval-continuation:data=packaged": "602eedd0411c",
-    "mbpp:data=packaged": "a6378a2a7b32",
+    "mbpp:data=packaged": "b0cb6d3b84fe",
     "mbpp@chat-0shot:data=packaged": "8f75321234b3",
     "humaneval:data=packaged": "09ce3daa436b",
 }

@@ -56,6 +56,7 @@ def boards(run: Run, attempts: Sequence[Trace | AttemptSummary]) -> str:
     assert not any(board.pop("unstated") for board in made)  # nor of a direction that a score does not state
     rows = [row for board in made for row in board["rows"]]
     assert not any(any(row.pop("unreported")) for row in rows)  # nor counted what is not reported
+    assert not any(any(row.pop("retried")) for row in rows)  # nor attempts made again
     assert all(row.pop("unscored") in ({}, {"fails": "ValueError: no verdict"}) for row in rows)
     return json.dumps(made, indent=1)
 

@@ -146,8 +146,9 @@ def test_each_kind_of_run_has_its_own_way() -> None:
     assert [executed("print(6)\n7", kind)[:2] for kind in ("python", "program", "cell")] == [
         (0, "6\n"), (0, "6\n"), (0, "6\n7\n"),
     ]  # fmt: skip
-    assert executed("def main(): print('checked', __name__)", "check") == (0, "checked checker\n", "")
-    assert executed("def main(): raise SystemExit(6)", "check")[0] == 6
+    sent = {"other": "said = 'checked'", "checker": "from other import said\ndef main(): print(said, __name__)"}
+    assert executed(json.dumps(sent), "check") == (0, "checked checker\n", "")
+    assert executed(json.dumps({"checker": "def main(): raise SystemExit(6)"}), "check")[0] == 6
     for kind in ("python", "cell"):
         assert executed("def f(x: int): pass\nprint(f.__annotations__)", kind)[1] == "{'x': <class 'int'>}\n"
     assert executed("def f(): f.x: int = 1\n(lambda: 1).__annotations__", "cell")[1] == "{}\n"
@@ -163,10 +164,11 @@ def test_each_kind_of_run_has_its_own_way() -> None:
 
     for kind, first in (("check", "/p"), ("program", "/p"), ("python", "/tmp/work"), ("cell", "/tmp/work")):
         code = "import sys\ndef main(): print(sys.path[0])\nif __name__ == '__main__': main()"
+        code = json.dumps({"checker": code}) if kind == "check" else code
         assert python(code, kind, path=["/p"]) == (0, f"{first}\n", ""), kind
 
     def module() -> None:
-        made = worker.checking("value = __name__, __builtins__ is not None")
+        made = worker.checking(json.dumps({"checker": "value = __name__, __builtins__ is not None"}))
         assert made is sys.modules["checker"] and made.value == ("checker", True)
         assert worker.checking("") is made
 
