@@ -73,7 +73,7 @@ class Declaration:
     """Arguments -> a text on what the call would do, shown in the question; changes nothing. A `Rehearsal` also
     holds the call to what was shown."""
     tells: str = ""
-    """Who reads all arguments of every call besides those that `recipients` names, such as a search service; empty for
+    """The reader of all arguments of every call besides those that `recipients` names, such as a search service; empty for
     nobody. The tools of one reader name it alike: it may be told what they gave."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from firsthand.tool import MARK_END
 
 
 def marked_spans(text: str) -> Iterator[tuple[int, int, int]]:
-    """Where each marked text begins, where what it holds begins, and where its mark ends, in time linear in the text."""
+    """Yield the places where each marked text, its inside, and what follows it begin, in time linear in the text."""
     at = 0
     while (begin := text.find("<untrusted from=", at)) >= 0 and (opened := text.find(">", begin)) >= 0:
         at = opened + 1

@@ -63,7 +63,7 @@ class Loaded:
     sources: SourceFormat | None = None
     """Of an encoder-decoder: its prompts are source texts."""
     limits: GenerationLimits = NO_LIMITS
-    """What the model's own files let no answer do."""
+    """The limits of outputs that the model's own files state."""
     preparation: Preparation = field(default_factory=Preparation, compare=False)
 
     @property

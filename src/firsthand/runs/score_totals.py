@@ -338,7 +338,7 @@ class Interrupted:
 
 
 def interrupted(database: Database) -> dict[str, Interrupted]:
-    """What attempts without a trace have paid, by the ids of their places; an answer that was asked for anew counts too."""
+    """The costs of attempts without a trace, by the ids of their places; an answer that was asked for anew counts too."""
     sql = (
         "SELECT attempt, effect, request, reply FROM effects WHERE attempt IN (SELECT DISTINCT attempt FROM effects"
         " WHERE attempt NOT LIKE '%/%' AND attempt NOT IN (SELECT attempt FROM traces))"

@@ -114,7 +114,7 @@ def _is_told(node: _Caught, asserting: set[str], read: Counter[str], dropped: bo
 
 
 def _read(body: list[ast.stmt]) -> Counter[str]:
-    """How often each name is read, but for what is only printed."""
+    """Count the reads of each name, but for what is only printed."""
     found, pending = Counter[str](), list[ast.AST](body)
     while pending:
         node = pending.pop()

@@ -181,7 +181,7 @@ def _words_replaced(words: Sequence[str], change: Callable[[str, str, str], str]
 
 
 def _secret_in(word: str, before: str) -> tuple[str, str, str] | None:
-    """What stands in a word of a command before a secret, the secret's name and the secret; None if there is none."""
+    """The text before a secret in a word of a command, the secret's name and the secret; None if there is none."""
     flag, named = _FLAG.fullmatch(before), _NAMED.fullmatch(word)
     given = [("", flag[1], word)] if flag and not word.startswith("-") else []
     given += [(named[1], named["name"], named["value"])] if named else []

@@ -46,7 +46,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class GenerationLimits:
-    """What a model's own files let no output do."""
+    """The limits of outputs that a model's own files state."""
 
     forbidden: tuple[tuple[int, ...], ...] = ()
     """Token sequences that no output may complete, even where they begin in the prompt."""

@@ -71,5 +71,5 @@ def _question(task: Task, item: Item) -> Hashable:
 
 
 def _reference(task: Task) -> dict[str, object]:
-    """What the scorer compares with; the other columns of a row, such as its number, may differ."""
+    """Return the values that the scorer compares with; the other columns of a row, such as its number, may differ."""
     return {name: value for name, value in task.secret.items() if name != "columns"}

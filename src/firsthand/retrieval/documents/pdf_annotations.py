@@ -18,7 +18,7 @@ _EMPTY_BYTES = 2
 
 
 def draw_annotations(page: Any, raw: Any) -> tuple[bool, bool]:
-    """Whether the page's content has changed, so that it is to be loaded again, and whether text was left out.
+    """Draw a page's annotations; returns if its content has changed, so it is to be loaded again, and if text is left out.
 
     Left out are values of fields without an appearance, and comments, which viewers show on a click.
     """

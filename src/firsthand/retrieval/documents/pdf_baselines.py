@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from firsthand.system.raised_text import Level, mark_between
 
 LEAVES_LINE = 0.8
-"""How far a baseline lies from that before it, in sizes of the larger character, where another line begins."""
+"""The distance of two baselines at which another line begins, in sizes of the larger character."""
 _SMALLER = 0.85
 _SHIFT_OF_SMALLER, _SHIFT_OF_EQUAL = 0.1, 0.2
 """The least shift of raised and lowered characters, in sizes of the character on the line."""
@@ -45,7 +45,7 @@ def code_of(shown: Any, raw: Any, index: int) -> int:
 
 
 def marks_before(shown: Any, raw: Any) -> dict[int, str]:
-    """What to write before the characters of a text page, by index: a line break, a space, RAISED or LOWERED."""
+    """Return the signs before the characters of a text page, by index: a line break, a space, RAISED or LOWERED."""
     marks: dict[int, str] = {}
     base = last = None
     level: Level = ""

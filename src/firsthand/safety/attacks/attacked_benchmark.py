@@ -71,7 +71,7 @@ def _why_unjudged(word: str, task: Task, trace: Trace) -> str:
 
 
 def _times(word: str, text: str) -> int:
-    """How often the word stands in a text, in any case and with any signs between its letters and digits."""
+    """Count the word in a text, in any case and with any signs between its letters and digits."""
     return letters_of(text).count(letters_of(word))
 
 

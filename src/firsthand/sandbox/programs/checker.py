@@ -414,7 +414,7 @@ def flat_parts(value: Any) -> list[Any] | None:
 
 
 def described(value: Any, seen: list[tuple[str, Any]]) -> tuple[str, Any]:
-    """What a name holds: nothing, an error class, a function, the same object as a name seen before it, a value, or another.
+    """Tell what a name holds: nothing, an error class, a function, the object of a name seen before it, a value, or another.
 
     An iterator is another: to read it here would take from the answer's functions what they have not read, without end if
     it has none.

@@ -58,7 +58,7 @@ class Values:
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
         self.held: list[list[Any]] = []
-        """What each object held when the other side was last told of it; kept from the first `mark` on."""
+        """The parts of each object when the other side was last told of it; kept from the first `mark` on."""
         self.num_held = 0
         self.is_marked = False
         self.anew: set[int] | None = None
@@ -140,7 +140,7 @@ class Values:
         )
 
     def content(self, value: Any) -> Any:
-        """What a list, dict, set or bytearray holds."""
+        """The content of a list, dict, set or bytearray as JSON."""
         if isinstance(value, dict):
             return {"dict": [[self.encode(key), self.encode(each)] for key, each in value.items()]}
         if isinstance(value, bytearray):

@@ -72,7 +72,7 @@ def is_known(kind: type) -> bool:
 
 
 def found(module: object, name: object) -> Any:
-    """What one of those modules has under a name, if it is loaded; None if there is nothing."""
+    """The object of a name in one of those modules, if it is loaded; None if there is none."""
     if not isinstance(module, str) or not isinstance(name, str) or module not in _MODULES:
         return None
     return vars(sys.modules[module]).get(name) if module in sys.modules else None

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 _KEPT_OF = 8
-"""Where there are several clients, one of so many slots is kept for the others."""
+"""Of so many slots one is kept from any one client where there are several."""
 
 
 class TurnSlots:

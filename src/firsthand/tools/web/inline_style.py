@@ -1,4 +1,4 @@
-"""What an element's own `style` says of its text: that it is hidden, struck, raised or lowered, or stands apart.
+"""Reads an element's own `style`: if it says that its text is hidden, struck, raised or lowered, or stands apart.
 
 Style sheets are not read, and neither are properties that only move or colour text.
 """

@@ -23,7 +23,7 @@ class _Styled:
     depth: int
     """Its number among the open elements, from 1."""
     marks: tuple[str, str]
-    """What stands before and behind its words."""
+    """The signs before and behind its words."""
     level: Level
     level_before: Level | None
     written_before: int

@@ -288,7 +288,7 @@ def _example(item: OsItem) -> Script:
 
 
 def _fits(regex: str, answer: str) -> tuple[bool, str]:
-    """Whether an answer has what an item's expression describes, and why; an answer that takes it too long has not."""
+    """Return if an answer has what an item's expression describes, and why; an answer that takes it too long has not."""
     try:
         return search(regex, answer, most=1).times > 0, "compared with a regular expression"
     except DataError as error:
