@@ -55,7 +55,7 @@ def test_a_free_slot_goes_to_the_client_with_the_fewest_turns_under_way() -> Non
         assert await turns.end("cat1") == ["ann4"], "one each of ann and bob: ann was served longer ago"
         assert await turns.end("ann3") == ["bob2"], "one each again: now it is bob"
         assert await turns.end("bob1", "bob2") == ["ann5"] and await turns.end("ann4", "ann5") == []
-        assert not turns.slots._served and not turns.slots._under_way and not turns.slots._waiting
+        assert not turns.slots._under_way and not turns.slots._waiting
 
     asyncio.run(main())
 
@@ -78,6 +78,18 @@ def test_clients_with_equal_turns_take_turns_and_one_clients_turns_keep_their_or
         while len(order) < 6:
             order += await turns.end(order[-1])
         assert order == ["ann1", "bob1", "cat1", "ann2", "bob2", "ann3"]
+
+    asyncio.run(main())
+
+
+def test_clients_who_ask_again_as_soon_as_they_are_served_do_not_pass_one_who_waits() -> None:
+    async def main() -> None:
+        turns = Turns(TurnSlots(1))
+        assert await turns.ask("ann1", "ann2", "bob1", "cat1") == ["ann1"]
+        assert await turns.end("ann1") == ["bob1"] and await turns.end("bob1") == ["cat1"]
+        assert await turns.ask("bob2") == [] and await turns.end("cat1") == ["ann2"]
+        assert await turns.ask("cat2") == [] and await turns.end("ann2") == ["bob2"]
+        assert await turns.end("bob2") == ["cat2"] and await turns.end("cat2") == []
 
     asyncio.run(main())
 

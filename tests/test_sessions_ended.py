@@ -117,6 +117,111 @@ def test_a_turn_is_not_begun_while_it_is_being_cancelled(tmp_path: Path) -> None
     within(clerk(desk), tmp_path, use, max_turns=1)
 
 
+async def until_kept(slow: SlowRun, number: int = 1) -> None:
+    """Once so many ends have begun to be kept."""
+    while len(slow.threads) < number:
+        await asyncio.sleep(0.001)
+
+
+def test_a_turn_that_ends_while_another_end_is_kept_is_not_cancelled_in_its_place(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def use(sessions: ServedSessions) -> None:
+        first, second, third = (sessions.submit("ann", text, context="a") for text in ("wait", "hi", "ho"))
+        while not desk.waiting.is_set():
+            await asyncio.sleep(0.001)
+        slow = sessions.run = SlowRun(sessions.run)  # type: ignore[assignment]
+        others = asyncio.gather(*(sessions.cancel(each.id) for each in (second, third)))
+        await until_kept(slow)
+        desk.go.set()
+        while first.id in sessions._attempts:
+            await asyncio.sleep(0.001)
+        with pytest.raises(TurnOver, match="is completed"):
+            await sessions.cancel(first.id)
+        assert {each.state for each in await others} == {"canceled"} and slow.most_at_once == 1
+        assert sessions.store.turn(first.id).answer == "Done: it is over"
+        trace = sessions.trace(first.session)
+        assert trace is not None
+        assert (1, "completed") in [(part["number"], part["state"]) for part in trace.final_state["turns"]]
+
+    within(clerk(desk), tmp_path, use)
+
+
+def test_a_cancel_that_waits_for_another_end_does_not_take_the_place_of_its_turns_own(tmp_path: Path) -> None:
+    desk = Desk()
+
+    async def use(sessions: ServedSessions) -> None:
+        first, second = (sessions.submit("ann", text, context="a") for text in ("wait", "hi"))
+        while not desk.waiting.is_set():
+            await asyncio.sleep(0.001)
+        slow = sessions.run = SlowRun(sessions.run)  # type: ignore[assignment]
+        other = asyncio.create_task(sessions.cancel(second.id))
+        await until_kept(slow)
+        waits = asyncio.create_task(sessions.cancel(first.id))
+        await asyncio.sleep(0.01)
+        desk.go.set()
+        with pytest.raises(TurnOver, match="is completed"):
+            await waits
+        assert (await other).state == "canceled"
+        trace = sessions.trace(first.session)
+        assert trace is not None and trace.final_state["turns"][0]["state"] == sessions.store.turn(first.id).state
+
+    within(clerk(desk), tmp_path, use)
+
+
+def test_the_turn_after_one_that_is_cancelled_goes_on_though_the_client_who_cancelled_has_left(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions) -> None:
+        asks = sessions.submit("ann", "pay 5", context="a")
+        assert (await sessions.settled(asks.id)).state == "input_required"
+        after = sessions.submit("ann", "hi", context="a")
+        slow = sessions.run = SlowRun(sessions.run, 0.05)  # type: ignore[assignment]
+        cancels = asyncio.create_task(sessions.cancel(asks.id))
+        await until_kept(slow)
+        cancels.cancel()
+        assert (await asyncio.wait_for(sessions.settled(after.id), 5)).state == "completed"
+        assert sessions.store.turn(asks.id).state == "canceled"
+
+    within(clerk(Desk()), tmp_path, use)
+
+
+def test_a_server_that_stops_keeps_what_clients_asked_to_cancel_while_an_end_was_kept(tmp_path: Path) -> None:
+    desk, ids = Desk(), list[str]()
+    cancels: list[asyncio.Task[SessionTurn]] = []
+
+    async def use(sessions: ServedSessions) -> None:
+        slow = sessions.run = SlowRun(sessions.run, 0.1)  # type: ignore[assignment]
+        ids.extend(sessions.submit("ann", text, context="a").id for text in ("hi", "pay 1", "pay 2"))
+        await until_kept(slow)
+        cancels.extend(asyncio.create_task(sessions.cancel(id)) for id in ids[1:])
+        await asyncio.sleep(0)
+
+    async def after(sessions: ServedSessions) -> None:
+        assert [sessions.store.turn(id).state for id in ids] == ["completed", "canceled", "canceled"]
+        assert desk.paid == []
+
+    within(clerk(desk), tmp_path, use)
+    within(clerk(desk), tmp_path, after)
+
+
+def test_those_who_follow_a_turn_are_told_its_end_though_it_is_deleted_at_once(tmp_path: Path) -> None:
+    async def use(sessions: ServedSessions) -> None:
+        turn = sessions.submit("ann", "hi", context="a")
+        move = sessions.store.move
+
+        def moved(id: str, state: Any, **more: Any) -> bool:
+            done = move(id, state, **more)
+            return done and (state != "completed" or sessions.kept.delete("ann", "a"))
+
+        sessions.store.move = moved  # type: ignore[method-assign]
+        news = [each async for each in sessions.follow(turn.id)]
+        assert isinstance(news[-1], SessionTurn) and news[-1].answer == "You said hi, after 0 others."
+
+    async def main(sessions: ServedSessions) -> None:
+        await asyncio.wait_for(use(sessions), 5)
+
+    within(clerk(Desk()), tmp_path, main)
+
+
 def test_a_server_that_stops_keeps_the_end_that_is_being_kept(tmp_path: Path) -> None:
     ids: list[str] = []
 

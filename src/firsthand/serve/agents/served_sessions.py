@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from firsthand.agent import Agent
 from firsthand.benchmark import NamedSetting
-from firsthand.errors import ConfigError, FirsthandError, StoreError
+from firsthand.errors import ConfigError, FirsthandError, StoreError, UnknownName
 from firsthand.loop.listener import Step
 from firsthand.message import Json, Message, assistant, canonical, user
 from firsthand.rollout import Place, rollout
@@ -83,7 +83,7 @@ class ServedSessions:
         self._attempts: dict[str, asyncio.Task[Trace]] = {}
         self._canceled: set[str] = set()
         self._ending: dict[str, asyncio.Task[None]] = {}
-        """By session: the end of a turn that is being kept."""
+        """By session: the last end of a turn that is being kept; those before it come first."""
         self._followers: dict[str, set[asyncio.Queue[News]]] = {}
         self.slots = TurnSlots(self.settings.max_turns)
         """Handed out to the clients in turn."""
@@ -104,7 +104,9 @@ class ServedSessions:
                 tasks = [poll, *self._driving.values()]
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, *self._ending.values(), return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
+                while self._ending:  # one that a client asked for may come while others are kept
+                    await asyncio.wait(self._ending.values())
                 await self._shared.close()
 
     # -- for the doors --
@@ -173,7 +175,6 @@ class ServedSessions:
                         break
         else:
             await self._end_waiting(turn)
-            self._wake(turn.session)
         found = self.store.turn(id)
         if found.state != "canceled":
             raise TurnOver(f"the turn {id} is {found.state}: it ended before it could be cancelled")
@@ -347,20 +348,25 @@ class ServedSessions:
     async def _keep(self, turn: SessionTurn, trace: Callable[[Trace | None], Trace]) -> None:
         """Keep what `trace` makes of the session's trace, in a thread: it may be long, and others are served meanwhile.
 
-        Then move the turn into its state. Neither is cut by a cancellation, and one session has one end at a time.
+        Then move the turn into its state and go on with the session. None of it is cut by a cancellation, and the ends of
+        a session are kept one at a time, in the order in which they were asked for: from then on `_ended` waits for each.
         """
+        before = self._ending.get(turn.session)
 
         def append() -> None:
             self.run.append(trace(self.trace(turn.session)))
 
         async def keep() -> None:
             try:
+                if before is not None:
+                    await asyncio.wait({before})
                 await asyncio.to_thread(append)
                 self._move(turn, turn.state)
             finally:
-                del self._ending[turn.session]
+                if self._ending[turn.session] is work:
+                    del self._ending[turn.session]
+            self._wake(turn.session)
 
-        await self._ended(turn.session)
         work = self._ending[turn.session] = asyncio.create_task(keep())
         await asyncio.shield(work)  # `running` waits for it
 
@@ -372,7 +378,10 @@ class ServedSessions:
     def _move(self, turn: SessionTurn, state: TurnState) -> bool:
         moved = self.store.move(turn.id, state, answer=turn.answer, error=turn.error)
         if moved:
-            self._tell(turn.id, self.store.turn(turn.id))
+            now = replace(turn, state=state)
+            with suppress(UnknownName):  # deleted since: those who follow it are told all the same
+                now = self.store.turn(turn.id)
+            self._tell(turn.id, now)
         return moved
 
     def _tell(self, id: str, news: News) -> None:

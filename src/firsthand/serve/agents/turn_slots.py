@@ -24,7 +24,8 @@ class TurnSlots:
         self._under_way: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._served: dict[str, int] = {}
-        """The number of each client's last slot, of those with a turn that waits or is under way."""
+        """The number of each client's last slot; there are as many as keys. One that came back as if it had never been
+        served would go before those who wait."""
         self._handed = 0
 
     def share(self, num_clients: int) -> None:
@@ -54,10 +55,6 @@ class TurnSlots:
         if not self._under_way[owner]:
             del self._under_way[owner]
         self._hand_out()
-        self._served = {each: last for each, last in self._served.items() if self._is_known(each)}
-
-    def _is_known(self, owner: str) -> bool:
-        return owner in self._waiting or owner in self._under_way
 
     def _hand_out(self) -> None:
         while self._under_way.total() < self.most:
