@@ -90,6 +90,18 @@ def test_a_private_result_on_the_board_is_told_to_no_stranger_by_who_reads_it(lo
     assert mailed(attempt(board, [*LOOKS[look], *mail(SECRET)], prompt=f"Tell them that {SECRET}"))
 
 
+def test_a_later_entry_for_everybody_hides_no_private_one_that_was_read_before_it(tmp_path: Path) -> None:
+    board, ruled = tmp_path / "b.db", []
+    attempt(board, [("vault", {}), write(SECRET)])
+    attempt(board, [write("hello", key="other")])
+    reads: list[tuple[str, dict[str, Any]]] = [("board_read", {"key": key}) for key in ("note", "other")]
+    for calls in (reads, reads[::-1], reads[:1], reads[1:]):
+        trace = attempt(board, [*calls, *mail("hi")])
+        (said,) = [each.data["detail"] for each in trace.events if each.data.get("tool") == "send_mail"]
+        ruled.append(said["session"]["readers"])
+    assert ruled == [[], [], [], "public"]
+
+
 def test_a_key_may_be_the_copy_and_the_list_is_then_private(tmp_path: Path) -> None:
     attempt(tmp_path / "b.db", [("vault", {}), write("x", key=SECRET)])
     assert not mailed(attempt(tmp_path / "b.db", [*LOOKS["list"], *mail(SECRET)]))
