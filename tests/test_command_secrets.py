@@ -39,6 +39,9 @@ MASKED = {
         "mcp:serve --password ${PASSWORD_SERVE} --port 80,mcp:serve --password ${PASSWORD_SERVE_2}"
     ),
     f"mcp:serve --secret {KEY} -e SECRET={KEY}": "mcp:serve --secret ${SECRET_SERVE} -e SECRET=${SECRET_SERVE}",
+    f"mcp:web --token ${{SECRET_SERVE}},mcp:serve --secret {KEY}2": (
+        "mcp:web --token ${SECRET_SERVE},mcp:serve --secret ${SECRET_SERVE_2}"
+    ),
     f"mcp:serve --secret ${{SECRET_SERVE}},mcp:serve --secret {KEY}2": (
         "mcp:serve --secret ${SECRET_SERVE},mcp:serve --secret ${SECRET_SERVE_2}"
     ),
