@@ -15,6 +15,9 @@ from firsthand.declaration import Declaration
 from firsthand.loop.approval import Approval, Decision
 from firsthand.loop.journal import MemoryJournal
 from firsthand.message import ToolCall
+from firsthand.messaging.blackboard import BoardEntry
+from firsthand.messaging.board_tools import board_tools
+from firsthand.messaging.memory_board import MemoryBoard
 from firsthand.messaging.sqlite_messaging import SqliteMessaging
 from firsthand.patterns.plan_mode import _Caller
 from firsthand.providers.scripted import Scripted
@@ -90,6 +93,18 @@ def test_a_private_result_on_the_board_is_told_to_no_stranger_by_who_reads_it(lo
     assert mailed(attempt(board, [*LOOKS[look], *mail(SECRET)], prompt=f"Tell them that {SECRET}"))
 
 
+def test_a_later_entry_for_everybody_hides_no_private_one_that_was_read_before_it(tmp_path: Path) -> None:
+    board, ruled = tmp_path / "b.db", []
+    attempt(board, [("vault", {}), write(SECRET)])
+    attempt(board, [write("hello", key="other")])
+    reads: list[tuple[str, dict[str, Any]]] = [("board_read", {"key": key}) for key in ("note", "other")]
+    for calls in (reads, reads[::-1], reads[:1], reads[1:]):
+        trace = attempt(board, [*calls, *mail("hi")])
+        (said,) = [each.data["detail"] for each in trace.events if each.data.get("tool") == "send_mail"]
+        ruled.append(said["session"]["readers"])
+    assert ruled == [[], [], [], "public"]
+
+
 def test_a_key_may_be_the_copy_and_the_list_is_then_private(tmp_path: Path) -> None:
     attempt(tmp_path / "b.db", [("vault", {}), write("x", key=SECRET)])
     assert not mailed(attempt(tmp_path / "b.db", [*LOOKS["list"], *mail(SECRET)]))
@@ -109,6 +124,27 @@ def test_what_is_no_copy_or_was_said_by_the_user_or_not_read_yet_is_for_everybod
         attempt(board, calls, prompt)
         read = attempt(board, [*LOOKS["read"], *mail(plain if number == 0 else SECRET)])
         assert mailed(read) and "readers" not in read.calls[0].detail
+
+
+def test_a_board_that_knows_of_no_readers_takes_what_is_for_everybody_and_nothing_else(tmp_path: Path) -> None:
+    class OwnBoard:
+        def __init__(self) -> None:
+            self.kept = MemoryBoard()
+
+        def write(self, key: str, value: str, *, writer: str, expected: int | None = None) -> BoardEntry:
+            return self.kept.write(key, value, writer=writer, expected=expected)
+
+    board = OwnBoard()
+    (made,) = [each for each in board_tools(board) if each.name == "board_write"]  # type: ignore[arg-type]
+
+    async def pattern(task: Task, ctx: Any) -> str:
+        for at, (name, value) in enumerate((("board_write", "hello"), ("vault", ""), ("board_write", SECRET))):
+            arguments = {"key": f"k{at}", "value": value, "version": 0} if value else {}
+            await ctx.call(ToolCall("1", name, arguments))
+        return ""
+
+    asyncio.run(rollout(Agent("a", Scripted([]), pattern, tools=(vault, made)), Task("1", "q")))
+    assert [each.value for each in board.kept.entries()] == ["hello"]
 
 
 def test_an_entry_that_copies_a_private_entry_is_private(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from starlette.requests import Request
 
@@ -14,49 +14,65 @@ from firsthand.studio.live_events import MOST_STREAMS, OpenStreams
 from firsthand.studio.studio_app import create_app
 
 
-async def told() -> AsyncIterator[str]:
-    yield "one"
-    yield "two"
-
-
 def test_an_account_has_so_many_streams_open_and_no_other_account_is_counted_with_it() -> None:
-    async def main() -> None:
-        streams = OpenStreams()
-        open = [streams.counted("ann", told()) for _ in range(MOST_STREAMS)]
-        for number, each in enumerate(open):
-            assert streams.has_room("ann"), number
-            assert await anext(each) == "one"
-        assert not streams.has_room("ann") and streams.has_room("bob")
-        await open[0].aclose()  # type: ignore[attr-defined]
-        assert streams.has_room("ann"), "its reader left"
-        for each in open[1:]:
-            assert [text async for text in each] == ["two"]
-        assert not streams._open
-
-    asyncio.run(main())
+    streams = OpenStreams()
+    open = [streams.taken("ann") for _ in range(MOST_STREAMS)]
+    assert all(each.__enter__() for each in open)
+    for _ in range(2):
+        with streams.taken("ann") as has_room, streams.taken("bob") as has_room_of_bob:
+            assert not has_room and has_room_of_bob
+    open[0].__exit__(None, None, None)
+    with streams.taken("ann") as has_room:
+        assert has_room
+    for each in open[1:]:
+        each.__exit__(None, None, None)
+    assert not streams._open
 
 
 def test_the_route_of_events_refuses_a_stream_beyond_them_to_that_account_alone(tmp_path: Path) -> None:
-    app = create_app(tmp_path, Access())
-    (route,) = [each for each in app.routes if getattr(each, "path", "") == "/events"]
+    (route,) = [each for each in create_app(tmp_path, Access()).routes if getattr(each, "path", "") == "/events"]
+    said: list[tuple[str, int]] = []
+    leave = asyncio.Event()
+
+    async def ask(name: str, role: str = "viewer") -> None:
+        scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/events", "headers": [], "query_string": b""}
+        asked = True
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            if asked:
+                asked = False
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                await asyncio.sleep(0)  # as a server does for its client: others come in the meantime
+                said.append((name, message["status"]))
+
+        user = SimpleNamespace(name=name, role=role)
+        scope["firsthand.user"] = user
+        answer = await route.endpoint(Request(scope, receive))  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+        await answer(scope, receive, send)
+
+    async def many(*names: str) -> list[asyncio.Task[None]]:
+        said.clear()
+        tasks = [asyncio.create_task(ask(name)) for name in names]
+        while len(said) < len(names):
+            await asyncio.sleep(0.001)
+        return tasks
 
     async def main() -> None:
-        open = []
-
-        async def ask(name: str, role: str = "viewer") -> int:
-            scope = {"type": "http", "method": "GET", "path": "/events", "headers": [], "query_string": b""}
-            user = SimpleNamespace(name=name, role=role)
-            answer = await route.endpoint(Request(scope | {"firsthand.user": user}))  # type: ignore[attr-defined]
-            if answer.status_code == 200:
-                open.append(answer.body_iterator)
-                assert (await anext(answer.body_iterator)).startswith("retry")
-            return int(answer.status_code)
-
-        assert {await ask("ann") for _ in range(MOST_STREAMS)} == {200}
-        assert (await ask("ann"), await ask("ann", "admin"), await ask("bob")) == (429, 429, 200)
-        await open[0].aclose()
-        assert await ask("ann") == 200
-        for each in open:
-            await each.aclose()
+        open = await many(*["ann"] * (MOST_STREAMS + 3), "bob")
+        assert sorted(said) == [("ann", 200)] * MOST_STREAMS + [("ann", 429)] * 3 + [("bob", 200)], "all at once too"
+        leave.set()
+        await asyncio.gather(*open)
+        leave.clear()
+        open = await many(*["ann"] * MOST_STREAMS)
+        assert {status for _, status in said} == {200}, "the readers before them have left"
+        leave.set()
+        await asyncio.gather(*open)
 
     asyncio.run(main())

@@ -8,7 +8,7 @@ that copies what only the user may read keeps that, so it is private for the gua
 
 from __future__ import annotations
 
-from firsthand.declaration import Declaration, Readers
+from firsthand.declaration import Declaration
 from firsthand.loop.calling import caller, give_private
 from firsthand.loop.read_origins import copies_private
 from firsthand.messaging.blackboard import Blackboard, BoardConflict, BoardEntry
@@ -17,8 +17,6 @@ from firsthand.tool import Tool, tool_from_function
 MAX_LISTED = 100
 SHOWN_CHARS = 8000
 ORIGIN = "the blackboard"
-PUBLIC: Readers = "public"
-USER: Readers = "user"
 
 
 def board_tools(board: Blackboard) -> tuple[Tool, ...]:
@@ -56,13 +54,16 @@ def board_tools(board: Blackboard) -> tuple[Tool, ...]:
                 written.
         """
         position = caller()
-        writer, readers = "somebody", PUBLIC
+        writer, private = "somebody", False
         if position is not None:
             attempt = position.context.attempt
             writer = attempt.agent.name
-            readers = USER if copies_private(attempt, position.effect, key, value) else PUBLIC
+            private = copies_private(attempt, position.effect, key, value)
         try:
-            entry = board.write(key, value, writer=writer, expected=version, readers=readers)
+            if private:
+                entry = board.write(key, value, writer=writer, expected=version, readers="user")
+            else:  # a board of the caller's own need not know of readers
+                entry = board.write(key, value, writer=writer, expected=version)
         except BoardConflict as error:
             now = "" if error.entry is None else f"\n{_given(error.entry)}"
             return (

@@ -14,11 +14,14 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from firsthand.errors import FirsthandError, StoreError
 from firsthand.runs.index import INDEX, files_of
@@ -125,20 +128,36 @@ class OpenStreams:
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
 
-    def has_room(self, account: str) -> bool:
-        """False if the account has as many streams open as one may."""
-        return self._open[account] < MOST_STREAMS
-
-    async def counted(self, account: str, stream: AsyncIterator[str]) -> AsyncIterator[str]:
-        """The stream, counted as the account's until it ends or its reader leaves."""
+    @contextmanager
+    def taken(self, account: str) -> Iterator[bool]:
+        """Count one stream as the account's while the block lasts; False, and none is, if it has as many as one may."""
+        if self._open[account] >= MOST_STREAMS:
+            yield False
+            return
         self._open[account] += 1
         try:
-            async for text in stream:
-                yield text
+            yield True
         finally:
             self._open[account] -= 1
             if not self._open[account]:
                 del self._open[account]
+
+
+class CountedStream(StreamingResponse):
+    """A stream of events, an account's from before its first byte until its reader leaves; 429 for one too many."""
+
+    def __init__(self, told: AsyncIterator[str], streams: OpenStreams, account: str):
+        super().__init__(told, media_type="text/event-stream")
+        self._streams, self._account = streams, account
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream, or the refusal."""
+        with self._streams.taken(self._account) as has_room:
+            if has_room:
+                await super().__call__(scope, receive, send)
+                return
+        refusal = PlainTextResponse(f"{MOST_STREAMS} pages of yours are followed already: close some.\n", 429)
+        await refusal(scope, receive, send)
 
 
 def _mark(version: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from firsthand.agent import Agent
@@ -21,7 +21,7 @@ from firsthand.ingest.span_writer import SpanWriter
 from firsthand.studio.access import Access, AccessMiddleware
 from firsthand.studio.arena_rounds import ArenaRounds
 from firsthand.studio.incoming_traces import IncomingTraces
-from firsthand.studio.live_events import MOST_STREAMS, OpenStreams, changes
+from firsthand.studio.live_events import CountedStream, OpenStreams, changes
 from firsthand.studio.open_runs import OpenRuns
 from firsthand.studio.playground import Playground
 from firsthand.studio.rendering import STATIC, is_part, page
@@ -83,9 +83,6 @@ def create_app(
     streams = OpenStreams()
 
     async def events(request: Request) -> Response:
-        account = getattr(request.scope.get("firsthand.user"), "name", "")  # one reader where there are no accounts
-        if not streams.has_room(account):
-            return PlainTextResponse(f"{MOST_STREAMS} pages of yours are followed already: close some.\n", 429)
         topics = request.query_params.getlist("topic")
         told = changes(
             topics,
@@ -94,7 +91,8 @@ def create_app(
             seen=request.query_params.get("seen", ""),
             may_go_on=lambda: access.lets_in(request),
         )
-        return StreamingResponse(streams.counted(account, told), media_type="text/event-stream")
+        account = getattr(request.scope.get("firsthand.user"), "name", "")  # one reader where there are no accounts
+        return CountedStream(told, streams, account)
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]

@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count, pairwise
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -49,6 +50,7 @@ _NAMED = re.compile(r"(-{0,2}(?P<name>[A-Za-z_][\w.-]{0,80})(?:=|:[ ]?))(?P<valu
 """An argument that is an option, a variable or a header with its value."""
 _FLAG = re.compile(r"--?([A-Za-z][\w.-]{0,80})")
 _BARE = re.compile(r"[\w@%+=:./${}-]+")
+_BEGIN = "mcp:"
 _IN_COMMAND = "command"
 """Stands in place of the scheme of an address."""
 WRAPPERS = {"npx", "uvx", "uv", "node", "python", "python3", "docker", "run", "exec", "tool", "bunx", "deno", "env"}
@@ -69,7 +71,7 @@ _SECRET_ENDINGS = (
 _SECRET_NAMES = re.compile(
     r"(?:.*_)?(?:pwd|jwt|authorization|(?:api|access|secret|private|account|auth)_key)|pass|pw|bearer"
 )
-_DOUBTFUL_WORDS = ("key", "auth", "sig", "pass", "code", "pat")
+_DOUBTFUL_WORDS = ("key", "auth", "sig", "pass", "code", "pat", "bearer")
 """Last words of names whose value is a secret if it looks like a key: `key=topic` is none."""
 _PUBLIC_WORDS = {"public", "max", "min", "page", "next", "continuation", "sync", "cursor", "sort"}
 """Words before the last one of names that hold no secret, such as `next_page_token`."""
@@ -169,22 +171,45 @@ def _command_replaced(text: str, change: Callable[[str, str, str], str]) -> str:
 
 
 def _words_replaced(words: Sequence[str], change: Callable[[str, str, str], str]) -> list[str]:
-    """The words of a command with the values of its options, variables and headers of a secret's name changed."""
+    """The words of commands with the values of their options, variables and headers of a secret's name changed.
+
+    A word that begins with `mcp:` begins a command. No two secrets have one variable.
+    """
     found = [_secret_in(word, before) for before, word in zip(["", *words], words, strict=False)]
-    plain = (word for word, secret in zip(words, found, strict=True) if secret is None and not word.startswith("-"))
-    own = (re.split(r"[/\\]", word)[-1] for word in plain if "=" not in word)
-    program = next((word for word in own if word not in WRAPPERS), "")
-    return [
-        word if secret is None else secret[0] + change(secret[2], _variable(secret[1].upper(), program), _IN_COMMAND)
-        for word, secret in zip(words, found, strict=True)
-    ]
+    begins = [at for at, word in enumerate(words) if at == 0 or word.startswith(_BEGIN)]
+    made, stands_for = [], dict[str, str]()
+    for begin, end in pairwise([*begins, len(words)]):
+        program = _program_of(
+            [word for word, secret in zip(words[begin:end], found[begin:end], strict=True) if not secret]
+        )
+        for word, secret in zip(words[begin:end], found[begin:end], strict=True):
+            if secret is None:
+                made.append(word)
+                continue
+            own, value = _variable(secret[1].upper(), program), secret[2]
+            names = (own if number == 1 else f"{own}_{number}" for number in count(1))
+            name = next(each for each in names if stands_for.get(each, value) == value)
+            filled = _VARIABLE.fullmatch(value)
+            stands_for[filled[1] if filled else name] = value
+            made.append(secret[0] + change(value, name, _IN_COMMAND))
+    return made
+
+
+def _program_of(words: Sequence[str]) -> str:
+    """The program that the words of a command start, without its folder; empty if they name none."""
+    plain = (word.removeprefix(_BEGIN) for word in words if not word.startswith("-") and "=" not in word)
+    own = (re.split(r"[/\\]", word)[-1] for word in plain)
+    return next((word for word in own if word not in WRAPPERS), "")
 
 
 def _secret_in(word: str, before: str) -> tuple[str, str, str] | None:
     """The text before a secret in a word of a command, the secret's name and the secret; None if there is none."""
-    flag, named = _FLAG.fullmatch(before), _NAMED.fullmatch(word)
+    flag = _FLAG.fullmatch(before)
     given = [("", flag[1], word)] if flag and not word.startswith("-") else []
-    given += [(named[1], named["name"], named["value"])] if named else []
+    if named := _NAMED.fullmatch(word):
+        given.append((named[1], named["name"], named["value"]))
+        if inner := _NAMED.fullmatch(named["value"]):  # as in --env=API_KEY=...
+            given.append((named[1] + inner[1], inner["name"], inner["value"]))
     found = (each for each in given if each[2].lower() not in ("true", "false") and _is_secret(each[1], each[2]))
     return next(found, None)
 

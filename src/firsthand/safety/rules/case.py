@@ -196,8 +196,10 @@ class CallCase:
         user did not say. What tools that tell all to `reader` gave is known to it.
         """
         every = [each for each in self.earlier if each.label.readers is not None]
-        known = [each for each in every if reader and each.declares is not None and each.declares.tells == reader]
-        private = [each for each in every if each not in known]
+        known, private = list[Earlier](), list[Earlier]()
+        for each in every:
+            is_known = reader and each.declares is not None and each.declares.tells == reader
+            (known if is_known else private).append(each)
         if self.labels is not None:
             given = [label for name, label in self.labels.items() if name not in self.declares.powers]
             here, there = ({each.name for each in found} for found in (known, private))
@@ -219,7 +221,7 @@ class CallCase:
     @cached_property
     def session(self) -> Label:
         """The label of all that the model has read."""
-        return join_all((USER, *(each.label for each in {each.name: each for each in self.earlier}.values())))
+        return join_all((USER, *{each.label for each in self.earlier}))
 
     def repeats(self, earlier: Earlier) -> bool:
         """True if an earlier call was made with the same arguments, as the tool reads them."""

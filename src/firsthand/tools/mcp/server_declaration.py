@@ -42,8 +42,8 @@ _WANTED = {
     "tuple[str, ...]": "a list of texts", "Mapping[str, str]": "a table of texts", "bool": "true or false",
     "float": "a number", "int": "a whole number",
 }  # fmt: skip
-_VARIABLE = re.compile(r"(?:-{0,2}[\w.-]+(?:=|:[ ]?))?\$\{\w+\}")
-"""An argument that a variable of the environment stands for, as a whole or after a name."""
+_VARIABLE = re.compile(r"(?:-{0,2}[\w.-]+(?:=|:[ ]?)){0,2}\$\{\w+\}")
+"""An argument that a variable of the environment stands for: the whole, or after a name or two (`--env=KEY=${NAME}`)."""
 _FORMS = {
     "allow": ', with + between networks and hosts, as in "10.0.0.0/8+auth.local"',
     "scopes": ', as in ["files:read", "files:write"]',
