@@ -47,7 +47,7 @@ def test_a_leaderboard_is_made_of_all_that_is_known_of_its_run(tmp_path: Path, m
     [(given, more)] = asked
     assert given is attempts and more == {
         "budget": 77, "clusters": run.clusters(), "figures": figures, "order": run.agents(),
-        "protocols": {"quiz": "0-shot"}, "reducers": {"of": run.id},
+        "protocols": {"quiz": "0-shot"}, "reducers": {"of": run.id}, "retried": {},
     }  # fmt: skip
     assert list(more["order"]) == ["b", "a"], "as they were named"
     assert made._replace(attempts=[]).boards() == [] and len(asked) == 1

@@ -241,6 +241,9 @@ def test_a_board_has_the_budget_strata_and_reducer_that_are_asked(home: Path, mo
         def clusters(self, strata: str | None) -> Any:
             return ("clusters", strata)
 
+        def retried(self) -> Any:
+            return "retried"
+
     kept = Kept()
     made = [SimpleNamespace(agent_name=name) for name in ("cy", "ada", "bob", "ada")]
     monkeypatch.setattr(show.store, "open_run", lambda ref, home: asked.append(ref) or kept)
@@ -257,7 +260,7 @@ def test_a_board_has_the_budget_strata_and_reducer_that_are_asked(home: Path, mo
         assert show.main(show.Config("r", strata="level", reduce="max", json=True)) == 0
         given = {
             "budget": budget, "clusters": ("clusters", "level"), "figures": "figures", "protocols": {"b": "5-shot"},
-            "reducers": ("reducers", "max"),
+            "reducers": ("reducers", "max"), "retried": "retried",
         }  # fmt: skip
         assert asked == ["r", (["bob", "ada", "ada", "cy"], given), "closed"], "in the order of the run's agents"
 

@@ -346,6 +346,7 @@ def test_each_score_is_paired_by_its_own_and_a_figure_by_the_first(monkeypatch: 
     monkeypatch.setattr(gate, "compare", lambda *given, **more: asked.append((given, more)) or "found")
     monkeypatch.setattr(gate, "paired_figures", figures)
     monkeypatch.setattr(gate, "make_check", lambda *given: given)
+    monkeypatch.setattr(gate, "replace", lambda made, reduce: (*made, reduce))
     monkeypatch.setattr(gate, "expect_percent", lambda *given: None)
     monkeypatch.setattr(gate, "checks_without_agent", lambda *given: iter(()))
     config = gate.Config(
@@ -360,10 +361,16 @@ def test_each_score_is_paired_by_its_own_and_a_figure_by_the_first(monkeypatch: 
         strata="s",
         reduce="max",
     )
-    runs: Any = ("A", "B")
+
+    class Named(str):
+        def reducer(self, benchmark: str, asked: object) -> str:
+            return f"{asked} of {benchmark} in {self}"
+
+    runs: Any = (Named("A"), Named("B"))
     drops = {"": 0.02}
     assert list(gate.all_checks(config, *runs)) == [
-        ("found", "sums", "spread", drops, 0.9, ("of a", "of b")), ("found", "sums", "style", drops, 0.9, None),
+        ("found", "sums", "spread", drops, 0.9, ("of a", "of b")),
+        ("found", "sums", "style", drops, 0.9, None, "max of sums in A"),
     ]  # fmt: skip
     more = {"agent_a": "ada", "agent_b": "bob", "error_value": 0.0, "unmade_value": 0.0, "strata": "s", "reduce": "max"}
     paired = (("found", "sums", "A", "B", "own"), True)

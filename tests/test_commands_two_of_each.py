@@ -116,7 +116,7 @@ def test_every_figure_of_a_benchmark_stands_below_its_first_score() -> None:
             "more": {"score": "exact", **told["more", "exact"], "figures": {}},
         },
         "tasks": [], "only_a": [], "only_b": [], "changed": [], "unscored": {"a": {}, "b": {}}, "flaky": [],
-        "unmade": {"a": {}, "b": {}}, "evened": [],
+        "unmade": {"a": {}, "b": {}}, "evened": [], "retried": {"a": {}, "b": {}},
     }  # fmt: skip
     assert compare.to_json(none, {})["benchmarks"] == {}
 

@@ -276,6 +276,7 @@ def test_a_gate_of_no_checks_passes_and_each_gap_alone_fails_one() -> None:
         "better": 0, "worse": 0, "worse_tasks": [], "errors": {"baseline": 0, "candidate": 0}, 
         "above_one": 0, "missing": 0,
         "changed": 0, "flaky": [], "no_agent": False, "unmade": {"baseline": 0, "candidate": 0}, "evened": 0, "x": 0,
+        "reduce": "mean", "retried": {side: {"attempts": 0, "most": 0} for side in ("baseline", "candidate")},
     }  # fmt: skip
 
 
