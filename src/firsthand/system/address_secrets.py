@@ -177,7 +177,7 @@ def _words_replaced(words: Sequence[str], change: Callable[[str, str, str], str]
     """
     found = [_secret_in(word, before) for before, word in zip(["", *words], words, strict=False)]
     begins = [at for at, word in enumerate(words) if at == 0 or word.startswith(_BEGIN)]
-    made, stands_for = [], dict[str, str]()
+    made, stands_for, last = [], dict[str, str](), dict[str, int]()
     for begin, end in pairwise([*begins, len(words)]):
         program = _program_of(
             [word for word, secret in zip(words[begin:end], found[begin:end], strict=True) if not secret]
@@ -187,12 +187,16 @@ def _words_replaced(words: Sequence[str], change: Callable[[str, str, str], str]
                 made.append(word)
                 continue
             own, value = _variable(secret[1].upper(), program), secret[2]
-            names = (own if number == 1 else f"{own}_{number}" for number in count(1))
-            name = next(each for each in names if stands_for.get(each, value) == value)
+            number = next(n for n in count(last.get(own, 1)) if stands_for.get(_numbered(own, n), value) == value)
+            name, last[own] = _numbered(own, number), number
             filled = _VARIABLE.fullmatch(value)
             stands_for[filled[1] if filled else name] = value
             made.append(secret[0] + change(value, name, _IN_COMMAND))
     return made
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}_{number}"
 
 
 def _program_of(words: Sequence[str]) -> str:

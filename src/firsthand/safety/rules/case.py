@@ -33,9 +33,6 @@ READING = "reading"
 """The effect of what was read without a call of a tool."""
 
 
-"""Around a text that `tool.marked` made; nothing within it can look like its end."""
-
-
 @dataclass(frozen=True)
 class PolicyBounds:
     """The settings of the policies."""
