@@ -54,7 +54,7 @@ def test_a_slow_expression_is_found_and_its_linear_form_is_not(pattern: str, way
 
 
 def test_marked_documents_are_parted_as_an_expression_would() -> None:
-    marked = re.compile(r"<untrusted from=(?:(?!<untrusted from=)[^>])*>\n.*?\n</untrusted>", re.DOTALL)
+    marked = re.compile(r"<untrusted from=[^>]*>\n.*?\n</untrusted>", re.DOTALL)
     random, parts = Random(0), ("<untrusted from=", '"a"', ">", "\n", "</untrusted>", "x", "\n</untrusted>", ">\n")
     for _ in range(20_000):
         text = "".join(random.choice(parts) for _ in range(random.randrange(14)))
