@@ -671,6 +671,19 @@ def f(): import nosuchmod
 try: f()
 except ImportError as e: assert e.name == 'nosuchmod'
 
+## errors of more modules
+import argparse, calendar, tomllib
+def f(): tomllib.loads('a')
+def g(): calendar.monthrange(2000, 13)
+def h(): raise argparse.ArgumentError(None, 'wrong')
+--
+import argparse, calendar, tomllib
+kinds = tomllib.TOMLDecodeError, calendar.IllegalMonthError, argparse.ArgumentError
+for call, kind, word in zip((f, g, h), kinds, ('=', '13', 'wrong')):
+    try: call()
+    except kind as error: assert word in str(error)
+    else: raise AssertionError
+
 ## an object in a set
 def f(a):
     a.add(print)
@@ -753,7 +766,7 @@ def verdicts(text: str) -> dict[str, bool]:
 @needs_bwrap
 def test_verdicts_are_those_of_plain_python() -> None:
     expected = {name: in_plain_python(*program) for name, program in programs(PROGRAMS).items()}
-    assert verdicts(PROGRAMS) == expected and {True, False} == set(expected.values()) and len(expected) == 80
+    assert verdicts(PROGRAMS) == expected and {True, False} == set(expected.values()) and len(expected) == 81
 
 
 @needs_bwrap

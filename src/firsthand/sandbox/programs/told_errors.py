@@ -23,6 +23,8 @@ _MODULES = frozenset({
     "_csv", "configparser", "ipaddress", "statistics", "sqlite3", "xml.etree.ElementTree", "xml.parsers.expat", "queue",
     "_queue", "graphlib", "zipfile", "tarfile", "urllib.error", "email.errors", "subprocess", "socket", "shutil", "copy",
     "pickle", "_pickle", "dataclasses", "lzma", "_lzma", "zoneinfo", "zoneinfo._common",
+    "tomllib", "tomllib._parser", "calendar", "getopt", "argparse", "optparse", "threading", "http.client", "asyncio.queues",
+    "asyncio.exceptions", "concurrent.futures._base",
 })  # fmt: skip
 """Whose errors are raised again as what they are: not those of `unittest`, which would skip a test."""
 _ENDS_A_LOOP = (StopIteration, StopAsyncIteration)
