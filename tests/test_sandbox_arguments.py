@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import types
 
 import pytest
 
-from firsthand.sandbox.programs import passed_values, told_errors
+from firsthand.sandbox.programs import checker, passed_values, told_errors
 from firsthand.sandbox.sandbox import Sandbox
 from namespaces import WHY_NOT
 
@@ -559,6 +560,139 @@ class N(enum.IntEnum):
 def f(): return C.R, N.ONE
 --
 assert f() == ('r', 1) and {'r': 2}[f()[0]] == 2
+
+## an object in an argument, and an error that tests expect
+def f(a):
+    a[0] = object(); raise TypeError('no')
+--
+a=[1,2]
+try: f(a)
+except TypeError: pass
+assert a == [1,2]
+
+## an object as a key of an argument
+def f(a):
+    a[object()] = 1; raise TypeError('no')
+--
+a={}
+try: f(a)
+except TypeError: pass
+assert a == {}
+
+## an object in one argument hides no change of another
+def f(a, b):
+    a.append(print); b.clear(); raise TypeError('no')
+--
+a=[];b=[1]
+try: f(a, b)
+except TypeError: pass
+assert b == [1]
+
+## an object of the answer's in an argument that tests do not look at
+def f(memo):
+    memo['x'] = print; return 1
+--
+m={}
+assert f(m) == 1
+assert 'x' in m
+
+## an iterator that spoils a large argument before its first item
+def f(a):
+    x = a[0]; a.clear(); yield x
+    yield 2
+--
+a=list(range(10000))
+assert next(f(a)) == 0
+assert len(a) == 10000
+
+## an iterator that changes a large argument as it goes
+def f(a):
+    for i in range(len(a)):
+        a[i] += 1; yield i
+--
+a=[0]*1000
+for i in f(a): assert a[i] == 1, i
+
+## an iterator that adds to its argument, watched for long
+def f(a):
+    for i in range(500):
+        a.append(i); yield i
+--
+a=[]
+for i in f(a): assert len(a) == i+1, i
+
+## an iterator that changes a name, watched for long
+count = 0
+def f():
+    global count
+    for i in range(500):
+        count += 1; yield i
+--
+for i in f(): assert count == i+1, i
+
+## an iterator that works no item ahead where that shows
+done = []
+def f():
+    for i in range(500):
+        done.append(i); yield i
+--
+it = f()
+for _ in range(150): next(it)
+assert len(done) == 150
+
+## an iterator that ends the process
+import sys
+def f():
+    yield 1
+    sys.exit(0)
+--
+try: list(f())
+except KeyError: pass
+
+## the cause of an error
+def f():
+    try: {}['a']
+    except KeyError as e: raise ValueError('x') from e
+--
+try: f()
+except ValueError as e: assert isinstance(e.__cause__, KeyError)
+else: assert False
+
+## notes of an error
+def f():
+    e = ValueError('x'); e.add_note('hi'); raise e
+--
+try: f()
+except ValueError as e: assert e.__notes__ == ['hi']
+
+## the name of a module that is missing
+def f(): import nosuchmod
+--
+try: f()
+except ImportError as e: assert e.name == 'nosuchmod'
+
+## errors of more modules
+import argparse, calendar, tomllib
+def f(): tomllib.loads('a')
+def g(): calendar.monthrange(2000, 13)
+def h(): raise argparse.ArgumentError(None, 'wrong')
+--
+import argparse, calendar, tomllib
+kinds = tomllib.TOMLDecodeError, calendar.IllegalMonthError, argparse.ArgumentError
+for call, kind, word in zip((f, g, h), kinds, ('=', '13', 'wrong')):
+    try: call()
+    except kind as error: assert word in str(error)
+    else: raise AssertionError
+
+## an object in a set
+def f(a):
+    a.add(print)
+    raise TypeError
+--
+s = {1}
+try: f(s)
+except TypeError: pass
+assert s == {1}
 """
 """Each: a name, an answer, and tests of it after `--`."""
 
@@ -577,7 +711,7 @@ def in_plain_python(answer: str, tests: str) -> bool:
     exec(answer, namespace)
     try:
         exec(tests, namespace)
-    except Exception:
+    except (Exception, SystemExit):
         return False
     return True
 
@@ -632,7 +766,7 @@ def verdicts(text: str) -> dict[str, bool]:
 @needs_bwrap
 def test_verdicts_are_those_of_plain_python() -> None:
     expected = {name: in_plain_python(*program) for name, program in programs(PROGRAMS).items()}
-    assert verdicts(PROGRAMS) == expected and {True, False} == set(expected.values()) and len(expected) == 66
+    assert verdicts(PROGRAMS) == expected and {True, False} == set(expected.values()) and len(expected) == 81
 
 
 @needs_bwrap
@@ -683,3 +817,68 @@ def test_an_answers_message_makes_no_other_errors() -> None:
 def test_long_arguments_of_an_error_are_told_by_its_text() -> None:
     told = told_errors.ErrorTeller().told(ValueError("x" * (1 << 16)))
     assert told == {"class": "ValueError", "text": "x" * 500}
+
+
+def test_iterators_cost_by_their_items_and_nothing_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    changes = passed_values.Values.changes
+    monkeypatch.setattr(passed_values.Values, "changes", lambda self: looks.append(self.cost()) or changes(self))
+    module, streams = types.ModuleType("answer"), checker.Streams()
+    many = 20_000
+    module.__dict__["f"] = lambda rows: [*map(iter, rows), ([] for _ in range(many))]
+    rows = {"list": [{"list": [n]} for n in range(1_000)]}
+    checker.answered(module, {"name": "f", "args": {"tuple": [rows]}, "kwargs": {"dict": []}}, streams)
+    assert len(streams.open) == 1_001 and all(each.values is None for each in streams.open.values())
+    looks.clear()
+    names, num_read, is_done = checker.Names(module), 0, False
+    while not is_done:
+        body = streams.read(1_001, names)
+        num_read, is_done = num_read + len(body["items"]), body["done"]
+    assert num_read == many and len(streams.open) == 1_000
+    most = checker._LOOKS + checker._LOOKS_AN_ITEM * many
+    assert most / 2 < sum(looks) < most + 10 * many, "the last look is made whatever it costs"
+
+
+@needs_bwrap
+def test_what_tests_send_into_an_answers_iterator_is_refused() -> None:
+    answer = "def f():\n    while True: yield 1"
+    sent = "g = f(); next(g)\ntry: g.send({})\nexcept TypeError as error: assert 'send:' in str(error)\nelse: assert {}"
+    judged = "".join(f"## {n}\n{answer}\n--\n{sent.format(n, ok)}\n" for n, ok in ((5, False), (None, True)))
+    assert verdicts(judged) == {"5": True, "None": True}
+
+
+def test_an_object_that_is_no_plain_value_is_let_through_in_a_change_alone() -> None:
+    mine: list[object] = [1]
+    values = passed_values.Values()
+    values.encode(mine)
+    values.apply({"changes": [[0, {"set": [{"other": "t"}]}]]})
+    values.apply({"changes": [[0, {"list": [{"other": "told"}]}]]})
+    with pytest.raises(TypeError, match=r"^told$"):
+        _ = mine == [1]
+    assert len({mine[0]}) == 1
+    with pytest.raises(TypeError, match="'other' is no kind of value"):
+        values.decode({"other": "told"})
+    with pytest.raises(TypeError, match="is the number of no object"):
+        values.apply({"changes": [[5, {"list": []}]]})
+    with pytest.raises(TypeError, match="'other' is no kind of value"):
+        values.decode({"list": [{"other": "told"}]})
+
+
+def test_only_so_many_causes_of_an_error_are_told() -> None:
+    last = ValueError("0")
+    last.__cause__ = last
+    told, depth = told_errors.ErrorTeller().told(last), 0
+    made: BaseException | None = told_errors.ErrorReader().error(told)
+    while made is not None and made.__cause__ is not None:
+        made, depth = made.__cause__, depth + 1
+    assert depth == 3
+
+
+def test_what_the_first_item_does_to_an_argument_is_told_whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker, "_LOOKS", 0)
+    module, streams = types.ModuleType("answer"), checker.Streams()
+    module.__dict__["f"] = lambda row: (row.clear() or n for n in range(9))
+    asked = {"name": "f", "args": {"tuple": [{"list": [*range(1_000)]}]}, "kwargs": {"dict": []}}
+    checker.answered(module, asked, streams)
+    body = streams.read(1, checker.Names(module))
+    assert body == {"items": [0], "changes": [[0, {"list": []}]], "done": False}

@@ -114,7 +114,7 @@ def test_an_answer_says_what_became_of_its_arguments_only_if_something_did() -> 
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 and told == [
         {}, {"value": {"tuple": [2]}}, {"value": None, "changes": [[0, {"list": [1, 2]}]]},
         {"error": {"class": "AttributeError", "text": "module 'answer' has no attribute 'none'",
-                   "args": {"tuple": ["module 'answer' has no attribute 'none'"]}}},
+                   "args": {"tuple": ["module 'answer' has no attribute 'none'"]}, ".name": "none"}},
     ]  # fmt: skip
 
 

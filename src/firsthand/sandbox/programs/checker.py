@@ -29,14 +29,23 @@ import time
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING or __package__:
-    from firsthand.sandbox.programs.passed_values import SCALARS, Values, decode, no_iterator, parts_of, update
+    from firsthand.sandbox.programs.passed_values import (
+        SCALARS,
+        Values,
+        decode,
+        no_iterator,
+        parts_of,
+        unusable,
+        update,
+    )
     from firsthand.sandbox.programs.told_errors import ErrorReader, ErrorTeller
 else:  # in the sandbox
-    from passed_values import SCALARS, Values, decode, no_iterator, parts_of, update
+    from passed_values import SCALARS, Values, decode, no_iterator, parts_of, unusable, update
     from told_errors import ErrorReader, ErrorTeller
 
 _LENGTH = struct.Struct("!I")
@@ -44,13 +53,12 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _MOVE, _SCOPE_SIGNAL = 1 << 13, 1 << 1
 _ABSENT = object()
 _ERRORS = ErrorTeller()
-_USES = ("getattribute", "eq", "hash", "repr", "len", "contains", "getitem")
-"""What would work on any object, or fail without our message; others lead to these, and `call` would make it callable."""
 _ONE_BY_ONE, _MOST_AT_ONCE, _BATCH_S = 100, 1 << 16, 0.001
 """So many items of an iterator that an answer returns are computed as they are read, later ones in batches that grow, and
 that end after so many seconds of its work: it may have no end."""
-_PARTS_AN_ITEM = 256
-"""Arguments of more parts than this for each item are looked at after several items, for what became of them."""
+_LOOKS, _LOOKS_AN_ITEM = 4_000_000, 32
+"""What may be spent, by `Values.cost`, on looking after each item for what became of the arguments and earlier items; later
+it is done after several items."""
 
 
 def main() -> None:
@@ -238,17 +246,19 @@ class AnswerProcess:
 
         return call
 
-    def stream(self, number: int, values: Values) -> Iterator[Any]:
+    def stream(self, number: int, forked: Callable[[], Values]) -> Iterator[Any]:
         """The items of an iterator that the answer returned, which it computes as they are read."""
+        values = forked()
         while True:
             send(self.link, {"next": number})
             body = self.message("the answer's iterator")
-            waiting = body["items"]
+            waiting = body.get("items", [])  # none if it ended its process
             for place, each in enumerate(waiting, start=1):
                 item = values.decode(each)
                 if place == len(waiting):
                     values.apply(body)
-                yield item
+                if (yield item) is not None:
+                    raise TypeError("send: nothing is passed to an iterator of the answer's")
             if not waiting:
                 values.apply(body)
             self.raise_error(body)
@@ -289,8 +299,10 @@ def serve(link: socket.socket, answer: str) -> NoReturn:
                 names.asked = asked["names"]
                 send(link, names.changed())
                 continue
-            body = streams.read(asked["next"]) if "next" in asked else answered(module, asked, streams)
-            send(link, body | names.changed())
+            if "next" in asked:
+                send(link, streams.read(asked["next"], names))
+            else:
+                send(link, answered(module, asked, streams) | names.changed())
     except BaseException as error:
         send(link, {"error": _ERRORS.told(error)})
     os._exit(0)
@@ -318,38 +330,50 @@ def answered(module: types.ModuleType, asked: dict[str, Any], streams: Streams) 
 class Stream:
     """An iterator that one of the answer's functions returned."""
 
-    def __init__(self, iterator: Iterator[Any], values: Values):
-        self.iterator, self.values = iterator, values
-        self.num_read = self.num_unseen = 0
+    def __init__(self, iterator: Iterator[Any], forked: Callable[[], Values]):
+        self.iterator, self.forked = iterator, forked
+        self.values: Values | None = None
+        self.num_read = 0
+        self.may_spend = _LOOKS
         self.is_done = False
 
     def read(self) -> dict[str, Any]:
         """The next items, and what the arguments of its call and earlier items hold now, as a message."""
+        is_first = self.values is None
+        values = self.values = self.values or self.forked()  # only now: a list may hold thousands of iterators
         body: dict[str, Any] = {"items": []}
-        end_s = time.process_time() + _BATCH_S
         try:
-            for _ in range(1 if self.num_read < _ONE_BY_ONE else min(self.num_read, _MOST_AT_ONCE)):
-                try:
-                    item = next(self.iterator)
-                except StopIteration:
-                    self.is_done = True
-                    break
-                body["items"].append(self.values.encode_anew(item))
-                if time.process_time() > end_s:
-                    break
-            self.num_read += len(body["items"])
-            self.num_unseen += len(body["items"])
+            self.next_items(values, body["items"])
         except Exception as error:
             self.is_done = True
             body["error"] = _ERRORS.told(error)
+        self.num_read += len(body["items"])
+        self.may_spend += _LOOKS_AN_ITEM * len(body["items"])
         try:
-            if self.is_done or self.values.num_held <= _PARTS_AN_ITEM * self.num_unseen:
-                self.num_unseen = 0
-                body |= self.values.changes()
+            if is_first or self.is_done or values.cost() <= self.may_spend:
+                self.may_spend -= values.cost()
+                body |= values.changes()
         except Exception as error:
             self.is_done = True
             body["error"] = _ERRORS.told(error)
         return body | {"done": self.is_done}
+
+    def next_items(self, values: Values, items: list[Any]) -> None:
+        """Add the next items, one or a batch, as JSON."""
+        end_s = time.process_time() + _BATCH_S
+        for _ in range(1 if self.num_read < _ONE_BY_ONE else min(self.num_read, _MOST_AT_ONCE)):
+            try:
+                item = next(self.iterator)
+            except StopIteration:
+                self.is_done = True
+                break
+            items.append(values.encode_anew(item))
+            if time.process_time() > end_s:
+                break
+
+    def slow_down(self) -> None:
+        """Compute the next items one by one: the tests may look, between two of them, at what they change."""
+        self.num_read = 0
 
 
 class Streams:
@@ -362,13 +386,16 @@ class Streams:
     def add(self, iterator: Iterator[Any], values: Values) -> Any:
         """Keep an iterator; what stands for it in a message."""
         self.num_added += 1
-        self.open[self.num_added] = Stream(iterator, values.fork())
+        self.open[self.num_added] = Stream(iterator, partial(values.fork, len(values.objects)))
         return {"stream": self.num_added}
 
-    def read(self, number: int) -> dict[str, Any]:
-        """The next items of an iterator, as a message."""
+    def read(self, number: int, names: Names) -> dict[str, Any]:
+        """The next items of an iterator and the names that they changed, as a message."""
         stream = self.open[number]
         body = stream.read()
+        body |= names.changed()
+        if "changes" in body or "names" in body:
+            stream.slow_down()
         if stream.is_done:
             del self.open[number]
         return body
@@ -432,15 +459,6 @@ def described(value: Any, seen: list[tuple[str, Any]]) -> tuple[str, Any]:
         return "value", Values(iterator=no_iterator).encode(value)
     except Exception as error:
         return "other", str(error)[:500]
-
-
-def unusable(text: str) -> Any:
-    """An object that raises TypeError where it is compared, read, tested for truth or asked for an attribute."""
-
-    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError(text)
-
-    return type("NoPlainValue", (), {f"__{each}__": refuse for each in _USES})()
 
 
 def send(link: socket.socket, body: dict[str, Any]) -> None:

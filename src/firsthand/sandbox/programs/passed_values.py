@@ -6,6 +6,7 @@ import decimal
 import fractions
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 _MUTABLE: dict[str, Callable[[], Any]] = {"list": list, "dict": dict, "set": set, "bytearray": bytearray}
@@ -21,6 +22,8 @@ _VIEWS = {type({}.keys()): "keys", type({}.values()): "values", type({}.items())
 _LARGE = 10**100
 _MOST_GIVEN = 1_000_000
 """The most items of an iterator that tests may give: they are read before the call."""
+_USES = ("getattribute", "eq", "hash", "repr", "len", "contains", "getitem")
+"""What would work on any object, or fail without our message; others lead to these, and `call` would make it callable."""
 SCALARS = frozenset({int, float, str, bool, type(None)})
 
 
@@ -52,7 +55,7 @@ class Values:
         self,
         *,
         iterator: Callable[[Iterator[Any], Values], Any] = whole,
-        reader: Callable[[int, Values], Iterator[Any]] | None = None,
+        reader: Callable[[int, Callable[[], Values]], Iterator[Any]] | None = None,
     ):
         self.iterator, self.reader = iterator, reader
         self.objects: list[Any] = []
@@ -62,13 +65,20 @@ class Values:
         self.num_held = 0
         self.is_marked = False
         self.anew: set[int] | None = None
+        self.is_change = False
+        """True while a change is told or done: what is no plain value then becomes an object that cannot be used."""
 
-    def fork(self) -> Values:
-        """The same objects under the same numbers; each of the two goes on numbering by itself."""
+    def fork(self, count: int) -> Values:
+        """The first so many objects under the same numbers; each of the two goes on numbering by itself."""
         other = Values(iterator=self.iterator, reader=self.reader)
-        other.objects, other.numbers = list(self.objects), dict(self.numbers)
-        other.held, other.num_held, other.is_marked = list(self.held), self.num_held, self.is_marked
+        other.objects, other.held = self.objects[:count], self.held[:count]
+        other.numbers = {id(each): number for number, each in enumerate(other.objects)}
+        other.num_held, other.is_marked = sum(map(len, other.held)), self.is_marked
         return other
+
+    def cost(self) -> int:
+        """About how much `changes` looks at."""
+        return self.num_held + 8 * len(self.held)
 
     def keep(self, value: Any) -> int:
         """Number an object."""
@@ -135,9 +145,10 @@ class Values:
             return {_VIEWS[type(value)]: self.listed(value)}
         if isinstance(value, Iterator) and not isinstance(value, type):
             return self.iterator(value, self)
-        raise TypeError(
-            f"a {type(value).__name__} is no plain value: return numbers, text, lists, tuples, sets or dicts"
-        )
+        text = f"a {type(value).__name__} is no plain value: return numbers, text, lists, tuples, sets or dicts"
+        if self.is_change:
+            return {"other": text}
+        raise TypeError(text)
 
     def content(self, value: Any) -> Any:
         """The content of a list, dict, set or bytearray as JSON."""
@@ -172,7 +183,9 @@ class Values:
             self.fill(self.known(number), content)
             return self.known(number)
         if name == "stream" and self.reader is not None:
-            return self.reader(inner, self.fork())
+            return self.reader(inner, partial(self.fork, len(self.objects)))
+        if name == "other" and self.is_change:
+            return unusable(str(inner), hashed=True)
         if name == "int":
             return int(inner, 16)
         if name == "bytes":
@@ -217,18 +230,26 @@ class Values:
     def changes(self) -> dict[str, Any]:
         """A part of a message: the new content of objects that hold something else than when they were last told of."""
         told = []
-        for number in range(len(self.held)):
-            parts, value = self.held[number], self.objects[number]
-            now = parts_of(value)
-            if len(now) != len(parts) or not all(map(operator.is_, now, parts)):
-                self.hold(number)
-                told.append([number, self.content(value)])
+        self.is_change = True
+        try:
+            for number in range(len(self.held)):
+                parts, value = self.held[number], self.objects[number]
+                now = parts_of(value)
+                if len(now) != len(parts) or not all(map(operator.is_, now, parts)):
+                    self.hold(number)
+                    told.append([number, self.content(value)])
+        finally:
+            self.is_change = False
         return {"changes": told} if told else {}
 
     def apply(self, body: dict[str, Any]) -> None:
         """Do to the objects here what a message says was done to those on the other side."""
-        for number, content in body.get("changes", ()):
-            self.fill(self.known(number), content)
+        self.is_change = True
+        try:
+            for number, content in body.get("changes", ()):
+                self.fill(self.known(number), content)
+        finally:
+            self.is_change = False
 
 
 def encode(value: Any) -> Any:
@@ -262,3 +283,16 @@ def parts_of(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [*value, *value.values()]
     return [] if type(value) in SCALARS else list(value)
+
+
+def unusable(text: str, *, hashed: bool = False) -> Any:
+    """An object that raises TypeError where it is compared, read, tested for truth or asked for an attribute.
+
+    `hashed` lets it be a key or in a set.
+    """
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(text)
+
+    uses = {f"__{each}__": refuse for each in _USES}
+    return type("NoPlainValue", (), uses | ({"__hash__": object.__hash__} if hashed else {}))()

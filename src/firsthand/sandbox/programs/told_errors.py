@@ -15,12 +15,16 @@ if TYPE_CHECKING or __package__:
 else:  # in the sandbox
     from passed_values import Values, decode, no_iterator
 
-_MOST_TEXT, _MOST_TOLD = 500, 1 << 16
+_MOST_TEXT, _MOST_TOLD, _MOST_CAUSES = 500, 1 << 16, 3
+_KEPT_APART = ((OSError, "filename"), (ImportError, "name"), (NameError, "name"), (AttributeError, "name"))
+"""Attributes of Python's errors that are neither arguments nor in their `__dict__`."""
 _MODULES = frozenset({
     "builtins", "json.decoder", "decimal", "re", "re._constants", "sre_constants", "struct", "zlib", "binascii", "csv",
     "_csv", "configparser", "ipaddress", "statistics", "sqlite3", "xml.etree.ElementTree", "xml.parsers.expat", "queue",
     "_queue", "graphlib", "urllib.error", "email.errors", "subprocess", "socket", "shutil", "copy",
     "pickle", "_pickle", "dataclasses", "lzma", "_lzma", "zoneinfo", "zoneinfo._common",
+    "tomllib", "tomllib._parser", "calendar", "getopt", "argparse", "optparse", "threading", "http.client", "asyncio.queues",
+    "asyncio.exceptions", "concurrent.futures._base",
 })  # fmt: skip
 """Whose errors are raised again as what they are: not those of `unittest`, which would skip a test."""
 _ENDS_A_LOOP = (StopIteration, StopAsyncIteration)
@@ -33,8 +37,8 @@ class ErrorTeller:
     def __init__(self) -> None:
         self.own: list[type] = []
 
-    def told(self, error: BaseException) -> dict[str, Any]:
-        """An error: its class, its text, and its arguments and attributes where they are plain values."""
+    def told(self, error: BaseException, depth: int = 0) -> dict[str, Any]:
+        """An error: its class, its text, its cause, and its arguments and attributes where they are plain values."""
         text = str(error)[:_MOST_TEXT]
         told: dict[str, Any] = {"class": self.described(type(error)), "text": text}
         args = error.args
@@ -42,9 +46,12 @@ class ErrorTeller:
             type(error)
         ):  # some make one argument of several
             args = tuple(error.__reduce__()[1])
+        if error.__cause__ is not None and depth < _MOST_CAUSES:
+            told["cause"] = self.told(error.__cause__, depth + 1)
         found = dict(vars(error))
-        if isinstance(error, OSError) and error.filename is not None:
-            found["filename"] = error.filename
+        for kind, name in _KEPT_APART:
+            if isinstance(error, kind) and getattr(error, name) is not None:
+                found[name] = getattr(error, name)
         for name, value in (("args", args), *((f".{name}", each) for name, each in found.items())):
             try:
                 body = Values(iterator=no_iterator).encode(value)
@@ -94,8 +101,11 @@ class ErrorReader:
         if made is None:
             return RuntimeError(f"{name_of(told['class'])}: {text}")
         for name, body in told.items():
-            if name.startswith(".") and name[1:].isidentifier() and not name.startswith(".__"):
+            is_attribute = name.startswith(".") and name[1:].isidentifier() and not name.startswith(".__")
+            if is_attribute or name == ".__notes__":
                 setattr(made, name[1:], decode(body))
+        if "cause" in told:
+            made.__cause__ = self.error(told["cause"])
         if kind in self.own.values():
             made._told = text  # type: ignore[attr-defined]
         return made
